@@ -1,0 +1,152 @@
+"""Colour distortion (jitter), grayscale and solarize."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, between, chance, whole_number
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter(Operation):
+    """Colour distortion with probability `p`: brightness, contrast, saturation and hue, in random order.
+
+    Each of the first three has a factor uniform on [max(0, 1 − x), 1 + x], x being the field of its name; the hue is
+    turned by a part of the colour circle uniform on [−hue, hue]. A field that is None follows from `strength` s:
+    0.8 s for brightness, contrast and saturation, 0.2 s for hue.
+
+    Parameters: `applied`; `brightness`, `contrast`, `saturation`, `hue`; `order`, an integer in 0 … 23: hue takes place
+    order // 6 (0 is first) among the other three, which come in the (order % 6)-th of their permutations in
+    lexicographic order. `apply` is differentiable in the factors and the hue.
+    """
+
+    p: float
+    strength: float
+    brightness: float | None
+    contrast: float | None
+    saturation: float | None
+    hue: float | None
+
+    num_parameters: ClassVar[int] = 5
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        brightness_u, contrast_u, saturation_u, hue_u, order_u = theta.unbind(1)
+        applied, order_u = chance(order_u, self.p)
+        hue = 0.2 * self.strength if self.hue is None else self.hue
+        return {
+            "applied": applied,
+            "brightness": self._factor(brightness_u, self.brightness),
+            "contrast": self._factor(contrast_u, self.contrast),
+            "saturation": self._factor(saturation_u, self.saturation),
+            "hue": between(hue_u, -hue, hue),
+            "order": whole_number(order_u, 24).long(),
+        }
+
+    def _factor(self, u: Tensor, extent: float | None) -> Tensor:
+        extent = 0.8 * self.strength if extent is None else extent
+        return between(u, max(0.0, 1 - extent), 1 + extent)
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        # The place of hue differs from image to image, yet hue is by far the dearest step. So it is evaluated once, and
+        # three blends stand on either side of it, of which an image uses three and passes the others unchanged.
+        factors, kinds = _blends_in_order(parameters)
+        before_hue = torch.arange(3, device=images.device) < (parameters["order"] // 6)[:, None]
+        images = _blend_in_turn(images, factors, kinds, before_hue)
+        images = shift_hue(images, parameters["hue"])
+        return _blend_in_turn(images, factors, kinds, ~before_hue)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gray(Operation):
+    """Luminance in all three channels, with probability `p`. Parameters: `applied`."""
+
+    p: float
+
+    num_parameters: ClassVar[int] = 1
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"applied": chance(theta[:, 0], self.p)[0]}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return luminance(images).expand_as(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solarize(Operation):
+    """Values at or above `threshold` inverted, with probability `p`. Parameters: `applied`."""
+
+    p: float
+    threshold: float
+
+    num_parameters: ClassVar[int] = 1
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"applied": chance(theta[:, 0], self.p)[0]}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return torch.lerp(images, 1 - images, (images >= self.threshold).to(images.dtype))
+
+
+def luminance(images: Tensor) -> Tensor:
+    """ITU-R 601 luminance (N, 1, H, W) of RGB images (N, 3, H, W)."""
+    red, green, blue = images.split(1, dim=1)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def blend(images: Tensor, factor: Tensor, to_gray: Tensor, to_mean: Tensor) -> Tensor:
+    """factor · image + to_gray · luminance + to_mean · mean luminance, clamped to [0, 1]; coefficients (N, 1, 1, 1).
+
+    With factor f, brightness is (f, 0, 0), saturation (f, 1 − f, 0) and contrast (f, 0, 1 − f). (1, 0, 0) changes
+    no bit of an image in [0, 1].
+    """
+    gray = luminance(images)
+    shift = (gray * to_gray).add_(gray.mean(dim=(1, 2, 3), keepdim=True) * to_mean)
+    return torch.addcmul(shift, images, factor).clamp_(0, 1)
+
+
+def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
+    """Turn the colour circle of RGB images (N, 3, H, W) by hue (N,) in [−0.5, 0.5] turns; value and saturation stay.
+
+    The same function as RGB → HSV → RGB, without its divisions and case distinctions. With chroma c = max − min, the
+    angle from red in units of c sixths of a turn is ±(c + green + blue − red − min), positive where green exceeds blue;
+    and a channel is min + c where its own angle is within one sixth, min beyond two, linear between.
+    """
+    red, green, blue = images.unbind(1)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = torch.maximum(torch.maximum(red, green), blue) - low
+    angle = torch.copysign(chroma - low + green + blue - red, green - blue)
+    # Per image and channel, in sixths of a turn: shift, less the channel's own place on the circle, within [−3, 3].
+    turn = torch.remainder(6 * hue[:, None] - 2 * torch.arange(3, device=images.device) + 3, 6) - 3
+    low, chroma, angle = low[:, None], chroma[:, None], angle[:, None]
+    angles = torch.addcmul(angle, chroma, turn[:, :, None, None].to(images.dtype))
+    from_opposite = angles.abs_().sub_(3 * chroma).abs_()  # |angle|, measured from the far side of the circle
+    return torch.clamp(from_opposite, chroma, 2 * chroma).add_(low - chroma)
+
+
+def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Factors and kinds, both (N, 3), of the three blends of each image in the order they are applied."""
+    permutation = parameters["order"] % 6
+    first = permutation // 2
+    rest_low = (first == BRIGHTNESS).long()
+    rest_high = SATURATION - (first == SATURATION).long()
+    swapped = permutation % 2 == 1
+    second, third = torch.where(swapped, rest_high, rest_low), torch.where(swapped, rest_low, rest_high)
+    kinds = torch.stack((first, second, third), dim=1)
+    factors = torch.stack((parameters["brightness"], parameters["contrast"], parameters["saturation"]), dim=1)
+    return factors.gather(1, kinds), kinds
+
+
+def _blend_in_turn(images: Tensor, factors: Tensor, kinds: Tensor, active: Tensor) -> Tensor:
+    """The three blends of each image, of which only the `active` (N, 3) ones change it."""
+    factors = torch.where(active, factors, 1.0)
+    rest = 1 - factors
+    coefficients = torch.stack((factors, rest * (kinds == SATURATION), rest * (kinds == CONTRAST))).to(images.dtype)
+    for turn in coefficients[..., None, None, None].unbind(dim=2):
+        images = blend(images, *turn)
+    return images

@@ -1,0 +1,120 @@
+"""Random resized crop."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, between, whole_number
+from cssl_cli.errors import InputError
+
+NUM_QUANTILES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop(Operation):
+    """A box of random area and aspect ratio, resized to the image's own size by bilinear interpolation.
+
+    `scale` is the range of the box's area as a part of the image's, `ratio` that of its width over its height. Boxes
+    are whole pixels, distributed as torchvision's `RandomResizedCrop` draws them: area and log ratio uniform, given
+    that the box fits. torchvision tries up to ten times and then falls back to a central crop; here the condition is
+    solved instead of tried, so that four coordinates (area, ratio, top, left) are enough and there is no fallback.
+
+    Parameters: `top`, `left`, `height`, `width` in pixels. `apply` also takes fractional boxes and is differentiable
+    in them.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    num_parameters: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        if self.scale[0] > _largest_area(self.image_size, *map(math.log, self.ratio)):
+            raise InputError(
+                f"no box with an area in {list(self.scale)} and a ratio in {list(self.ratio)} fits in a square image",
+                where="augment.crop",
+                remedy="Lower the start of scale, or let the range of ratio include 1.",
+            )
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        area_u, ratio_u, top_u, left_u = theta.unbind(1)
+        side = self.image_size
+        log_ratio_range = (math.log(self.ratio[0]), math.log(self.ratio[1]))
+        quantiles = _area_quantiles(side, tuple(self.scale), log_ratio_range, theta.device)
+        area = _interpolate(quantiles, area_u)
+        room = _log_ratio_room(side) - area.log()
+        log_ratio = between(ratio_u, (-room).clamp(min=log_ratio_range[0]), room.clamp(max=log_ratio_range[1]))
+        width = (side * (area * log_ratio.exp()).sqrt()).round().clamp(1, side)
+        height = (side * (area * (-log_ratio).exp()).sqrt()).round().clamp(1, side)
+        return {
+            "top": whole_number(top_u, side - height + 1),
+            "left": whole_number(left_u, side - width + 1),
+            "height": height,
+            "width": width,
+        }
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        rows = _sample_positions(self.image_size, parameters["top"], parameters["height"])
+        columns = _sample_positions(self.image_size, parameters["left"], parameters["width"])
+        shape = (len(images), self.image_size, self.image_size)
+        # Stacked as planes and permuted: several times faster to write than interleaved pairs, and as fast to read.
+        grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=1)
+        grid = grid.permute(0, 2, 3, 1).to(images.dtype)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _sample_positions(side: int, start: Tensor, length: Tensor) -> Tensor:
+    """Where each of `side` output pixels looks in the image, (N, side) on the scale −1 (first pixel) to 1 (last one).
+
+    Clamped to the box, not to the image: pixels outside the crop must not bleed into it.
+    """
+    start, length = start[:, None], length[:, None]
+    centers = (torch.arange(side, device=start.device) + 0.5) * (length / side) - 0.5
+    inside = torch.minimum(centers.clamp(min=0), length - 1)
+    return (start + inside) * (2 / max(side - 1, 1)) - 1
+
+
+def _log_ratio_room(side: int) -> float:
+    """m such that a box of relative area a and log ratio x fits, once rounded to pixels, when |x| ≤ m − log a."""
+    return 2 * math.log1p(0.5 / side)
+
+
+def _largest_area(side: int, low: float, high: float) -> float:
+    """The largest relative area of a box that fits with a log ratio in [low, high]."""
+    return math.exp(_log_ratio_room(side) - max(low, -high, 0.0))
+
+
+@functools.lru_cache(maxsize=32)
+def _area_quantiles(
+    side: int, scale: tuple[float, float], log_ratio_range: tuple[float, float], device: torch.device
+) -> Tensor:
+    """Quantiles of the relative area of a box that fits, at NUM_QUANTILES evenly spaced probabilities from 0 to 1.
+
+    Area and log ratio are uniform on the boxes that fit, so the density of an area is the length of the range of log
+    ratios it leaves open.
+    """
+    low, high = log_ratio_range
+    areas = torch.linspace(scale[0], min(scale[1], _largest_area(side, low, high)), 8 * NUM_QUANTILES + 1).double()
+    room = _log_ratio_room(side) - areas.log()
+    # A range of a single ratio has length 0 everywhere; the small constant makes its areas uniform.
+    density = (room.clamp(max=high) - (-room).clamp(min=low)).clamp(min=0) + 1e-9
+    cumulative = torch.cat([density.new_zeros(1), torch.cumulative_trapezoid(density)])
+    probabilities = torch.linspace(0, 1, NUM_QUANTILES, dtype=torch.double) * cumulative[-1]
+    upper = torch.searchsorted(cumulative, probabilities).clamp(1, len(areas) - 1)
+    part = (probabilities - cumulative[upper - 1]) / (cumulative[upper] - cumulative[upper - 1])
+    return torch.lerp(areas[upper - 1], areas[upper], part).float().to(device)
+
+
+def _interpolate(table: Tensor, u: Tensor) -> Tensor:
+    """The value at u in [0, 1] of the piecewise linear function through `table` (its ends at 0 and 1)."""
+    position = u * (len(table) - 1)
+    lower = position.floor().clamp(max=len(table) - 2)
+    index = lower.long()
+    return torch.lerp(table[index], table[index + 1], position - lower)

@@ -1,0 +1,45 @@
+"""Cutout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, between, chance, whole_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Operation):
+    """A square of random place and size painted mid-gray (0.5), with probability `p`.
+
+    `scale` is the range of its area as a part of the image's. The square lies wholly inside the image. Mid-gray, and
+    not the image's own mean, so that nothing of what was painted over can be read from the colour.
+
+    Parameters: `applied`; `top`, `left`, `side` in pixels.
+    """
+
+    p: float
+    scale: tuple[float, float]
+
+    num_parameters: ClassVar[int] = 3
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        applied, area_u = chance(theta[:, 0], self.p)
+        side = (self.image_size * between(area_u, *self.scale).sqrt()).round().clamp(1, self.image_size)
+        room = self.image_size - side + 1
+        top, left = whole_number(theta[:, 1], room), whole_number(theta[:, 2], room)
+        return {"applied": applied, "top": top, "left": left, "side": side}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        rows = self._covered(parameters["top"], parameters["side"])
+        columns = self._covered(parameters["left"], parameters["side"])
+        box = (rows[:, None, :, None] & columns[:, None, None, :]).to(images.dtype)
+        return torch.lerp(images, torch.full_like(images, 0.5), box)
+
+    def _covered(self, start: Tensor, length: Tensor) -> Tensor:
+        """Which of the image's rows (or columns) lie in [start, start + length): (N, image_size)."""
+        positions = torch.arange(self.image_size, device=start.device)
+        return (positions >= start[:, None]) & (positions < (start + length)[:, None])

@@ -1,0 +1,25 @@
+"""Horizontal flip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip(Operation):
+    """Left and right exchanged with probability `p`. Parameters: `applied`."""
+
+    p: float
+
+    num_parameters: ClassVar[int] = 1
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"applied": chance(theta[:, 0], self.p)[0]}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return images.flip(-1)

@@ -1,0 +1,126 @@
+"""All randomness of a view is one point theta of the unit cube; an `Augmentation` is a function of image and theta."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cssl_cli.augment.blur import Blur
+from cssl_cli.augment.color import Gray, Jitter, Solarize
+from cssl_cli.augment.crop import Crop
+from cssl_cli.augment.cutout import Cutout
+from cssl_cli.augment.flip import Flip
+from cssl_cli.augment.op import Operation, per_image
+from cssl_cli.errors import unknown_name
+
+# In the order of application.
+OPERATIONS: dict[str, type[Operation]] = {
+    "crop": Crop,
+    "flip": Flip,
+    "jitter": Jitter,
+    "gray": Gray,
+    "blur": Blur,
+    "solarize": Solarize,
+    "cutout": Cutout,
+}
+
+CPU_BLOCK = 3 * 2**17  # pixel values worked on together on a CPU (1 MiB): 85 RGB images of side 32
+
+
+class Augmentation:
+    """A sequence of operations on square images of one size, parametrised by the unit cube [0, 1)^P.
+
+    The paper's A_theta with theta uniform on [0, 1]^n (Huang et al., arXiv 2111.00743). `draw` is the only source of
+    randomness; `apply` is a pure function, so views can be replayed, laid out on a grid, and optimised over. An image's
+    view does not depend on the images beside it.
+
+    Attributes: `operations` by name in the order of application; `columns`, the slice of theta that belongs to each;
+    `num_parameters`, P.
+    """
+
+    def __init__(self, operations: Mapping[str, Operation], *, image_size: int) -> None:
+        self.operations = dict(operations)
+        self.image_size = image_size
+        self.columns: dict[str, slice] = {}
+        self.num_parameters = 0
+        for name, operation in self.operations.items():
+            self.columns[name] = slice(self.num_parameters, self.num_parameters + operation.num_parameters)
+            self.num_parameters += operation.num_parameters
+
+    def draw(self, num: int, generator: torch.Generator) -> Tensor:
+        """theta (num, P), uniform on [0, 1), float32, on the generator's device."""
+        return torch.rand((num, self.num_parameters), generator=generator, device=generator.device)
+
+    def parameters(self, theta: Tensor) -> dict[str, dict[str, Tensor]]:
+        """What each operation does to each image, by operation and parameter name, each (N,), from theta (N, P)."""
+        return {name: op.parameters(theta[:, self.columns[name]]) for name, op in self.operations.items()}
+
+    def apply(self, images: Tensor, theta: Tensor) -> Tensor:
+        """Views (N, C, H, W), float32 in [0, 1], of images (N, C, H, W), uint8 or floating point in [0, 1].
+
+        Row i of theta (N, P), on the images' device, belongs to image i. Raises ValueError on shapes that do not fit.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise ValueError(f"images of side {self.image_size} expected, got shape {tuple(images.shape)}")
+        if theta.shape != (len(images), self.num_parameters):
+            raise ValueError(f"theta of shape {(len(images), self.num_parameters)} expected, got {tuple(theta.shape)}")
+        parameters = self.parameters(theta)
+        # On a CPU some images at a time: temporaries then stay in its cache, and small enough for malloc to keep.
+        num_blocks = max(1, round(images.numel() / CPU_BLOCK)) if _on_cpu(images) else 1
+        if num_blocks == 1:
+            return self._apply_block(images, parameters)
+        num_rows = -(-len(images) // num_blocks)
+        blocks = [slice(start, start + num_rows) for start in range(0, len(images), num_rows)]
+        return torch.cat([self._apply_block(images[rows], _select(parameters, rows)) for rows in blocks])
+
+    def _apply_block(self, images: Tensor, parameters: dict[str, dict[str, Tensor]]) -> Tensor:
+        views = images / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+        for name, operation in self.operations.items():
+            views = _apply_where_drawn(operation, views, parameters[name])
+        return views
+
+
+def _on_cpu(images: Tensor) -> bool:
+    return images.device.type == "cpu"
+
+
+def _select(parameters: dict[str, dict[str, Tensor]], rows: slice) -> dict[str, dict[str, Tensor]]:
+    return {name: {key: values[rows] for key, values in named.items()} for name, named in parameters.items()}
+
+
+def build_augmentation(settings: Mapping[str, Mapping[str, Any] | None], *, image_size: int) -> Augmentation:
+    """The augmentation that a recipe's `augment` block describes, for images of side `image_size`.
+
+    An operation that is absent or None is not applied; the order of application is that of `OPERATIONS`, not of the
+    block. Raises InputError on an unknown operation and on settings that no image of this size allows.
+    """
+    for name in settings:
+        if name not in OPERATIONS:
+            raise unknown_name("augmentation", name, OPERATIONS, where="augment")
+    chosen = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
+    operations = {name: OPERATIONS[name](image_size=image_size, **fields) for name, fields in chosen.items()}
+    return Augmentation(operations, image_size=image_size)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(image − mean) / std per channel, for floating-point images (N, C, H, W) on the 0 … 1 scale."""
+    # Channel by channel with plain numbers: a tensor of means would be a copy from host to device in every call.
+    channels = [(images[:, c] - mean[c]).div_(std[c]) for c in range(images.shape[1])]
+    return torch.stack(channels, dim=1)
+
+
+def _apply_where_drawn(operation: Operation, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    """Images transformed where the parameter `applied` says so (everywhere without one), bit-identical elsewhere."""
+    applied = parameters.get("applied")
+    if applied is None:
+        return operation.apply(images, parameters)
+    if _on_cpu(images):
+        # Only the chosen images are worked on. On an accelerator their number would first have to come to the host.
+        rows = applied.nonzero().squeeze(1)
+        chosen = {name: values[rows] for name, values in parameters.items()}
+        return images.index_copy_(0, rows, operation.apply(images.index_select(0, rows), chosen))
+    # With weights of exactly 0 and 1 lerp returns its first or second argument unchanged, and is faster than where.
+    return torch.lerp(images, operation.apply(images, parameters), per_image(applied.to(images.dtype)))

@@ -1,0 +1,214 @@
+"""The commands. The one place that decides exit codes; everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from cssl_cli.errors import CsslError, Interrupted
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Contrastive self-supervised pretraining, its downstream accuracy, and the theory that should explain it.\n\n"
+    "Start with: cssl sweep quickstart",
+)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."
+    ),
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
+
+
+def command(*examples: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function as a command: its examples end its help, its errors become sentences and exit codes."""
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                with _terminated_by_sigterm():
+                    return function(*args, **kwargs)
+            except CsslError as error:
+                from cssl_cli.terminal import print_error
+
+                print_error(str(error))
+                raise typer.Exit(error.exit_code) from error
+            except KeyboardInterrupt as error:
+                print("interrupted", file=sys.stderr)
+                raise typer.Exit(130) from error
+
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+        return app.command(name=function.__name__.rstrip("_"), epilog=epilog)(guarded)
+
+    return register
+
+
+class _terminated_by_sigterm:
+    """Within it, SIGTERM raises `Interrupted` wherever the program stands (training defers it to the next step)."""
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._raise)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    @staticmethod
+    def _raise(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+# ---------------------------------------------------------------------- commands
+@command(
+    "cssl pretrain simclr-shapes",
+    "cssl pretrain simclr-cifar10 train.epochs=100 encoder.width=32",
+    "cssl pretrain simclr-folder data.root=path/to/images --dry-run",
+)
+def pretrain(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    device: Device = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what the run directory holds.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train an encoder as a recipe says. The same command again goes on where a stopped run was."""
+    from cssl_cli import report
+    from cssl_cli.recipe import load_recipe
+
+    resolved = load_recipe(recipe, overrides or [])
+    if dry_run:
+        return report.show_plan(resolved, out, as_json)
+    from cssl_cli.pipeline.pretrain import pretrain as train
+    from cssl_cli.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        run = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart)
+    return report.show_pretrained(run, as_json)
+
+
+@command("cssl probe runs/simclr-shapes-0123456789", "cssl probe runs/simclr-shapes-0123456789 --json")
+def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
+    """Accuracy of a run's frozen encoder, beside the untrained encoder and raw pixels."""
+    from cssl_cli import report
+    from cssl_cli.pipeline.evaluate import probe as measure
+    from cssl_cli.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        result = measure(run, reporter=reporter, device_name=device)
+    _print_json(result) if as_json else report.show_probe(run, result)
+
+
+@command(
+    "cssl analyze runs/simclr-shapes-0123456789",
+    "cssl analyze runs/simclr-shapes-0123456789 --images 500 --views 16 --export table.npz",
+)
+def analyze(
+    run: RunPath,
+    images: Annotated[int | None, typer.Option(min=2, help="Images to measure on, in place of the recipe's.")] = None,
+    views: Annotated[int | None, typer.Option(min=1, help="Views of each, the clean one included.")] = None,
+    export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """The theory's terms of a run's encoder: alignment, divergence of the class centres, spread, R_epsilon."""
+    from cssl_cli import report
+    from cssl_cli.pipeline.evaluate import analyze as measure
+    from cssl_cli.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        result = measure(run, reporter=reporter, device_name=device, num_images=images, num_views=views, export=export)
+    _print_json(result) if as_json else report.show_analysis(run, result)
+
+
+@command(
+    "cssl sweep quickstart",
+    "cssl sweep quickstart seeds=3 --out results",
+    "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
+)
+def sweep(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    device: Device = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Pretrain, probe and analyse every member of a sweep, and print one table. Finished members are not repeated."""
+    from cssl_cli import report
+    from cssl_cli.sweep import load_sweep
+
+    resolved = load_sweep(name, overrides or [])
+    if dry_run:
+        return report.show_sweep_plan(resolved, out, as_json)
+    from cssl_cli.launch import run_sweep
+    from cssl_cli.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        results = run_sweep(resolved, out=out, reporter=reporter, device_name=device)
+    report.show_sweep(resolved, results, out, as_json)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+    return None
+
+
+@command(
+    "cssl recipes",
+    "cssl recipes simclr-cifar10",
+    "cssl recipes simclr-cifar10 --copy my-recipe.yaml",
+    "cssl recipes simclr-shapes --views views.png",
+)
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A recipe or sweep to look at.")] = None,
+    overrides: Overrides = None,
+    copy: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the recipe to a file to edit.")] = None,
+    views: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and their views.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that ship, print one, copy one, or draw what one does to the images."""
+    from cssl_cli import report
+
+    if name is None:
+        return report.show_recipes(as_json)
+    if copy is not None:
+        from cssl_cli.recipe.book import copy_recipe
+
+        return copy_recipe(name, copy)
+    if views is not None:
+        from cssl_cli.pipeline.views import draw_views
+        from cssl_cli.recipe import load_recipe
+        from cssl_cli.terminal import TerminalReporter
+
+        with TerminalReporter() as reporter:
+            return draw_views(load_recipe(name, overrides or []), views, reporter=reporter, device_name=device)
+    return report.show_recipe(name, overrides or [], as_json)

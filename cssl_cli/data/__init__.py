@@ -1,0 +1,37 @@
+"""Named image sources: each gives uint8 images, labels or none, class names, channel statistics and a content key."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.data.image_set import Dataset, ImageSet, Progress, finish_dataset
+from cssl_cli.errors import unknown_name
+
+__all__ = ["SOURCES", "Dataset", "ImageSet", "Progress", "load_dataset"]
+
+SOURCES = {
+    "shapes": "cssl_cli.data.shapes",
+    "cifar10": "cssl_cli.data.torchvision_sets",
+    "cifar100": "cssl_cli.data.torchvision_sets",
+    "stl10": "cssl_cli.data.torchvision_sets",
+    "svhn": "cssl_cli.data.torchvision_sets",
+    "folder": "cssl_cli.data.folder",
+}
+"""The table of sources: `data.name` -> the module whose `load(settings, cache_dir=, progress=)` reads it."""
+
+
+def load_dataset(settings: Mapping[str, Any], *, cache_dir: Path, progress: Progress | None) -> Dataset:
+    """The images that a recipe's `data` block names.
+
+    `settings` is that block, fully resolved; `cache_dir` takes downloads and decoded images, and is created when
+    needed; `progress` hears of slow steps. Raises InputError when the images are missing or cannot be used.
+    """
+    name = settings["name"]
+    if name not in SOURCES:
+        raise unknown_name("data set", name, SOURCES, where="data.name")
+    module = importlib.import_module(SOURCES[name])
+    source = module.load(settings, cache_dir=cache_dir, progress=progress)
+    return finish_dataset(source, limit=settings["limit"], limit_test=settings["limit_test"])

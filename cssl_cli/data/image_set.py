@@ -1,0 +1,191 @@
+"""Images with labels, in memory or memory-mapped, and what is known about them: statistics, subsets, a content key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cssl_cli.errors import InputError
+from cssl_cli.randomness import stream
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is being done), always from the caller's thread."""
+
+_BLOCK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one pass over an image tensor finds: a digest of shape and pixels, and the channel statistics.
+
+    `mean` and `std` are over all images and pixels of a channel, on the 0..1 scale. A constant channel has std 1, so
+    that dividing by it is harmless.
+    """
+
+    digest: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """uint8 images (N, 3, H, W) and int64 labels (N,) in 0..K-1, or None for unlabelled images.
+
+    `summary` is given by a source that already knows it (a memory-mapped cache); see `summarize`.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    summary: Summary | None = None
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == torch.uint8
+        assert self.images.ndim == 4
+        assert self.images.shape[1] == 3
+        assert self.labels is None or (self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One image source, ready for use.
+
+    `pretrain` is what the encoder learns from; `train` and `test` are labelled, and None when the source has no
+    labels. Where all training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1
+    scale) are those of `pretrain`. `content_key` hashes pixels, labels and class names: it does not depend on where
+    the images lie, and differs as soon as one pixel does.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    pretrain: ImageSet
+    train: ImageSet | None
+    test: ImageSet | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    content_key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a source returns: the parts of a `Dataset`, before `limit` and before anything is computed from them."""
+
+    name: str
+    class_names: tuple[str, ...]
+    pretrain: ImageSet
+    train: ImageSet | None
+    test: ImageSet | None
+
+
+def finish_dataset(source: Source, *, limit: int | None, limit_test: int | None) -> Dataset:
+    """Applies the limits to a source and computes statistics and content key of what is left.
+
+    `limit` bounds the training images, pretraining included; `limit_test` the test images (see `subset`).
+    """
+    num_classes = len(source.class_names)
+    train = _limited(source.train, limit, num_classes, "data.limit")
+    # Every array is scanned and copied once: where all training images are labelled, the two parts are one object.
+    same = source.pretrain is source.train and train is not None
+    pretrain = train if same else _limited(source.pretrain, limit, num_classes, "data.limit")
+    test = _limited(source.test, limit_test, num_classes, "data.limit_test")
+    assert pretrain is not None
+    key = hashlib.sha256(json.dumps(source.class_names).encode())
+    for part in (pretrain, None if train is pretrain else train, test):
+        key.update(b"-" if part is None else _part_key(part))
+    assert pretrain.summary is not None
+    return Dataset(
+        name=source.name,
+        class_names=source.class_names,
+        pretrain=pretrain,
+        train=train,
+        test=test,
+        mean=pretrain.summary.mean,
+        std=pretrain.summary.std,
+        content_key=key.hexdigest(),
+    )
+
+
+def summarize(images: Tensor) -> Summary:
+    """One streamed pass over uint8 images (N, 3, H, W), N >= 1, in blocks, so that a memory-mapped array stays on disk.
+
+    The sums behind mean and std are integers, so the statistics are exact up to the last float64 division.
+    """
+    num_images, channels, height, width = images.shape
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    total = torch.zeros(channels, dtype=torch.int64)
+    total_squares = torch.zeros(channels, dtype=torch.int64)
+    block_size = max(1, _BLOCK_BYTES // (channels * height * width))
+    for block in images.split(block_size):
+        block = block.contiguous()
+        digest.update(block.numpy().data)
+        values = block.flatten(2).to(torch.int32)
+        total += values.sum(dim=(0, 2))
+        total_squares += values.square_().sum(dim=(0, 2))
+    count = num_images * height * width
+    mean, std = [], []
+    for s, q in zip(total.tolist(), total_squares.tolist(), strict=True):
+        variance = (count * q - s * s) / (count * count)  # Python integers: no cancellation
+        mean.append(s / count / 255)
+        std.append(variance**0.5 / 255 or 1.0)
+    return Summary(digest.hexdigest(), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def subset(image_set: ImageSet, limit: int, *, num_classes: int, where: str) -> ImageSet:
+    """At most `limit` images, class-balanced, in their original order; the whole set when it has no more than `limit`.
+
+    Class counts differ by at most one; a class that has fewer images than its share gives all it has, and the rest is
+    shared among the others. The choice is fixed (it depends on no seed), and a smaller limit chooses from the images
+    of a larger one. Unlabelled images are chosen uniformly. Raises InputError, naming the field `where`, for a limit
+    below 1 or too small to leave every class an image.
+    """
+    least = 1 if image_set.labels is None else num_classes
+    if limit < least:
+        raise InputError(
+            f"a limit of {limit} leaves " + ("no images" if limit < 1 else f"some of the {num_classes} classes empty"),
+            where=where,
+            remedy=f"Give at least {least}, or null for all images.",
+        )
+    if limit >= len(image_set):
+        return image_set
+    labels = image_set.labels
+    groups = [torch.arange(len(image_set))] if labels is None else [(labels == k).nonzero()[:, 0] for k in range(least)]
+    counts = _shares(limit, [len(group) for group in groups])
+    chosen = [
+        group[torch.randperm(len(group), generator=stream(0, f"data/subset/{k}"))[:count]]
+        for k, (group, count) in enumerate(zip(groups, counts, strict=True))
+    ]
+    index = torch.cat(chosen).sort().values
+    return ImageSet(image_set.images[index], None if labels is None else labels[index])
+
+
+def _shares(limit: int, available: Sequence[int]) -> list[int]:
+    """`limit` items dealt one at a time to the groups in turn, skipping those that have nothing left."""
+    level = bisect_right(range(limit + 1), limit, key=lambda level: sum(min(n, level) for n in available)) - 1
+    counts = [min(n, level) for n in available]
+    for k in [k for k, n in enumerate(available) if n > level][: limit - sum(counts)]:
+        counts[k] += 1
+    return counts
+
+
+def _limited(part: ImageSet | None, limit: int | None, num_classes: int, where: str) -> ImageSet | None:
+    if part is None:
+        return None
+    if limit is not None:
+        part = subset(part, limit, num_classes=num_classes, where=where)
+    return part if part.summary is not None else ImageSet(part.images, part.labels, summarize(part.images))
+
+
+def _part_key(part: ImageSet) -> bytes:
+    assert part.summary is not None
+    digest = hashlib.sha256(part.summary.digest.encode())
+    if part.labels is not None:
+        digest.update(part.labels.contiguous().numpy().data)
+    return digest.digest()

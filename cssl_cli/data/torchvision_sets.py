@@ -1,0 +1,113 @@
+"""CIFAR-10, CIFAR-100, STL-10 and SVHN, read and when needed downloaded by torchvision.
+
+`root` is the folder torchvision is given, in its own layout; without one the cache folder is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cssl_cli.data.cache import exclusive
+from cssl_cli.data.image_set import ImageSet, Progress, Source
+from cssl_cli.errors import InputError
+
+Opened = TypeVar("Opened")
+_SVHN_CLASSES = tuple(str(digit) for digit in range(10))
+
+
+def load(settings: Mapping[str, Any], *, cache_dir: Path, progress: Progress | None) -> Source:  # noqa: ARG001
+    """The set named `settings["name"]`. Raises InputError when it is neither in its folder nor to be had."""
+    name = settings["name"]
+    given = settings["root"]
+    root = Path(given).expanduser() if given else cache_dir
+    return _LOADERS[name](name, root)
+
+
+def _cifar(name: str, root: Path) -> Source:
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    train = _open(name, root, lambda download: kind(root, train=True, download=download))
+    test = _open(name, root, lambda download: kind(root, train=False, download=download))
+    train_set, test_set = (_image_set(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test))
+    return Source(name, tuple(train.classes), pretrain=train_set, train=train_set, test=test_set)
+
+
+def _svhn(name: str, root: Path) -> Source:
+    from torchvision import datasets
+
+    train = _open(name, root, lambda download: datasets.SVHN(root, split="train", download=download))
+    test = _open(name, root, lambda download: datasets.SVHN(root, split="test", download=download))
+    train_set, test_set = (_image_set(part.data, part.labels) for part in (train, test))
+    return Source(name, _SVHN_CLASSES, pretrain=train_set, train=train_set, test=test_set)
+
+
+def _stl10(name: str, root: Path) -> Source:
+    """Pretraining sees the labelled training images and the unlabelled ones, in this order."""
+    from torchvision import datasets
+
+    def part(split: str) -> Any:
+        return _open(name, root, lambda download: datasets.STL10(root, split=split, download=download))
+
+    test = part("test")
+    test_set, class_names = _image_set(test.data, test.labels), tuple(test.classes)
+    train = part("train")
+    train_set = _image_set(train.data, train.labels)
+    unlabelled = part("unlabeled").data
+    pretrain = torch.empty(len(train_set) + len(unlabelled), *train_set.images.shape[1:], dtype=torch.uint8)
+    pretrain[: len(train_set)] = train_set.images
+    pretrain[len(train_set) :] = torch.from_numpy(unlabelled)
+    return Source(name, class_names, pretrain=ImageSet(pretrain, None), train=train_set, test=test_set)
+
+
+_LOADERS: Mapping[str, Callable[[str, Path], Source]] = {
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "svhn": _svhn,
+    "stl10": _stl10,
+}
+
+
+def _open(name: str, root: Path, read: Callable[[bool], Opened]) -> Opened:
+    """`read(False)`, which needs no network; where that finds nothing sound, `read(True)`, one process at a time."""
+    try:
+        return _read(name, root, read, download=False)
+    except RuntimeError:  # torchvision's word for: not there, or its checksums differ
+        pass
+    with exclusive(root):
+        try:
+            return _read(name, root, read, download=True)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise InputError(
+                f"{name} is not here and could not be downloaded: {reason}",
+                where=str(root),
+                remedy="Check the network, or copy torchvision's files of this set there, or point data.root at them.",
+            ) from error
+
+
+def _read(name: str, root: Path, read: Callable[[bool], Opened], *, download: bool) -> Opened:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout belongs to results
+            return read(download)
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise InputError(
+            f"the files of {name} cannot be read: {error}", where=str(root), remedy="Delete them and run again."
+        ) from error
+
+
+def _image_set(images: np.ndarray, labels: Any) -> ImageSet:
+    return ImageSet(_tensor(images), torch.as_tensor(np.asarray(labels)).to(torch.int64))
+
+
+def _tensor(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images))

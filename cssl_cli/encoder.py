@@ -1,0 +1,135 @@
+"""Encoders: images in, features `h` (B, D) out, and the multilayer perceptrons that methods put on top of them.
+
+The ResNets are torchvision's with the stem for small images (3×3 convolution of stride 1, no max-pool) and a width
+setting; at width 64 their parameters load into plain torchvision. All weights are drawn from one explicit generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+
+from cssl_cli.errors import unknown_name
+
+
+class ResNet(TorchvisionResNet):
+    """Torchvision's ResNet with the small-image stem, `width` channels in the first stage, and no classifier.
+
+    Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width · block expansion. Parameter names are
+    torchvision's, so a `state_dict` of width 64 loads into `torchvision.models.resnet18` or `resnet50`.
+    (He et al., CVPR 2016; stem as in Chen et al., ICML 2020, appendix B.9.)
+    """
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], num_blocks: Sequence[int], *, width: int) -> None:
+        nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
+        self._norm_layer = nn.BatchNorm2d
+        self.inplanes, self.dilation, self.groups, self.base_width = width, 1, 1, 64
+        self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity()
+        self.layer1 = self._make_layer(block, width, num_blocks[0])
+        self.layer2 = self._make_layer(block, 2 * width, num_blocks[1], stride=2)
+        self.layer3 = self._make_layer(block, 4 * width, num_blocks[2], stride=2)
+        self.layer4 = self._make_layer(block, 8 * width, num_blocks[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Identity()
+        self.num_features = 8 * width * block.expansion
+
+
+class SmallEncoder(nn.Module):
+    """Four convolutions with batch norm and ReLU (strides 1, 2, 2, 2), then the mean over pixels: for CPUs.
+
+    Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        channels = [3, width, 2 * width, 4 * width, 8 * width]
+        layers: list[nn.Module] = []
+        for stage, (num_in, num_out) in enumerate(pairwise(channels)):
+            layers += [
+                nn.Conv2d(num_in, num_out, kernel_size=3, stride=1 if stage == 0 else 2, padding=1, bias=False),
+                nn.BatchNorm2d(num_out),
+                nn.ReLU(inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = 8 * width
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).mean(dim=(2, 3))
+
+
+class MLP(nn.Module):
+    """Linear layers of the given `sizes` with ReLU between them: a projector (or predictor).
+
+    With `batch_norm`, each hidden layer is normalised before its ReLU and carries no bias. Input (B, D), output
+    (B, P) with P = `sizes[-1]`.
+    """
+
+    def __init__(self, num_inputs: int, sizes: Sequence[int], *, batch_norm: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for size in sizes[:-1]:
+            layers.append(nn.Linear(num_inputs, size, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(size))
+            layers.append(nn.ReLU(inplace=True))
+            num_inputs = size
+        layers.append(nn.Linear(num_inputs, sizes[-1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+
+ENCODERS: Mapping[str, Callable[..., nn.Module]] = {
+    "resnet18": lambda *, width: ResNet(BasicBlock, [2, 2, 2, 2], width=width),
+    "resnet50": lambda *, width: ResNet(Bottleneck, [3, 4, 6, 3], width=width),
+    "small": lambda *, width: SmallEncoder(width=width),
+}
+
+
+def build_encoder(settings: Mapping[str, Any]) -> nn.Module:
+    """The encoder named by `settings["name"]`, without storage: `materialize` gives it its weights.
+
+    Built on the meta device, so that building draws nothing from torch's global generator.
+    """
+    settings = dict(settings)
+    name = settings.pop("name")
+    if name not in ENCODERS:
+        raise unknown_name("encoder", name, ENCODERS, where="encoder.name")
+    with torch.device("meta"):
+        return ENCODERS[name](**settings)
+
+
+def materialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Give a module on the meta device its storage on the CPU and its initial weights, drawn from `generator`.
+
+    Convolutions: normal, Kaiming, fan-out (torchvision's ResNet). Linear layers: uniform in ±1/√fan-in, weights and
+    biases (torch's default). Batch norm: scale 1, shift 0. In the order of `module.modules()`.
+    """
+    module.to_empty(device="cpu")
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(part, nn.Linear):
+            bound = 1 / math.sqrt(part.in_features)
+            nn.init.uniform_(part.weight, -bound, bound, generator=generator)
+            if part.bias is not None:
+                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
+        elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.reset_running_stats()
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+        else:
+            own = [name for name, _ in part.named_parameters(recurse=False)]
+            assert not own, f"no rule to initialise {own} of {type(part).__name__}"
+    return module

@@ -1,0 +1,60 @@
+"""The errors a user can meet. Each says what is wrong, where, and what to do about it.
+
+A `CsslError` that reaches the command line is printed without a traceback and decides the exit code; any other
+exception is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CsslError(Exception):
+    """A failure with a sentence for the user: `what` is wrong, `where` (file, field, run) and the `remedy`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head}\n{self.remedy}" if self.remedy else head
+
+
+class InputError(CsslError):
+    """The recipe, the data, a path or an option cannot be used as given: exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(CsslError):
+    """The input was fine and the run failed all the same (a loss became infinite, a disk is full): exit code 1."""
+
+    exit_code = 1
+
+
+class Interrupted(CsslError):
+    """A signal asked the run to stop; its state is on disk. Exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__("interrupted", where=where, remedy=remedy)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest in spelling to `name`, or None when nothing is near."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> InputError:
+    """The error for a name that is not in a table: suggests the nearest one and lists them all."""
+    known = sorted(known)
+    guess = nearest(name, known)
+    remedy = (f"Did you mean {guess!r}? " if guess else "") + f"Known: {', '.join(known)}."
+    return InputError(f"unknown {kind} {name!r}", where=where, remedy=remedy)

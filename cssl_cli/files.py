@@ -1,0 +1,40 @@
+"""Files appear on disk whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cssl_cli.errors import InputError, RunError
+
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
+
+
+@contextmanager
+def explained(path: Path, remedy: str) -> Iterator[None]:
+    """Turn the operating system's words into an error for the user.
+
+    A place that cannot be written to is an `InputError`; a disk that fails or is full, a `RunError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = InputError if error.errno in _REFUSALS else RunError
+        raise kind(f"cannot be written: {error.strerror or error}", where=str(path), remedy=remedy) from error
+
+
+@contextmanager
+def replacing(path: Path, remedy: str) -> Iterator[Path]:
+    """A path beside `path` to write to; what was written there becomes `path` at the end, or nothing changes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with explained(path, remedy):
+            yield partial
+            with partial.open("rb+") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

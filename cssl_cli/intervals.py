@@ -1,0 +1,72 @@
+"""Uncertainty: exact binomial intervals and the bootstrap over images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+MIN_BOOTSTRAP_IMAGES = 3  # below this the spread of a stratum cannot be resampled
+
+
+def clopper_pearson(
+    successes: int, n: int, confidence: float = 0.95, side: Literal["two", "lower", "upper"] = "two"
+) -> tuple[float, float]:
+    """Exact confidence interval (low, high) for a probability after `successes` of `n` independent trials.
+
+    `side="lower"` or `"upper"` puts all of the error on that end; the other end is then 1 or 0. Without a trial
+    (n = 0) the interval is (0, 1). Source: Clopper and Pearson, Biometrika 1934.
+    """
+    assert 0 <= successes <= n
+    error = (1 - confidence) / (2 if side == "two" else 1)
+    low, high = 0.0, 1.0
+    if successes > 0 and side != "upper":
+        low = float(betaincinv(successes, n - successes + 1, error))
+    if successes < n and side != "lower":
+        high = float(betaincinv(successes + 1, n - successes, 1 - error))
+    return low, high
+
+
+def bootstrap_weights(strata: Tensor, *, replicates: int, generator: torch.Generator) -> Tensor:
+    """Random image weights (R, N), float64 on the CPU, of mean one in each stratum, for a bootstrap over images.
+
+    `strata` (N,) names each image's stratum; strata are resampled apart, so their sizes stay fixed. In a stratum of n
+    images the weights are n times a Dirichlet vector of concentration 1 − 2/n: the Bayesian bootstrap (Rubin, Annals
+    of Statistics 1981, concentration 1) with the concentration that makes the variance of a weighted mean equal to
+    s²/n, s² having divisor n − 1. No weight vanishes, so statistics over pairs of distinct images stay defined. A
+    stratum of fewer than `MIN_BOOTSTRAP_IMAGES` images keeps weight one: no interval may be read from it.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    # torch has no public gamma sampler that takes a generator.
+    gamma = np.random.default_rng(seed)
+    strata = strata.cpu()
+    weights = torch.ones(replicates, len(strata), dtype=torch.float64)
+    for stratum in strata.unique():
+        members = (strata == stratum).nonzero().squeeze(1)
+        n = len(members)
+        if n >= MIN_BOOTSTRAP_IMAGES:
+            draws = torch.from_numpy(gamma.standard_gamma(1 - 2 / n, size=(replicates, n)))
+            weights[:, members] = n * draws / draws.sum(dim=1, keepdim=True)
+    return weights
+
+
+def replicate(statistics: Callable[[Tensor], dict[str, Tensor]], weights: Tensor) -> dict[str, Tensor]:
+    """Every statistic under every row of image weights (R, N): name → (R, ...).
+
+    `statistics` maps a block of rows (B, N) to tensors (B, ...); blocks bound the memory.
+    """
+    blocks = [statistics(rows) for rows in weights.split(25)]
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
+
+
+def percentile_interval(replicates: Tensor, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Percentile interval (low, high) from the bootstrap values (R,) of one number; None if a value is undefined."""
+    if len(replicates) < 2 or not torch.isfinite(replicates).all():
+        return None
+    tail = (1 - confidence) / 2
+    low, high = torch.quantile(replicates, replicates.new_tensor([tail, 1 - tail])).tolist()
+    return low, high

@@ -1,0 +1,115 @@
+"""Running the members of a sweep: what is finished is read, what is half-finished goes on, the rest starts."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.errors import CsslError, Interrupted
+from cssl_cli.progress import Reporter
+from cssl_cli.recipe import Recipe
+from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.sweep import Member, Sweep
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """A member of a sweep with what its run directory holds, or the sentence that says why it failed."""
+
+    member: Member
+    path: Path
+    probe: dict[str, Any] | None
+    analysis: dict[str, Any] | None
+    error: str | None
+
+
+def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
+    return out / sweep.name / f"{member.recipe.name}-{member.recipe.fingerprint}"
+
+
+def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
+    """What is on disk of a member; results made under other settings than the recipe's do not count."""
+    run = RunDir(member_path(sweep, member, out))
+    results: dict[str, dict[str, Any] | None] = {}
+    for name, block in ((PROBE, "probe"), (ANALYSIS, "analyze")):
+        content = run.read_json(name) if run.finished else None
+        results[name] = content if content and content["settings"] == _as_json(member.recipe.settings(block)) else None
+    return MemberResult(member, run.path, results[PROBE], results[ANALYSIS], None)
+
+
+def _as_json(settings: Any) -> Any:
+    """Settings as they look after a round trip through JSON: tuples are lists."""
+    if isinstance(settings, dict):
+        return {key: _as_json(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [_as_json(value) for value in settings]
+    return settings
+
+
+def run_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_name: str | None = None) -> list[MemberResult]:
+    """Pretrain, probe and analyse every member that is not finished, in order; a failure does not stop the rest."""
+    workshop = _Workshop(out / sweep.name, reporter, device_name)
+    results = []
+    for number, member in enumerate(sweep.members, start=1):
+        result = read_member(sweep, member, out)
+        if result.probe is None or result.analysis is None:
+            reporter.say(f"[{number}/{len(sweep.members)}] {member.name}")
+            error = workshop.complete(member.recipe, result)
+            result = (
+                read_member(sweep, member, out)
+                if error is None
+                else MemberResult(member, result.path, None, None, error)
+            )
+        results.append(result)
+    return results
+
+
+class _Workshop:
+    """Carries members through their stages and keeps what they share: the loaded images and the baselines."""
+
+    def __init__(self, out: Path, reporter: Reporter, device_name: str | None) -> None:
+        self.out, self.reporter, self.device_name = out, reporter, device_name
+        self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.data: tuple[str, Any] = ("", None)
+
+    def complete(self, recipe: Recipe, so_far: MemberResult) -> str | None:
+        """Do the stages that are missing; the sentence of the failure, or None."""
+        try:
+            self._stages(recipe, so_far)
+        except Interrupted:
+            raise
+        except CsslError as error:
+            self.reporter.say(f"failed: {error}")
+            return error.what
+        except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
+            log = so_far.path / "error.log"
+            so_far.path.mkdir(parents=True, exist_ok=True)
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            self.reporter.say(f"failed: {type(error).__name__}: {error} (traceback in {log})")
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _stages(self, recipe: Recipe, so_far: MemberResult) -> None:
+        from cssl_cli.pipeline.evaluate import analyze, probe
+        from cssl_cli.pipeline.pretrain import pretrain
+
+        options: dict[str, Any] = {
+            "reporter": self.reporter,
+            "device_name": self.device_name,
+            "dataset": self._dataset(recipe),
+        }
+        run = pretrain(recipe, out=self.out, **options)
+        if so_far.probe is None:
+            probe(run.path, baselines=self.baselines, **options)
+        if so_far.analysis is None:
+            analyze(run.path, **options)
+
+    def _dataset(self, recipe: Recipe) -> Any:
+        from cssl_cli.pipeline.setup import prepare_data
+
+        key = repr(recipe.settings("data"))
+        if self.data[0] != key:
+            self.data = (key, prepare_data(recipe, self.reporter))
+        return self.data[1]

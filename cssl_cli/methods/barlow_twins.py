@@ -1,0 +1,59 @@
+"""Barlow Twins (Zbontar et al., ICML 2021, arXiv 2103.03230): the views' cross-correlation becomes the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32
+
+VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
+
+
+def standardize(z: Tensor) -> Tensor:
+    """Mean 0 and variance 1 of each of the P columns over the batch of (B, P); a constant column becomes 0."""
+    return (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + VARIANCE_FLOOR)
+
+
+def barlow_twins_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
+    """The two parts of the loss (Barlow Twins, equation 1), whose sum is the loss; z_1 and z_2 are (B, P).
+
+    With M the P×P cross-correlation of the standardised views: Σ_i (1 − M_ii)² and λ Σ_{i≠j} M_ij². Both are ≥ 0.
+    """
+    z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
+    correlation = standardize(z_1).T @ standardize(z_2) / len(z_1)
+    diagonal = correlation.diagonal()
+    return (1 - diagonal).square().sum(), lambda_ * (correlation.square().sum() - diagonal.square().sum())
+
+
+def barlow_twins_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:
+    """Barlow Twins loss of two views, (B, P) each: a scalar, 0 for identical views with uncorrelated columns."""
+    invariance, redundancy = barlow_twins_terms(z_1, z_2, lambda_=lambda_)
+    return invariance + redundancy
+
+
+class BarlowTwins(Method):
+    """Encoder and projector (an MLP with batch norm) under the cross-correlation loss."""
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], lambda_: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.lambda_ = lambda_
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass for each view: batch norm sees the B images of one view, as in the authors' code.
+        z_1 = self.projector(self.encoder(view_1))
+        z_2 = self.projector(self.encoder(view_2))
+        with torch.autocast(z_1.device.type, enabled=False):
+            invariance, redundancy = barlow_twins_terms(z_1, z_2, lambda_=self.lambda_)
+        return {"loss": invariance + redundancy, "invariance": invariance, "redundancy": redundancy}
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> BarlowTwins:
+    """Barlow Twins as the recipe's `method` block says."""
+    return BarlowTwins(encoder, projector=settings["projector"], lambda_=settings["lambda"])

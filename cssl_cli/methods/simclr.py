@@ -1,0 +1,56 @@
+"""SimCLR (Chen et al., ICML 2020, arXiv 2002.05709): the two views of an image attract, all other images repel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32
+
+
+def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """The two parts of NT-Xent (SimCLR, algorithm 1), whose sum is the loss; z_1 and z_2 are (B, P), of any norm.
+
+    With s the cosine similarities among all 2B projections divided by the temperature, and j(i) the other view of i:
+    the alignment part is −mean s(i, j(i)), in ±1/temperature; the divergence part is mean log Σ_{k≠i} exp s(i, k).
+    """
+    num_images = len(z_1)
+    z = F.normalize(at_least_float32(torch.cat([z_1, z_2])), dim=1)
+    similarity = z @ z.T / temperature
+    positive = (z[:num_images] * z[num_images:]).sum(dim=1) / temperature
+    itself = torch.eye(2 * num_images, dtype=torch.bool, device=z.device)
+    log_sum_exp = similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1)
+    return -positive.mean(), log_sum_exp.mean()
+
+
+def nt_xent_loss(z_1: Tensor, z_2: Tensor, *, temperature: float) -> Tensor:
+    """NT-Xent loss of two views, (B, P) each: a scalar, log(2B − 1) when all projections coincide."""
+    alignment, divergence = nt_xent_terms(z_1, z_2, temperature=temperature)
+    return alignment + divergence
+
+
+class SimCLR(Method):
+    """Encoder and projector (an MLP without batch norm) under NT-Xent."""
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], temperature: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.temperature = temperature
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass over both views: batch norm sees all 2B images, as in the authors' code.
+        z = self.projector(self.encoder(torch.cat([view_1, view_2])))
+        with torch.autocast(z.device.type, enabled=False):
+            alignment, divergence = nt_xent_terms(*z.chunk(2), temperature=self.temperature)
+        return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimCLR:
+    """SimCLR as the recipe's `method` block says."""
+    return SimCLR(encoder, projector=settings["projector"], temperature=settings["temperature"])

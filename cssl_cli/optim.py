@@ -1,0 +1,125 @@
+"""Optimizers, their parameter groups, and the learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from cssl_cli.errors import unknown_name
+
+
+def parameter_groups(module: nn.Module, *, weight_decay: float, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
+    """The trainable parameters in two groups: weights, and the vectors (biases and norms), which may go undecayed."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in trainable if parameter.ndim > 1]
+    vectors = [parameter for parameter in trainable if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": weight_decay if decay_norm_and_bias else 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class LARS(Optimizer):
+    """SGD with momentum whose step is scaled, for each weight, by ‖w‖/‖g + λw‖ (You et al., 2017, arXiv 1708.03888).
+
+    Vectors (biases and norms) take the plain step, as is usual in self-supervised learning.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float = 0.0,
+        trust_coefficient: float,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        assert closure is None, "LARS evaluates no closure"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                direction = parameter.grad + group["weight_decay"] * parameter
+                if parameter.ndim > 1:
+                    direction = direction * self._trust(parameter, direction, group["trust_coefficient"])
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                state["momentum_buffer"].mul_(group["momentum"]).add_(direction)
+                parameter.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+    @staticmethod
+    def _trust(parameter: Tensor, direction: Tensor, coefficient: float) -> Tensor:
+        norm, direction_norm = parameter.norm(), direction.norm()
+        usable = (norm > 0) & (direction_norm > 0)
+        return torch.where(usable, coefficient * norm / direction_norm.clamp(min=1e-30), torch.ones_like(norm))
+
+
+def _sgd(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:
+    return SGD(
+        groups, lr=settings["lr"], momentum=settings["momentum"], nesterov=settings["nesterov"], fused=_fusable(groups)
+    )
+
+
+def _adamw(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:
+    return AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), fused=_fusable(groups))
+
+
+def _lars(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:
+    return LARS(
+        groups, lr=settings["lr"], momentum=settings["momentum"], trust_coefficient=settings["trust_coefficient"]
+    )
+
+
+def _fusable(groups: list[dict[str, Any]]) -> bool:
+    return all(parameter.device.type in ("cpu", "cuda") for group in groups for parameter in group["params"])
+
+
+OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], Mapping[str, Any]], Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "lars": _lars,
+}
+
+
+def build_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> Optimizer:
+    """The optimizer named by `settings["name"]` over the trainable parameters of `module`."""
+    name = settings["name"]
+    if name not in OPTIMIZERS:
+        raise unknown_name("optimizer", name, OPTIMIZERS, where="optim.name")
+    groups = parameter_groups(
+        module, weight_decay=settings["weight_decay"], decay_norm_and_bias=settings["decay_norm_and_bias"]
+    )
+    return OPTIMIZERS[name](groups, settings)
+
+
+def learning_rate(step: int, *, base: float, schedule: str, warmup_steps: int, num_steps: int) -> float:
+    """The learning rate of `step` (counted from 0) out of `num_steps`.
+
+    Warm-up rises linearly and reaches `base` at its last step. `cosine` then falls from `base` at the first step after
+    the warm-up towards 0, which it would reach one step after the last (SGDR, Loshchilov & Hutter, arXiv 1608.03983);
+    `constant` stays at `base`.
+    """
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    if schedule == "constant":
+        return base
+    if schedule == "cosine":
+        return base * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (num_steps - warmup_steps)))
+    raise unknown_name("schedule", schedule, ["constant", "cosine"], where="optim.schedule")

@@ -1,0 +1,1 @@
+"""The only wiring: recipes and run directories in, finished run directories out."""

@@ -1,0 +1,227 @@
+"""Pretraining: a recipe in, a run directory with a trained encoder out."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from cssl_cli.data import Dataset
+from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.pipeline.setup import (
+    choose_device,
+    choose_precision,
+    environment,
+    initial_method,
+    make_augmentation,
+    prepare_data,
+    resident,
+)
+from cssl_cli.progress import Reporter
+from cssl_cli.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, ENVIRONMENT, METRICS, PROBE, RECIPE, STATUS, RunDir
+from cssl_cli.train import Plan, Trainer, make_plan
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    out: Path,
+    reporter: Reporter,
+    device_name: str | None = None,
+    restart: bool = False,
+    dataset: Dataset | None = None,
+) -> RunDir:
+    """Train what the recipe says into its run directory under `out`; go on from its checkpoint if it has one.
+
+    A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal (SIGINT,
+    SIGTERM) saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already.
+    """
+    device = choose_device(device_name)
+    run = RunDir.create(out, name=recipe.name, fingerprint=recipe.fingerprint, recipe_yaml=recipe.to_yaml())
+    with run.locked():
+        if restart:
+            run.remove(STATUS, CHECKPOINT, METRICS, ENCODER, PROBE, ANALYSIS, ENVIRONMENT)
+            run.write_text(RECIPE, recipe.to_yaml())
+        check_recipe(run, recipe)
+        if run.finished:
+            reporter.say(f"{run.path} is finished already")
+            return run
+        dataset = dataset or prepare_data(recipe, reporter)
+        trainer = _make_trainer(recipe, dataset, device)
+        _enter_environment(run, recipe, dataset, trainer, reporter)
+        metrics = _resume(run, trainer, reporter)
+        run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
+        try:
+            with deferred_signals() as pending:
+                _train(run, recipe, trainer, metrics, pending, reporter)
+        except RunError as error:
+            run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
+            error.where = error.where or str(run.path)
+            raise
+        _finish(run, recipe, trainer, dataset)
+    return run
+
+
+def plan_of(recipe: Recipe, num_images: int) -> Plan:
+    """How many steps and epochs the recipe asks for on so many images."""
+    train, optim = recipe.settings("train"), recipe.settings("optim")
+    return make_plan(
+        num_images=num_images,
+        batch_size=train["batch_size"],
+        epochs=train["epochs"],
+        steps=train["steps"],
+        warmup_epochs=optim["warmup_epochs"],
+    )
+
+
+def check_recipe(run: RunDir, recipe: Recipe) -> None:
+    """`InputError` unless the run directory was begun with a recipe of the same fingerprint."""
+    begun_with = (run.read_json(ENVIRONMENT) or {}).get("fingerprint", recipe.fingerprint)
+    if begun_with != recipe.fingerprint:
+        raise InputError(
+            f"the directory holds a run of another recipe (fingerprint {begun_with}, not {recipe.fingerprint})",
+            where=str(run.path),
+            remedy="Give another --out DIR, or --restart to discard what it holds.",
+        )
+
+
+def _make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
+    images = dataset.pretrain.images
+    return Trainer(
+        initial_method(recipe),
+        make_augmentation(recipe, images.shape[-1]),
+        resident(images, device),
+        mean=dataset.mean,
+        std=dataset.std,
+        optim=recipe.settings("optim"),
+        plan=plan_of(recipe, len(images)),
+        precision=choose_precision(recipe.train.precision, device),
+        device=device,
+        order=stream(recipe.seed, "order"),
+        augment=stream(recipe.seed, "augment"),
+    )
+
+
+def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter) -> None:
+    """Record this process in environment.json; refuse to go on over other images than the run began with."""
+    before = run.read_json(ENVIRONMENT)
+    here = environment(trainer.device, trainer.precision)
+    processes: list[dict[str, Any]] = before["processes"] if before else []
+    if before and before["content_key"] != dataset.content_key:
+        raise InputError(
+            "the images are not those that this run began with",
+            where=str(run.path),
+            remedy="Restore them, or add --restart to train again from the start.",
+        )
+    if processes and run.file(CHECKPOINT).exists():
+        changed = [name for name in ("torch", "device", "threads", "precision") if processes[-1][name] != here[name]]
+        if changed:
+            changes = ", ".join(f"{name} {processes[-1][name]} → {here[name]}" for name in changed)
+            reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
+    run.write_json(
+        ENVIRONMENT,
+        {"fingerprint": recipe.fingerprint, "content_key": dataset.content_key, "processes": [*processes, here]},
+    )
+
+
+def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> list[dict[str, Any]]:
+    """Load the run's checkpoint into the trainer, if it has one; returns the metrics up to there."""
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        return []
+    trainer.load_state_dict(checkpoint["trainer"])
+    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {run.path}")
+    return checkpoint["metrics"]
+
+
+def _train(
+    run: RunDir,
+    recipe: Recipe,
+    trainer: Trainer,
+    metrics: list[dict[str, Any]],
+    pending: list[int],
+    reporter: Reporter,
+) -> None:
+    plan = trainer.plan
+
+    def save() -> float:
+        run.save_checkpoint({"trainer": trainer.state_dict(), "metrics": metrics})
+        return time.monotonic()
+
+    saved_at = time.monotonic()
+    for progress in trainer.run():
+        if progress.record is not None:
+            record = asdict(progress.record)
+            metrics.append(record)
+            run.write_metrics(metrics)
+            reporter.advance("pretrain", progress.step, plan.num_steps, _describe(record, plan))
+        else:
+            reporter.advance("pretrain", progress.step, plan.num_steps)
+        due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
+        if pending or due or progress.step == plan.num_steps:
+            saved_at = save()
+        if pending and progress.step < plan.num_steps:
+            run.write_status("interrupted", step=progress.step, num_steps=plan.num_steps)
+            raise Interrupted(
+                pending[0],
+                where=str(run.path),
+                remedy=f"Saved at step {progress.step} of {plan.num_steps}; the same command goes on from there.",
+            )
+
+
+def _describe(record: dict[str, Any], plan: Plan) -> str:
+    parts = [f"{name} {value:.3f}" for name, value in record["terms"].items()]
+    return (
+        f"epoch {record['epoch']}/{plan.num_epochs}  {'  '.join(parts)}  "
+        f"lr {record['learning_rate']:.2g}  {record['images_per_second']:,.0f} images/s"
+    )
+
+
+def _finish(run: RunDir, recipe: Recipe, trainer: Trainer, dataset: Dataset) -> None:
+    """Export the encoder and mark the run finished, in this order."""
+    facts = {
+        "recipe": recipe.name,
+        "fingerprint": recipe.fingerprint,
+        "encoder": recipe.encoder.name,
+        "width": recipe.encoder.width,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+    run.save_encoder(trainer.method.encoder.state_dict(), facts)
+    run.write_status("finished", step=trainer.step, num_steps=trainer.plan.num_steps)
+
+
+@contextmanager
+def deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that is yielded, to be acted on at a safe place.
+
+    A second signal of the same kind is not deferred. Outside the main thread, where Python delivers no signals,
+    nothing is changed.
+    """
+    pending: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pending
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        pending.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield pending
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

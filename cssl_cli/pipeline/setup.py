@@ -1,0 +1,118 @@
+"""From names to objects: device, precision, data, augmentation, method, and the record of where a run took place."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cssl_cli
+from cssl_cli.augment import Augmentation, build_augmentation
+from cssl_cli.data import Dataset, load_dataset
+from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.errors import InputError
+from cssl_cli.methods import Method, build_method
+from cssl_cli.progress import Reporter
+from cssl_cli.randomness import stream
+from cssl_cli.recipe import Recipe
+
+EVALUATION_BATCH = 512
+RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
+
+
+def cache_dir() -> Path:
+    """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder."""
+    if "CSSL_CACHE" in os.environ:
+        return Path(os.environ["CSSL_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssl"
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`, or the best there is; `InputError` when it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]})",
+            where="--device",
+            remedy="Leave --device out to take the best device there is.",
+        ) from error
+    return device
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """What training computes in: as the recipe says, or bfloat16 where the device has instructions for it."""
+    if setting == "auto":
+        setting = "bfloat16" if _has_bfloat16(device) else "float32"
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[setting]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def prepare_data(recipe: Recipe, reporter: Reporter) -> Dataset:
+    """The recipe's images, from the cache where they have been prepared before."""
+    return load_dataset(
+        recipe.settings("data"),
+        cache_dir=cache_dir(),
+        progress=lambda done, total, what: reporter.advance(what, done, total),
+    )
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the device if they take no more than `RESIDENT_SHARE` of its free memory, else where they are."""
+    if device.type == "cuda" and images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return images
+    return images.to(device)
+
+
+def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
+    return build_augmentation(recipe.settings("augment"), image_size=image_size)
+
+
+def initial_method(recipe: Recipe) -> Method:
+    """Encoder, heads and loss with the initial weights that the recipe's seed gives."""
+    with torch.device("meta"):
+        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
+    materialize(method, stream(recipe.seed, "init"))
+    return method
+
+
+def environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+    """Where and with what a process worked on a run."""
+    return {
+        "cssl": cssl_cli.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "precision": str(precision).removeprefix("torch."),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of a source checkout that the package runs from, if it does."""
+    root = Path(cssl_cli.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,39 @@
+"""What a recipe does to the images, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cssl_cli.pipeline.setup import choose_device, make_augmentation, prepare_data
+from cssl_cli.plot import contact_sheet
+from cssl_cli.progress import Reporter
+from cssl_cli.randomness import stream
+from cssl_cli.recipe import Recipe
+
+MAX_ROWS = 10
+
+
+def draw_views(
+    recipe: Recipe, path: Path, *, reporter: Reporter, device_name: str | None = None, num_views: int = 8
+) -> None:
+    """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each."""
+    device = choose_device(device_name)
+    dataset = prepare_data(recipe, reporter)
+    shown = dataset.pretrain if dataset.train is None else dataset.train
+    if shown.labels is None:
+        indices = torch.arange(min(MAX_ROWS, len(shown.images)))
+        captions = None
+    else:
+        classes = [label for label in range(len(dataset.class_names)) if (shown.labels == label).any()][:MAX_ROWS]
+        indices = torch.tensor([int((shown.labels == label).nonzero()[0]) for label in classes])
+        captions = [dataset.class_names[label] for label in classes]
+    images = shown.images[indices]
+    augmentation = make_augmentation(recipe, images.shape[-1])
+    theta = augmentation.draw(len(images) * num_views, stream(recipe.seed, "contact sheet"))
+    views = augmentation.apply(images.repeat_interleave(num_views, dim=0).to(device), theta.to(device))
+    contact_sheet(
+        images, views.unflatten(0, (len(images), num_views)).cpu(), path, class_names=captions, title=recipe.name
+    )
+    reporter.say(f"{len(images)} images and {num_views} views of each: {path}")

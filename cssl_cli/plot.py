@@ -1,0 +1,56 @@
+"""Pictures for people to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+CELL = 96  # pixels on a side that an image is enlarged to, at least
+MARGIN = 8
+BACKGROUND, INK = "white", "#222222"
+
+
+def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Sequence[str] | None, title: str) -> None:
+    """Draw each original and its views in a row, enlarged without smoothing, as a PNG file at `path`.
+
+    `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: the caption
+    of each row, N of them, or None. The file appears whole or not at all; raises OSError where it cannot be written.
+    """
+    num_views = views.shape[1]
+    height, width = images.shape[-2:]
+    zoom = max(1, -(-CELL // max(height, width)))
+    cell_width, cell_height = width * zoom, height * zoom
+    font, title_font = ImageFont.load_default(13), ImageFont.load_default(16)
+    captions = list(class_names) if class_names is not None else [""] * len(images)
+    label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
+    left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
+    # A gap of its own sets the originals apart from their views.
+    columns = [left + column * (cell_width + MARGIN) + (MARGIN if column else 0) for column in range(num_views + 1)]
+    sheet_width = max(columns[-1] + cell_width, MARGIN + int(title_font.getlength(title))) + MARGIN
+    sheet = Image.new("RGB", (sheet_width, top + len(images) * (cell_height + MARGIN)), BACKGROUND)
+
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, INK, title_font)
+    for column, x in enumerate(columns):
+        draw.text((x, top - MARGIN // 2), f"view {column}" if column else "original", INK, font, anchor="ls")
+    for row, caption in enumerate(captions):
+        y = top + row * (cell_height + MARGIN)
+        draw.text((MARGIN, y + cell_height // 2), caption, INK, font, anchor="lm")
+        quantized = views[row].mul(255).round().clamp(0, 255).byte()
+        for x, pixels in zip(columns, (images[row], *quantized), strict=True):
+            tile = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+            sheet.paste(tile.resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
+    _save(sheet, path)
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        sheet.save(aside, format="PNG")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

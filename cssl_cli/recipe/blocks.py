@@ -1,0 +1,374 @@
+"""The blocks of a recipe: every field with its type, range, default and meaning. Defaults live here and nowhere else.
+
+The line under a field is its description. The text of a type's range is derived from its constraints, or given by
+`Allowed` (field_types.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from cssl_cli.recipe.field_types import (
+    AreaRange,
+    Count,
+    Decay,
+    DecayPair,
+    EpsilonGrid,
+    Folder,
+    ImageCount,
+    KernelSize,
+    Name,
+    NonNegative,
+    PenaltyGrid,
+    Positive,
+    PositiveRange,
+    Probability,
+    Seed,
+    Share,
+    Size,
+    Widths,
+)
+from cssl_cli.recipe.yaml_text import dump
+
+FINGERPRINT_FORMAT = 1  # raise it when an equal recipe begins to mean another result
+
+
+class Block(BaseModel):
+    """A mapping of a recipe: frozen, strict about types, without unknown fields; null means "not given"."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        # An unknown field stays, null or not, and is refused.
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {key: item for key, item in value.items() if item is not None or key not in known}
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+class DataBlock(Block):
+    name: str
+    limit: ImageCount | None = None
+    """train on so many images only, the same number of each class; null: on all"""
+    limit_test: ImageCount | None = None
+    """test on so many images only, the same number of each class; null: on all"""
+
+
+class ShapesData(DataBlock):
+    name: Literal["shapes"]
+    """ten classes of drawn shapes that need no download"""
+    num_train: ImageCount = 10_000
+    """training images to draw"""
+    num_test: ImageCount = 2_000
+    """test images to draw"""
+    size: Size = 32
+    """side of the images in pixels"""
+
+
+class DownloadedData(DataBlock):
+    name: Literal["cifar10", "cifar100", "stl10", "svhn"]
+    """a public data set, downloaded by torchvision the first time"""
+    root: Folder | None = None
+    """folder that holds the download; null: the user's cache"""
+
+
+class FolderData(DataBlock):
+    name: Literal["folder"]
+    """your own images: a folder for each class, or unlabelled images"""
+    root: Folder
+    """the folder; written down as an absolute path"""
+    size: Size = 32
+    """side in pixels to which the images are resized"""
+    test_fraction: Share = 0.2
+    """share of each class kept for the test, where there is no test folder"""
+
+
+# ------------------------------------------------------------------------------------------------------------- augment
+class Crop(Block):
+    scale: AreaRange = (0.08, 1.0)
+    """area of the crop as a share of the image"""
+    ratio: PositiveRange = (3 / 4, 4 / 3)
+    """width of the crop over its height"""
+
+
+class Flip(Block):
+    p: Probability = 0.5
+    """probability of a horizontal flip"""
+
+
+class Jitter(Block):
+    p: Probability = 0.8
+    """probability of colour distortion"""
+    strength: Annotated[float, Ge(0), Le(2.5)] = 0.5
+    """strength s, from which the four factors follow unless given"""
+    brightness: NonNegative | None = None
+    """largest relative change of brightness; null: 0.8 s"""
+    contrast: NonNegative | None = None
+    """largest relative change of contrast; null: 0.8 s"""
+    saturation: NonNegative | None = None
+    """largest relative change of saturation; null: 0.8 s"""
+    hue: Annotated[float, Ge(0), Le(0.5)] | None = None
+    """largest shift of hue in turns; null: 0.2 s"""
+
+
+class Gray(Block):
+    p: Probability = 0.2
+    """probability of grayscale"""
+
+
+class Blur(Block):
+    p: Probability = 0.5
+    """probability of Gaussian blur"""
+    sigma: PositiveRange = (0.1, 2.0)
+    """standard deviation of the blur in pixels"""
+    kernel_size: KernelSize | None = None
+    """side of the kernel in pixels; null: the odd number nearest to a tenth of the image's side, at least 3"""
+
+
+class Solarize(Block):
+    p: Probability = 0.2
+    """probability of solarization"""
+    threshold: Probability = 0.5
+    """brightness from which values are inverted (black 0, white 1)"""
+
+
+class Cutout(Block):
+    p: Probability = 0.5
+    """probability that a box is erased"""
+    scale: AreaRange = (0.02, 0.2)
+    """area of the box as a share of the image"""
+
+
+class Augment(Block):
+    """Applied in the order of the fields, whatever the order in the file."""
+
+    crop: Crop | None = None
+    """random resized crop; absent: not applied"""
+    flip: Flip | None = None
+    """horizontal flip; absent: not applied"""
+    jitter: Jitter | None = None
+    """colour distortion; absent: not applied"""
+    gray: Gray | None = None
+    """grayscale; absent: not applied"""
+    blur: Blur | None = None
+    """Gaussian blur; absent: not applied"""
+    solarize: Solarize | None = None
+    """solarization; absent: not applied"""
+    cutout: Cutout | None = None
+    """erasing a box; absent: not applied"""
+
+
+# ------------------------------------------------------------------------------------------------------------- encoder
+class ResNet(Block):
+    name: Literal["resnet18", "resnet50"]
+    """torchvision's ResNet with a stem for small images (3x3, stride 1, no pooling)"""
+    width: Count = 64
+    """channels of the first stage; 64 as published"""
+
+
+class SmallEncoder(Block):
+    name: Literal["small"]
+    """a small convolutional network for CPUs"""
+    width: Count = 32
+    """channels of the first stage"""
+
+
+# -------------------------------------------------------------------------------------------------------------- method
+class SimCLR(Block):
+    name: Literal["simclr"]
+    """Chen et al., arXiv 2002.05709: contrast with the other images of the batch"""
+    temperature: Positive = 0.5
+    """what the cosine similarities are divided by"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
+
+
+class BarlowTwins(Block):
+    name: Literal["barlow_twins"]
+    """Zbontar et al., arXiv 2103.03230: make the cross-correlation of two views the identity"""
+    lambda_: NonNegative = Field(default=0.005, alias="lambda")
+    """weight of the redundancy term"""
+    projector: Widths = (2048, 2048, 2048)
+    """widths of the projector's layers, the last one P"""
+
+
+# --------------------------------------------------------------------------------------------------------------- optim
+class OptimBlock(Block):
+    name: str
+    lr: Positive
+    """learning rate at its highest"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """course of the learning rate after the warm-up"""
+    warmup_epochs: Annotated[int, Ge(0)] = 0
+    """epochs over which the learning rate rises from 0"""
+    decay_norm_and_bias: bool = True
+    """whether weight decay applies to biases and normalization layers, too"""
+
+
+class SGD(OptimBlock):
+    name: Literal["sgd"]
+    """stochastic gradient descent"""
+    momentum: Decay = 0.9
+    """momentum"""
+    weight_decay: NonNegative = 5e-4
+    """L2 penalty in the gradient"""
+    nesterov: bool = False
+    """Nesterov momentum"""
+
+    @field_validator("nesterov")
+    @classmethod
+    def _nesterov_needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("needs optim.momentum > 0")
+        return nesterov
+
+
+class AdamW(OptimBlock):
+    name: Literal["adamw"]
+    """Adam with decoupled weight decay"""
+    betas: DecayPair = (0.9, 0.999)
+    """decay rates of the two moments"""
+    weight_decay: NonNegative = 0.01
+    """decoupled weight decay"""
+
+
+class LARS(OptimBlock):
+    name: Literal["lars"]
+    """layer-wise adaptive rates for large batches (You et al., arXiv 1708.03888)"""
+    momentum: Decay = 0.9
+    """momentum"""
+    weight_decay: NonNegative = 1e-6
+    """L2 penalty in the gradient"""
+    trust_coefficient: Positive = 0.001
+    """step length relative to the norm of a layer's weights"""
+
+
+# ----------------------------------------------------------------------------------------------- train, probe, analyze
+class Train(Block):
+    epochs: Count | None = None
+    """duration in passes over the training images; this or steps"""
+    steps: Count | None = Field(default=None, validate_default=True)
+    """duration in batches; this or epochs"""
+    batch_size: Annotated[int, Ge(2)] = 512
+    """images in a batch, each seen in two views"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
+    checkpoint_minutes: NonNegative = 1.0
+    """least time between two checkpoints"""
+
+    @field_validator("steps")
+    @classmethod
+    def _one_duration(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if "epochs" in info.data and (steps is None) == (info.data["epochs"] is None):
+            raise ValueError(
+                "or train.epochs is required; give exactly one of them"
+                if steps is None
+                else "and train.epochs are both given; give exactly one of them"
+            )
+        return steps
+
+
+class Probe(Block):
+    knn_k: Count = 200
+    """neighbours of the k-NN classifier; fewer where the classes are small"""
+    knn_temperature: Positive = 0.1
+    """a neighbour of cosine similarity s weighs exp(s / temperature)"""
+    center_views: Count = 4
+    """views of each image behind the class centres"""
+    penalties: PenaltyGrid = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """L2 penalties among which the linear classifier's is chosen"""
+    validation_fraction: Share = 0.1
+    """share of the training images on which the penalty is chosen"""
+
+
+class Analyze(Block):
+    num_images: ImageCount = 1000
+    """test images to measure, the same number of each class"""
+    num_views: ImageCount = 8
+    """stored views of each, the clean image included"""
+    epsilons: EpsilonGrid = tuple(round(0.1 * step, 1) for step in range(1, 16))
+    """values of epsilon at which R_epsilon is measured"""
+    bootstrap: Annotated[int, Ge(0)] = 200
+    """resamples behind each bootstrap interval; 0: no such intervals"""
+
+
+# -------------------------------------------------------------------------------------------------------------- recipe
+class Recipe(Block):
+    """Everything that decides a run."""
+
+    name: Name
+    """what the run is called; decides nothing else"""
+    seed: Seed = 0
+    """from which all random numbers of the run follow"""
+    data: Annotated[ShapesData | DownloadedData | FolderData, Field(discriminator="name")]
+    """the images"""
+    augment: Augment
+    """what makes two views of an image; {} for nothing"""
+    encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
+    """the network that is trained"""
+    method: Annotated[SimCLR | BarlowTwins, Field(discriminator="name")]
+    """the loss and its projector"""
+    optim: Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
+    """how the weights are updated"""
+    train: Train
+    """how long, in what batches"""
+    probe: Probe = Probe()
+    """classifiers on the frozen features"""
+    analyze: Analyze = Analyze()
+    """terms of the theory"""
+
+    @field_validator("train")
+    @classmethod
+    def _training_outlasts_warmup(cls, train: Train, info: ValidationInfo) -> Train:
+        optim = info.data.get("optim")
+        if optim is not None and train.epochs is not None and optim.warmup_epochs >= train.epochs:
+            raise ValueError(
+                f"lasts {train.epochs} epochs and must last longer than optim.warmup_epochs, {optim.warmup_epochs}"
+            )
+        return train
+
+    def settings(self, block: str) -> dict[str, Any]:
+        """One block as a plain dict, its keys as in a file: what the numeric core is built from."""
+        settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
+        return settings
+
+    def to_yaml(self) -> str:
+        """The recipe as a file with every default written out; loading it gives an equal recipe."""
+        return dump(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """10 hex digits over all that decides the result: not the name, nor how often a checkpoint is written."""
+        return _digest(self._deciding())
+
+    @property
+    def pretrain_fingerprint(self) -> str:
+        """The same without `probe` and `analyze`: equal for recipes whose encoders are equal."""
+        deciding = self._deciding()
+        del deciding["probe"], deciding["analyze"]
+        return _digest(deciding)
+
+    def _deciding(self) -> dict[str, Any]:
+        deciding: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        del deciding["name"], deciding["train"]["checkpoint_minutes"]
+        if self.data.name != "folder":
+            deciding["data"].pop("root", None)  # where a download lies does not change it
+        return deciding
+
+
+def _digest(deciding: Mapping[str, Any]) -> str:
+    canonical = json.dumps(
+        {"format": FINGERPRINT_FORMAT, **deciding}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]

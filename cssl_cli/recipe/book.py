@@ -1,0 +1,100 @@
+"""The recipes that ship with the package: found, listed and read without parsing them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.files import replacing
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A shipped file by its header: what it is, how long it takes, what comes of it."""
+
+    name: str
+    path: Path
+    kind: str  # "recipe" or "sweep"
+    summary: str
+    time: str
+    result: str
+    source: str
+
+
+def recipes_folder() -> Path:
+    """Inside the package where it is installed from a wheel, beside it in a source checkout."""
+    installed = _PACKAGE / "recipes"
+    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+
+
+@cache
+def list_recipes() -> tuple[Listing, ...]:
+    """The shipped recipes and sweeps, by name."""
+    return tuple(_listing(path) for path in sorted(recipes_folder().glob("*.yaml"), key=lambda path: path.stem))
+
+
+def shipped_names(kind: str | None = None) -> list[str]:
+    """The names of the shipped files, of one kind or of both."""
+    return [listing.name for listing in list_recipes() if kind in (None, listing.kind)]
+
+
+def shipped_path(name: str) -> Path | None:
+    """The file of the shipped recipe or sweep, None when there is none of that name."""
+    return next((listing.path for listing in list_recipes() if listing.name == name), None)
+
+
+def read_recipe_text(name: str) -> str:
+    """The text of a shipped recipe or sweep; `InputError` when there is none of that name."""
+    path = shipped_path(name)
+    if path is None:
+        raise unknown_name("recipe", name, shipped_names())
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def copy_recipe(name: str, path: Path) -> None:
+    """Write the text of a shipped recipe or sweep to `path`; `InputError` when something is there already."""
+    text = read_recipe_text(name)
+    if path.exists():
+        raise InputError("there is a file already", where=str(path), remedy="Give --copy another name.")
+    with replacing(path, "Give --copy another place.") as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_header(text: str) -> dict[str, str]:
+    """The entries `# Key: value` of the comment a file begins with, keys in lower case; indented lines continue one."""
+    header: dict[str, str] = {}
+    key = None
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        entry = re.match(r"# ([A-Z]\w*): +(.+)", line)
+        if entry:
+            key = entry[1].lower()
+            header[key] = entry[2].strip()
+        elif key and line.startswith("#  "):
+            header[key] += " " + line[1:].strip()
+        else:
+            key = None
+    return header
+
+
+def _listing(path: Path) -> Listing:
+    text = path.read_text(encoding="utf-8")
+    header = read_header(text)
+    return Listing(
+        name=path.stem,
+        path=path,
+        kind="sweep" if re.search(r"^(base|axes):", text, re.MULTILINE) else "recipe",
+        summary=header.get("what", ""),
+        time=header.get("time", ""),
+        result=header.get("result", ""),
+        source=header.get("source", ""),
+    )

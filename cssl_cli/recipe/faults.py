@@ -1,0 +1,188 @@
+"""From what pydantic finds to sentences for the user: every fault of a recipe, each with the place it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from cssl_cli.errors import InputError, nearest
+from cssl_cli.recipe import schema
+from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.yaml_text import KeyPath
+
+
+@dataclass(frozen=True)
+class Source:
+    """A mapping that went into a recipe, where it came from, and the line of each of its keys, if it has lines."""
+
+    label: str
+    patch: Mapping[str, Any]
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong at `path`, worded to follow it in a sentence; `blame` is the path to look up in the sources."""
+
+    path: KeyPath
+    problem: str
+    blame: KeyPath
+
+    def source(self, sources: Sequence[Source]) -> Source | None:
+        """The last of the sources that go furthest along the path, None when none has any of it."""
+        depths = [_depth(source.patch, self.blame) for source in sources]
+        furthest = max(depths)
+        return sources[len(depths) - 1 - depths[::-1].index(furthest)] if furthest else None
+
+    def line(self, sources: Sequence[Source], where: str) -> str:
+        """The fault as one line; names its source unless that is `where`."""
+        source = self.source(sources)
+        place = [source.label] if source is not None and source.label != where else []
+        prefixes = [self.blame[:length] for length in range(len(self.blame), 0, -1)]
+        lines = [source.lines[prefix] for prefix in prefixes if prefix in source.lines] if source is not None else []
+        place += [f"line {lines[0]}"] if lines else []
+        origin = f" ({', '.join(place)})" if place else ""
+        return f"{'.'.join(self.path)}{origin} {self.problem}"
+
+
+def faults_of(error: ValidationError, root: type[Block], document: Mapping[str, Any]) -> list[Fault]:
+    """Every fault pydantic found in the document, one for each field."""
+    found: dict[KeyPath, Fault] = {}
+    for detail in error.errors(include_url=False):
+        path = _path_in_file(root, document, detail["loc"])
+        found.setdefault(path, _fault(detail, root, document, path))
+    return list(found.values())
+
+
+def as_error(lines: Sequence[str], where: str, remedy: str | None = None) -> InputError:
+    """One error for all the lines."""
+    if len(lines) == 1:
+        return InputError(lines[0], where=where, remedy=remedy)
+    return InputError(f"{len(lines)} faults\n" + "\n".join(f"  {line}" for line in lines), where=where, remedy=remedy)
+
+
+def _fault(detail: Any, root: type[Block], document: Mapping[str, Any], path: KeyPath) -> Fault:
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return Fault(path, _unknown_field(root, document, path), path)
+    if kind == "union_tag_not_found" or (kind == "union_tag_invalid" and _value_at(document, (*path, "name")) is None):
+        path = (*path, "name")
+        kind = "missing"
+    if kind == "union_tag_invalid":
+        return Fault((*path, "name"), _unknown_name(root, document, path), (*path, "name"))
+    if kind == "value_error":
+        return Fault(path, str(detail["ctx"]["error"]), path)
+    info = schema.field_at(root, document, path)
+    if kind == "missing" and not isinstance(detail["loc"][-1], int):  # an int: an item that a list lacks
+        # What asks for the field is the choice of its block.
+        chosen = (*path[:-1], "name")
+        return Fault(path, _missing(root, document, path), chosen if len(path) > 1 else ())
+    assert info is not None, f"a fault outside the schema: {detail}"
+    return Fault(path, f"is {schema.show(_value_at(document, path))}; must be {schema.allowed(info)}", path)
+
+
+def _missing(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
+    dotted = ".".join(path)
+    if path[-1] == "name" and len(path) > 1:
+        names = ", ".join(_names_at(root, document, path[:-1]))
+        return f"is required; give it as {dotted}=NAME, one of {names}"
+    info = schema.field_at(root, document, path)
+    assert info is not None
+    hint = schema.placeholder(info)
+    if schema.block_types(info.annotation) or not hint:
+        return f"is required: {schema.allowed(info)}"
+    return f"is required; give it as {dotted}={hint}" + ("" if hint == "PATH" else f", {schema.allowed(info)}")
+
+
+def _unknown_name(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
+    given, known = _value_at(document, (*path, "name")), _names_at(root, document, path)
+    guess = nearest(given, known) if isinstance(given, str) else None
+    hint = f"; did you mean {guess}?" if guess else ""
+    return f"is {schema.show(given)}; must be one of {', '.join(known)}{hint}"
+
+
+def _unknown_field(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
+    owners = schema.blocks_at(root, document, path[:-1])
+    known = [key for owner in owners for key in schema.keys_of(owner)]
+    owner_name = _value_at(document, (*path[:-1], "name")) if len(path) > 1 else None
+    others = _others_with(root, document, path)
+    if others:
+        return f"is a field of {' and '.join(others)}, not of {owner_name}. Known: {', '.join(known)}"
+    guess = _nearest_path(root, document, path, known)
+    hint = f"; did you mean {guess}?" if guess else "."
+    return f"is not a field{f' of {owner_name}' if owner_name else ''}{hint} Known: {', '.join(known)}"
+
+
+def _others_with(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> list[str]:
+    """The names of a block under which it would have the field."""
+    owner = schema.field_at(root, document, path[:-1]) if len(path) > 1 else None
+    alternatives = [] if owner is None else schema.block_types(owner.annotation)
+    having = [block for block in alternatives if path[-1] in schema.keys_of(block)]
+    return [name for block in having for name in schema.names_of(block)]
+
+
+def _nearest_path(root: type[Block], document: Mapping[str, Any], path: KeyPath, siblings: Sequence[str]) -> str | None:
+    """The field that may have been meant: the only one of that name, else a sibling, else the nearest of all."""
+    everywhere = list(schema.paths(root, document))
+    elsewhere = [other for other in everywhere if other[-1] == path[-1]]
+    if elsewhere:
+        return ".".join(elsewhere[0]) if len(elsewhere) == 1 else None
+    sibling = nearest(path[-1], siblings)
+    if sibling is None:
+        return nearest(".".join(path), [".".join(other) for other in everywhere])
+    meant = (*path[:-1], sibling)
+    below = (*meant, *_single_keys(_value_at(document, path)))
+    return ".".join(below if below in everywhere else meant)
+
+
+def _single_keys(value: Any) -> KeyPath:
+    """The keys of nested mappings of one key each, as an override `a.b.c=1` makes them."""
+    keys: KeyPath = ()
+    while isinstance(value, Mapping) and len(value) == 1:
+        ((key, value),) = value.items()
+        keys = (*keys, key)
+    return keys
+
+
+def _names_at(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> list[str]:
+    info = schema.field_at(root, document, path)
+    assert info is not None
+    return [name for block in schema.block_types(info.annotation) for name in schema.names_of(block)]
+
+
+def _path_in_file(root: type[Block], document: Mapping[str, Any], loc: tuple[int | str, ...]) -> KeyPath:
+    """pydantic's location without list positions and without the names by which blocks were chosen."""
+    path: KeyPath = ()
+    chosen_by_name = False
+    for part in loc:
+        if isinstance(part, int):
+            break
+        if chosen_by_name:
+            chosen_by_name = False
+            continue
+        path = (*path, part)
+        info = schema.field_at(root, document, path)
+        blocks = [] if info is None else schema.block_types(info.annotation)
+        if not blocks:
+            break
+        chosen_by_name = len(blocks) > 1
+    return path
+
+
+def _value_at(document: Any, path: KeyPath) -> Any:
+    for key in path:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document
+
+
+def _depth(patch: Any, path: KeyPath) -> int:
+    """How many keys of the path the patch has, one after the other."""
+    depth = 0
+    for key in path:
+        if not isinstance(patch, Mapping) or key not in patch:
+            break
+        patch, depth = patch[key], depth + 1
+    return depth

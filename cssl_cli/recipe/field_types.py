@@ -1,0 +1,88 @@
+"""The types of a recipe's fields: a range, and the words for it where the range cannot say it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, Strict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""
+
+    text: str
+    placeholder: str = "VALUE"
+
+
+def refuse() -> PydanticCustomError:
+    """The error of a validator whose field says in its `Allowed` what it takes."""
+    return PydanticCustomError("not_allowed", "not allowed")
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise refuse()
+    return pair
+
+
+def _increasing(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in pairwise(values)):
+        raise refuse()
+    return values
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise refuse()
+    return value
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).expanduser().resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise refuse() from error
+
+
+Seed = Annotated[int, Ge(0), Lt(2**32), Allowed("a whole number from 0 to 2**32 - 1")]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=f"^{NAME_PATTERN}$", max_length=100),
+    Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
+]
+Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Ge(0), Lt(1)]
+Size = Annotated[int, Ge(8)]
+ImageCount = Annotated[int, Ge(2)]
+
+# YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
+_PositivePair = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_ascending)]
+PositiveRange = Annotated[_PositivePair, Allowed("[low, high] with 0 < low <= high")]
+AreaRange = Annotated[
+    tuple[Positive, Annotated[float, Le(1)]],
+    Strict(False),
+    AfterValidator(_ascending),
+    Allowed("[low, high] with 0 < low <= high <= 1"),
+]
+Widths = Annotated[tuple[Count, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers >= 1")]
+PenaltyGrid = Annotated[
+    tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
+]
+EpsilonGrid = Annotated[
+    tuple[NonNegative, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers >= 0")
+]
+KernelSize = Annotated[int, Ge(3), AfterValidator(_odd), Allowed("an odd whole number >= 3")]
+DecayPair = Annotated[tuple[Decay, Decay], Strict(False), Allowed("two numbers in [0, 1)")]

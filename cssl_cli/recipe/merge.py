@@ -1,0 +1,90 @@
+"""How one mapping of settings changes another: `based_on`, a sweep's variants and overrides all follow `merge`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cssl_cli.errors import InputError
+from cssl_cli.recipe.yaml_text import parse
+
+# A duration is one number in either unit: giving one takes the place of the other.
+_EITHER = ("epochs", "steps")
+
+
+def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the patch applied, key by key and block by block.
+
+    A block whose `name` changes replaces the base's block; null takes away what the base gives; a duration replaces a
+    duration in the other unit. Neither argument is changed.
+    """
+    return {**base, **{key: _merged(base.get(key), value) for key, value in patch.items()}}
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    if "name" in old and "name" in new and old["name"] != new["name"]:
+        return new
+    given = [unit for unit in _EITHER if new.get(unit) is not None]
+    kept = {key: value for key, value in old.items() if not (given and key in _EITHER)}
+    return merge(kept, new)
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `key.sub=value` or `~key.sub` (then the value is None) of the command line."""
+
+    text: str
+    path: tuple[str, ...]
+    value: Any
+
+    @property
+    def patch(self) -> dict[str, Any]:
+        """The mapping that holds the value at the path, and nothing else."""
+        patch: Any = self.value
+        for key in reversed(self.path):
+            patch = {key: patch}
+        return dict(patch)
+
+    @property
+    def label(self) -> str:
+        return f"override {self.text!r}"
+
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_FORM = "Write key.sub=value, or ~key.sub to delete; for example optim.lr=0.03."
+
+
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """Overrides in the order in which they apply: first those that choose a block's `name`, then as given."""
+    overrides = [_parse(text) for text in texts]
+    given = {override.path: override for override in overrides if override.value is not None}
+    durations = [given[path] for path in (("train", unit) for unit in _EITHER) if path in given]
+    if len(durations) > 1:
+        both = " and ".join(repr(override.text) for override in durations)
+        raise InputError(f"{both} exclude each other", where="overrides", remedy="Give one of them.")
+    return sorted(overrides, key=lambda override: not (len(override.path) == 2 and override.path[1] == "name"))
+
+
+def _parse(text: str) -> Override:
+    key, equals, value = text.partition("=")
+    where = f"override {text!r}"
+    if key.startswith("~"):
+        if equals:
+            raise InputError("a deletion takes no value", where=where, remedy=f"Write {key}, or {key[1:]}={value}.")
+        _check_key(key[1:], where)
+        return Override(text, tuple(key[1:].split(".")), None)
+    if not equals:
+        raise InputError("no value is given", where=where, remedy=_FORM)
+    _check_key(key, where)
+    if not value.strip():
+        raise InputError("no value is given", where=where, remedy=f"Write {key}=null or ~{key} to delete it.")
+    return Override(text, tuple(key.split(".")), parse(value, where=where).value)
+
+
+def _check_key(key: str, where: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise InputError(f"{key!r} is not a key", where=where, remedy=_FORM)

@@ -1,0 +1,43 @@
+"""The tables of docs/recipes.md, printed from the schema: `python -m cssl_cli.recipe.reference`."""
+
+from __future__ import annotations
+
+from cssl_cli.recipe import schema
+from cssl_cli.recipe.blocks import Block, Recipe
+
+_HEAD = "| field | takes | default | meaning |\n|---|---|---|---|"
+
+
+def reference() -> str:
+    """A table of the recipe's own fields, then one for each block that a recipe may have."""
+    return "\n\n".join(_tables(Recipe, "a recipe"))
+
+
+def table(block: type[Block], title: str) -> str:
+    """The fields of one block as a Markdown table under its title."""
+    rows = [
+        f"| `{key}` | {schema.allowed(info)} | {_default(info)} | {info.description} |"
+        for key, info in schema.keys_of(block).items()
+    ]
+    return "\n".join([f"**{title}**", "", _HEAD, *rows])
+
+
+def _tables(block: type[Block], title: str, path: str = "") -> list[str]:
+    tables = [table(block, title)]
+    for key, info in schema.keys_of(block).items():
+        for inner in schema.block_types(info.annotation):
+            names = ", ".join(schema.names_of(inner))
+            inner_path = f"{path}.{key}" if path else key
+            tables += _tables(inner, f"`{inner_path}`" + (f": {names}" if names else ""), inner_path)
+    return tables
+
+
+def _default(info: schema.FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = info.get_default()
+    return "as below" if isinstance(value, Block) else f"`{schema.show(value, limit=200)}`"
+
+
+if __name__ == "__main__":
+    print(reference())

@@ -1,0 +1,74 @@
+"""The house style of tables: numbers aligned, few rules, few colours; the same text when piped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# A rule under the header and nothing else.
+RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+PIPED_WIDTH = 120
+
+
+def console() -> Console:
+    """Writes to stdout. When piped, wide enough that no table is cut, unless $COLUMNS says otherwise."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+def table(*columns: str, text_columns: int = 1) -> Table:
+    """A table whose first `text_columns` columns are names and whose others are numbers."""
+    result = Table(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    for position, name in enumerate(columns):
+        numeric = position >= text_columns
+        result.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+    return result
+
+
+def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A share as a percentage, with its interval."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:.1f}"
+    return text if interval is None else f"{text}  [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def number(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A term of the theory to three decimals, with its interval."""
+    if value is None:
+        return "–"
+    return (
+        _decimals(value)
+        if interval is None
+        else f"{_decimals(value)}  [{_decimals(interval[0])}, {_decimals(interval[1])}]"
+    )
+
+
+def _decimals(value: float) -> str:
+    # Small numbers keep two significant digits rather than becoming 0.000.
+    return (
+        f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.4f}"
+    )
+
+
+def note(target: Console, text: str) -> None:
+    """A dim remark under a table, wrapped at words."""
+    target.print(Text(text, style="dim"))
+
+
+def heading(target: Console, text: str) -> None:
+    target.print()
+    target.print(Text(text, style="bold"))

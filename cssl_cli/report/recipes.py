@@ -1,0 +1,69 @@
+"""Reports of recipes: the list that ships, one recipe as resolved, and what running it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cssl_cli.recipe.book import list_recipes, read_recipe_text, shipped_names
+from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.run_dir import CHECKPOINT, RunDir
+
+if TYPE_CHECKING:
+    from cssl_cli.recipe import Recipe
+
+
+def show_recipes(as_json: bool) -> None:
+    """Every recipe and sweep that ships: what it is, how long it takes, what comes of it."""
+    listings = list_recipes()
+    if as_json:
+        return print_json([{**asdict(listing), "path": str(listing.path)} for listing in listings])
+    out = console()
+    for kind, verb in (("sweep", "cssl sweep NAME"), ("recipe", "cssl pretrain NAME")):
+        grid = table(f"{kind} ({verb})", "", text_columns=2)
+        for listing in listings:
+            if listing.kind == kind:
+                grid.add_row(listing.name, f"{listing.summary}\nTime: {listing.time}\nResult: {listing.result}")
+                grid.add_section()
+        out.print(grid)
+        out.print()
+    return note(out, "Print one: cssl recipes NAME. Write one to edit: cssl recipes NAME --copy FILE.yaml")
+
+
+def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
+    """A recipe as resolved with its overrides, under the header of its file; a sweep as it stands in its file."""
+    from cssl_cli.recipe import load_recipe
+
+    text = read_recipe_text(name) if name in shipped_names() else ""
+    if name in shipped_names("sweep"):
+        return print_json({"name": name, "text": text}) if as_json else print(text, end="")
+    recipe = load_recipe(name, overrides)
+    if as_json:
+        return print_json({"fingerprint": recipe.fingerprint, "recipe": recipe.model_dump(mode="json", by_alias=True)})
+    header = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    return print(header + recipe.to_yaml(), end="")
+
+
+def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
+    """What `cssl pretrain` would do: the recipe as resolved, the run directory, and whether it has been begun."""
+    run = RunDir(out_dir / f"{recipe.name}-{recipe.fingerprint}")
+    state = run_state(run)
+    if as_json:
+        return print_json(
+            {"run": str(run.path), "state": state, "recipe": recipe.model_dump(mode="json", by_alias=True)}
+        )
+    print(recipe.to_yaml(), end="")
+    out = console()
+    out.print()
+    out.print(f"would run in {run.path} ({state})", soft_wrap=True)
+    return None
+
+
+def run_state(run: RunDir) -> str:
+    """new, half-finished, or finished."""
+    if run.finished:
+        return "finished"
+    return "half-finished" if run.file(CHECKPOINT).exists() else "new"

@@ -1,0 +1,242 @@
+"""Reports of a sweep: one row a variant, mean ± standard deviation over seeds, accuracies beside terms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from cssl_cli.launch import MemberResult, member_path
+from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.report.recipes import run_state
+from cssl_cli.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from cssl_cli.sweep import Sweep
+
+CENTRAL_EPSILON = 0.5
+WIDE = 110  # columns from which the spread is shown, too
+
+
+@dataclass(frozen=True)
+class Column:
+    """A quantity of the table: where it stands in a member's files, how it is shown, and which way is better."""
+
+    name: str
+    title: str
+    read: Callable[[MemberResult], float | None]
+    best: Callable[[Sequence[float]], float]
+    scale: float = 1.0
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation (None for a single value) and number of seeds behind a cell."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+def _accuracy(encoder: str, classifier: str) -> Callable[[MemberResult], float | None]:
+    return lambda result: result.probe[encoder][classifier]["accuracy"] if result.probe else None
+
+
+def _term(term: str, quantity: str, encoder: str = "trained") -> Callable[[MemberResult], float | None]:
+    return lambda result: result.analysis[encoder][term][quantity]["value"] if result.analysis else None
+
+
+def _r_epsilon(result: MemberResult) -> float | None:
+    if result.analysis is None:
+        return None
+    curve = result.analysis["trained"]["R_epsilon"]["curve"]["value"]
+    epsilons = result.analysis["settings"]["epsilons"]
+    return curve[epsilons.index(central_epsilon(epsilons))] if curve else None
+
+
+def central_epsilon(epsilons: Sequence[float]) -> float:
+    """The ε of the grid that the table shows: the one nearest to 0.5."""
+    return min(epsilons, key=lambda epsilon: abs(epsilon - CENTRAL_EPSILON))
+
+
+ACCURACIES = (
+    Column("linear", "linear", _accuracy("trained", "linear"), max, scale=100, digits=1),
+    Column("knn", "k-NN", _accuracy("trained", "knn"), max, scale=100, digits=1),
+    Column("nearest_center", "centre", _accuracy("trained", "nearest_center"), max, scale=100, digits=1),
+)
+TERMS = (
+    Column("alignment", "align ↓", _term("alignment", "unbiased"), min, digits=2),
+    Column("mean_inner_product", "μk·μl ↓", _term("class_centers", "mean_inner_product"), min, digits=2),
+    Column("R_epsilon", "R_ε ↓", _r_epsilon, min, digits=2),
+)
+WIDE_TERMS = (Column("ratio", "within/between ↓", _term("spread", "ratio"), min, digits=2),)
+BASELINES = tuple(
+    Column(f"{encoder}_{classifier}", "", _accuracy(encoder, classifier), max, scale=100, digits=1)
+    for encoder in ("untrained", "pixels")
+    for classifier in ("linear", "knn", "nearest_center")
+)
+UNTRAINED_TERMS = (
+    Column("untrained_alignment", "", _term("alignment", "unbiased", "untrained"), min),
+    Column("untrained_mean_inner_product", "", _term("class_centers", "mean_inner_product", "untrained"), min),
+)
+
+
+def summarize(values: Sequence[float | None]) -> Summary | None:
+    """Mean ± sample standard deviation of the values there are; None when there is none."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    return Summary(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
+
+
+def rows_of(results: Sequence[MemberResult]) -> dict[str, list[MemberResult]]:
+    """The members of each row (a variant with all its seeds), in the order of the sweep."""
+    rows: dict[str, list[MemberResult]] = {}
+    for result in results:
+        rows.setdefault(result.member.row, []).append(result)
+    return rows
+
+
+# ---------------------------------------------------------------------- the table
+def show_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path, as_json: bool) -> None:
+    """Print the sweep's table, and write it as table.csv and table.json beside the runs."""
+    content = as_content(sweep, results)
+    home = RunDir(out_dir / sweep.name)
+    home.write_json("table.json", content)
+    home.write_text("table.csv", as_csv(content))
+    if as_json:
+        return print_json(content)
+    out = console()
+    print_table(out, results)
+    return note(out, f"Written to {home.file('table.csv')} and {home.file('table.json')}")
+
+
+def print_table(out: Console, results: Sequence[MemberResult]) -> None:
+    columns = (*ACCURACIES, *TERMS, *(WIDE_TERMS if out.width >= WIDE else ()))
+    rows = rows_of(results)
+    cells = {
+        row: {column.name: summarize([column.read(member) for member in members]) for column in columns}
+        for row, members in rows.items()
+    }
+    grid = table("", *(column.title for column in columns))
+    for row, members in rows.items():
+        grid.add_row(row, *(_cell(column, row, cells) for column in columns))
+        for member in members:
+            if member.error:
+                grid.add_row(Text(f"  seed {member.member.seed} failed: {member.error}", style="red"))
+    if any(member.probe for member in results):
+        grid.add_section()
+        for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
+            readers = [_accuracy(encoder, classifier) for classifier in ("linear", "knn", "nearest_center")]
+            grid.add_row(label, *(_range([100 * v for r in results if (v := read(r)) is not None]) for read in readers))
+    out.print(grid)
+    note(out, _caption(results, rows))
+
+
+def _cell(column: Column, row: str, cells: dict[str, dict[str, Summary | None]]) -> Text:
+    summary = cells[row][column.name]
+    if summary is None:
+        return Text("–")
+    text = f"{column.scale * summary.mean:.{column.digits}f}"
+    if summary.sd is not None:
+        text += f" ±{column.scale * summary.sd:.{column.digits}f}"
+    means = [other.mean for name in cells if (other := cells[name][column.name]) is not None]
+    is_best = len(means) > 1 and summary.mean == column.best(means)
+    return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
+
+
+def _range(values: Sequence[float]) -> str:
+    """A baseline over all members: one number, or the least and the greatest."""
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return f"{low} " if low == high else f"{low}–{high} "
+
+
+def _caption(results: Sequence[MemberResult], rows: dict[str, list[MemberResult]]) -> str:
+    done = [result for result in results if result.probe and result.analysis]
+    if not done:
+        return "No member has finished."
+    seeds = {sum(1 for member in members if member in done) for members in rows.values()}
+    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    probe, analysis = done[0].probe, done[0].analysis
+    assert probe is not None
+    assert analysis is not None
+    tested, settings = probe["trained"]["linear"]["num_images"], analysis["settings"]
+    spread = f"Mean ± sample standard deviation over {count} seeds" if seeds != {1} else "One seed, hence no ±"
+    return (
+        f"{spread}; * best mean, ↓ less is better. Accuracies in % on {tested:,} test images, last epoch; centre: "
+        "nearest class centre. "
+        f"align: E‖f(v) − f(v′)‖²; μk·μl: mean inner product of class centres; R_ε at ε = "
+        f"{central_epsilon(settings['epsilons']):g}, too low since over {settings['num_views']} views; on "
+        f"{settings['num_images']:,} test images, unit-norm features. Baselines: least to greatest over the members."
+    )
+
+
+# ---------------------------------------------------------------------- for machines
+def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
+    """The table as JSON types: each row's cells as mean, sd and n, and every member with its values."""
+    columns = (*ACCURACIES, *TERMS, *WIDE_TERMS, *BASELINES, *UNTRAINED_TERMS)
+    rows = []
+    for row, members in rows_of(results).items():
+        cells = {column.name: summarize([column.read(member) for member in members]) for column in columns}
+        rows.append(
+            {
+                "row": row,
+                "axes": dict(members[0].member.axes),
+                "cells": {name: vars(cell) if cell else None for name, cell in cells.items()},
+            }
+        )
+    return {
+        "sweep": sweep.name,
+        "rows": rows,
+        "members": [
+            {
+                "name": result.member.name,
+                "row": result.member.row,
+                "seed": result.member.seed,
+                "run": str(result.path),
+                "error": result.error,
+                "values": {column.name: column.read(result) for column in columns},
+            }
+            for result in results
+        ],
+    }
+
+
+def as_csv(content: dict[str, Any]) -> str:
+    """One line a row: its axes, then mean, sd and n of each quantity (accuracies as shares)."""
+    rows = content["rows"]
+    axes = list(rows[0]["axes"]) if rows else []
+    names = list(rows[0]["cells"]) if rows else []
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", *axes, *(f"{name}_{part}" for name in names for part in ("mean", "sd", "n"))])
+    for row in rows:
+        cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
+        values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
+        writer.writerow([row["row"], *(row["axes"][axis] for axis in axes), *values])
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------- the plan
+def show_sweep_plan(sweep: Sweep, out_dir: Path, as_json: bool) -> None:
+    """The members in order, and how far each is."""
+    plan = [(member, member_path(sweep, member, out_dir)) for member in sweep.members]
+    if as_json:
+        return print_json(
+            [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
+        )
+    out = console()
+    grid = table("member", "state", "run directory", text_columns=3)
+    for member, path in plan:
+        grid.add_row(member.name, run_state(RunDir(path)), path.name)
+    out.print(grid)
+    rows = len({member.row for member in sweep.members})
+    return note(out, f"{len(plan)} members ({rows} rows) under {out_dir / sweep.name}")

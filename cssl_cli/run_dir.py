@@ -1,0 +1,206 @@
+"""The run directory: the only owner of a run's state on disk.
+
+    recipe.yaml           the recipe as resolved: running it again gives this run
+    environment.json      versions, device, precision, thread count, the content of the data
+    metrics.jsonl         one record an epoch
+    checkpoint.pt         everything needed to go on exactly
+    encoder.safetensors   the result
+    probe.json            accuracies
+    analysis.json         theoretical terms
+    status                where the run stands; `finished` is written last
+
+Every file appears by rename, whole or not at all. One process at a time holds the directory's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cssl_cli.errors import InputError
+from cssl_cli.files import explained, replacing
+
+if TYPE_CHECKING:
+    import torch
+
+RECIPE, ENVIRONMENT, METRICS, CHECKPOINT = "recipe.yaml", "environment.json", "metrics.jsonl", "checkpoint.pt"
+ENCODER, PROBE, ANALYSIS, STATUS, LOCK = "encoder.safetensors", "probe.json", "analysis.json", "status", "lock"
+
+
+class RunDir:
+    """A run directory by its path. Make one with `create`, open one with `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # ------------------------------------------------------------------ finding and making
+    @classmethod
+    def create(cls, parent: Path, *, name: str, fingerprint: str, recipe_yaml: str) -> RunDir:
+        """The directory of the run `name` with `fingerprint` under `parent`, made if it is not there yet.
+
+        Raises `InputError` if it cannot be made, or holds another recipe.
+        """
+        run = cls(parent / f"{name}-{fingerprint}")
+        with explained(run.path, "Choose another folder with --out DIR."):
+            run.path.mkdir(parents=True, exist_ok=True)
+            if not run.file(RECIPE).exists():
+                run.write_text(RECIPE, recipe_yaml)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """The existing run directory at `path`; `InputError` when there is none."""
+        if not path.is_dir():
+            raise InputError("there is no such run directory", where=str(path), remedy=_list_runs(path.parent))
+        run = cls(path)
+        if not run.file(RECIPE).exists():
+            raise InputError(f"not a run directory: it holds no {RECIPE}", where=str(path), remedy=_list_runs(path))
+        return run
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process; `InputError` when another process holds it. Freed by its death, too."""
+        with explained(self.path, "The run directory must be writable."):
+            handle = os.open(self.file(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+                raise InputError(
+                    f"the run directory is in use by {holder}",
+                    where=str(self.path),
+                    remedy="Wait for it to end or stop it; the same command then goes on from its checkpoint.",
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            self._sweep_leftovers()
+            yield
+        finally:
+            os.close(handle)
+
+    def _sweep_leftovers(self) -> None:
+        """Remove what a killed process had begun to write aside. Only under the lock."""
+        for leftover in self.path.glob(".*.partial"):
+            leftover.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ whole files only
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """A path to write to; what was written becomes the file `name` at the end, or nothing changes."""
+        return replacing(
+            self.file(name), "Free some space or make the folder writable; what was saved before is intact."
+        )
+
+    def write_text(self, name: str, text: str) -> None:
+        with self.replacing(name) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The content of a JSON file, None when it is not there; `InputError` when it is damaged."""
+        try:
+            return json.loads(self.file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"cannot be read: {error}", where=str(self.file(name)), remedy="Delete the file; it is made again."
+            ) from error
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            self.file(name).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ what a run leaves behind
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        self.write_text(METRICS, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        try:
+            lines = self.file(METRICS).read_text(encoding="utf-8").splitlines()
+            return [json.loads(line) for line in lines]
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise InputError(f"cannot be read: {error}", where=str(self.file(METRICS))) from error
+
+    def write_status(self, state: str, **facts: Any) -> None:
+        """`state` is one of running, interrupted, failed, finished."""
+        self.write_json(STATUS, {"state": state, **facts})
+
+    def status(self) -> dict[str, Any]:
+        return self.read_json(STATUS) or {"state": "new"}
+
+    @property
+    def finished(self) -> bool:
+        return self.status()["state"] == "finished" and self.file(ENCODER).exists()
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        import torch
+
+        with self.replacing(CHECKPOINT) as partial, partial.open("wb") as file:
+            torch.save(dict(state), file)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, on the CPU; None when there is none; `InputError` when it cannot be read."""
+        import pickle
+
+        import torch
+
+        path = self.file(CHECKPOINT)
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"the checkpoint is damaged and cannot be read ({reason})",
+                where=str(path),
+                remedy="Delete it, or add --restart, to train this run again from the start.",
+            ) from error
+
+    def save_encoder(self, state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+        """Write the weights, with `facts` as JSON under the key "cssl" of the file's metadata."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        with self.replacing(ENCODER) as partial:
+            partial.write_bytes(save(tensors, metadata={"cssl": json.dumps(facts)}))
+
+    def load_encoder(self) -> dict[str, torch.Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.file(ENCODER))
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"the encoder cannot be read ({error})",
+                where=str(self.file(ENCODER)),
+                remedy="Add --restart to `cssl pretrain` to train this run again.",
+            ) from error
+
+
+def find_runs(parent: Path) -> list[Path]:
+    """The run directories directly under `parent`, by name."""
+    return sorted(recipe.parent for recipe in parent.glob(f"*/{RECIPE}"))
+
+
+def _list_runs(parent: Path) -> str:
+    runs = find_runs(parent) if parent.is_dir() else []
+    if not runs:
+        return "Give the directory that `cssl pretrain` printed, for example runs/NAME-FINGERPRINT."
+    newest = sorted(runs, key=lambda run: (run / RECIPE).stat().st_mtime, reverse=True)[:5]
+    return "Runs there, newest first: " + ", ".join(str(run) for run in newest)

@@ -1,0 +1,95 @@
+"""Progress and messages on stderr: live bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LINE_INTERVAL = 5.0  # seconds between plain lines of one task
+
+
+class TerminalReporter:
+    """Draws what a `Reporter` is told. A context manager, so that no bar is left behind after an error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[detail]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.started: dict[str, tuple[float, int]] = {}
+        self.last_line: dict[str, float] = {}
+
+    def __enter__(self) -> TerminalReporter:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, message: str) -> None:
+        self.console.print(message, markup=False, soft_wrap=True)
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        if self.live:
+            self._bar(task, done, total, detail)
+        else:
+            self._line(task, done, total, detail)
+
+    def _bar(self, task: str, done: int, total: int, detail: str) -> None:
+        if task not in self.tasks:
+            self.tasks[task] = self.progress.add_task(task, total=total, detail=detail)
+        bar = self.tasks[task]
+        self.progress.update(bar, completed=done, total=total)
+        if detail:
+            self.progress.update(bar, detail=detail)
+        if done >= total:
+            self.progress.remove_task(self.tasks.pop(task))
+            self.say(f"{task}: {detail or f'{total:,} done'}")
+
+    def _line(self, task: str, done: int, total: int, detail: str) -> None:
+        now = time.monotonic()
+        begun, first = self.started.setdefault(task, (now, done))
+        ended = done >= total
+        if not ended and now - self.last_line.setdefault(task, now) < LINE_INTERVAL:
+            return
+        if not ended and task == "pretrain" and not detail:
+            return  # epochs are worth a line, steps are not
+        self.last_line[task] = now
+        left = ""
+        if ended:
+            del self.started[task], self.last_line[task]
+        elif done > first:
+            left = f"  {_duration((now - begun) / (done - first) * (total - done))} left"
+        self.say(f"{task}: {done / total:4.0%}{'  ' + detail if detail else ''}{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def print_error(message: str) -> None:
+    """An error for the user, on stderr: the first line says what is wrong, the others what to do."""
+    console = Console(stderr=True, highlight=False)
+    first, *rest = message.split("\n")
+    console.print("error: ", style="bold red", end="", soft_wrap=True)
+    console.print(first, markup=False, soft_wrap=True)
+    for line in rest:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    sys.stderr.flush()

@@ -1,0 +1,196 @@
+"""Class centres μ_k: lengths, inner products, distances; the paper's divergence. (docs/theory.md, 6.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cssl_cli.geometry import distances
+from cssl_cli.intervals import percentile_interval, replicate
+from cssl_cli.theory.estimate import (
+    Absent,
+    Direction,
+    Estimate,
+    Interval,
+    Quantity,
+    by_class,
+    intervals_by_class,
+    numbers,
+)
+from cssl_cli.theory.table import FeatureTable, class_moments
+
+QUANTITIES = (
+    "priors",
+    "squared_norms",
+    "norms",
+    "inner_products",
+    "squared_distances",
+    "distances",
+    "closest_pair",
+    "largest_inner_product",
+    "mean_inner_product",
+    "simplex_inner_product",
+)
+
+
+def class_centers(table: FeatureTable, class_weights: Tensor | None) -> dict[str, Quantity]:
+    """Geometry of the K centres μ_k = E[f(v) | class k], means over images and augmented views: `QUANTITIES`.
+
+    `class_weights` (R, N) resample the images within classes; None for no intervals. Matrices (K, K) are in the order
+    of the table's class names. Without labels or without an augmented view every quantity is absent.
+    """
+    if table.labels is None:
+        return dict.fromkeys(QUANTITIES, Absent("the images have no labels"))
+    if table.num_augmented < 1:
+        return dict.fromkeys(QUANTITIES, Absent("class centres need at least one augmented view of an image"))
+    geometry = _Geometry(table, class_weights)
+    return {**geometry.of_classes(), **geometry.of_pairs()}
+
+
+class _Geometry:
+    """Statistics of the centres as measured, and their replicates (R, ...) under resampled images."""
+
+    def __init__(self, table: FeatureTable, class_weights: Tensor | None) -> None:
+        self.table = table
+        ones = table.features.new_ones(1, table.num_images)
+        self.measured = {name: rows[0] for name, rows in self.statistics(ones).items()}
+        self.replicates = None if class_weights is None else replicate(self.statistics, class_weights)
+
+    def statistics(self, weights: Tensor) -> dict[str, Tensor]:
+        """Unbiased inner products and squared distances (R, K, K), and their summaries, under weights (R, N)."""
+        moments = class_moments(self.table, weights)
+        products = moments.centers @ moments.centers.mT
+        squared_norms = products.diagonal(dim1=1, dim2=2) - moments.center_errors
+        # Not ‖μ_k‖² + ‖μ_l‖² − 2 μ_k·μ_l: nearly equal centres would lose all their digits.
+        squared = distances(moments.centers, moments.centers).square()
+        errors = moments.center_errors.unsqueeze(1) + moments.center_errors.unsqueeze(2)
+        to_itself = 0 * moments.view_variances  # NaN for a class without images
+        shares = torch.outer(self.table.priors, self.table.priors).fill_diagonal_(0)
+        return {
+            "squared_norms": squared_norms,
+            "inner_products": torch.diagonal_scatter(products, squared_norms, dim1=1, dim2=2),
+            "squared_distances": torch.diagonal_scatter(squared - errors, to_itself, dim1=1, dim2=2),
+            "mean_inner_product": torch.where(shares > 0, shares * products, 0).sum(dim=(1, 2)) / shares.sum(),
+        }
+
+    def of_classes(self) -> dict[str, Quantity]:
+        """One number a class, and the matrices over pairs of classes."""
+        names, measured = self.table.class_names, self.measured
+        replicates = None if self.replicates is None else self.replicates["squared_norms"]
+        intervals = intervals_by_class(names, replicates, self.table.resampled)
+        short = self.table.classes_below(2)
+        return {
+            "priors": self.estimate(
+                by_class(names, self.table.priors), "share of each class among the images", "exact"
+            ),
+            "squared_norms": self.estimate(
+                by_class(names, measured["squared_norms"]),
+                "‖μ_k‖² as the mean inner product of the view means of two distinct images of the class (U form)",
+                "unbiased",
+                interval=intervals,
+                absent=short,
+            ),
+            "norms": self.estimate(
+                by_class(names, _root(measured["squared_norms"])),
+                "root of the unbiased ‖μ_k‖², 0 where that is negative",
+                "consistent",
+                interval=None if intervals is None else {name: _rooted(pair) for name, pair in intervals.items()},
+                absent=short,
+            ),
+            "inner_products": self.estimate(
+                numbers(measured["inner_products"]),
+                "μ_k·μ_l of the classes' mean features; on the diagonal the unbiased ‖μ_k‖²",
+                "unbiased",
+                absent=short,
+            ),
+            "squared_distances": self.estimate(
+                numbers(measured["squared_distances"]),
+                "‖μ_k − μ_l‖² of the measured centres less the squared errors of both (U form)",
+                "unbiased",
+                absent=short,
+            ),
+            "distances": self.estimate(
+                numbers(_root(measured["squared_distances"])),
+                "root of the unbiased ‖μ_k − μ_l‖², 0 where that is negative",
+                "consistent",
+                absent=short,
+            ),
+        }
+
+    def of_pairs(self) -> dict[str, Quantity]:
+        """What the pairs of different classes come to."""
+        num_classes = int((self.table.class_sizes > 0).sum())
+        if num_classes < 2:
+            return dict.fromkeys(QUANTITIES[-4:], Absent("the images are all of one class"))
+        replicates = self.replicates if self.table.all_resampled else None
+        return {
+            "closest_pair": self.closest_pair(),
+            "largest_inner_product": self.largest_inner_product(),
+            "mean_inner_product": self.estimate(
+                self.measured["mean_inner_product"].item(),
+                "mean of μ_k·μ_l over pairs of different classes, weighted by p_k p_l",
+                "unbiased",
+                interval=None if replicates is None else percentile_interval(replicates["mean_inner_product"]),
+            ),
+            "simplex_inner_product": self.estimate(
+                -1 / (num_classes - 1),
+                "−1/(K − 1), reached by a regular simplex of unit vectors: the least mean inner product of balanced "
+                "classes on the unit sphere",
+                "exact",
+            ),
+        }
+
+    def closest_pair(self) -> Quantity:
+        squared = self.measured["squared_distances"]
+        candidates = _off_diagonal(squared, fill=torch.inf)
+        if torch.isinf(candidates).all():
+            return Absent("a distance needs two images in each of two classes")
+        pair = divmod(int(candidates.argmin()), len(squared))
+        return self.estimate(
+            _root(squared[pair]).item(),
+            "least distance of two centres, root of the unbiased square; the least of noisy numbers is too small on "
+            "average; interval for the pair named",
+            "low",
+            interval=_rooted(self.pair_interval("squared_distances", pair)),
+            classes=self.names(pair),
+            absent=self.table.classes_below(2),
+        )
+
+    def largest_inner_product(self) -> Quantity:
+        products = self.measured["inner_products"]
+        pair = divmod(int(_off_diagonal(products, fill=-torch.inf).argmax()), len(products))
+        return self.estimate(
+            products[pair].item(),
+            "largest μ_k·μ_l of two different classes; the largest of noisy numbers is too large on average; interval "
+            "for the pair named",
+            "high",
+            interval=self.pair_interval("inner_products", pair),
+            classes=self.names(pair),
+            absent=self.table.classes_below(1),
+        )
+
+    def pair_interval(self, statistic: str, pair: tuple[int, int]) -> Interval | None:
+        if self.replicates is None or not self.table.resampled[list(pair)].all():
+            return None
+        return percentile_interval(self.replicates[statistic][:, pair[0], pair[1]])
+
+    def names(self, pair: tuple[int, int]) -> tuple[str, ...]:
+        return tuple(self.table.class_names[label] for label in sorted(pair))
+
+    def estimate(self, value: Any, estimator: str, errs: Direction, **facts: Any) -> Estimate:
+        return Estimate(value, estimator, errs, self.table.augmented_sample, **facts)
+
+
+def _off_diagonal(matrix: Tensor, *, fill: float) -> Tensor:
+    """A copy with `fill` on the diagonal and wherever the matrix is undefined."""
+    return torch.where(matrix.isnan(), fill, matrix).fill_diagonal_(fill)
+
+
+def _root(squared: Tensor) -> Tensor:
+    return squared.clamp(min=0).sqrt()
+
+
+def _rooted(interval: Interval | None) -> Interval | None:
+    return interval and (max(interval[0], 0.0) ** 0.5, max(interval[1], 0.0) ** 0.5)

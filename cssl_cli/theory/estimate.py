@@ -1,0 +1,106 @@
+"""What a term hands back: a number with its estimator, its direction of error and what it was computed from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from cssl_cli.intervals import percentile_interval
+
+Direction = Literal["unbiased", "low", "high", "consistent", "exact"]
+"""How an estimate errs against the full augmentation and the population of images: `unbiased`; on average too `low` or
+too `high`; `consistent`, a smooth function of unbiased numbers whose bias vanishes as the images grow in number; or
+`exact`, a fact about the table itself."""
+
+Interval = tuple[float, float]
+
+
+class Sample(NamedTuple):
+    """How many images, and views of each, a number was computed from."""
+
+    num_images: int
+    num_views: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured quantity.
+
+    `value` is a number, a list or matrix of numbers in the order of `class_names`, or numbers by name; an entry that
+    cannot be estimated is None and, where a class is the cause, `absent` says why. `interval` has the shape of `value`
+    with (low, high) for a number; 95 %, or None where there is none. `classes` names the classes a number is about when
+    it was singled out of many.
+    """
+
+    value: float | list[Any] | dict[str, float | None]
+    estimator: str
+    errs: Direction
+    sample: Sample
+    interval: Interval | list[Interval] | dict[str, Interval | None] | None = None
+    classes: tuple[str, ...] | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types; `classes` and `absent` only where they say something."""
+        entry: dict[str, Any] = {
+            "value": self.value,
+            "interval": _lists(self.interval),
+            "estimator": self.estimator,
+            "errs": self.errs,
+            **self.sample._asdict(),
+        }
+        if self.classes is not None:
+            entry["classes"] = list(self.classes)
+        if self.absent:
+            entry["absent"] = dict(self.absent)
+        return entry
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A quantity that this table cannot give, and the sentence that says why."""
+
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """`value` null and the `reason`."""
+        return {"value": None, "reason": self.reason}
+
+
+Quantity = Estimate | Absent
+
+
+def numbers(values: Tensor) -> Any:
+    """A tensor as a number or nested lists of them, with None for what is undefined (NaN)."""
+    return _without_nan(values.tolist())
+
+
+def by_class(class_names: Sequence[str], values: Tensor) -> dict[str, float | None]:
+    """One value (K,) a class, with None for what is undefined (NaN)."""
+    return dict(zip(class_names, numbers(values), strict=True))
+
+
+def intervals_by_class(
+    class_names: Sequence[str], replicates: Tensor | None, resampled: Tensor
+) -> dict[str, Interval | None] | None:
+    """Percentile intervals from replicates (R, K), for the classes with enough images to be `resampled` (K,)."""
+    if replicates is None:
+        return None
+    columns = zip(class_names, replicates.unbind(dim=1), resampled.tolist(), strict=True)
+    return {name: percentile_interval(column) if enough else None for name, column, enough in columns}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if math.isnan(value) else value
+
+
+def _lists(interval: Any) -> Any:
+    if isinstance(interval, dict):
+        return {name: _lists(entry) for name, entry in interval.items()}
+    return [_lists(entry) for entry in interval] if isinstance(interval, (list, tuple)) else interval

@@ -1,0 +1,261 @@
+"""The training loop over one step of static shape. It yields after every step and does no input or output.
+
+Images stay uint8 on the device; a step gathers a batch, augments both views at once, and updates the weights. Nothing
+in a step waits for the device: the loss terms of an epoch collect in a tensor that is read every `CHECK_INTERVAL`
+steps, at the end of the epoch and before a checkpoint, which is when an infinite or undefined loss is found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.errors import InputError, RunError
+from cssl_cli.methods import Method
+from cssl_cli.optim import build_optimizer, learning_rate
+
+CHECK_INTERVAL = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run lasts: every epoch is `steps_per_epoch` full batches of a fresh order, the rest left out."""
+
+    num_images: int
+    batch_size: int
+    num_steps: int
+    warmup_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_images // self.batch_size
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs begun by the end of the run, the last one perhaps partly."""
+        return -(-self.num_steps // self.steps_per_epoch)
+
+
+def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: int | None, warmup_epochs: float) -> Plan:
+    """The plan of a run of so many `epochs` or `steps` (exactly one is given).
+
+    Raises `InputError` when a batch needs more images than there are, or the warm-up would outlast the run.
+    """
+    assert (epochs is None) != (steps is None), "exactly one of epochs and steps"
+    if batch_size > num_images:
+        raise InputError(
+            f"a batch of {batch_size} needs more images than the {num_images} there are to train on",
+            where="train.batch_size",
+            remedy=f"Set train.batch_size to at most {num_images}.",
+        )
+    steps_per_epoch = num_images // batch_size
+    num_steps = steps if steps is not None else epochs * steps_per_epoch  # type: ignore[operator]
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
+    if warmup_steps >= num_steps:
+        raise InputError(
+            f"a warm-up of {warmup_steps} steps leaves nothing of a run of {num_steps} steps",
+            where="optim.warmup_epochs",
+            remedy="Shorten the warm-up or lengthen the run.",
+        )
+    return Plan(num_images, batch_size, num_steps, warmup_steps)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch came to: the mean of each loss term over its steps, and how fast it went.
+
+    `images_per_second` counts images, not views; it and `seconds` cover the steps done by this process.
+    """
+
+    epoch: int
+    step: int
+    terms: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+    device_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Yielded after each step; `record` is set when the step ended an epoch or the run."""
+
+    step: int
+    record: EpochRecord | None
+
+
+class Trainer:
+    """A run in progress: everything that changes from step to step, and the step itself.
+
+    `images` (N, C, H, W) uint8 lie on the `device` or, when they do not fit, on the CPU. `order` and `augment` are the
+    run's random streams for the order of the images and for the parameters of their views. `state_dict` holds all that
+    is needed to go on exactly.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        augmentation: Augmentation,
+        images: Tensor,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        optim: Mapping[str, Any],
+        plan: Plan,
+        precision: torch.dtype,
+        device: torch.device,
+        order: torch.Generator,
+        augment: torch.Generator,
+    ) -> None:
+        self.device = device
+        self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.augmentation = augmentation
+        self.images = images
+        self.mean, self.std = mean, std
+        self.optim = optim
+        self.optimizer = build_optimizer(self.method, optim)
+        self.plan = plan
+        self.precision = precision
+        self.order, self.augment = order, augment
+        self.step = 0
+        self.epoch_order_state = order.get_state()
+        self.epoch_terms: dict[str, Tensor] = {}
+
+    # ------------------------------------------------------------------ the loop
+    def run(self) -> Iterator[Progress]:
+        """Train to the end of the plan, from wherever the state stands."""
+        self.method.train()
+        while self.step < self.plan.num_steps:
+            permutation = self._begin_epoch()
+            started, first = time.perf_counter(), self.step
+            while True:
+                position = self.step % self.plan.steps_per_epoch
+                indices = permutation[position * self.plan.batch_size : (position + 1) * self.plan.batch_size]
+                self._train_step(indices, position)
+                ends_epoch = position + 1 == self.plan.steps_per_epoch or self.step == self.plan.num_steps
+                if ends_epoch:
+                    break
+                if self.step % CHECK_INTERVAL == 0:
+                    self.check_finite()
+                yield Progress(self.step, None)
+            yield Progress(self.step, self._epoch_record(time.perf_counter() - started, self.step - first))
+
+    def _begin_epoch(self) -> Tensor:
+        """The order of the images in the epoch that `step` lies in; the same again after a resume within it."""
+        if self.step % self.plan.steps_per_epoch == 0:
+            self.epoch_order_state = self.order.get_state()
+            self.epoch_terms = {}
+        else:
+            self.order.set_state(self.epoch_order_state)
+        return torch.randperm(self.plan.num_images, generator=self.order)
+
+    def _train_step(self, indices: Tensor, position: int) -> None:
+        rate = self.current_learning_rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        view_1, view_2 = self._views(indices)
+        with self._autocast():
+            terms = self.method(view_1, view_2)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        self.optimizer.step()
+        self.method.after_step()
+        self._collect(terms, position)
+        self.step += 1
+
+    def _views(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Two views (B, C, H, W) of each image, drawn independently and made in one batched pass."""
+        theta = self.augmentation.draw(2 * len(indices), self.augment)
+        if self.device.type == "cuda":  # from pinned memory, copies to the device need not be waited for
+            theta, indices = theta.pin_memory(), indices.pin_memory()
+        theta = theta.to(self.device, non_blocking=True)
+        batch = self.images[indices.to(self.images.device, non_blocking=True)].to(self.device, non_blocking=True)
+        views = self.augmentation.apply(torch.cat([batch, batch]), theta)
+        views = normalize(views, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+        return views[: len(indices)], views[len(indices) :]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self.precision != torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
+
+    def current_learning_rate(self) -> float:
+        """The learning rate of the coming step."""
+        return learning_rate(
+            self.step,
+            base=self.optim["lr"],
+            schedule=self.optim["schedule"],
+            warmup_steps=self.plan.warmup_steps,
+            num_steps=self.plan.num_steps,
+        )
+
+    # ------------------------------------------------------------------ what came out
+    def _collect(self, terms: Mapping[str, Tensor], position: int) -> None:
+        for name, value in terms.items():
+            if name not in self.epoch_terms:
+                self.epoch_terms[name] = torch.zeros(self.plan.steps_per_epoch, device=value.device)
+            self.epoch_terms[name][position] = value.detach()
+
+    def _epoch_record(self, seconds: float, num_steps: int) -> EpochRecord:
+        self.check_finite()
+        done = (self.step - 1) % self.plan.steps_per_epoch + 1
+        memory = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
+        return EpochRecord(
+            epoch=-(-self.step // self.plan.steps_per_epoch),
+            step=self.step,
+            terms={name: values[:done].double().mean().item() for name, values in self.epoch_terms.items()},
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            images_per_second=num_steps * self.plan.batch_size / seconds,
+            seconds=seconds,
+            device_memory_mb=memory,
+        )
+
+    def check_finite(self) -> None:
+        """Raise `RunError`, naming step and term, if a loss term or a weight is not a finite number."""
+        for name, values in self.epoch_terms.items():
+            bad = torch.nonzero(~torch.isfinite(values))
+            if len(bad):
+                position = int(bad[0])
+                step = (self.step - 1) // self.plan.steps_per_epoch * self.plan.steps_per_epoch + position + 1
+                raise _not_finite(f"the term {name!r} became {values[position].item()}", step)
+        tensors = [tensor for tensor in self.method.state_dict().values() if tensor.is_floating_point()]
+        if not torch.isfinite(torch.stack([tensor.sum() for tensor in tensors])).all():
+            raise _not_finite("a weight became infinite or undefined", self.step)
+
+    # ------------------------------------------------------------------ going on later
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on exactly; raises `RunError` rather than return a state that is not finite."""
+        self.check_finite()
+        return {
+            "step": self.step,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "epoch_order": self.epoch_order_state,
+            "augment": self.augment.get_state(),
+            "epoch_terms": self.epoch_terms,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict` of a trainer built from the same recipe."""
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"])
+        self.epoch_order_state = state["epoch_order"]
+        self.augment.set_state(state["augment"])
+        self.epoch_terms = {name: values.to(self.device) for name, values in state["epoch_terms"].items()}
+        self.step = state["step"]
+
+
+def _not_finite(what: str, step: int) -> RunError:
+    return RunError(
+        f"{what} at step {step}",
+        remedy="The last good checkpoint is kept. Lower optim.lr, raise optim.warmup_epochs, or try "
+        "train.precision=float32.",
+    )

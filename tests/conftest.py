@@ -1,0 +1,72 @@
+"""What tests share: a cache of their own, tiny recipes, and the command line as a function and as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY_RECIPE = """
+name: tiny
+seed: 3
+data: {name: shapes, num_train: 256, num_test: 100, size: 16}
+augment: {crop: {scale: [0.3, 1.0]}, flip: {p: 0.5}, jitter: {p: 0.8, strength: 0.5}, gray: {p: 0.2}, blur: {p: 0.5}}
+encoder: {name: small, width: 4}
+method: {name: simclr, temperature: 0.5, projector: [16, 8]}
+optim: {name: sgd, lr: 0.05}
+train: {epochs: 3, batch_size: 64}
+probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
+analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20}
+"""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CSSL_CACHE"] = str(folder)
+    yield folder
+    del os.environ["CSSL_CACHE"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """A recipe file that trains in about a second."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_RECIPE)
+    return path
+
+
+CommandLine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cssl(tmp_path: Path) -> CommandLine:
+    """Run `cssl ARGUMENTS` as a process of its own in `tmp_path`; returns when it has ended."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            env={**os.environ, "NO_COLOR": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "cssl_cli", *map(str, arguments)]

@@ -1,0 +1,87 @@
+"""The contact sheet: what is drawn where, and that no broken file is left behind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cssl_cli.plot import contact_sheet
+
+
+def blank(num: int, num_views: int, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros((num, 3, side, side), dtype=torch.uint8), torch.zeros((num, num_views, 3, side, side))
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG"
+        return np.asarray(sheet.convert("RGB"))
+
+
+def boxes_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the only solid rectangle of `colour`."""
+    rows, columns = np.nonzero((pixels == colour).all(axis=2))
+    left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert len(rows) == (right - left) * (bottom - top)
+    return int(left), int(top), int(right), int(bottom)
+
+
+@pytest.mark.parametrize(("side", "shown"), [(32, 96), (40, 120), (224, 224)])
+def test_each_original_and_view_has_its_place(tmp_path: Path, side: int, shown: int) -> None:
+    images, views = blank(2, 3, side)
+    colours = {}
+    for row in range(2):
+        for column in range(4):
+            colour = (100 + 10 * row, 50 + 10 * column, 20)
+            colours[row, column] = colour
+            if column:
+                views[row, column - 1] = torch.tensor(colour)[:, None, None] / 255
+            else:
+                images[row] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    contact_sheet(images, views, tmp_path / "sheet.png", class_names=["cat", "dog"], title="some views")
+    pixels = read(tmp_path / "sheet.png")
+    boxes = {place: boxes_of(pixels, colour) for place, colour in colours.items()}
+    assert {(right - left, bottom - top) for left, top, right, bottom in boxes.values()} == {(shown, shown)}
+    for row, column in colours:
+        assert boxes[row, column][0] == boxes[0, column][0]
+        assert boxes[row, column][1] == boxes[row, 0][1]
+    assert [boxes[0, column][0] for column in range(4)] == sorted({boxes[0, column][0] for column in range(4)})
+    assert boxes[0, 0][3] < boxes[1, 0][1]
+
+
+def test_pixels_are_enlarged_without_smoothing(tmp_path: Path) -> None:
+    images, views = blank(1, 1)
+    views[0, 0, :, 5, 7] = torch.tensor([1.0, 0.0, 0.0])
+    contact_sheet(images, views, tmp_path / "sheet.png", class_names=None, title="")
+    left, top, right, bottom = boxes_of(read(tmp_path / "sheet.png"), (255, 0, 0))
+    assert (right - left, bottom - top) == (3, 3)
+
+
+def test_captions_are_drawn_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = ImageDraw.ImageDraw.text
+
+    def record(self: ImageDraw.ImageDraw, xy: tuple[int, int], text: str, *rest: object, **options: object) -> None:
+        drawn.append(text)
+        draw(self, xy, text, *rest, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    contact_sheet(*blank(2, 2), tmp_path / "sheet.png", class_names=["cat", "a long name of a class"], title="a title")
+    assert drawn == ["a title", "original", "view 1", "view 2", "cat", "a long name of a class"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sheet.png"
+    path.write_bytes(b"the old sheet")
+
+    def fail_halfway(_: Image.Image, file: Path, **__: object) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail_halfway)
+    with pytest.raises(OSError, match="no space left"):
+        contact_sheet(*blank(1, 1), path, class_names=None, title="")
+    assert path.read_bytes() == b"the old sheet"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,80 @@
+"""Encoders: torchvision's networks in all but stem and width, with weights from one explicit generator."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cssl_cli.encoder import ENCODERS, MLP, build_encoder, materialize
+from cssl_cli.errors import InputError
+
+
+def encoder(name: str, width: int, seed: int = 0) -> nn.Module:
+    return materialize(build_encoder({"name": name, "width": width}), torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_width_64_is_torchvisions_network_with_the_small_image_stem(name: str) -> None:
+    ours = encoder(name, 64).eval()
+    theirs = getattr(torchvision.models, name)()
+    theirs.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    theirs.maxpool = theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("size", [32, 48])
+def test_features_have_the_stated_width(name: str, size: int) -> None:
+    network = encoder(name, 4).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, size, size)).shape == (2, network.num_features)
+
+
+def test_weights_follow_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    first = encoder("resnet18", 8, seed=5).state_dict()
+    state = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    second = encoder("resnet18", 8, seed=5).state_dict()
+    other = encoder("resnet18", 8, seed=6).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+    torch.manual_seed(0)
+    assert torch.equal(state, torch.random.get_rng_state()), "building drew from the global generator"
+
+
+def test_initial_spread_of_the_weights() -> None:
+    network = encoder("resnet18", 64)
+    weight = network.layer3[0].conv2.weight  # 256 in, 256 out, 3x3: deviation sqrt(2 / fan-out)
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (256 * 9)), rel=0.01)
+    linear = materialize(MLP(100, [400, 2], batch_norm=False), torch.Generator().manual_seed(0)).layers[0]
+    assert linear.weight.abs().max().item() == pytest.approx(0.1, rel=0.01)
+    assert linear.weight.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_the_projector_has_the_published_layers() -> None:
+    plain = MLP(512, [512, 128], batch_norm=False).layers
+    assert [type(layer).__name__ for layer in plain] == ["Linear", "ReLU", "Linear"]
+    normed = MLP(512, [2048, 2048, 2048], batch_norm=True).layers
+    expected = ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in normed] == expected
+    assert normed[0].bias is None
+
+
+def test_a_new_kind_of_layer_needs_a_rule() -> None:
+    with torch.device("meta"):
+        module = nn.PReLU()
+    with pytest.raises(AssertionError, match="PReLU"):
+        materialize(module, torch.Generator())
+
+
+def test_an_unknown_encoder_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="resnet18"):
+        build_encoder({"name": "resnet-18", "width": 64})

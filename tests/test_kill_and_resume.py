@@ -1,0 +1,108 @@
+"""Real processes, really killed: what they leave behind and what they come to when started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import CommandLine, command
+
+LONGER = ["train.epochs=null", "train.steps=150", "train.batch_size=32", "train.checkpoint_minutes=0"]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+def run_path(out: Path) -> Path:
+    (path,) = out.iterdir()
+    return path
+
+
+def steps_done(out: Path) -> int:
+    """The step of the last checkpoint's epoch record, by the files alone."""
+    try:
+        lines = (run_path(out) / "metrics.jsonl").read_text().splitlines()
+        return json.loads(lines[-1])["step"]
+    except (FileNotFoundError, ValueError, IndexError):
+        return 0
+
+
+def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while steps_done(out) < step and process.poll() is None:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.005)
+
+
+def losses(out: Path) -> list[dict]:
+    records = [json.loads(line) for line in (run_path(out) / "metrics.jsonl").read_text().splitlines()]
+    return [{"epoch": record["epoch"], "step": record["step"], **record["terms"]} for record in records]
+
+
+def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cssl: CommandLine) -> None:
+    folder = tiny_recipe.parent
+    undisturbed = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    moments = random.Random(0)
+    for step in (8, 48, 96):
+        process = start(folder, "pretrain", "tiny.yaml", *LONGER, "--out", "killed")
+        wait_for_step(process, folder / "killed", step)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    last = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "killed")
+    assert last.returncode == 0, last.stderr
+    assert "going on from step" in last.stderr
+
+    one, other = run_path(folder / "undisturbed"), run_path(folder / "killed")
+    assert (one / "encoder.safetensors").read_bytes() == (other / "encoder.safetensors").read_bytes()
+    assert losses(folder / "undisturbed") == losses(folder / "killed")
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tiny_recipe: Path, cssl: CommandLine, number: signal.Signals, code: int
+) -> None:
+    folder = tiny_recipe.parent
+    # Without a checkpoint on the way: what is saved is saved because of the signal.
+    longer = [*LONGER[:-1], "train.checkpoint_minutes=60"]
+    process = start(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
+    wait_for_step(process, folder / "runs", 16)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert "goes on from there" in stderr
+    status = json.loads((run_path(folder / "runs") / "status").read_text())
+    assert status["state"] == "interrupted"
+    assert 16 <= status["step"] < 150
+    resumed = cssl("pretrain", "tiny.yaml", *longer, "--out", "runs")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on from step {status['step']} of 150" in resumed.stderr
+    assert json.loads((run_path(folder / "runs") / "status").read_text())["state"] == "finished"
+
+
+def test_a_second_process_on_the_same_run_is_refused(tiny_recipe: Path, cssl: CommandLine) -> None:
+    folder = tiny_recipe.parent
+    process = start(folder, "pretrain", "tiny.yaml", *LONGER, "--out", "runs")
+    try:
+        wait_for_step(process, folder / "runs", 8)
+        second = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "runs")
+    finally:
+        process.kill()
+        process.communicate()
+    assert second.returncode == 2
+    assert "in use by process" in second.stderr
+    assert "Traceback" not in second.stderr

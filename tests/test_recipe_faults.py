@@ -1,0 +1,309 @@
+"""Every way in which a recipe can be wrong, and what its reader is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cssl_cli.errors import InputError
+from cssl_cli.recipe import load_recipe
+
+GOOD = """\
+name: mine
+data: {name: shapes}
+augment:
+  crop: {}
+encoder: {name: small}
+method: {name: simclr}
+optim: {name: sgd, lr: 0.1}
+train: {epochs: 5}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    def write(text: str | bytes, name: str = "mine.yaml") -> str:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def refusal(name_or_path: str, *overrides: str) -> InputError:
+    with pytest.raises(InputError) as error:
+        load_recipe(name_or_path, overrides)
+    return error.value
+
+
+def test_the_good_file_is_good(write: Callable[..., str]) -> None:
+    assert load_recipe(write(GOOD)).optim.lr == 0.1
+
+
+# Each override breaks one field of GOOD: field, value found, what is allowed.
+BAD_VALUES = [
+    ("name=A b", 'name is "A b"; must be at most 100 of the characters a-z 0-9 . _ -'),
+    ("name=-x", "the first a letter or digit"),
+    ('name="x\\n"', "must be at most 100"),
+    ("name=5", "name is 5; must be at most 100"),
+    ("name=" + "x" * 101, "must be at most 100"),
+    ("seed=-1", "seed is -1; must be a whole number from 0 to 2**32 - 1"),
+    ("seed=4294967296", "seed is 4294967296; must be a whole number"),
+    ("seed=true", "seed is true; must be a whole number"),
+    ("seed=1.0", "seed is 1.0; must be a whole number"),
+    ("seed='1'", 'seed is "1"; must be a whole number'),
+    ("data.limit=1", "data.limit is 1; must be a whole number >= 2"),
+    ("data.num_train=0", "data.num_train is 0"),
+    ("data.num_test=1", "data.num_test is 1"),
+    ("data.size=7", "data.size is 7; must be a whole number >= 8"),
+    ("data=shapes", 'data is "shapes"; must be a block whose name is one of shapes, cifar10'),
+    (
+        "data.name=shape",
+        'data.name is "shape"; must be one of shapes, cifar10, cifar100, stl10, svhn, folder; did you mean shapes?',
+    ),
+    ("data.name=3", "data.name is 3; must be one of"),
+    ("data.name=[shapes]", 'data.name is ["shapes"]; must be one of'),
+    ("data.name={a: 1}", 'data.name is {"a": 1}; must be one of'),
+    ("data.name=null", "data.name is required; give it as data.name=NAME, one of shapes"),
+    ("augment=crop", 'augment is "crop"; must be a block of crop, flip'),
+    ("augment.crop=true", "augment.crop is true; must be a block of scale, ratio"),
+    ("augment.crop.scale=0.5", "augment.crop.scale is 0.5; must be [low, high] with 0 < low <= high <= 1"),
+    ("augment.crop.scale=[0, 1]", "must be [low, high]"),
+    ("augment.crop.scale=[0.5, 1.1]", "must be [low, high]"),
+    ("augment.crop.scale=[0.5, 0.4]", "augment.crop.scale is [0.5, 0.4]; must be [low, high]"),
+    ("augment.crop.scale=[0.5]", "must be [low, high]"),
+    ("augment.crop.scale=[0.1, 0.2, 0.3]", "must be [low, high]"),
+    ("augment.crop.scale=[0.1, null]", "augment.crop.scale is [0.1, null]"),
+    ("augment.crop.scale=[true, true]", "must be [low, high]"),
+    ("augment.crop.ratio=[2, 1]", "augment.crop.ratio is [2, 1]; must be [low, high] with 0 < low <= high"),
+    ("augment.flip.p=1.5", "augment.flip.p is 1.5; must be a number in [0, 1]"),
+    ("augment.flip.p=-0.1", "must be a number in [0, 1]"),
+    ("augment.jitter.p=yes", 'augment.jitter.p is "yes"; must be a number in [0, 1]'),
+    ("augment.jitter.strength=3", "augment.jitter.strength is 3; must be a number in [0, 2.5]"),
+    ("augment.jitter.hue=0.6", "augment.jitter.hue is 0.6; must be a number in [0, 0.5]"),
+    ("augment.jitter.brightness=-1", "augment.jitter.brightness is -1; must be a number >= 0"),
+    ("augment.gray.p=2", "augment.gray.p is 2"),
+    ("augment.blur.sigma=[0, 1]", "augment.blur.sigma is [0, 1]"),
+    ("augment.blur.kernel_size=4", "augment.blur.kernel_size is 4; must be an odd whole number >= 3"),
+    ("augment.blur.kernel_size=1", "must be an odd whole number >= 3"),
+    ("augment.solarize.threshold=2", "augment.solarize.threshold is 2; must be a number in [0, 1]"),
+    ("augment.cutout.scale=[0.2, 2]", "augment.cutout.scale is [0.2, 2]"),
+    ("encoder.width=0", "encoder.width is 0; must be a whole number >= 1"),
+    ("encoder.name=resnet", 'encoder.name is "resnet"; must be one of resnet18, resnet50, small; did you mean resnet'),
+    ("method.temperature=0", "method.temperature is 0; must be a number > 0"),
+    ("method.temperature=.nan", "method.temperature is NaN; must be a number > 0"),
+    ("method.temperature=.inf", "method.temperature is Infinity; must be a number > 0"),
+    ("method.projector=[]", "method.projector is []; must be a list of whole numbers >= 1"),
+    ("method.projector=[8, 0]", "method.projector is [8, 0]; must be a list of whole numbers >= 1"),
+    ("method.projector=8", "method.projector is 8; must be a list of whole numbers >= 1"),
+    ("optim.lr=fast", 'optim.lr is "fast"; must be a number > 0'),
+    ("optim.lr='0.5'", 'optim.lr is "0.5"; must be a number > 0'),
+    ("optim.lr=0", "optim.lr is 0; must be a number > 0"),
+    ("optim.lr=true", "optim.lr is true; must be a number > 0"),
+    ("optim.lr=null", "is required; give it as optim.lr=VALUE, a number > 0"),
+    ("optim.momentum=1", "optim.momentum is 1; must be a number in [0, 1)"),
+    ("optim.weight_decay=-1", "optim.weight_decay is -1; must be a number >= 0"),
+    ("optim.nesterov=on", 'optim.nesterov is "on"; must be true or false'),
+    ("optim.nesterov=1", "optim.nesterov is 1; must be true or false"),
+    ("optim.schedule=cos", 'optim.schedule is "cos"; must be cosine or constant'),
+    ("optim.warmup_epochs=-1", "optim.warmup_epochs is -1; must be a whole number >= 0"),
+    ("optim.warmup_epochs=5", "lasts 5 epochs and must last longer than optim.warmup_epochs, 5"),
+    ("train.epochs=0", "train.epochs is 0; must be a whole number >= 1"),
+    ("train.epochs=1e1", "train.epochs is 10.0; must be a whole number >= 1"),
+    ("train.epochs=null", "train.steps or train.epochs is required; give exactly one of them"),
+    ("train={epochs: 5, steps: 5}", "train.steps and train.epochs are both given; give exactly one of them"),
+    ("train.batch_size=1", "train.batch_size is 1; must be a whole number >= 2"),
+    ("train.precision=float16", 'train.precision is "float16"; must be auto or float32 or bfloat16'),
+    ("train.checkpoint_minutes=-1", "train.checkpoint_minutes is -1; must be a number >= 0"),
+    ("train=null", "train is required: a block of epochs, steps"),
+    ("probe.knn_k=0", "probe.knn_k is 0"),
+    ("probe.knn_temperature=0", "probe.knn_temperature is 0"),
+    ("probe.center_views=0", "probe.center_views is 0"),
+    ("probe.penalties=[1, 0.1]", "probe.penalties is [1, 0.1]; must be increasing numbers > 0"),
+    ("probe.penalties=[0, 1]", "probe.penalties is [0, 1]; must be increasing numbers > 0"),
+    ("probe.penalties=[]", "probe.penalties is []"),
+    ("probe.validation_fraction=1", "probe.validation_fraction is 1; must be a number in (0, 1)"),
+    ("analyze.num_images=1", "analyze.num_images is 1"),
+    ("analyze.num_views=1", "analyze.num_views is 1"),
+    ("analyze.epsilons=[0.1, 0.1]", "analyze.epsilons is [0.1, 0.1]; must be increasing numbers >= 0"),
+    ("analyze.bootstrap=-1", "analyze.bootstrap is -1"),
+    ("optim.momentun=0.5", "optim.momentun is not a field of sgd; did you mean optim.momentum? Known: name, lr,"),
+    ("optim.momentun=null", "optim.momentun is not a field of sgd; did you mean optim.momentum?"),
+    ("optim.temperature=1", "optim.temperature is not a field of sgd; did you mean method.temperature?"),
+    ("optim.betas=[0, 0]", "optim.betas is a field of adamw, not of sgd. Known: name, lr"),
+    ("optm.lr=0.1", "optm is not a field; did you mean optim.lr?"),
+    ("lr=0.1", "lr is not a field; did you mean optim.lr?"),
+    ("~augment.blurr", "augment.blurr is not a field; did you mean augment.blur?"),
+    ("augment.crop.p=1", "augment.crop.p is not a field. Known: scale, ratio"),
+    ("method.lambda_=1", "method.lambda_ is not a field of simclr"),
+    ("optim.lr.x=3", 'optim.lr is {"x": 3}; must be a number > 0'),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BAD_VALUES, ids=[override[:40] for override, _ in BAD_VALUES])
+def test_bad_value(write: Callable[..., str], override: str, message: str) -> None:
+    error = refusal(write(GOOD), override)
+    assert message in error.what
+    assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("folder", "data.size=9", "data.root is required; give it as data.root=PATH"),
+        ("folder", "data.root=3", "data.root is 3; must be the path of a folder"),
+        ("folder", "data.root=''", 'data.root is ""; must be the path of a folder'),
+        ("folder", 'data.root="a\\0b"', "must be the path of a folder"),
+        ("folder", "data.root=~no-such-user-here/x", "must be the path of a folder"),
+        ("folder", "data={root: x, test_fraction: 0}", "data.test_fraction is 0; must be a number in (0, 1)"),
+        ("cifar10", "data.size=32", "data.size is a field of shapes and folder, not of cifar10"),
+    ],
+)
+def test_bad_data(write: Callable[..., str], name: str, override: str, message: str) -> None:
+    assert message in refusal(write(GOOD), f"data.name={name}", override).what
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.momentum=0", "optim.nesterov=true"], "optim.nesterov needs optim.momentum > 0"),
+        (["optim.name=adamw"], "optim.lr is required"),
+        (["optim={name: adamw, lr: 1, betas: [0.9, 1]}"], "optim.betas is [0.9, 1]; must be two numbers in [0, 1)"),
+        (["optim={name: lars, lr: 1, trust_coefficient: 0}"], "optim.trust_coefficient is 0"),
+        (["method={name: barlow_twins, lambda: -1}"], "method.lambda is -1; must be a number >= 0"),
+        (["method={name: barlow_twins, lambda_: 1}"], "did you mean method.lambda?"),
+        (["method.name=barlow_twins", "method.temperature=1"], "is a field of simclr, not of barlow_twins"),
+    ],
+)
+def test_bad_combination(write: Callable[..., str], overrides: list[str], message: str) -> None:
+    assert message in refusal(write(GOOD), *overrides).what
+
+
+def test_all_faults_of_a_file_are_listed_with_their_lines(write: Callable[..., str]) -> None:
+    path = write(
+        """\
+name: Mine
+augmentt: {}
+augment:
+  crop: {scale: [2, 1]}
+encoder: {name: small, widht: 3}
+method: {name: simclrr}
+optim:
+  name: sgd
+  momentum: -1
+  warmup_epochs: x
+train: {batch_size: 1}
+"""
+    )
+    error = refusal(path)
+    assert error.where == path
+    first, *lines = error.what.splitlines()
+    assert first == "11 faults"
+    for path_and_line in [
+        "name (line 1) is",
+        "augmentt (line 2) is not a field; did you mean augment?",
+        "data is required: a block whose name is one of",
+        "augment.crop.scale (line 4) is [2, 1]",
+        "encoder.widht (line 5) is not a field of small; did you mean encoder.width?",
+        'method.name (line 6) is "simclrr"',
+        "optim.lr (line 8) is required",
+        "optim.momentum (line 9) is -1",
+        "optim.warmup_epochs (line 10) is",
+        "train.steps (line 11) or train.epochs is required",
+        "train.batch_size (line 11) is 1",
+    ]:
+        assert sum(line.strip().startswith(path_and_line) for line in lines) == 1, path_and_line
+
+
+def test_where_names_the_override_that_is_wrong(write: Callable[..., str]) -> None:
+    assert refusal(write(GOOD), "seed=1", "optim.lr=x").where == "override 'optim.lr=x'"
+    assert refusal(write(GOOD), "seed=x", "optim.lr=x").where == "overrides"
+    mixed = refusal(write(GOOD.replace("0.1", "x"), "bad.yaml"), "seed=x")
+    assert mixed.where is not None
+    assert mixed.where.endswith("bad.yaml")
+    assert "seed (override 'seed=x') is" in mixed.what
+    assert "optim.lr (line 7) is" in mixed.what
+
+
+def test_a_fault_of_a_base_names_the_base(write: Callable[..., str]) -> None:
+    base = write(GOOD.replace("0.1", "x"), "base.yaml")
+    child = write("name: child\nbased_on: base.yaml\nseed: -1\n", "child.yaml")
+    error = refusal(child)
+    assert error.where == child
+    assert f"optim.lr ({base}, line 7) is" in error.what
+    assert "seed (line 3) is -1" in error.what
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("just text", "must be a mapping"),
+        (b"name: \xff\xfe", "not a text file in UTF-8 (byte 6)"),
+        (GOOD + "seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
+        (GOOD + "x: !!python/object:os.path {}\n", "the tag !!python/object:os.path is not allowed"),
+        (GOOD + "x: [\n", "not valid YAML: line 10"),
+        ("name: s\nbase: simclr-shapes\n", "is a sweep, not a recipe"),
+        (GOOD + "based_on: 3\n", "based_on must be the name or the path of a recipe"),
+        (GOOD + "based_on: simclr-cifar11\n", "Did you mean 'simclr-cifar10'?"),
+        (GOOD + "based_on: nowhere.yaml\n", "its base nowhere.yaml does not exist"),
+        (GOOD + "based_on: quickstart\n", "is a sweep, not a recipe"),
+        (GOOD + "based_on: mine.yaml\n", "based_on goes in a circle"),
+    ],
+)
+def test_file_that_is_no_recipe(write: Callable[..., str], content: str | bytes, message: str) -> None:
+    error = refusal(write(content))
+    assert message in str(error)
+    assert "mine.yaml" in str(error)
+
+
+def test_a_byte_order_mark_is_no_fault(write: Callable[..., str]) -> None:
+    assert load_recipe(write(b"\xef\xbb\xbf" + GOOD.encode())).name == "mine"
+
+
+def test_circle_names_every_file(write: Callable[..., str]) -> None:
+    first = write("name: a\nbased_on: b.yaml\n", "a.yaml")
+    write("name: b\nbased_on: c.yaml\n", "b.yaml")
+    write("name: c\nbased_on: ./a.yaml\n", "c.yaml")
+    assert [part.rpartition("/")[2] for part in refusal(first).what.split(" -> ")] == [
+        "a.yaml",
+        "b.yaml",
+        "c.yaml",
+        "a.yaml",
+    ]
+
+
+def test_missing_file_and_unknown_name(tmp_path: Path) -> None:
+    missing = refusal(str(tmp_path / "none.yaml"))
+    assert "there is no such file" in missing.what
+    assert "simclr-cifar10" in (missing.remedy or "")
+    unknown = refusal("simclr-cifar")
+    assert "unknown recipe 'simclr-cifar'" in unknown.what
+    assert "Did you mean 'simclr-cifar10'?" in (unknown.remedy or "")
+    assert "unknown recipe ''" in refusal("").what
+
+
+def test_folder_and_path_through_a_file(write: Callable[..., str], tmp_path: Path) -> None:
+    assert "is a folder" in refusal(str(tmp_path)).what
+    assert "cannot be read" in refusal(write(GOOD) + "/inner.yaml").what
+    assert "cannot be read" in refusal("a\0b.yaml").what
+
+
+def test_unreadable_file(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(GOOD)
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    error = refusal(path)
+    assert "Permission denied" in error.what
+    assert error.where == path
+
+
+def test_a_sweep_is_pointed_to_its_command() -> None:
+    error = refusal("quickstart")
+    assert "is a sweep, not a recipe" in error.what
+    assert error.remedy == "Run it with: cssl sweep quickstart"

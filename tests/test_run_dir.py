@@ -1,0 +1,177 @@
+"""The run directory under faults: refused writes, full disks, kills, damaged files, a second process."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cssl_cli.errors import InputError, RunError
+from cssl_cli.run_dir import CHECKPOINT, ENCODER, METRICS, RECIPE, RunDir
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path, name="r", fingerprint="0123456789", recipe_yaml="name: r\n")
+
+
+def files(run: RunDir) -> set[str]:
+    return {path.name for path in run.path.iterdir()}
+
+
+def test_create_and_open(run: RunDir, tmp_path: Path) -> None:
+    assert run.path == tmp_path / "r-0123456789"
+    assert run.file(RECIPE).read_text() == "name: r\n"
+    assert RunDir.open(run.path).path == run.path
+    assert run.status()["state"] == "new"
+    assert not run.finished
+
+
+def test_create_leaves_an_existing_recipe_as_it_is(run: RunDir, tmp_path: Path) -> None:
+    RunDir.create(tmp_path, name="r", fingerprint="0123456789", recipe_yaml="name: other\n")
+    assert run.file(RECIPE).read_text() == "name: r\n"
+
+
+def test_a_missing_run_is_answered_with_the_runs_there_are(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        RunDir.open(tmp_path / "r-99")
+    assert "r-0123456789" in str(error.value)
+    with pytest.raises(InputError, match=r"recipe\.yaml"):
+        RunDir.open(tmp_path)
+
+
+def test_a_parent_that_is_a_file_cannot_hold_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written") as error:
+        RunDir.create(tmp_path / "file" / "runs", name="r", fingerprint="0", recipe_yaml="")
+    assert "--out" in str(error.value)
+
+
+# ---------------------------------------------------------------------- whole files only
+class DiskFullError(OSError):
+    def __init__(self) -> None:
+        super().__init__(errno.ENOSPC, "No space left on device")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(run: RunDir) -> None:
+    run.write_text("file", "old")
+    before = files(run)
+    with pytest.raises(RunError, match="No space left") as error, run.replacing("file") as partial:
+        partial.write_text("half of the ne")
+        raise DiskFullError
+    assert "intact" in str(error.value)
+    assert run.file("file").read_text() == "old"
+    assert files(run) == before
+
+
+def test_a_checkpoint_that_cannot_be_replaced_leaves_the_old_one(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.save_checkpoint({"step": 1})
+
+    def refuse(self: Path, target: Path) -> None:
+        raise DiskFullError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(RunError, match="No space left"):
+            run.save_checkpoint({"step": 2})
+    assert run.load_checkpoint() == {"step": 1}
+
+
+def test_what_a_killed_process_left_aside_is_removed_under_the_lock(run: RunDir) -> None:
+    run.file(".checkpoint.pt.1.partial").write_text("half")
+    with run.locked():
+        assert ".checkpoint.pt.1.partial" not in files(run)
+
+
+def test_json_round_trip_refuses_nan(run: RunDir) -> None:
+    run.write_json("a.json", {"x": [1, 2.5, None]})
+    assert run.read_json("a.json") == {"x": [1, 2.5, None]}
+    with pytest.raises(ValueError, match="JSON"):
+        run.write_json("a.json", {"x": float("nan")})
+    assert run.read_json("a.json") == {"x": [1, 2.5, None]}
+    assert run.read_json("missing.json") is None
+
+
+def test_damaged_json_is_named(run: RunDir) -> None:
+    run.file("probe.json").write_text('{"half')
+    with pytest.raises(InputError, match=r"probe\.json"):
+        run.read_json("probe.json")
+
+
+def test_metrics_round_trip(run: RunDir) -> None:
+    assert run.read_metrics() == []
+    records = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+    run.write_metrics(records)
+    assert run.read_metrics() == records
+    assert run.file(METRICS).read_text().count("\n") == 2
+
+
+# ---------------------------------------------------------------------- checkpoints and encoders
+@pytest.mark.parametrize("keep", [0, 10, 200, -20])
+def test_a_truncated_checkpoint_is_an_error_with_a_remedy(run: RunDir, keep: int) -> None:
+    run.save_checkpoint({"weights": torch.arange(100.0)})
+    content = run.file(CHECKPOINT).read_bytes()
+    run.file(CHECKPOINT).write_bytes(content[:keep])
+    with pytest.raises(InputError, match="damaged") as error:
+        run.load_checkpoint()
+    assert "--restart" in str(error.value)
+
+
+def test_a_checkpoint_cannot_run_code(run: RunDir) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (run.file("owned"),))
+
+    torch.save({"evil": Evil()}, run.file(CHECKPOINT))
+    with pytest.raises(InputError, match="damaged"):
+        run.load_checkpoint()
+    assert not run.file("owned").exists()
+
+
+def test_encoder_round_trip_and_damage(run: RunDir) -> None:
+    weights = {"a": torch.arange(12.0).view(1, 3, 2, 2).contiguous(memory_format=torch.channels_last)}
+    run.save_encoder(weights, {"recipe": "r"})
+    assert torch.equal(run.load_encoder()["a"], weights["a"])
+    run.file(ENCODER).write_bytes(run.file(ENCODER).read_bytes()[:50])
+    with pytest.raises(InputError, match="encoder"):
+        run.load_encoder()
+
+
+def test_finished_needs_both_status_and_encoder(run: RunDir) -> None:
+    run.write_status("finished", step=1)
+    assert not run.finished
+    run.save_encoder({"a": torch.zeros(1)}, {})
+    assert run.finished
+    run.write_status("failed", step=1)
+    assert not run.finished
+
+
+# ---------------------------------------------------------------------- one process at a time
+HOLD = """
+import sys
+from pathlib import Path
+from cssl_cli.run_dir import RunDir
+with RunDir(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_directory_in_use_is_refused_and_freed_by_the_death_of_its_holder(run: RunDir) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"in use by process {holder.pid}"), run.locked():
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run.locked():
+        pass
