@@ -28,7 +28,7 @@ from torchvision.datasets import ImageFolder
 
 from cssl_cli.data import load_dataset
 from cssl_cli.encoder import MLP, build_encoder, materialize
-from cssl_cli.pipeline.pretrain import _make_trainer
+from cssl_cli.pipeline.pretrain import make_trainer
 from cssl_cli.pipeline.setup import choose_precision
 from cssl_cli.recipe import Recipe, load_recipe
 
@@ -97,7 +97,7 @@ def cssl_steps(recipe: Recipe, folder: Path) -> Iterator[None]:
     began = time.perf_counter()
     dataset = load_dataset(recipe.settings("data"), cache_dir=folder / "cache", progress=None)
     print(f"cssl: {len(dataset.pretrain):,} files loaded in {time.perf_counter() - began:.1f} s, once")
-    trainer = _make_trainer(recipe, dataset, torch.device("cpu"))
+    trainer = make_trainer(recipe, dataset, torch.device("cpu"))
     for _ in trainer.run():
         yield
 

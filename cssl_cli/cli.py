@@ -120,7 +120,7 @@ def pretrain(
 def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
     """Accuracy of a run's frozen encoder, beside the untrained encoder and raw pixels."""
     from cssl_cli import report
-    from cssl_cli.pipeline.evaluate import probe as measure
+    from cssl_cli.pipeline.probe import probe as measure
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
@@ -142,7 +142,7 @@ def analyze(
 ) -> None:
     """The theory's terms of a run's encoder: alignment, divergence of the class centres, spread, R_epsilon."""
     from cssl_cli import report
-    from cssl_cli.pipeline.evaluate import analyze as measure
+    from cssl_cli.pipeline.analyze import analyze as measure
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
@@ -184,13 +184,16 @@ def sweep(
 @command(
     "cssl recipes",
     "cssl recipes simclr-cifar10",
+    "cssl recipes simclr-cifar10 --copy",
     "cssl recipes simclr-cifar10 --copy my-recipe.yaml",
     "cssl recipes simclr-shapes --views views.png",
 )
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A recipe or sweep to look at.")] = None,
     overrides: Overrides = None,
-    copy: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the recipe to a file to edit.")] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
+    ] = False,
     views: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and their views.")] = None,
     device: Device = None,
     as_json: Json = False,
@@ -200,10 +203,11 @@ def recipes(
 
     if name is None:
         return report.show_recipes(as_json)
-    if copy is not None:
+    if copy:
         from cssl_cli.recipe.book import copy_recipe
 
-        return copy_recipe(name, copy)
+        print(copy_recipe(name, overrides or []))
+        return None
     if views is not None:
         from cssl_cli.pipeline.views import draw_views
         from cssl_cli.recipe import load_recipe

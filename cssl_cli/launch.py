@@ -92,8 +92,9 @@ class _Workshop:
         return None
 
     def _stages(self, recipe: Recipe, so_far: MemberResult) -> None:
-        from cssl_cli.pipeline.evaluate import analyze, probe
+        from cssl_cli.pipeline.analyze import analyze
         from cssl_cli.pipeline.pretrain import pretrain
+        from cssl_cli.pipeline.probe import probe
 
         options: dict[str, Any] = {
             "reporter": self.reporter,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from cssl_cli.files import replacing
 
 CELL = 96  # pixels on a side that an image is enlarged to, at least
 MARGIN = 8
@@ -18,7 +19,8 @@ def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Seq
     """Draw each original and its views in a row, enlarged without smoothing, as a PNG file at `path`.
 
     `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: the caption
-    of each row, N of them, or None. The file appears whole or not at all; raises OSError where it cannot be written.
+    of each row, N of them, or None. The file appears whole or not at all; raises InputError or RunError where it cannot
+    be written.
     """
     num_views = views.shape[1]
     height, width = images.shape[-2:]
@@ -44,13 +46,5 @@ def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Seq
         for x, pixels in zip(columns, (images[row], *quantized), strict=True):
             tile = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
             sheet.paste(tile.resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
-    _save(sheet, path)
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        sheet.save(aside, format="PNG")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path, "Give the picture another place.") as partial:
+        sheet.save(partial, format="PNG")

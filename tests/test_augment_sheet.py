@@ -1,5 +1,6 @@
 """The contact sheet: what is drawn where, and that no broken file is left behind."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from cssl_cli.errors import RunError
 from cssl_cli.plot import contact_sheet
 
 
@@ -78,10 +80,10 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
 
     def fail_halfway(_: Image.Image, file: Path, **__: object) -> None:
         Path(file).write_bytes(b"half")
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail_halfway)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RunError, match="no space left"):
         contact_sheet(*blank(1, 1), path, class_names=None, title="")
     assert path.read_bytes() == b"the old sheet"
     assert list(tmp_path.iterdir()) == [path]

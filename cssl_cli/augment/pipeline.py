@@ -27,7 +27,7 @@ OPERATIONS: dict[str, type[Operation]] = {
     "cutout": Cutout,
 }
 
-CPU_BLOCK = 3 * 2**17  # pixel values worked on together on a CPU (1 MiB): 85 RGB images of side 32
+CPU_BLOCK = 3 * 2**16  # pixel values worked on together on a CPU (768 KiB): 64 RGB images of side 32
 
 
 class Augmentation:

@@ -2,9 +2,9 @@
 
 Every image shows one shape of its class on a striped background. Position, size, rotation, both colours, the stripes
 of shape and background and their lighting are drawn anew for every image and tell nothing about the class, and the
-shape is as often lighter as darker than its background: pixels say little about the class. The palette belongs to the
-image: two crops of one image can be matched by colour alone, so that cropping leaves a shortcut which colour distortion
-and grayscale take away.
+shape is as often lighter as darker than its background: pixels say little about the class. Two crops of one image can
+mostly be matched by their colours: cropping alone leaves a shortcut, which colour distortion and grayscale take away.
+The hues are few, so that the shortcut is not perfect and even with crops alone something is learned about shapes.
 
 Image i depends on its index, its split and `size` only: a larger set begins with the smaller one. Each run of ten
 images holds every class once, so classes are balanced. Pixels are computed in float32 with sums, products, quotients
@@ -27,19 +27,20 @@ from cssl_cli.data.image_set import ImageSet, Progress, Source
 from cssl_cli.randomness import stream
 
 # Difficulty. Lengths are shares of the image's side; brightness is on the 0..1 scale.
-RADIUS = (0.24, 0.36)  # of the circle around the shape
+RADIUS = (0.22, 0.36)  # of the circle around the shape
 MARGIN = 0.02  # between that circle and the border, at least
-ROTATION = 30.0  # degrees to either side
+ROTATION = 45.0  # degrees to either side
 CONTRAST = (0.25, 0.50)  # brightness of the shape against its background
-SATURATION = (0.2, 0.8)  # of the palette, as a share of the strongest colour that fits the brightness
+NUM_HUES = 4  # of background and shape, chosen independently
+SATURATION = 0.5  # of the palette, as a share of the strongest colour that fits the brightness
 STRIPE_PERIOD = (0.12, 0.40)
-STRIPE_DEPTH = (0.0, 0.06)  # brightness
+STRIPE_DEPTH = (0.0, 0.03)  # brightness
 LIGHTING = (0.0, 0.15)  # change of brightness across the image
 NOISE = 0.01  # standard deviation of a pixel's brightness
 
 _SEED = 0
 _BLOCK = 500  # images drawn at a time: bounds the memory
-_NUM_PARAMETERS = 21  # uniform numbers an image, in the order in which `_draw` takes them
+_NUM_PARAMETERS = 18  # uniform numbers an image, in the order in which `_draw` takes them
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -91,7 +92,7 @@ def _draw(labels: Tensor, numbers: Tensor, size: int, noise: torch.Generator) ->
     reach = 0.5 - radius - MARGIN
     center_x, center_y = 0.5 + reach * (2 * next(u) - 1), 0.5 + reach * (2 * next(u) - 1)
     angle = math.radians(ROTATION) * (2 * next(u) - 1)
-    ground, figure = _palette(*(next(u) for _ in range(7)))
+    ground, figure = _palette(*(next(u) for _ in range(4)))
 
     ticks = (torch.arange(size) + 0.5) / size
     y, x = ticks[:, None], ticks[None, :]
@@ -116,23 +117,22 @@ def _per_image(values: Tensor) -> Tensor:
     return values.float()[:, None, None]
 
 
-def _palette(order: Tensor, middle: Tensor, contrast: Tensor, *tints: Tensor) -> tuple[Tensor, Tensor]:
-    """Colours of background and shape (B, 3, 1, 1) from numbers (B,); `tints` are two hues, two strengths."""
+def _palette(order: Tensor, contrast: Tensor, ground_hue: Tensor, figure_hue: Tensor) -> tuple[Tensor, Tensor]:
+    """Colours of background and shape (B, 3, 1, 1), of brightness around one half, from uniform numbers (B,)."""
     half = _between(CONTRAST, contrast) / 2
-    margin = half + LIGHTING[1] / 2 + STRIPE_DEPTH[1]  # so that shading seldom saturates
-    center = margin + (1 - 2 * margin) * middle
     signed = torch.where(order < 0.5, half, -half)
-    return _color(center - signed, tints[0], tints[2]), _color(center + signed, tints[1], tints[3])
+    return _color(0.5 - signed, ground_hue), _color(0.5 + signed, figure_hue)
 
 
-def _color(brightness: Tensor, hue: Tensor, strength: Tensor) -> Tensor:
+def _color(brightness: Tensor, u: Tensor) -> Tensor:
     """RGB (B, 3, 1, 1) of a given brightness (luma): gray plus as much of a pure hue as fits into 0..1."""
+    hue = (NUM_HUES * u).floor() / NUM_HUES
     thirds = torch.tensor([0.0, 1 / 3, 2 / 3], dtype=hue.dtype)
     pure = (3 * (((hue[:, None] - thirds) % 1) - 0.5).abs() - 0.5).clamp(0, 1)
     chroma = pure - (pure * torch.tensor(_LUMA, dtype=hue.dtype)).sum(1, keepdim=True)
     gray = brightness[:, None]
     fits = (torch.where(chroma > 0, 1 - gray, gray) / chroma.abs().clamp(min=1e-9)).amin(1, keepdim=True)
-    return (gray + _between(SATURATION, strength)[:, None] * fits * chroma).float()[:, :, None, None]
+    return (gray + SATURATION * fits * chroma).float()[:, :, None, None]
 
 
 def _stripes(x: Tensor, y: Tensor, angle: Tensor, period: Tensor, depth: Tensor, phase: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def pretrain(
             reporter.say(f"{run.path} is finished already")
             return run
         dataset = dataset or prepare_data(recipe, reporter)
-        trainer = _make_trainer(recipe, dataset, device)
+        trainer = make_trainer(recipe, dataset, device)
         _enter_environment(run, recipe, dataset, trainer, reporter)
         metrics = _resume(run, trainer, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
@@ -95,7 +95,7 @@ def check_recipe(run: RunDir, recipe: Recipe) -> None:
         )
 
 
-def _make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
+def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
     images = dataset.pretrain.images
     return Trainer(
         initial_method(recipe),

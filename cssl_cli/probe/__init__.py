@@ -15,7 +15,7 @@ from cssl_cli.probe.knn import effective_k, knn_predict
 from cssl_cli.probe.linear import fit_linear
 from cssl_cli.probe.nearest_center import CenterAccumulator, nearest_center_predict
 
-__all__ = ["CenterAccumulator", "run_probes", "score"]
+__all__ = ["CenterAccumulator", "center_probe", "feature_probes", "score"]
 
 
 def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
@@ -38,23 +38,22 @@ def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> di
     }
 
 
-def run_probes(
+def feature_probes(
     train_features: Tensor,
     train_labels: Tensor,
     test_features: Tensor,
     test_labels: Tensor,
-    centers: Tensor,
     *,
     class_names: Sequence[str],
     settings: Mapping[str, Any],
     generator: torch.Generator,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of `linear`, `knn` and `nearest_center`, each with its own facts beside the entries of `score`.
+    """Scores of `linear` and `knn`, each with its own facts beside the entries of `score`.
 
     train_features (M, D) and test_features (N, D) are raw encoder outputs of clean images on one device; labels run
-    over 0 … K − 1; `centers` (K, D) come from a `CenterAccumulator` over the training images; `settings` is the
-    recipe's probe block: knn_k, knn_temperature, center_views, penalties, validation_fraction. The test set is used for
-    nothing but the score. Raises RunError for infinite or NaN features, InputError for labels that do not fit.
+    over 0 … K − 1; `settings` is the recipe's probe block: knn_k, knn_temperature, penalties, validation_fraction. The
+    test set is used for nothing but the score. Raises RunError for infinite or NaN features, InputError for labels that
+    do not fit.
     """
     require_finite(train_features, "the features of the training images")
     require_finite(test_features, "the features of the test images")
@@ -75,12 +74,25 @@ def run_probes(
     by_neighbours = knn_predict(
         train_features, train_labels, test_features, k=k, temperature=temperature, num_classes=num_classes
     )
-    by_center = nearest_center_predict(test_features, centers)
     return {
         "linear": {**score(classifier.predict(test_features), test_labels, class_names), **linear_facts},
         "knn": {**score(by_neighbours, test_labels, class_names), "k": k, "temperature": temperature},
-        "nearest_center": {**score(by_center, test_labels, class_names), "center_views": settings["center_views"]},
     }
+
+
+def center_probe(
+    centers: Tensor, test_features: Tensor, test_labels: Tensor, *, class_names: Sequence[str], center_views: int
+) -> dict[str, Any]:
+    """Score of the paper's nearest-class-centre classifier on raw encoder outputs (N, D) of clean images.
+
+    `centers` (K, D) come from a `CenterAccumulator` over `center_views` views of each training image. Raises RunError
+    for infinite or NaN features, InputError for labels that do not fit.
+    """
+    require_finite(test_features, "the features of the test images")
+    test_labels = test_labels.to(test_features.device)
+    _check_labels(test_labels, len(test_features), "test", len(class_names))
+    predictions = nearest_center_predict(test_features, centers)
+    return {**score(predictions, test_labels, class_names), "center_views": center_views}
 
 
 def _check_labels(labels: Tensor, num_images: int, which: str, num_classes: int) -> None:

@@ -30,9 +30,9 @@ def knn_predict(
 ) -> Tensor:
     """The class (N,) with the largest sum of exp(cosine / temperature) over the k nearest training images.
 
-    train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M. The order of the training images does
-    not matter: those equally near at the k-th place share the places that are left, and of classes with equal votes the
-    first is taken.
+    train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M. Images equally near at the k-th place
+    share the places that are left, so that the order of the training images does not matter; of classes with equal
+    votes the first is taken.
     """
     assert 1 <= k <= len(train_features)
     train = unit_norm(train_features)
@@ -43,8 +43,7 @@ def knn_predict(
         similarity = block @ train.T
         nearest, neighbours = similarity.topk(min(k + 1, len(train)), dim=1)
         kernel = ((nearest[:, :k] - nearest[:, :1]) / temperature).exp()
-        votes = torch.zeros(len(block), num_classes, dtype=train.dtype, device=train.device)
-        votes.scatter_add_(1, train_labels[neighbours[:, :k]], kernel)
+        votes = torch.einsum("bk,bkc->bc", kernel, members[neighbours[:, :k]])
         if k < len(train):
             tied = nearest[:, k - 1] == nearest[:, k]
             votes[tied] = _shared_votes(similarity[tied], members, k, temperature)

@@ -27,7 +27,7 @@ class Standardization:
         """Of the columns of features (N, D)."""
         variance, mean = torch.var_mean(features, dim=0, correction=0)
         sd = variance.sqrt()
-        # The rounding of a constant column's mean leaves it a tiny deviation, which must not be blown up.
+        # What varies by no more than rounding is constant: its noise must not be blown up to unit scale.
         constant = sd <= torch.finfo(features.dtype).eps * 10 * features.abs().amax(dim=0)
         return cls(mean, torch.where(constant, 0, 1 / sd))
 

@@ -61,24 +61,24 @@ class SoftmaxRegression:
         inverse_hessian = _InverseHessian(self.gram, penalty)
         theta, logits = start, self.logits(start)
         gradient = self._gradient(self._residual(logits), theta, penalty)
-        for iteration in range(MAX_ITERATIONS):
-            if gradient.norm() <= target:
-                return Solution(theta, True, iteration)
+        iterations = 0
+        while gradient.norm() > target and iterations < MAX_ITERATIONS:
             direction = -inverse_hessian.times(gradient)
             change = self.logits(direction)
             found = self._line_search(logits, change, gradient, theta, direction, penalty)
-            if found is None:
+            if found is None:  # rounding has the last word: no descent is left to be seen
                 break
             step, residual = found
             theta = theta + step * direction
-            if (iteration + 1) % REFRESH_EVERY == 0:  # the running update of the logits drifts
+            iterations += 1
+            if iterations % REFRESH_EVERY == 0:  # the running update of the logits drifts
                 logits = self.logits(theta)
                 residual = self._residual(logits)
             else:
                 logits.add_(change, alpha=step)
             previous, gradient = gradient, self._gradient(residual, theta, penalty)
             inverse_hessian.remember(step * direction, gradient - previous)
-        return Solution(theta, False, iteration)
+        return Solution(theta, bool(gradient.norm() <= target), iterations)
 
     def _residual(self, logits: Tensor) -> Tensor:
         """Probabilities less targets (K, N): the derivative of the cross-entropy in the logits."""

@@ -286,7 +286,7 @@ class Probe(Block):
     """a neighbour of cosine similarity s weighs exp(s / temperature)"""
     center_views: Count = 4
     """views of each image behind the class centres"""
-    penalties: PenaltyGrid = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    penalties: PenaltyGrid = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     """L2 penalties among which the linear classifier's is chosen"""
     validation_fraction: Share = 0.1
     """share of the training images on which the penalty is chosen"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,13 +60,23 @@ def read_recipe_text(name: str) -> str:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def copy_recipe(name: str, path: Path) -> None:
-    """Write the text of a shipped recipe or sweep to `path`; `InputError` when something is there already."""
+def copy_recipe(name: str, target: Sequence[str]) -> Path:
+    """Write the text of a shipped recipe or sweep to the file that is the one item of `target`, or to NAME.yaml.
+
+    Raises `InputError` when a file is there already, or `target` is no single file name.
+    """
     text = read_recipe_text(name)
+    if len(target) > 1 or "=" in "".join(target):
+        raise InputError(
+            f"--copy writes a recipe as it is: {' '.join(target)!r} is not the name of one file",
+            remedy="Copy it first and edit the copy, or give the overrides to the command that runs it.",
+        )
+    path = Path(target[0] if target else f"{name}.yaml")
     if path.exists():
-        raise InputError("there is a file already", where=str(path), remedy="Give --copy another name.")
-    with replacing(path, "Give --copy another place.") as partial:
+        raise InputError("there is a file already", where=str(path), remedy="Give the copy another name.")
+    with replacing(path, "Give the copy another place.") as partial:
         partial.write_text(text, encoding="utf-8")
+    return path
 
 
 def read_header(text: str) -> dict[str, str]:

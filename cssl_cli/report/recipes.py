@@ -30,7 +30,7 @@ def show_recipes(as_json: bool) -> None:
                 grid.add_section()
         out.print(grid)
         out.print()
-    return note(out, "Print one: cssl recipes NAME. Write one to edit: cssl recipes NAME --copy FILE.yaml")
+    return note(out, "Print one: cssl recipes NAME. Write one to edit: cssl recipes NAME --copy")
 
 
 def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:

@@ -52,8 +52,9 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
     note(
         out,
         f"{linear['num_images']:,} test images; frozen features of the last epoch. Linear: penalty "
-        f"{linear['penalty']:g}, chosen on held-out training images. k-NN: k = {knn['k']}, temperature {knn['temperature']:g}. "
-        f"Nearest centre: class centres over {center['center_views']} views of each training image.",
+        f"{linear['penalty']:g}, chosen on held-out training images. k-NN: k = {knn['k']}, temperature "
+        f"{knn['temperature']:g}. Nearest centre: class centres over {center['center_views']} views of each training "
+        "image.",
     )
     for name, label in ENCODERS.items():
         for warning in result[name]["linear"].get("warnings", []):

@@ -87,7 +87,7 @@ class _Geometry:
             ),
             "squared_norms": self.estimate(
                 by_class(names, measured["squared_norms"]),
-                "‖μ_k‖² as the mean inner product of the view means of two distinct images of the class (U form)",
+                "mean inner product of two distinct images of the class, each the mean of its augmented views (U form)",
                 "unbiased",
                 interval=intervals,
                 absent=short,
@@ -101,13 +101,13 @@ class _Geometry:
             ),
             "inner_products": self.estimate(
                 numbers(measured["inner_products"]),
-                "μ_k·μ_l of the classes' mean features; on the diagonal the unbiased ‖μ_k‖²",
+                "μ_k·μ_l of the means over images and augmented views; on the diagonal the unbiased ‖μ_k‖²",
                 "unbiased",
                 absent=short,
             ),
             "squared_distances": self.estimate(
                 numbers(measured["squared_distances"]),
-                "‖μ_k − μ_l‖² of the measured centres less the squared errors of both (U form)",
+                "‖μ_k − μ_l‖² of the means over images and augmented views, less the squared errors of both (U form)",
                 "unbiased",
                 absent=short,
             ),
@@ -130,7 +130,7 @@ class _Geometry:
             "largest_inner_product": self.largest_inner_product(),
             "mean_inner_product": self.estimate(
                 self.measured["mean_inner_product"].item(),
-                "mean of μ_k·μ_l over pairs of different classes, weighted by p_k p_l",
+                "mean of μ_k·μ_l over pairs of different classes, weighted by p_k p_l; centres over augmented views",
                 "unbiased",
                 interval=None if replicates is None else percentile_interval(replicates["mean_inner_product"]),
             ),
@@ -150,8 +150,8 @@ class _Geometry:
         pair = divmod(int(candidates.argmin()), len(squared))
         return self.estimate(
             _root(squared[pair]).item(),
-            "least distance of two centres, root of the unbiased square; the least of noisy numbers is too small on "
-            "average; interval for the pair named",
+            "least distance of two centres over augmented views, root of the unbiased square; the least of noisy "
+            "numbers is too small on average; interval for the pair named",
             "low",
             interval=_rooted(self.pair_interval("squared_distances", pair)),
             classes=self.names(pair),
@@ -163,8 +163,8 @@ class _Geometry:
         pair = divmod(int(_off_diagonal(products, fill=-torch.inf).argmax()), len(products))
         return self.estimate(
             products[pair].item(),
-            "largest μ_k·μ_l of two different classes; the largest of noisy numbers is too large on average; interval "
-            "for the pair named",
+            "largest μ_k·μ_l of two different classes, centres over augmented views; the largest of noisy numbers is "
+            "too large on average; interval for the pair named",
             "high",
             interval=self.pair_interval("inner_products", pair),
             classes=self.names(pair),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -60,12 +61,14 @@ class _Spread:
         }
 
     def quantities(self) -> dict[str, Quantity]:
-        within = "trace of the within-class covariance of the images' view means, images weighing 1/(n_k − 1), "
-        views = "mean squared distance of a single view to its class centre, unbiased in images and views"
+        within = "trace of the within-class covariance of the images' means over augmented views, divisor n_k − 1, "
+        views = "mean squared distance of a single augmented view to its class centre, divisor n_k − 1 over images"
         quantities = {
             "within": self.number("within", within + "less the noise of finitely many views"),
             "within_views": self.number("within_views", views),
-            "between": self.number("between", "Σ p_k ‖μ_k − μ‖² of the measured centres less their squared errors"),
+            "between": self.number(
+                "between", "Σ p_k ‖μ_k − μ‖² of the centres over augmented views, less their squared errors"
+            ),
             "ratio": self.number(
                 "ratio", "within over between; no interval where resampled centres may coincide", "consistent"
             ),
@@ -79,7 +82,7 @@ class _Spread:
 
     def number(self, name: str, estimator: str, errs: Direction = "unbiased") -> Quantity:
         value = self.measured[name].item()
-        if value != value:
+        if math.isnan(value):
             return Absent(self.why_undefined(name))
         enough = name in self.replicates and self.table.all_resampled
         interval = percentile_interval(self.replicates[name]) if enough else None

@@ -1,0 +1,144 @@
+"""Probing a finished run: the run directory in, probe.json out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.data import Dataset, ImageSet
+from cssl_cli.errors import InputError
+from cssl_cli.features import FeatureExtractor
+from cssl_cli.pipeline.finished import FORMAT, counter, open_finished, trained_encoder, untrained_encoder
+from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation, prepare_data
+from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
+from cssl_cli.progress import Reporter
+from cssl_cli.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.run_dir import PROBE
+
+Baselines = MutableMapping[tuple[str, ...], dict[str, Any]]
+
+
+def probe(
+    path: Path,
+    *,
+    reporter: Reporter,
+    device_name: str | None = None,
+    dataset: Dataset | None = None,
+    baselines: Baselines | None = None,
+) -> dict[str, Any]:
+    """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
+
+    `baselines` keeps the scores of the last two between calls, for runs that share what these depend on.
+    """
+    run, recipe = open_finished(path)
+    device = choose_device(device_name)
+    baselines = {} if baselines is None else baselines
+    with run.locked():
+        dataset = dataset or prepare_data(recipe, reporter)
+        prober = _Prober(recipe, dataset, device, reporter)
+        result = {
+            "format": FORMAT,
+            "fingerprint": recipe.fingerprint,
+            "settings": recipe.settings("probe"),
+            "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
+            "untrained": prober.scores(
+                "the untrained encoder", lambda: untrained_encoder(recipe, dataset), baselines, ("encoder",)
+            ),
+            "pixels": prober.scores("raw pixels", lambda: None, baselines, ()),
+        }
+        run.write_json(PROBE, result)
+    return result
+
+
+class _Prober:
+    """One protocol for every encoder: features of the clean images, centres over views, three classifiers."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> None:
+        self.recipe, self.dataset, self.device, self.reporter = recipe, dataset, device, reporter
+        self.settings = recipe.settings("probe")
+        self.train_images, self.train_labels = _labelled(dataset, "train")
+        self.test_images, self.test_labels = _labelled(dataset, "test")
+
+    def scores(
+        self, what: str, make_encoder: Callable[[], nn.Module | None], known: Baselines, blocks: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """The scores of an encoder (None: pixels), taken from `known` where it was met under the same circumstances.
+
+        They depend on the data, the probe and the seed, on `blocks` of the recipe, and those of the class centres on
+        the augmentation, too.
+        """
+        on_features = (what, "features", *self.circumstances("data", "probe", *blocks))
+        on_centers = (what, "centers", *self.circumstances("data", "probe", "augment", *blocks))
+        if on_features not in known or on_centers not in known:
+            extractor = FeatureExtractor(
+                make_encoder(),
+                mean=self.dataset.mean,
+                std=self.dataset.std,
+                batch_size=EVALUATION_BATCH,
+                device=self.device,
+            )
+            advance = counter(
+                self.reporter,
+                f"probe {what}",
+                len(self.test_images) + len(self.train_images) * (1 + (on_features not in known)),
+            )
+            test_features = extractor.clean(self.test_images, advance=advance).to(self.device)
+            known[on_centers] = {"nearest_center": self.by_center(extractor, test_features, advance)}
+            if on_features not in known:
+                known[on_features] = self.by_features(extractor, test_features, advance)
+        return {**known[on_features], **known[on_centers]}
+
+    def by_features(
+        self, extractor: FeatureExtractor, test_features: Tensor, advance: Callable[[int], None]
+    ) -> dict[str, Any]:
+        return feature_probes(
+            extractor.clean(self.train_images, advance=advance).to(self.device),
+            self.train_labels,
+            test_features,
+            self.test_labels,
+            class_names=self.dataset.class_names,
+            settings=self.settings,
+            generator=stream(self.recipe.seed, "probe split"),
+        )
+
+    def by_center(
+        self, extractor: FeatureExtractor, test_features: Tensor, advance: Callable[[int], None]
+    ) -> dict[str, Any]:
+        augmentation = make_augmentation(self.recipe, self.train_images.shape[-1])
+        centers = CenterAccumulator(num_classes=len(self.dataset.class_names), num_features=test_features.shape[1])
+        num_views = self.settings["center_views"]
+        for block, features in extractor.views(
+            self.train_images,
+            augmentation,
+            num_views=num_views,
+            generator=stream(self.recipe.seed, "probe views"),
+            include_clean=False,
+            advance=advance,
+        ):
+            centers.add(features, self.train_labels[block])
+        return center_probe(
+            centers.centers(),
+            test_features,
+            self.test_labels,
+            class_names=self.dataset.class_names,
+            center_views=num_views,
+        )
+
+    def circumstances(self, *blocks: str) -> tuple[str, ...]:
+        return (str(self.recipe.seed), *(repr(self.recipe.settings(block)) for block in blocks))
+
+
+def _labelled(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
+    images: ImageSet | None = getattr(dataset, part)
+    if images is None or images.labels is None:
+        raise InputError(
+            f"{dataset.name} has no labelled {part} images, which probing needs",
+            where="data",
+            remedy="Put the images in class folders; unlabelled folders can be pretrained on and analysed.",
+        )
+    return images.images, images.labels
