@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.launch import MemberResult, member_path
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from cssl_cli.sweep import Sweep
 
 CENTRAL_EPSILON = 0.5
-WIDE = 110  # columns from which the spread is shown, too
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Column:
     read: Callable[[MemberResult], float | None]
     best: Callable[[Sequence[float]], float]
     scale: float = 1.0
-    digits: int = 3
+    digits: int = 2
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ ACCURACIES = (
     Column("nearest_center", "centre", _accuracy("trained", "nearest_center"), max, scale=100, digits=1),
 )
 TERMS = (
-    Column("alignment", "align ↓", _term("alignment", "unbiased"), min, digits=2),
-    Column("mean_inner_product", "μk·μl ↓", _term("class_centers", "mean_inner_product"), min, digits=2),
-    Column("R_epsilon", "R_ε ↓", _r_epsilon, min, digits=2),
+    Column("alignment", "align ↓", _term("alignment", "unbiased"), min),
+    Column("mean_inner_product", "μk·μl ↓", _term("class_centers", "mean_inner_product"), min),
+    Column("R_epsilon", "R_ε ↓", _r_epsilon, min),
+    Column("ratio", "W/B ↓", _term("spread", "ratio"), min, digits=1),
 )
-WIDE_TERMS = (Column("ratio", "within/between ↓", _term("spread", "ratio"), min, digits=2),)
 BASELINES = tuple(
     Column(f"{encoder}_{classifier}", "", _accuracy(encoder, classifier), max, scale=100, digits=1)
     for encoder in ("untrained", "pixels")
@@ -120,25 +120,42 @@ def show_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path, as_
 
 
 def print_table(out: Console, results: Sequence[MemberResult]) -> None:
-    columns = (*ACCURACIES, *TERMS, *(WIDE_TERMS if out.width >= WIDE else ()))
+    """Accuracies beside terms in one table, or one above the other where the terminal is too narrow for both."""
+    whole = _grid(results, (*ACCURACIES, *TERMS))
+    if not _fits(out, whole):
+        whole.padding = (0, 0)
+    if _fits(out, whole):
+        out.print(whole)
+    else:
+        out.print(_grid(results, ACCURACIES))
+        out.print()
+        out.print(_grid(results, TERMS))
+    for result in results:
+        if result.error:
+            out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
+    note(out, _caption(results))
+
+
+def _fits(out: Console, grid: Table) -> bool:
+    return out.measure(grid, options=out.options.update(max_width=10_000)).maximum <= out.width
+
+
+def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:
     rows = rows_of(results)
     cells = {
         row: {column.name: summarize([column.read(member) for member in members]) for column in columns}
         for row, members in rows.items()
     }
     grid = table("", *(column.title for column in columns))
-    for row, members in rows.items():
+    grid.columns[0].no_wrap = True
+    for row in rows:
         grid.add_row(row, *(_cell(column, row, cells) for column in columns))
-        for member in members:
-            if member.error:
-                grid.add_row(Text(f"  seed {member.member.seed} failed: {member.error}", style="red"))
-    if any(member.probe for member in results):
+    if columns[0] == ACCURACIES[0] and any(result.probe for result in results):
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
             readers = [_accuracy(encoder, classifier) for classifier in ("linear", "knn", "nearest_center")]
-            grid.add_row(label, *(_range([100 * v for r in results if (v := read(r)) is not None]) for read in readers))
-    out.print(grid)
-    note(out, _caption(results, rows))
+            grid.add_row(label, *(_range([v for r in results if (v := read(r)) is not None]) for read in readers))
+    return grid
 
 
 def _cell(column: Column, row: str, cells: dict[str, dict[str, Summary | None]]) -> Text:
@@ -153,36 +170,37 @@ def _cell(column: Column, row: str, cells: dict[str, dict[str, Summary | None]])
     return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
 
 
-def _range(values: Sequence[float]) -> str:
+def _range(accuracies: Sequence[float]) -> str:
     """A baseline over all members: one number, or the least and the greatest."""
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    low, high = f"{100 * min(accuracies):.1f}", f"{100 * max(accuracies):.1f}"
     return f"{low} " if low == high else f"{low}–{high} "
 
 
-def _caption(results: Sequence[MemberResult], rows: dict[str, list[MemberResult]]) -> str:
+def _caption(results: Sequence[MemberResult]) -> str:
     done = [result for result in results if result.probe and result.analysis]
     if not done:
         return "No member has finished."
-    seeds = {sum(1 for member in members if member in done) for members in rows.values()}
-    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    seeds = sorted({sum(1 for member in members if member in done) for members in rows_of(results).values()})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    spread = "One seed, hence no ±" if seeds == [1] else f"Mean ± sample standard deviation over {count} seeds"
     probe, analysis = done[0].probe, done[0].analysis
     assert probe is not None
     assert analysis is not None
     tested, settings = probe["trained"]["linear"]["num_images"], analysis["settings"]
-    spread = f"Mean ± sample standard deviation over {count} seeds" if seeds != {1} else "One seed, hence no ±"
     return (
-        f"{spread}; * best mean, ↓ less is better. Accuracies in % on {tested:,} test images, last epoch; centre: "
-        "nearest class centre. "
-        f"align: E‖f(v) − f(v′)‖²; μk·μl: mean inner product of class centres; R_ε at ε = "
-        f"{central_epsilon(settings['epsilons']):g}, too low since over {settings['num_views']} views; on "
-        f"{settings['num_images']:,} test images, unit-norm features. Baselines: least to greatest over the members."
+        f"{spread}; * best mean. Accuracies in % on {tested:,} test images, last epoch, centre: nearest class centre; "
+        "baselines: least to greatest over the members. Terms on "
+        f"{settings['num_images']:,} test images, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner "
+        "product of class centres; R_ε at ε = "
+        f"{central_epsilon(settings['epsilons']):g}, too low since over {settings['num_views']} views only; "
+        "W/B the spread within classes over that between their centres."
     )
 
 
 # ---------------------------------------------------------------------- for machines
 def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
     """The table as JSON types: each row's cells as mean, sd and n, and every member with its values."""
-    columns = (*ACCURACIES, *TERMS, *WIDE_TERMS, *BASELINES, *UNTRAINED_TERMS)
+    columns = (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS)
     rows = []
     for row, members in rows_of(results).items():
         cells = {column.name: summarize([column.read(member) for member in members]) for column in columns}
