@@ -32,7 +32,7 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."
+        metavar="KEY=VALUE", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."
     ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
@@ -189,7 +189,7 @@ def sweep(
     "cssl recipes simclr-shapes --views views.png",
 )
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A recipe or sweep to look at.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe or sweep to look at.")] = None,
     overrides: Overrides = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
