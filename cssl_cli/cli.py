@@ -31,9 +31,7 @@ app = typer.Typer(
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."
-    ),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]

@@ -98,7 +98,9 @@ def check_against_exported_table(terms: dict, table: np.lib.npyio.NpzFile) -> No
     alignment = np.mean([np.sum((image[a] - image[b]) ** 2) for image in features for a, b in pairs])
     assert terms["alignment"]["unbiased"]["value"] == pytest.approx(alignment, rel=1e-6)
     diameters = [max(np.linalg.norm(u - v) for u in image for v in image) for image in features]
-    for epsilon, share in zip(terms["R_epsilon"]["epsilons"]["value"], terms["R_epsilon"]["curve"]["value"], strict=True):
+    for epsilon, share in zip(
+        terms["R_epsilon"]["epsilons"]["value"], terms["R_epsilon"]["curve"]["value"], strict=True
+    ):
         assert share == pytest.approx(np.mean([diameter > epsilon for diameter in diameters]))
     centers = [features[labels == k, 1:].mean(axis=(0, 1)) for k in range(10)]
     products = [centers[k] @ centers[m] for k in range(10) for m in range(10) if k != m]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import CommandLine, command
 
 LONGER = ["train.epochs=null", "train.steps=150", "train.batch_size=32", "train.checkpoint_minutes=0"]

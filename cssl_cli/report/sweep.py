@@ -121,15 +121,13 @@ def show_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path, as_
 
 def print_table(out: Console, results: Sequence[MemberResult]) -> None:
     """Accuracies beside terms in one table, or one above the other where the terminal is too narrow for both."""
-    whole = _grid(results, (*ACCURACIES, *TERMS))
-    if not _fits(out, whole):
-        whole.padding = (0, 0)
+    whole = _compacted(out, _grid(results, (*ACCURACIES, *TERMS)))
     if _fits(out, whole):
         out.print(whole)
     else:
-        out.print(_grid(results, ACCURACIES))
+        out.print(_compacted(out, _grid(results, ACCURACIES)))
         out.print()
-        out.print(_grid(results, TERMS))
+        out.print(_compacted(out, _grid(results, TERMS)))
     for result in results:
         if result.error:
             out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
@@ -138,6 +136,13 @@ def print_table(out: Console, results: Sequence[MemberResult]) -> None:
 
 def _fits(out: Console, grid: Table) -> bool:
     return out.measure(grid, options=out.options.update(max_width=10_000)).maximum <= out.width
+
+
+def _compacted(out: Console, grid: Table) -> Table:
+    """The same with its columns closer together, where it would not fit otherwise."""
+    if not _fits(out, grid):
+        grid.padding = (0, 0)
+    return grid
 
 
 def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:
@@ -166,7 +171,7 @@ def _cell(column: Column, row: str, cells: dict[str, dict[str, Summary | None]])
     if summary.sd is not None:
         text += f" ±{column.scale * summary.sd:.{column.digits}f}"
     means = [other.mean for name in cells if (other := cells[name][column.name]) is not None]
-    is_best = len(means) > 1 and summary.mean == column.best(means)
+    is_best = len(set(means)) > 1 and summary.mean == column.best(means)
     return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
 
 

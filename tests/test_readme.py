@@ -1,0 +1,71 @@
+"""Every command of the README runs, and its Python loads an encoder."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cssl_cli.recipe import load_recipe
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+QUICK = "data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0"
+QUICK_FOLDER = "train.epochs=1 train.batch_size=8 encoder.width=2 optim.warmup_epochs=0"
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("cssl ")]
+
+
+def shortened(line: str) -> str:
+    """The command on fewer images and for less time; nothing else of it changes."""
+    if line.startswith("cssl pretrain simclr-shapes"):
+        return f"{line} {QUICK}"
+    return f"{line} {QUICK_FOLDER}" if line.startswith("cssl pretrain simclr-folder") else line
+
+
+def test_every_command_runs(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "path" / "to" / "images" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    assert len(commands()) >= 8
+    for line in commands():
+        script = shortened(line).replace("cssl ", f"{sys.executable} -m cssl_cli ", 1)
+        done = subprocess.run(
+            script, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert (tmp_path / "views.png").exists()
+
+
+def test_the_names_in_the_text_are_recipes() -> None:
+    for name in set(re.findall(r"cssl pretrain ([\w-]+)`", README)):
+        load_recipe(name)
+
+
+def test_the_encoder_loads_into_torchvision_as_shown(tmp_path: Path) -> None:
+    recipe = "data={name: shapes, num_train: 64, num_test: 20, size: 16} train={epochs: 1, batch_size: 32}"
+    overrides = re.findall(r"\S+={.*?}", recipe)
+    done = subprocess.run(
+        [sys.executable, "-m", "cssl_cli", "pretrain", "simclr-cifar10", *overrides],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("runs/simclr-cifar10-...", str(run))
+    code += "print(encoder(torch.zeros(1, 3, 32, 32)).shape)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert shown.stdout == "torch.Size([1, 512])\n", shown.stderr

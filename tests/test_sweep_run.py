@@ -1,0 +1,161 @@
+"""Sweeps as they run: nothing finished is repeated, one failure stops nothing, an interrupt loses nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY_RECIPE, CommandLine, command
+from cssl_cli import launch
+from cssl_cli.launch import read_member, run_sweep
+from cssl_cli.progress import Silent
+from cssl_cli.run_dir import PROBE
+from cssl_cli.sweep import Sweep, load_sweep
+
+SWEEP = """
+name: nested
+base: tiny.yaml
+axes:
+  augment:
+    crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}
+    full: {}
+seeds: [0, 1]
+"""
+FAILING = SWEEP.replace("full: {}", "broken: {optim: {lr: 1.0e+30}, train: {precision: float32}}\n    full: {}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE.replace("epochs: 3", "epochs: 1"))
+    (tmp_path / "nested.yaml").write_text(SWEEP)
+    (tmp_path / "failing.yaml").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(name: str = "nested.yaml") -> Sweep:
+    return load_sweep(name, [])
+
+
+def written_at(out: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.rglob("*.*") if "nested-" not in path.name
+    }
+
+
+def test_every_member_is_trained_probed_and_analysed_once(folder: Path) -> None:
+    sweep = load()
+    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    assert [result.member.name for result in results] == ["crop-seed0", "crop-seed1", "full-seed0", "full-seed1"]
+    assert all(result.probe and result.analysis and not result.error for result in results)
+    before = written_at(folder / "runs")
+    again = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    assert written_at(folder / "runs") == before
+    assert [result.probe for result in again] == [result.probe for result in results]
+
+
+def test_baselines_shared_between_members_are_what_each_member_would_get_alone(folder: Path) -> None:
+    together = run_sweep(load(), out=folder / "together", reporter=Silent())
+    for result in together:
+        alone = [member for member in load().members if member.name == result.member.name]
+        sweep = load()
+        (single,) = run_sweep(
+            Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=tuple(alone)),
+            out=folder / "alone",
+            reporter=Silent(),
+        )
+        assert single.probe == result.probe
+        assert single.analysis == result.analysis
+
+
+def test_results_of_other_settings_do_not_count(folder: Path) -> None:
+    sweep = load()
+    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    path = results[0].path / PROBE
+    content = json.loads(path.read_text())
+    content["settings"]["knn_k"] += 1
+    path.write_text(json.dumps(content))
+    assert read_member(sweep, sweep.members[0], folder / "runs").probe is None
+    again = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    assert again[0].probe == results[0].probe
+
+
+def test_a_failing_member_stops_nothing_and_shows(folder: Path, cssl: CommandLine) -> None:
+    done = cssl("sweep", "failing.yaml", "--out", "runs")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "broken-seed0 failed" in done.stdout
+    table = json.loads((folder / "runs" / "nested" / "table.json").read_text())
+    failed = {member["name"]: bool(member["error"]) for member in table["members"]}
+    assert failed == {f"{row}-seed{seed}": row == "broken" for row in ("crop", "broken", "full") for seed in (0, 1)}
+    again = cssl("sweep", "failing.yaml", "--out", "runs", "--json")
+    assert again.returncode == 1
+    assert "full-seed0" not in again.stderr, "a finished member was taken up again"
+    assert json.loads(again.stdout)["rows"] == table["rows"]
+
+
+def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = launch._Workshop._stages
+
+    def broken(self: launch._Workshop, recipe, so_far) -> None:
+        if recipe.name == "crop-seed1":
+            raise KeyError("a bug")
+        stages(self, recipe, so_far)
+
+    monkeypatch.setattr(launch._Workshop, "_stages", broken)
+    results = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    assert [bool(result.error) for result in results] == [False, True, False, False]
+    assert "KeyError: 'a bug'" in (results[1].path / "error.log").read_text()
+
+
+def test_the_table_holds_means_and_deviations_over_seeds(folder: Path, cssl: CommandLine) -> None:
+    done = cssl("sweep", "nested.yaml", "--out", "runs", "--json")
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    assert [row["row"] for row in table["rows"]] == ["crop", "full"]
+    for row in table["rows"]:
+        members = [member for member in table["members"] if member["row"] == row["row"]]
+        accuracies = []
+        for member in members:
+            scores = json.loads((folder / member["run"] / "probe.json").read_text())
+            accuracies.append(scores["trained"]["linear"]["accuracy"])
+        cell = row["cells"]["linear"]
+        assert cell["mean"] == pytest.approx(statistics.fmean(accuracies))
+        assert cell["sd"] == pytest.approx(statistics.stdev(accuracies))
+        assert cell["n"] == 2
+    with (folder / "runs" / "nested" / "table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["row"] for line in lines] == ["crop", "full"]
+    assert float(lines[0]["linear_mean"]) == pytest.approx(table["rows"][0]["cells"]["linear"]["mean"])
+
+
+def test_an_interrupted_sweep_goes_on_where_it_was(folder: Path, cssl: CommandLine) -> None:
+    process = subprocess.Popen(
+        command("sweep", "nested.yaml", "train.epochs=40", "--out", "runs"),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((folder / "runs").glob("nested/crop-seed1-*/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    planned = cssl("sweep", "nested.yaml", "train.epochs=40", "--out", "runs", "--dry-run", "--json")
+    assert [member["state"] for member in json.loads(planned.stdout)] == ["finished", "half-finished", "new", "new"]
+    done = cssl("sweep", "nested.yaml", "train.epochs=40", "--out", "runs")
+    assert done.returncode == 0, done.stderr
+    assert "crop-seed0" not in done.stderr
+    assert "going on from step" in done.stderr
