@@ -100,30 +100,30 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Train an encoder as a recipe says. The same command again goes on where a stopped run was."""
-    from cssl_cli import report
     from cssl_cli.recipe import load_recipe
+    from cssl_cli.report import recipes, run
 
     resolved = load_recipe(recipe, overrides or [])
     if dry_run:
-        return report.show_plan(resolved, out, as_json)
+        return recipes.show_plan(resolved, out, as_json)
     from cssl_cli.pipeline.pretrain import pretrain as train
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
-        run = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart)
-    return report.show_pretrained(run, as_json)
+        trained = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart)
+    return run.show_pretrained(trained, as_json)
 
 
 @command("cssl probe runs/simclr-shapes-0123456789", "cssl probe runs/simclr-shapes-0123456789 --json")
 def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
     """Accuracy of a run's frozen encoder, beside the untrained encoder and raw pixels."""
-    from cssl_cli import report
     from cssl_cli.pipeline.probe import probe as measure
+    from cssl_cli.report.run import show_probe
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         result = measure(run, reporter=reporter, device_name=device)
-    _print_json(result) if as_json else report.show_probe(run, result)
+    _print_json(result) if as_json else show_probe(run, result)
 
 
 @command(
@@ -139,13 +139,13 @@ def analyze(
     as_json: Json = False,
 ) -> None:
     """The theory's terms of a run's encoder: alignment, divergence of the class centres, spread, R_epsilon."""
-    from cssl_cli import report
     from cssl_cli.pipeline.analyze import analyze as measure
+    from cssl_cli.report.run import show_analysis
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         result = measure(run, reporter=reporter, device_name=device, num_images=images, num_views=views, export=export)
-    _print_json(result) if as_json else report.show_analysis(run, result)
+    _print_json(result) if as_json else show_analysis(run, result)
 
 
 @command(
@@ -162,18 +162,18 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Pretrain, probe and analyse every member of a sweep, and print one table. Finished members are not repeated."""
-    from cssl_cli import report
+    from cssl_cli.report.sweep import show_sweep, show_sweep_plan
     from cssl_cli.sweep import load_sweep
 
     resolved = load_sweep(name, overrides or [])
     if dry_run:
-        return report.show_sweep_plan(resolved, out, as_json)
+        return show_sweep_plan(resolved, out, as_json)
     from cssl_cli.launch import run_sweep
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         results = run_sweep(resolved, out=out, reporter=reporter, device_name=device)
-    report.show_sweep(resolved, results, out, as_json)
+    show_sweep(resolved, results, out, as_json)
     if any(result.error for result in results):
         raise typer.Exit(1)
     return None
@@ -197,10 +197,10 @@ def recipes(
     as_json: Json = False,
 ) -> None:
     """List the recipes that ship, print one, copy one, or draw what one does to the images."""
-    from cssl_cli import report
+    from cssl_cli.report.recipes import show_recipe, show_recipes
 
     if name is None:
-        return report.show_recipes(as_json)
+        return show_recipes(as_json)
     if copy:
         from cssl_cli.recipe.book import copy_recipe
 
@@ -213,4 +213,4 @@ def recipes(
 
         with TerminalReporter() as reporter:
             return draw_views(load_recipe(name, overrides or []), views, reporter=reporter, device_name=device)
-    return report.show_recipe(name, overrides or [], as_json)
+    return show_recipe(name, overrides or [], as_json)

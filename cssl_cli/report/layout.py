@@ -34,7 +34,7 @@ def table(*columns: str, text_columns: int = 1) -> Table:
     result = Table(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = position >= text_columns
-        result.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+        result.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     return result
 
 
