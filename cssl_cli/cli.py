@@ -1,16 +1,15 @@
-"""The commands. The one place that decides exit codes; everything heavy is imported inside the commands."""
+"""The commands. Errors become sentences and exit codes here; everything heavy is imported inside the commands."""
 
 from __future__ import annotations
 
 import functools
-import json
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
@@ -59,7 +58,7 @@ def command(*examples: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise typer.Exit(130) from error
 
         epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
-        return app.command(name=function.__name__.rstrip("_"), epilog=epilog)(guarded)
+        return app.command(name=function.__name__, epilog=epilog)(guarded)
 
     return register
 
@@ -78,10 +77,6 @@ class _terminated_by_sigterm:
     @staticmethod
     def _raise(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2, allow_nan=False))
 
 
 # ---------------------------------------------------------------------- commands
@@ -118,12 +113,13 @@ def pretrain(
 def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
     """Accuracy of a run's frozen encoder, beside the untrained encoder and raw pixels."""
     from cssl_cli.pipeline.probe import probe as measure
+    from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_probe
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         result = measure(run, reporter=reporter, device_name=device)
-    _print_json(result) if as_json else show_probe(run, result)
+    print_json(result) if as_json else show_probe(run, result)
 
 
 @command(
@@ -133,19 +129,20 @@ def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
 def analyze(
     run: RunPath,
     images: Annotated[int | None, typer.Option(min=2, help="Images to measure on, in place of the recipe's.")] = None,
-    views: Annotated[int | None, typer.Option(min=1, help="Views of each, the clean one included.")] = None,
+    views: Annotated[int | None, typer.Option(min=2, help="Views of each, the clean one included.")] = None,
     export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """The theory's terms of a run's encoder: alignment, divergence of the class centres, spread, R_epsilon."""
     from cssl_cli.pipeline.analyze import analyze as measure
+    from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_analysis
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         result = measure(run, reporter=reporter, device_name=device, num_images=images, num_views=views, export=export)
-    _print_json(result) if as_json else show_analysis(run, result)
+    print_json(result) if as_json else show_analysis(run, result)
 
 
 @command(

@@ -39,7 +39,7 @@ class RunError(CsslError):
 
 
 class Interrupted(CsslError):
-    """A signal asked the run to stop; its state is on disk. Exit code 128 + the signal's number."""
+    """A signal asked to stop. What had been finished or saved is on disk. Exit code 128 + the signal's number."""
 
     def __init__(self, signal_number: int, *, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__("interrupted", where=where, remedy=remedy)

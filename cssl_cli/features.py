@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cssl_cli.augment import Augmentation, normalize
-from cssl_cli.errors import RunError
+from cssl_cli.geometry import require_finite
+
+PIXEL_SIDE = 32  # the linear probe's cost grows with the cube of the number of features
 
 Advance = Callable[[int], None]  # called with the number of images done since the last call
 
@@ -16,8 +19,8 @@ Advance = Callable[[int], None]  # called with the number of images done since t
 class FeatureExtractor:
     """An encoder held in eval mode, with the normalisation its images need.
 
-    Runs in float32 whatever the training precision was. `encoder=None` stands for the identity on pixels: the
-    normalised image, flattened, is its own feature.
+    Runs in float32 whatever the training precision was. `encoder=None` stands for pixels: the normalised image,
+    averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
     def __init__(
@@ -39,13 +42,11 @@ class FeatureExtractor:
         """Features (B, D) of images (B, C, H, W), float in [0, 1]."""
         normalized = normalize(images, self.mean, self.std)
         if self.encoder is None:
+            if max(normalized.shape[-2:]) > PIXEL_SIDE:
+                normalized = F.adaptive_avg_pool2d(normalized, PIXEL_SIDE)
             return normalized.flatten(1)
         features = self.encoder(normalized.contiguous(memory_format=torch.channels_last)).float()
-        if not torch.isfinite(features).all():
-            raise RunError(
-                "the encoder's features contain infinite or undefined numbers",
-                remedy="Its weights or batch-norm statistics are damaged; pretrain again with a lower optim.lr.",
-            )
+        require_finite(features, "the encoder's features")
         return features
 
     def clean(self, images: Tensor, *, advance: Advance | None = None) -> Tensor:

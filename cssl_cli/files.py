@@ -26,6 +26,14 @@ def explained(path: Path, remedy: str) -> Iterator[None]:
         raise kind(f"cannot be written: {error.strerror or error}", where=str(path), remedy=remedy) from error
 
 
+def require_writable(folder: Path, remedy: str) -> None:
+    """Make `folder` if it is not there; `InputError` when nothing can be written to it."""
+    with explained(folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @contextmanager
 def replacing(path: Path, remedy: str) -> Iterator[Path]:
     """A path beside `path` to write to; what was written there becomes `path` at the end, or nothing changes."""

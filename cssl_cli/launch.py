@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class MemberResult:
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
-    return out / sweep.name / f"{member.recipe.name}-{member.recipe.fingerprint}"
+    return RunDir.at(out / sweep.name, name=member.recipe.name, fingerprint=member.recipe.fingerprint).path
 
 
 def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
@@ -57,11 +57,7 @@ def run_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_name: str |
         if result.probe is None or result.analysis is None:
             reporter.say(f"[{number}/{len(sweep.members)}] {member.name}")
             error = workshop.complete(member.recipe, result)
-            result = (
-                read_member(sweep, member, out)
-                if error is None
-                else MemberResult(member, result.path, None, None, error)
-            )
+            result = replace(read_member(sweep, member, out), error=error)
         results.append(result)
     return results
 
@@ -96,16 +92,15 @@ class _Workshop:
         from cssl_cli.pipeline.pretrain import pretrain
         from cssl_cli.pipeline.probe import probe
 
-        options: dict[str, Any] = {
-            "reporter": self.reporter,
-            "device_name": self.device_name,
-            "dataset": self._dataset(recipe),
-        }
+        dataset = self._dataset(recipe)
+        options: dict[str, Any] = {"reporter": self.reporter, "device_name": self.device_name, "dataset": dataset}
         run = pretrain(recipe, out=self.out, **options)
-        if so_far.probe is None:
-            probe(run.path, baselines=self.baselines, **options)
         if so_far.analysis is None:
             analyze(run.path, **options)
+        if dataset.train is None or dataset.test is None:
+            self.reporter.say("the images have no labels: there are no accuracies")
+        elif so_far.probe is None:
+            probe(run.path, baselines=self.baselines, **options)
 
     def _dataset(self, recipe: Recipe) -> Any:
         from cssl_cli.pipeline.setup import prepare_data

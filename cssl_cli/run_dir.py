@@ -34,24 +34,23 @@ ENCODER, PROBE, ANALYSIS, STATUS, LOCK = "encoder.safetensors", "probe.json", "a
 
 
 class RunDir:
-    """A run directory by its path. Make one with `create`, open one with `open`."""
+    """A run directory by its path. `at` names the place of a run, `create` makes it, `open` finds one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     # ------------------------------------------------------------------ finding and making
     @classmethod
-    def create(cls, parent: Path, *, name: str, fingerprint: str, recipe_yaml: str) -> RunDir:
-        """The directory of the run `name` with `fingerprint` under `parent`, made if it is not there yet.
+    def at(cls, parent: Path, *, name: str, fingerprint: str) -> RunDir:
+        """The place of the run `name` with `fingerprint` under `parent`, whether it is there yet or not."""
+        return cls(parent / f"{name}-{fingerprint}")
 
-        Raises `InputError` if it cannot be made, or holds another recipe.
-        """
-        run = cls(parent / f"{name}-{fingerprint}")
-        with explained(run.path, "Choose another folder with --out DIR."):
-            run.path.mkdir(parents=True, exist_ok=True)
-            if not run.file(RECIPE).exists():
-                run.write_text(RECIPE, recipe_yaml)
-        return run
+    def create(self, recipe_yaml: str) -> None:
+        """Make the directory and its recipe, unless they are there; `InputError` if it cannot be made."""
+        with explained(self.path, "Choose another folder with --out DIR."):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.file(RECIPE).exists():
+                self.write_text(RECIPE, recipe_yaml)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -65,6 +64,17 @@ class RunDir:
 
     def file(self, name: str) -> Path:
         return self.path / name
+
+    def in_use(self) -> bool:
+        """Whether a process holds the lock at this moment."""
+        try:
+            with self.file(LOCK).open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,12 +93,12 @@ class RunDir:
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            self._sweep_leftovers()
+            self._remove_leftovers()
             yield
         finally:
             os.close(handle)
 
-    def _sweep_leftovers(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what a killed process had begun to write aside. Only under the lock."""
         for leftover in self.path.glob(".*.partial"):
             leftover.unlink(missing_ok=True)
@@ -111,7 +121,7 @@ class RunDir:
         """The content of a JSON file, None when it is not there; `InputError` when it is damaged."""
         try:
             return json.loads(self.file(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, OSError) as error:
             raise InputError(

@@ -68,7 +68,7 @@ class TerminalReporter:
         if not ended and now - self.last_line.setdefault(task, now) < LINE_INTERVAL:
             return
         if not ended and task == "pretrain" and not detail:
-            return  # epochs are worth a line, steps are not
+            return  # a step without numbers is not worth a line
         self.last_line[task] = now
         left = ""
         if ended:

@@ -2,7 +2,8 @@
 
 Images stay uint8 on the device; a step gathers a batch, augments both views at once, and updates the weights. Nothing
 in a step waits for the device: the loss terms of an epoch collect in a tensor that is read every `CHECK_INTERVAL`
-steps, at the end of the epoch and before a checkpoint, which is when an infinite or undefined loss is found.
+steps or `CHECK_SECONDS`, at the end of the epoch and before a checkpoint, which is when an infinite or undefined loss
+is found.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
 from cssl_cli.optim import build_optimizer, learning_rate
 
-CHECK_INTERVAL = 50
+CHECK_INTERVAL = 50  # steps
+CHECK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: in
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What an epoch came to: the mean of each loss term over its steps, and how fast it went.
+    """What an epoch came to, or has come to so far: the mean of each loss term over its steps, and how fast it went.
 
     `images_per_second` counts images, not views; it and `seconds` cover the steps done by this process.
     """
@@ -85,10 +87,11 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """Yielded after each step; `record` is set when the step ended an epoch or the run."""
+    """Yielded after each step, with a record now and then and where it `ends_epoch` (or the run)."""
 
     step: int
     record: EpochRecord | None
+    ends_epoch: bool
 
 
 class Trainer:
@@ -134,18 +137,20 @@ class Trainer:
         self.method.train()
         while self.step < self.plan.num_steps:
             permutation = self._begin_epoch()
-            started, first = time.perf_counter(), self.step
-            while True:
+            first, started = self.step, time.perf_counter()
+            checked = started
+            ends_epoch = False
+            while not ends_epoch:
                 position = self.step % self.plan.steps_per_epoch
                 indices = permutation[position * self.plan.batch_size : (position + 1) * self.plan.batch_size]
                 self._train_step(indices, position)
                 ends_epoch = position + 1 == self.plan.steps_per_epoch or self.step == self.plan.num_steps
-                if ends_epoch:
-                    break
-                if self.step % CHECK_INTERVAL == 0:
-                    self.check_finite()
-                yield Progress(self.step, None)
-            yield Progress(self.step, self._epoch_record(time.perf_counter() - started, self.step - first))
+                due = self.step % CHECK_INTERVAL == 0 or time.perf_counter() - checked >= CHECK_SECONDS
+                record = None
+                if due or ends_epoch:
+                    record = self._epoch_record(started, self.step - first)
+                    checked = time.perf_counter()
+                yield Progress(self.step, record, ends_epoch)
 
     def _begin_epoch(self) -> Tensor:
         """The order of the images in the epoch that `step` lies in; the same again after a resume within it."""
@@ -202,8 +207,9 @@ class Trainer:
                 self.epoch_terms[name] = torch.zeros(self.plan.steps_per_epoch, device=value.device)
             self.epoch_terms[name][position] = value.detach()
 
-    def _epoch_record(self, seconds: float, num_steps: int) -> EpochRecord:
-        self.check_finite()
+    def _epoch_record(self, started: float, num_steps: int) -> EpochRecord:
+        self.check_finite()  # waits for the device, so that the clock is read when the steps are done
+        seconds = time.perf_counter() - started
         done = (self.step - 1) % self.plan.steps_per_epoch + 1
         memory = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
         return EpochRecord(

@@ -56,11 +56,10 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+def imports_of(path: Path) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

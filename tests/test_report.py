@@ -10,12 +10,15 @@ import pytest
 from rich.console import Console
 
 from cssl_cli.launch import MemberResult
+from cssl_cli.recipe import load_recipe
 from cssl_cli.report.layout import number, percent
 from cssl_cli.report.sweep import as_csv, central_epsilon, print_table, summarize
 from cssl_cli.sweep import Member
 
+RECIPE = load_recipe("simclr-shapes")
 
-def estimate(value: float) -> dict[str, Any]:
+
+def estimate(value: float | None) -> dict[str, Any]:
     return {"value": value, "interval": None, "estimator": "", "errs": "unbiased", "num_images": 9, "num_views": 3}
 
 
@@ -23,20 +26,28 @@ def score(accuracy: float) -> dict[str, Any]:
     return {"accuracy": accuracy, "interval": [0, 1], "num_images": 1000, "per_class": {}}
 
 
-def result(row: str, seed: int, accuracy: float, alignment: float) -> MemberResult:
+def result(
+    row: str, seed: int, accuracy: float, alignment: float, *, ratio: float | None = 2.0, views: int = 4, key: str = "k"
+) -> MemberResult:
     scores = {name: score(accuracy) for name in ("linear", "knn", "nearest_center")}
     terms = {
         "alignment": {"unbiased": estimate(alignment)},
         "class_centers": {"mean_inner_product": estimate(0.5)},
         "R_epsilon": {"curve": {"value": [0.9, 0.25]}},
-        "spread": {"ratio": estimate(2.0)},
+        "spread": {"ratio": estimate(ratio)},
     }
     base = {name: score(0.25) for name in ("linear", "knn", "nearest_center")}
     return MemberResult(
-        Member(name=f"{row}-seed{seed}", row=row, axes={"augment": row}, seed=seed, recipe=None),  # type: ignore[arg-type]
+        Member(name=f"{row}-seed{seed}", row=row, axes={"augment": row}, seed=seed, recipe=RECIPE),
         Path("runs") / row,
-        {"trained": scores, "untrained": base, "pixels": base},
-        {"trained": terms, "untrained": terms, "settings": {"epsilons": [0.1, 0.5], "num_images": 50, "num_views": 4}},
+        {"trained": scores, "untrained": base, "pixels": base, "content_key": key},
+        {
+            "trained": terms,
+            "untrained": terms,
+            "settings": {"epsilons": [0.1, 0.5], "num_images": 500, "num_views": views},
+            "num_images": 50,
+            "content_key": key,
+        },
         None,
     )
 
@@ -85,6 +96,43 @@ def test_a_failed_member_is_named_and_the_rest_is_shown() -> None:
     text = printed([RESULTS[0], failed, RESULTS[2]], 120)
     assert "crop-seed1 failed: the loss became nan at step 3" in text
     assert "30.0" in text
+
+
+def test_a_row_whose_members_all_failed_does_not_show_in_the_number_of_seeds() -> None:
+    failed = MemberResult(RESULTS[2].member, Path("runs"), None, None, "no")
+    assert "over 2 seeds" in " ".join(printed([*RESULTS[:2], failed], 120).split())
+
+
+def test_the_caption_counts_what_was_measured_and_says_when_it_varies() -> None:
+    text = " ".join(printed([RESULTS[0], result("more", 0, 0.3, 0.3, views=8)], 120).split())
+    assert "Terms on 50 images" in text
+    assert "over 4 to 8 views" in text
+
+
+def test_r_epsilon_of_unlike_views_has_no_best() -> None:
+    other = result("more", 0, 0.3, 0.3, views=8)
+    other.analysis["trained"]["R_epsilon"]["curve"]["value"] = [0.9, 0.75]  # type: ignore[index]
+    assert "0.25*" not in printed([RESULTS[0], other], 120)
+    other.analysis["settings"]["num_views"] = 4  # type: ignore[index]
+    assert "0.25*" in printed([RESULTS[0], other], 120)
+
+
+def test_a_mean_over_some_of_the_seeds_says_so_and_is_never_the_best() -> None:
+    rows = [
+        result("a", 0, 0.3, 0.3, ratio=1.0),
+        result("a", 1, 0.3, 0.3, ratio=None),
+        result("b", 0, 0.3, 0.3, ratio=9.0),
+    ]
+    text = printed(rows, 120)
+    assert "1.0 (1 of 2)" in text
+    assert "9.0*" not in text
+    assert "1.0*" not in text
+
+
+def test_members_measured_on_different_images_are_called_out() -> None:
+    warning = "images changed between members"
+    assert warning in printed([RESULTS[0], result("b", 0, 0.3, 0.3, key="other")], 120)
+    assert warning not in printed(RESULTS, 120)
 
 
 def test_the_epsilon_shown_is_the_one_nearest_to_a_half() -> None:

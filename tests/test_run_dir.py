@@ -16,7 +16,9 @@ from cssl_cli.run_dir import CHECKPOINT, ENCODER, METRICS, RECIPE, RunDir
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    return RunDir.create(tmp_path, name="r", fingerprint="0123456789", recipe_yaml="name: r\n")
+    run = RunDir.at(tmp_path, name="r", fingerprint="0123456789")
+    run.create("name: r\n")
+    return run
 
 
 def files(run: RunDir) -> set[str]:
@@ -32,7 +34,7 @@ def test_create_and_open(run: RunDir, tmp_path: Path) -> None:
 
 
 def test_create_leaves_an_existing_recipe_as_it_is(run: RunDir, tmp_path: Path) -> None:
-    RunDir.create(tmp_path, name="r", fingerprint="0123456789", recipe_yaml="name: other\n")
+    run.create("name: other\n")
     assert run.file(RECIPE).read_text() == "name: r\n"
 
 
@@ -47,7 +49,7 @@ def test_a_missing_run_is_answered_with_the_runs_there_are(run: RunDir, tmp_path
 def test_a_parent_that_is_a_file_cannot_hold_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written") as error:
-        RunDir.create(tmp_path / "file" / "runs", name="r", fingerprint="0", recipe_yaml="")
+        RunDir.at(tmp_path / "file" / "runs", name="r", fingerprint="0").create("")
     assert "--out" in str(error.value)
 
 

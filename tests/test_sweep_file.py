@@ -13,7 +13,7 @@ from cssl_cli.sweep import load_sweep
 
 SWEEP = """\
 name: both
-base: simclr-shapes
+base: simclr-cifar10
 axes:
   method:
     simclr: {}
@@ -64,25 +64,25 @@ def test_a_member_is_the_recipe_with_the_patches_of_its_variants(write: Callable
     member = load_sweep(write(SWEEP)).members[4]
     overrides = ["name=twins-crop-seed3", "seed=3", "method={name: barlow_twins, projector: [8, 8]}", "optim.lr=0.2"]
     deletions = [f"~augment.{block}" for block in ("flip", "jitter", "gray", "blur")]
-    assert member.recipe == load_recipe("simclr-shapes", [*overrides, *deletions])
+    assert member.recipe == load_recipe("simclr-cifar10", [*overrides, *deletions])
 
 
 @pytest.mark.parametrize(("seeds", "expected"), [("3", [0, 1, 2]), ("[5]", [5]), ("null", [0])])
 def test_seeds(write: Callable[..., str], seeds: str, expected: list[int]) -> None:
-    sweep = load_sweep(write(f"name: s\nbase: simclr-shapes\nseeds: {seeds}\n"))
+    sweep = load_sweep(write(f"name: s\nbase: simclr-cifar10\nseeds: {seeds}\n"))
     assert [member.seed for member in sweep.members] == expected
     assert [member.name for member in sweep.members] == [f"s-seed{seed}" for seed in expected]
     assert sweep.axes == {}
 
 
 def test_without_seeds_the_base_decides(write: Callable[..., str]) -> None:
-    write("name: mine\nbased_on: simclr-shapes\nseed: 8\n", "mine.yaml")
+    write("name: mine\nbased_on: simclr-cifar10\nseed: 8\n", "mine.yaml")
     (member,) = load_sweep(write("name: s\nbase: mine.yaml\naxes: {}\n")).members
     assert (member.name, member.recipe.seed) == ("s-seed8", 8)
 
 
 def test_an_inline_base_may_be_based_on_a_recipe(write: Callable[..., str]) -> None:
-    path = write("name: s\nbase: {based_on: simclr-shapes, train: {steps: 4}}\nseeds: 2\n")
+    path = write("name: s\nbase: {based_on: simclr-cifar10, train: {steps: 4}}\nseeds: 2\n")
     assert [member.recipe.train.steps for member in load_sweep(path).members] == [4, 4]
 
 
@@ -104,7 +104,7 @@ def test_a_base_may_leave_to_the_variants_what_they_all_give(write: Callable[...
     ],
 )
 def test_values_of_a_dotted_key(write: Callable[..., str], axis: str, names: list[str]) -> None:
-    sweep = load_sweep(write(f"name: s\nbase: simclr-shapes\naxes:\n  {axis}\n"))
+    sweep = load_sweep(write(f"name: s\nbase: simclr-cifar10\naxes:\n  {axis}\n"))
     assert [member.row for member in sweep.members] == names
     key = axis.partition(":")[0]
     assert sweep.axes == {key: tuple(names)}
@@ -112,7 +112,7 @@ def test_values_of_a_dotted_key(write: Callable[..., str], axis: str, names: lis
 
 def test_later_axes_change_what_earlier_ones_set(write: Callable[..., str]) -> None:
     axes = "{one: {a: {optim: {lr: 1, momentum: 0.5}}}, two: {b: {optim: {lr: 2}}}}"
-    (member,) = load_sweep(write(f"name: s\nbase: simclr-shapes\naxes: {axes}\n")).members
+    (member,) = load_sweep(write(f"name: s\nbase: simclr-cifar10\naxes: {axes}\n")).members
     assert member.recipe.settings("optim")["lr"] == 2
     assert member.recipe.settings("optim")["momentum"] == 0.5
 
@@ -136,7 +136,7 @@ def test_the_number_of_members_is_the_product(
     fields = ["optim.lr", "method.temperature", "train.batch_size"]
     axes = {field: [number + 2 for number in range(size)] for field, size in zip(fields, sizes, strict=False)}
     path = tmp_path_factory.mktemp("sweep") / "s.yaml"
-    path.write_text(f"name: s\nbase: simclr-shapes\naxes: {axes}\nseeds: {n}\n")
+    path.write_text(f"name: s\nbase: simclr-cifar10\naxes: {axes}\nseeds: {n}\n")
     members = load_sweep(str(path)).members
     product = n
     for size in sizes:
@@ -149,33 +149,33 @@ def test_the_number_of_members_is_the_product(
     ("content", "message"),
     [
         ("name: s\naxes: {}", "base is required: the name or the path of a recipe"),
-        ("base: simclr-shapes", "name is required"),
-        ("name: S\nbase: simclr-shapes", 'name (line 1) is "S"; must be'),
+        ("base: simclr-cifar10", "name is required"),
+        ("name: S\nbase: simclr-cifar10", 'name (line 1) is "S"; must be'),
         ("name: s\nbase: 3", "base (line 2) is 3; must be the name or the path of a recipe"),
         ("name: s\nbase: nothing", "unknown recipe 'nothing'"),
-        ("name: s\nbase: simclr-shape", "Did you mean 'simclr-shapes'?"),
+        ("name: s\nbase: simclr-shape", "Did you mean 'simclr-cifar10'?"),
         ("name: s\nbase: none.yaml", "its base none.yaml does not exist"),
         ("name: s\nbase: quickstart", "is a sweep, not a recipe"),
-        ("name: s\nbase: simclr-shapes\nseed: [1]", "seed (line 3) is not a field; did you mean seeds?"),
-        ("name: s\nbase: simclr-shapes\naxis: {}", "axis (line 3) is not a field; did you mean axes?"),
-        ("name: s\nbase: simclr-shapes\naxes: [a]", 'axes (line 3) is ["a"]; must be a mapping of axes'),
-        ("name: s\nbase: simclr-shapes\nseeds: 0", "seeds (line 3) is 0; must be a list of different seeds"),
-        ("name: s\nbase: simclr-shapes\nseeds: true", "seeds (line 3) is true; must be"),
-        ("name: s\nbase: simclr-shapes\nseeds: []", "seeds (line 3) is []; must be"),
-        ("name: s\nbase: simclr-shapes\nseeds: [1, 1]", "seeds (line 3) is [1, 1]; must be a list of different seeds"),
-        ("name: s\nbase: simclr-shapes\nseeds: [-1]", "seeds (line 3) is [-1]; must be"),
-        ("name: s\nbase: simclr-shapes\nseeds: [1, x]", 'seeds (line 3) is [1, "x"]; must be'),
-        ("name: s\nbase: simclr-shapes\naxes: {a: 3}", "axes.a (line 3) is 3; must be a mapping of variants"),
-        ("name: s\nbase: simclr-shapes\naxes: {a: {}}", "axes.a (line 3) is {}; must be a mapping of variants"),
-        ("name: s\nbase: simclr-shapes\naxes: {optim.lr: []}", "axes.optim.lr (line 3) is []; must be"),
-        ("name: s\nbase: simclr-shapes\naxes: {a: {B: {}}}", "axes.a (line 3) has a variant 'B'; a name takes a-z"),
-        ("name: s\nbase: simclr-shapes\naxes: {a: {b: 3}}", "has a variant 'b' that is 3; must be a mapping"),
-        ("name: s\nbase: simclr-shapes\naxes: {a: {b: {seed: 3}}}", "changes seed, which the sweep sets itself"),
-        ("name: s\nbase: simclr-shapes\naxes: {seed: [1, 2]}", "changes seed, which the sweep sets itself"),
-        ("name: s\nbase: simclr-shapes\naxes: {optim.lr: [1, 1.0, 1]}", "has two variants '1'"),
-        ("name: s\nbase: simclr-shapes\naxes: {optim.lr: [-1, 1]}", "has two variants '1'"),
-        ("name: s\nbase: simclr-shapes\naxes: {optim.lrr: [1, 2]}", "did you mean optim.lr?"),
-        ("name: s\nbase: simclr-shapes\naxes: {a: {b: {}, b: {}}}", "the key 'b' is given twice"),
+        ("name: s\nbase: simclr-cifar10\nseed: [1]", "seed (line 3) is not a field; did you mean seeds?"),
+        ("name: s\nbase: simclr-cifar10\naxis: {}", "axis (line 3) is not a field; did you mean axes?"),
+        ("name: s\nbase: simclr-cifar10\naxes: [a]", 'axes (line 3) is ["a"]; must be a mapping of axes'),
+        ("name: s\nbase: simclr-cifar10\nseeds: 0", "seeds (line 3) is 0; must be a list of different seeds"),
+        ("name: s\nbase: simclr-cifar10\nseeds: true", "seeds (line 3) is true; must be"),
+        ("name: s\nbase: simclr-cifar10\nseeds: []", "seeds (line 3) is []; must be"),
+        ("name: s\nbase: simclr-cifar10\nseeds: [1, 1]", "seeds (line 3) is [1, 1]; must be a list of different seeds"),
+        ("name: s\nbase: simclr-cifar10\nseeds: [-1]", "seeds (line 3) is [-1]; must be"),
+        ("name: s\nbase: simclr-cifar10\nseeds: [1, x]", 'seeds (line 3) is [1, "x"]; must be'),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: 3}", "axes.a (line 3) is 3; must be a mapping of variants"),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: {}}", "axes.a (line 3) is {}; must be a mapping of variants"),
+        ("name: s\nbase: simclr-cifar10\naxes: {optim.lr: []}", "axes.optim.lr (line 3) is []; must be"),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: {B: {}}}", "axes.a (line 3) has a variant 'B'; a name takes a-z"),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: {b: 3}}", "has a variant 'b' that is 3; must be a mapping"),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: {b: {seed: 3}}}", "changes seed, which the sweep sets itself"),
+        ("name: s\nbase: simclr-cifar10\naxes: {seed: [1, 2]}", "changes seed, which the sweep sets itself"),
+        ("name: s\nbase: simclr-cifar10\naxes: {optim.lr: [1, 1.0, 1]}", "has two variants '1'"),
+        ("name: s\nbase: simclr-cifar10\naxes: {optim.lr: [-1, 1]}", "has two variants '1'"),
+        ("name: s\nbase: simclr-cifar10\naxes: {optim.lrr: [1, 2]}", "did you mean optim.lr?"),
+        ("name: s\nbase: simclr-cifar10\naxes: {a: {b: {}, b: {}}}", "the key 'b' is given twice"),
         ("name: s\nbase: {optim: {lr: 1}}", "method is required: a block whose name is one of"),
         ("name: s\nbase: {based_on: s.yaml}", "its base s.yaml does not exist"),
     ],
@@ -199,8 +199,8 @@ def test_a_fault_of_a_variant_names_axis_variant_and_line_once(write: Callable[.
 
 
 def test_a_fault_of_the_base_names_its_file_and_that_of_an_override_the_override(write: Callable[..., str]) -> None:
-    base = write("name: mine\nbased_on: simclr-shapes\noptim: {lr: x}\n", "mine.yaml")
-    error = refusal(write(SWEEP.replace("simclr-shapes", "mine.yaml")), "train.batch_size=1")
+    base = write("name: mine\nbased_on: simclr-cifar10\noptim: {lr: x}\n", "mine.yaml")
+    error = refusal(write(SWEEP.replace("simclr-cifar10", "mine.yaml")), "train.batch_size=1")
     assert f"optim.lr ({base}, line 3) is" in error.what
     assert "train.batch_size (override 'train.batch_size=1') is 1" in error.what
     assert error.what.splitlines()[0] == "2 faults"
@@ -210,7 +210,7 @@ def test_a_fault_of_the_base_names_its_file_and_that_of_an_override_the_override
     ("override", "message"),
     [
         ("axes.method=3", "a sweep's axes cannot be overridden"),
-        ("base=simclr-shapes", "a sweep's base cannot be overridden"),
+        ("base=simclr-cifar10", "a sweep's base cannot be overridden"),
         ("seed=3", "Write seeds=[0, 1]."),
         ("seeds=x", "must be a list of different seeds"),
         ("method.temperature=1", "method.temperature (override 'method.temperature=1') is a field of simclr"),
@@ -222,24 +222,24 @@ def test_bad_override(write: Callable[..., str], override: str, message: str) ->
 
 
 def test_two_members_that_are_the_same_run_are_both_named(write: Callable[..., str]) -> None:
-    error = refusal(write("name: s\nbase: simclr-shapes\naxes: {a: {b: {}, c: {train: {checkpoint_minutes: 3}}}}\n"))
+    error = refusal(write("name: s\nbase: simclr-cifar10\naxes: {a: {b: {}, c: {train: {checkpoint_minutes: 3}}}}\n"))
     assert "b-seed0 and c-seed0 are the same run" in error.what
     assert (
         "are the same run"
-        in refusal(write("name: s\nbase: simclr-shapes\naxes: {optim.lr: [1, 2]}\n"), "optim.lr=3").what
+        in refusal(write("name: s\nbase: simclr-cifar10\naxes: {optim.lr: [1, 2]}\n"), "optim.lr=3").what
     )
 
 
 def test_two_members_of_one_name_are_both_named(write: Callable[..., str]) -> None:
     axes = "{p: {x: {}, x-y: {optim: {lr: 1}}}, q: {y-z: {}, z: {optim: {momentum: 0}}}}"
-    error = refusal(write(f"name: s\nbase: simclr-shapes\naxes: {axes}\n"))
+    error = refusal(write(f"name: s\nbase: simclr-cifar10\naxes: {axes}\n"))
     assert error.what == "p x, q y-z and p x-y, q z are both called x-y-z-seed0"
 
 
 def test_a_recipe_is_pointed_to_its_command() -> None:
-    error = refusal("simclr-shapes")
+    error = refusal("simclr-cifar10")
     assert "is a recipe, not a sweep" in error.what
-    assert error.remedy == "Run it with: cssl pretrain simclr-shapes"
+    assert error.remedy == "Run it with: cssl pretrain simclr-cifar10"
 
 
 def test_unknown_sweep_lists_sweeps() -> None:

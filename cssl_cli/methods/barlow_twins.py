@@ -27,7 +27,8 @@ def barlow_twins_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Ten
     z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
     correlation = standardize(z_1).T @ standardize(z_2) / len(z_1)
     diagonal = correlation.diagonal()
-    return (1 - diagonal).square().sum(), lambda_ * (correlation.square().sum() - diagonal.square().sum())
+    off_diagonal = correlation - torch.diag(diagonal)
+    return (1 - diagonal).square().sum(), lambda_ * off_diagonal.square().sum()
 
 
 def barlow_twins_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:

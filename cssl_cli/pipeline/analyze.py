@@ -11,10 +11,17 @@ from torch import Tensor
 from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.data.image_set import subset
 from cssl_cli.features import FeatureExtractor
-from cssl_cli.files import replacing
+from cssl_cli.files import replacing, require_writable
 from cssl_cli.geometry import unit_norm
-from cssl_cli.pipeline.finished import FORMAT, counter, open_finished, trained_encoder, untrained_encoder
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation, prepare_data
+from cssl_cli.pipeline.finished import (
+    FORMAT,
+    counter,
+    finished_run_data,
+    open_finished,
+    trained_encoder,
+    untrained_encoder,
+)
+from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.run_dir import ANALYSIS
@@ -36,20 +43,24 @@ def analyze(
     `num_images` and `num_views` take the place of the recipe's. `export` receives the table of features behind the
     trained encoder's numbers.
     """
+    if export is not None:
+        require_writable(export.parent, "Give another --export FILE.npz.")
     run, recipe = open_finished(path)
     device = choose_device(device_name)
     settings = recipe.settings("analyze")
     settings |= {name: value for name, value in [("num_images", num_images), ("num_views", num_views)] if value}
     with run.locked():
-        dataset = dataset or prepare_data(recipe, reporter)
+        dataset = finished_run_data(run, recipe, dataset, reporter)
         augmentation = make_augmentation(recipe, dataset.pretrain.images.shape[-1])
         images, part = _images_to_analyze(dataset, settings["num_images"])
         labels = images.labels
         result: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": recipe.fingerprint,
+            "content_key": dataset.content_key,
             "settings": settings,
             "part": part,
+            "num_images": len(images),
             "class_names": list(dataset.class_names) if labels is not None else None,
         }
         encoders = {

@@ -11,9 +11,10 @@ from torch import nn
 from cssl_cli.augment import normalize
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError
-from cssl_cli.pipeline.pretrain import check_recipe
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, initial_method
+from cssl_cli.pipeline.pretrain import check_images, check_recipe
+from cssl_cli.pipeline.setup import EVALUATION_BATCH, initial_method, prepare_data
 from cssl_cli.progress import Reporter
+from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import RECIPE, RunDir
 
@@ -27,14 +28,22 @@ def open_finished(path: Path) -> tuple[RunDir, Recipe]:
     recipe = load_recipe(str(run.file(RECIPE)))
     check_recipe(run, recipe)
     if not run.finished:
-        status = run.status()
-        done = f"at step {status['step']} of {status['num_steps']}" if "step" in status else "not begun"
+        status, metrics = run.status(), run.read_metrics()
+        state = "still running" if run.in_use() else {"running": "killed"}.get(status["state"], status["state"])
+        step = max([status.get("step", 0), *(record["step"] for record in metrics)])
         raise InputError(
-            f"pretraining has not finished ({status['state']}, {done})",
+            f"pretraining has not finished ({state}, step {step} of {status.get('num_steps', 'unknown')})",
             where=str(path),
             remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.parent}",
         )
     return run, recipe
+
+
+def finished_run_data(run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter) -> Dataset:
+    """The recipe's images (or `dataset`, when the caller has loaded it); `InputError` unless the run saw the same."""
+    dataset = dataset or prepare_data(recipe, reporter)
+    check_images(run, dataset)
+    return dataset
 
 
 def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
@@ -56,10 +65,16 @@ def untrained_encoder(recipe: Recipe, dataset: Dataset) -> nn.Module:
     encoder = initial_method(recipe).encoder.train()
     norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = None  # a plain average over the batches
+        norm.momentum = None  # a plain average over the batches, which are therefore of one size
+    images = dataset.pretrain.images
+    chosen = torch.randperm(len(images), generator=stream(recipe.seed, "calibration"))[:CALIBRATION_IMAGES]
+    num_batches = -(-len(chosen) // EVALUATION_BATCH)
+    size = len(chosen) // num_batches
     with torch.inference_mode():
-        for batch in dataset.pretrain.images[:CALIBRATION_IMAGES].split(EVALUATION_BATCH):
-            encoder(normalize(batch.float() / 255, dataset.mean, dataset.std))
+        for batch in chosen[: num_batches * size].split(size):
+            # In ascending order, since images may lie in a memory map; a batch's statistics know no order.
+            views = images[batch.sort().values].float() / 255
+            encoder(normalize(views, dataset.mean, dataset.std))
     return encoder
 
 

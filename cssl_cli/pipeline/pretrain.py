@@ -16,6 +16,7 @@ import torch
 
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.files import require_writable
 from cssl_cli.pipeline.setup import (
     choose_device,
     choose_precision,
@@ -29,7 +30,7 @@ from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, ENVIRONMENT, METRICS, PROBE, RECIPE, STATUS, RunDir
-from cssl_cli.train import Plan, Trainer, make_plan
+from cssl_cli.train import EpochRecord, Plan, Trainer, make_plan
 
 
 def pretrain(
@@ -47,7 +48,13 @@ def pretrain(
     SIGTERM) saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already.
     """
     device = choose_device(device_name)
-    run = RunDir.create(out, name=recipe.name, fingerprint=recipe.fingerprint, recipe_yaml=recipe.to_yaml())
+    run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
+    if restart or not run.finished:
+        # Before anything is made under `out`: images that cannot be had leave no run behind.
+        require_writable(out, "Choose another folder with --out DIR.")
+        dataset = dataset or prepare_data(recipe, reporter)
+        plan_of(recipe, len(dataset.pretrain))
+    run.create(recipe.to_yaml())
     with run.locked():
         if restart:
             run.remove(STATUS, CHECKPOINT, METRICS, ENCODER, PROBE, ANALYSIS, ENVIRONMENT)
@@ -56,8 +63,9 @@ def pretrain(
         if run.finished:
             reporter.say(f"{run.path} is finished already")
             return run
-        dataset = dataset or prepare_data(recipe, reporter)
+        assert dataset is not None, "a run that was finished is not any more"
         trainer = make_trainer(recipe, dataset, device)
+        check_images(run, dataset)
         _enter_environment(run, recipe, dataset, trainer, reporter)
         metrics = _resume(run, trainer, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
@@ -95,6 +103,17 @@ def check_recipe(run: RunDir, recipe: Recipe) -> None:
         )
 
 
+def check_images(run: RunDir, dataset: Dataset) -> None:
+    """`InputError` unless the images are those that the run was begun with."""
+    before = run.read_json(ENVIRONMENT)
+    if before and before["content_key"] != dataset.content_key:
+        raise InputError(
+            "the images are not those that this run began with",
+            where=str(run.path),
+            remedy="Restore them, or add --restart to `cssl pretrain` to train again from the start.",
+        )
+
+
 def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
     images = dataset.pretrain.images
     return Trainer(
@@ -113,16 +132,10 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trai
 
 
 def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter) -> None:
-    """Record this process in environment.json; refuse to go on over other images than the run began with."""
+    """Record this process in environment.json."""
     before = run.read_json(ENVIRONMENT)
     here = environment(trainer.device, trainer.precision)
     processes: list[dict[str, Any]] = before["processes"] if before else []
-    if before and before["content_key"] != dataset.content_key:
-        raise InputError(
-            "the images are not those that this run began with",
-            where=str(run.path),
-            remedy="Restore them, or add --restart to train again from the start.",
-        )
     if processes and run.file(CHECKPOINT).exists():
         changed = [name for name in ("torch", "device", "threads", "precision") if processes[-1][name] != here[name]]
         if changed:
@@ -160,13 +173,11 @@ def _train(
 
     saved_at = time.monotonic()
     for progress in trainer.run():
-        if progress.record is not None:
-            record = asdict(progress.record)
-            metrics.append(record)
+        detail = "" if progress.record is None else _describe(progress.record, plan)
+        reporter.advance("pretrain", progress.step, plan.num_steps, detail)
+        if progress.ends_epoch and progress.record is not None:
+            metrics.append(asdict(progress.record))
             run.write_metrics(metrics)
-            reporter.advance("pretrain", progress.step, plan.num_steps, _describe(record, plan))
-        else:
-            reporter.advance("pretrain", progress.step, plan.num_steps)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
         if pending or due or progress.step == plan.num_steps:
             saved_at = save()
@@ -179,11 +190,11 @@ def _train(
             )
 
 
-def _describe(record: dict[str, Any], plan: Plan) -> str:
-    parts = [f"{name} {value:.3f}" for name, value in record["terms"].items()]
+def _describe(record: EpochRecord, plan: Plan) -> str:
+    terms = "  ".join(f"{name} {value:.3f}" for name, value in record.terms.items())
     return (
-        f"epoch {record['epoch']}/{plan.num_epochs}  {'  '.join(parts)}  "
-        f"lr {record['learning_rate']:.2g}  {record['images_per_second']:,.0f} images/s"
+        f"epoch {record.epoch}/{plan.num_epochs}  {terms}  lr {record.learning_rate:.2g}  "
+        f"{record.images_per_second:,.0f} images/s"
     )
 
 

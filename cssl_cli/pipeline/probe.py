@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError
 from cssl_cli.features import FeatureExtractor
-from cssl_cli.pipeline.finished import FORMAT, counter, open_finished, trained_encoder, untrained_encoder
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation, prepare_data
+from cssl_cli.pipeline.finished import (
+    FORMAT,
+    counter,
+    finished_run_data,
+    open_finished,
+    trained_encoder,
+    untrained_encoder,
+)
+from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation
 from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
@@ -39,11 +46,12 @@ def probe(
     device = choose_device(device_name)
     baselines = {} if baselines is None else baselines
     with run.locked():
-        dataset = dataset or prepare_data(recipe, reporter)
+        dataset = finished_run_data(run, recipe, dataset, reporter)
         prober = _Prober(recipe, dataset, device, reporter)
         result = {
             "format": FORMAT,
             "fingerprint": recipe.fingerprint,
+            "content_key": dataset.content_key,
             "settings": recipe.settings("probe"),
             "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
             "untrained": prober.scores(

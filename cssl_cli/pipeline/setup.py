@@ -34,10 +34,14 @@ def cache_dir() -> Path:
 
 def choose_device(name: str | None) -> torch.device:
     """The device called `name`, or the best there is; `InputError` when it is not there."""
+    # Where float32 is said, CUDA's convolutions are to compute in it, not in TF32 with its 10 bits of mantissa.
+    torch.backends.cudnn.allow_tf32 = False
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{device.type} devices are not supported: the theory's terms need float64")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from cssl_cli.files import require_writable
 from cssl_cli.pipeline.setup import choose_device, make_augmentation, prepare_data
 from cssl_cli.plot import contact_sheet
 from cssl_cli.progress import Reporter
@@ -19,6 +20,7 @@ def draw_views(
     recipe: Recipe, path: Path, *, reporter: Reporter, device_name: str | None = None, num_views: int = 8
 ) -> None:
     """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each."""
+    require_writable(path.parent, "Give another --views FILE.png.")
     device = choose_device(device_name)
     dataset = prepare_data(recipe, reporter)
     shown = dataset.pretrain if dataset.train is None else dataset.train

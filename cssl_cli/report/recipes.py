@@ -49,7 +49,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
 
 def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     """What `cssl pretrain` would do: the recipe as resolved, the run directory, and whether it has been begun."""
-    run = RunDir(out_dir / f"{recipe.name}-{recipe.fingerprint}")
+    run = RunDir.at(out_dir, name=recipe.name, fingerprint=recipe.fingerprint)
     state = run_state(run)
     if as_json:
         return print_json(

@@ -26,7 +26,9 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in last["terms"].items())
         seconds = sum(record["seconds"] for record in metrics)
         out.print(f"epoch {last['epoch']}, step {last['step']:,}: {terms}")
-        out.print(f"{seconds:,.0f} s of training, {last['images_per_second']:,.0f} images/s in the last epoch")
+        out.print(
+            f"{seconds:,.0f} s of training in full epochs, {last['images_per_second']:,.0f} images/s in the last epoch"
+        )
     out.print(str(run.path), soft_wrap=True)
     note(out, f"Next: cssl probe {run.path}")
     return None
@@ -49,16 +51,21 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
         grid.add_row(label, *(percent(score["accuracy"], score["interval"]) for score in scores))
     out.print(grid)
     linear, knn, center = (trained[classifier] for classifier in CLASSIFIERS)
+    chosen = "" if linear["validation_accuracy"] is None else ", chosen on held-out training images"
     note(
         out,
-        f"{linear['num_images']:,} test images; frozen features of the last epoch. Linear: penalty "
-        f"{linear['penalty']:g}, chosen on held-out training images. k-NN: k = {knn['k']}, temperature "
-        f"{knn['temperature']:g}. Nearest centre: class centres over {center['center_views']} views of each training "
-        "image.",
+        f"{linear['num_images']:,} test images; frozen features of the last epoch. Linear: logistic regression, "
+        f"penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, temperature "
+        f"{knn['temperature']:g}. Nearest centre: class centres over {_plural(center['center_views'], 'view')} of each "
+        "training image.",
     )
     for name, label in ENCODERS.items():
         for warning in result[name]["linear"].get("warnings", []):
             note(out, f"{label}: {warning}")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _per_class(out: Console, scores: dict[str, Any]) -> None:
@@ -82,7 +89,7 @@ def show_analysis(path: Path, result: dict[str, Any]) -> None:
         _centers(out, result)
 
 
-SUMMARY = (  # label, term, quantity, what a small or large value means
+SUMMARY = (  # label, term, quantity
     ("alignment, E‖f(v) − f(v′)‖²", "alignment", "unbiased"),
     ("mean inner product of centres", "class_centers", "mean_inner_product"),
     ("distance of the closest centres", "class_centers", "closest_pair"),
@@ -94,23 +101,27 @@ SUMMARY = (  # label, term, quantity, what a small or large value means
 
 
 def _summary(out: Console, result: dict[str, Any], probe: dict[str, Any] | None) -> None:
-    grid = table("", "trained", "untrained")
+    grid = table("", "errs", "trained", "untrained", text_columns=2)
+    tested = ""
     if probe is not None:
         for classifier, label in CLASSIFIERS.items():
             scores = [probe[name][classifier] for name in ("trained", "untrained")]
-            grid.add_row(f"{label} accuracy, %", *(percent(score["accuracy"], score["interval"]) for score in scores))
+            cells = (percent(score["accuracy"], score["interval"]) for score in scores)
+            grid.add_row(f"{label} accuracy, %", "unbiased", *cells)
+        tested = f"Accuracies: {probe['trained']['linear']['num_images']:,} test images, Clopper–Pearson intervals. "
     for label, term, quantity in SUMMARY:
         entries = [result[name][term][quantity] for name in ("trained", "untrained")]
-        grid.add_row(label, *(number(entry["value"], entry.get("interval")) for entry in entries))
+        cells = (number(entry["value"], entry.get("interval")) for entry in entries)
+        grid.add_row(label, entries[0].get("errs", ""), *cells)
     out.print(grid)
     settings, first = result["settings"], result["trained"]
-    images = first["R_epsilon"]["curve"].get("num_images", settings["num_images"])
     simplex = first["class_centers"]["simplex_inner_product"]["value"]
     note(
         out,
-        f"{images:,} {result['part']} images, {settings['num_views']} views each (the clean image and "
-        f"{settings['num_views'] - 1} augmented), features scaled to unit norm. Estimates are unbiased for the full "
-        "augmentation unless said otherwise; 95 % intervals by bootstrap over images."
+        f"{tested}Terms: {result['num_images']:,} {result['part']} images, {settings['num_views']} views each (the "
+        f"clean image and {settings['num_views'] - 1} augmented), features scaled to unit norm, bootstrap intervals "
+        "over images. Errs: on average, against the full augmentation and the population; consistent: with a bias that "
+        "vanishes as the images grow in number. All intervals 95 %."
         + (f" A regular simplex of class centres has mean inner product {simplex:.3f}." if simplex else ""),
     )
     _reasons(out, first, [(term, quantity) for _, term, quantity in SUMMARY])
@@ -148,10 +159,10 @@ def _centers(out: Console, result: dict[str, Any]) -> None:
     if products["value"] is None:
         return note(out, products["reason"])
     if len(names) <= MAX_CLASSES_IN_MATRIX:
-        short = [name[:5] for name in names]
-        grid = table("", *short)
-        for name, row in zip(names, products["value"], strict=True):
-            grid.add_row(name, *("–" if value is None else f"{value:.2f}" for value in row))
+        grid = table("", *(str(position) for position in range(1, len(names) + 1)))
+        for position, (name, row) in enumerate(zip(names, products["value"], strict=True), start=1):
+            # Adding 0.0 turns a rounded −0.00 into 0.00.
+            grid.add_row(f"{position} {name}", *("–" if x is None else f"{round(x, 2) + 0.0:.2f}" for x in row))
         out.print(grid)
     else:
         note(out, f"{len(names)} classes; the matrix is in analysis.json.")

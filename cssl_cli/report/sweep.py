@@ -131,7 +131,19 @@ def print_table(out: Console, results: Sequence[MemberResult]) -> None:
     for result in results:
         if result.error:
             out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
+    if _images_differ(results):
+        out.print(Text("The images changed between members: their numbers cannot be compared.", style="red"))
     note(out, _caption(results))
+
+
+def _images_differ(results: Sequence[MemberResult]) -> bool:
+    """Whether members whose recipes name the same data were measured on different images."""
+    keys: dict[str, set[str]] = {}
+    for result in _done(results):
+        for content in (result.probe, result.analysis):
+            if content is not None:
+                keys.setdefault(repr(result.member.recipe.settings("data")), set()).add(content["content_key"])
+    return any(len(found) > 1 for found in keys.values())
 
 
 def _fits(out: Console, grid: Table) -> bool:
@@ -153,8 +165,13 @@ def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:
     }
     grid = table("", *(column.title for column in columns))
     grid.columns[0].no_wrap = True
-    for row in rows:
-        grid.add_row(row, *(_cell(column, row, cells) for column in columns))
+    facts = _facts(results)
+    alike = len(facts["views"]) <= 1 and len(facts["epsilon"]) <= 1
+    for row, members in rows.items():
+        num_done = len(_done(members))
+        # R_ε grows with the views and falls with ε: between unlike ones there is no best.
+        shown = (_cell(column, row, cells, num_done, alike or column.name != "R_epsilon") for column in columns)
+        grid.add_row(row, *shown)
     if columns[0] == ACCURACIES[0] and any(result.probe for result in results):
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
@@ -163,16 +180,25 @@ def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:
     return grid
 
 
-def _cell(column: Column, row: str, cells: dict[str, dict[str, Summary | None]]) -> Text:
+def _cell(
+    column: Column, row: str, cells: dict[str, dict[str, Summary | None]], num_done: int, comparable: bool
+) -> Text:
+    """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
     summary = cells[row][column.name]
     if summary is None:
-        return Text("–")
-    text = f"{column.scale * summary.mean:.{column.digits}f}"
+        return Text("– ")
+    text = _rounded(column.scale * summary.mean, column.digits)
     if summary.sd is not None:
-        text += f" ±{column.scale * summary.sd:.{column.digits}f}"
+        text += f" ±{_rounded(column.scale * summary.sd, column.digits)}"
+    if summary.n < num_done:
+        return Text(f"{text} ({summary.n} of {num_done}) ")
     means = [other.mean for name in cells if (other := cells[name][column.name]) is not None]
-    is_best = len(set(means)) > 1 and summary.mean == column.best(means)
+    is_best = comparable and len(set(means)) > 1 and summary.mean == column.best(means)
     return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
+
+
+def _rounded(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0.0 turns −0.00 into 0.00
 
 
 def _range(accuracies: Sequence[float]) -> str:
@@ -181,25 +207,45 @@ def _range(accuracies: Sequence[float]) -> str:
     return f"{low} " if low == high else f"{low}–{high} "
 
 
+def _done(results: Sequence[MemberResult]) -> list[MemberResult]:
+    return [result for result in results if result.analysis and not result.error]
+
+
+def _facts(results: Sequence[MemberResult]) -> dict[str, set[Any]]:
+    """Under which circumstances the members' terms were measured: sets, since a sweep may vary them."""
+    analyses = [result.analysis for result in _done(results) if result.analysis]
+    return {
+        "images": {analysis["num_images"] for analysis in analyses},
+        "views": {analysis["settings"]["num_views"] for analysis in analyses},
+        "epsilon": {central_epsilon(analysis["settings"]["epsilons"]) for analysis in analyses},
+    }
+
+
 def _caption(results: Sequence[MemberResult]) -> str:
-    done = [result for result in results if result.probe and result.analysis]
+    done = _done(results)
     if not done:
         return "No member has finished."
-    seeds = sorted({sum(1 for member in members if member in done) for members in rows_of(results).values()})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    spread = "One seed, hence no ±" if seeds == [1] else f"Mean ± sample standard deviation over {count} seeds"
-    probe, analysis = done[0].probe, done[0].analysis
-    assert probe is not None
-    assert analysis is not None
-    tested, settings = probe["trained"]["linear"]["num_images"], analysis["settings"]
-    return (
-        f"{spread}; * best mean. Accuracies in % on {tested:,} test images, last epoch, centre: nearest class centre; "
-        "baselines: least to greatest over the members. Terms on "
-        f"{settings['num_images']:,} test images, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner "
-        "product of class centres; R_ε at ε = "
-        f"{central_epsilon(settings['epsilons']):g}, too low since over {settings['num_views']} views only; "
-        "W/B the spread within classes over that between their centres."
+    counts = {len(_done(members)) for members in rows_of(results).values()} - {0}
+    spread = "One seed, hence no ±" if counts == {1} else f"Mean ± sample standard deviation over {_span(counts)} seeds"
+    tested = {result.probe["trained"]["linear"]["num_images"] for result in done if result.probe}
+    facts = _facts(results)
+    accuracies = (
+        f"Accuracies in % on {_span(tested)} test images, last epoch, centre: nearest class centre; baselines: least "
+        "to greatest over the members. "
+        if tested
+        else "No accuracies, since the images have no labels. "
     )
+    return (
+        f"{spread}; * best mean. {accuracies}Terms on "
+        f"{_span(facts['images'])} images, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product of "
+        f"class centres; R_ε at ε = {_span(facts['epsilon'])}, too low since over {_span(facts['views'])} views only; "
+        "W/B the spread within classes over that between their centres, – where the latter is not above its noise."
+    )
+
+
+def _span(values: set[Any]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 # ---------------------------------------------------------------------- for machines

@@ -1,0 +1,129 @@
+"""The wiring: the untrained baseline, the images a run belongs to, the kind of precision, and what goes where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from conftest import TINY_RECIPE
+from cssl_cli.data import Dataset, ImageSet
+from cssl_cli.errors import InputError
+from cssl_cli.pipeline.analyze import analyze
+from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
+from cssl_cli.pipeline.pretrain import pretrain
+from cssl_cli.pipeline.probe import probe
+from cssl_cli.pipeline.setup import choose_precision, initial_method, resident
+from cssl_cli.progress import Silent
+from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.run_dir import RunDir
+
+
+def recipe(tmp_path: Path, *overrides: str) -> Recipe:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_RECIPE)
+    return load_recipe(str(path), overrides)
+
+
+def dataset(images: torch.Tensor) -> Dataset:
+    part = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
+    return Dataset("made", ("only",), part, part, part, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "key")
+
+
+def norms(encoder: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+# ---------------------------------------------------------------------- the untrained encoder
+def test_the_untrained_encoder_has_the_initial_weights(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    initial = initial_method(recipe(tmp_path)).encoder
+    for name, weight in untrained_encoder(recipe(tmp_path), dataset(images)).named_parameters():
+        assert torch.equal(weight, initial.get_parameter(name))
+
+
+def test_its_statistics_are_those_of_the_images_however_they_are_sorted(tmp_path: Path) -> None:
+    # Half of the images dark, half bright: a calibration on the first of them would see the dark ones only.
+    generator = torch.Generator().manual_seed(0)
+    dark = torch.randint(0, 60, (2048, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    images = torch.cat([dark, 255 - dark])
+    encoder = untrained_encoder(recipe(tmp_path), dataset(images))
+    first = encoder.get_submodule("layers.0")
+    with torch.inference_mode():
+        responses = first((images.float() / 255 - 0.5) / 0.25)
+    norm = norms(encoder)[0]
+    spread = responses.std(dim=(0, 2, 3))
+    assert ((norm.running_mean - responses.mean(dim=(0, 2, 3))).abs() < 0.1 * spread).all()
+    torch.testing.assert_close(norm.running_var, responses.var(dim=(0, 2, 3)), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("num_images", [2, 511, 512, 513, 1025])
+def test_one_image_more_changes_the_statistics_little(tmp_path: Path, num_images: int) -> None:
+    images = torch.randint(0, 256, (num_images, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for norm in norms(untrained_encoder(recipe(tmp_path), dataset(images))):
+        assert torch.isfinite(norm.running_var).all()
+        # No batch is smaller than the others: their number is all that was averaged over.
+        assert norm.num_batches_tracked.item() == -(-num_images // 512)
+
+
+# ---------------------------------------------------------------------- a run and its images
+def write_folder(folder: Path, shade: int = 0) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        path = folder / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 200, (16, 16, 3), dtype=np.uint8) + np.uint8(shade)).save(path)
+
+
+def test_a_finished_run_is_not_measured_on_other_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "images")
+    folder = f"data={{name: folder, root: {tmp_path / 'images'}, size: 16}}"
+    run = pretrain(recipe(tmp_path, folder, "train.batch_size=16"), out=tmp_path, reporter=Silent())
+    first = probe(run.path, reporter=Silent())
+    assert first["content_key"] == json.loads((run.path / "environment.json").read_text())["content_key"]
+    write_folder(tmp_path / "images", shade=30)
+    for measure in (probe, analyze):
+        with pytest.raises(InputError, match="images are not those"):
+            measure(run.path, reporter=Silent())
+    assert json.loads((run.path / "probe.json").read_text()) == json.loads(json.dumps(first))
+
+
+def test_images_that_cannot_be_had_leave_no_run_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        pretrain(recipe(tmp_path, "data={name: folder, root: gone}"), out=tmp_path / "runs", reporter=Silent())
+    with pytest.raises(InputError, match="batch"):
+        pretrain(recipe(tmp_path, "train.batch_size=1000"), out=tmp_path / "runs", reporter=Silent())
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_exported_encoder_is_the_trained_one(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path)
+    run = pretrain(chosen, out=tmp_path, reporter=Silent())
+    loaded = trained_encoder(run, chosen).state_dict()
+    checkpoint = RunDir.open(run.path).load_checkpoint()
+    assert checkpoint is not None
+    for name, tensor in loaded.items():
+        assert torch.equal(tensor, checkpoint["trainer"]["method"][f"encoder.{name}"])
+    assert checkpoint["trainer"]["step"] == run.status()["step"] == 12
+
+
+# ---------------------------------------------------------------------- device and precision
+def test_precision_follows_the_recipe_and_auto_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("float32", cpu) == torch.float32
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    for has_it, expected in [(True, torch.bfloat16), (False, torch.float32)]:
+        monkeypatch.setattr("cssl_cli.pipeline.setup._has_bfloat16", lambda device, answer=has_it: answer)
+        assert choose_precision("auto", cpu) == expected
+
+
+def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 1, 10**9))
+    assert resident(images, torch.device("cuda")) is images
+    assert resident(images, torch.device("meta")).device.type == "meta"
