@@ -88,6 +88,13 @@ def test_pretrain_probe_analyze(invoke: Invoke, tiny_recipe: Path, tmp_path: Pat
         assert "\x1b" not in shown.stdout
 
 
+def test_piped_progress_is_plain_lines_that_tell_where_training_stands(invoke: Invoke, tiny_recipe: Path) -> None:
+    trained = invoke("pretrain", tiny_recipe)
+    last = [line for line in trained.stderr.splitlines() if line.startswith("pretrain:")][-1]
+    assert re.fullmatch(r"pretrain: 100%  epoch 3/3  loss \d.*  lr \S+  [\d,]+ images/s", last)
+    assert "\x1b" not in trained.stderr
+
+
 def check_against_exported_table(terms: dict, table: np.lib.npyio.NpzFile) -> None:
     """Recompute with loops what the analysis says, from the features it exports."""
     features, labels = table["features"].astype(float), table["labels"]

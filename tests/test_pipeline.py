@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import nn
 
 from conftest import TINY_RECIPE
 from cssl_cli.data import Dataset, ImageSet
-from cssl_cli.errors import InputError
+from cssl_cli.errors import InputError, RunError
+from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import choose_precision, initial_method, resident
+from cssl_cli.pipeline.setup import choose_precision, initial_method, prepare_data, resident
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import RunDir
+from cssl_cli.train import Trainer
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
@@ -110,6 +113,65 @@ def test_the_exported_encoder_is_the_trained_one(tmp_path: Path) -> None:
     for name, tensor in loaded.items():
         assert torch.equal(tensor, checkpoint["trainer"]["method"][f"encoder.{name}"])
     assert checkpoint["trainer"]["step"] == run.status()["step"] == 12
+
+
+def test_the_exported_file_names_the_normalisation_it_was_trained_with(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path)
+    run = pretrain(chosen, out=tmp_path, reporter=Silent())
+    with safe_open(run.path / "encoder.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["cssl"])
+    images = prepare_data(chosen, Silent()).pretrain.images.double() / 255
+    assert facts["mean"] == pytest.approx(images.mean(dim=(0, 2, 3)).tolist())
+    assert facts["std"] == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist())
+
+
+def test_terms_are_measured_on_test_images_clean_view_first(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path)
+    run = pretrain(chosen, out=tmp_path, reporter=Silent())
+    analyze(run.path, reporter=Silent(), export=tmp_path / "table.npz")
+    table = np.load(tmp_path / "table.npz")
+    data = prepare_data(chosen, Silent())
+    assert data.test is not None
+    encoder = trained_encoder(run, chosen).eval()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    with torch.inference_mode():
+        clean = nn.functional.normalize(encoder((data.test.images.float() / 255 - mean) / std))
+    # Each exported image is one of the test images, and its label is that image's.
+    similarity = torch.from_numpy(table["features"][:, 0]) @ clean.T
+    nearest = similarity.argmax(dim=1)
+    assert similarity.amax(dim=1).min() > 1 - 1e-5
+    assert torch.equal(data.test.labels[nearest], torch.from_numpy(table["labels"]))
+
+
+def test_after_an_infinite_loss_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, "train.checkpoint_minutes=0", "train.precision=float32")
+    make = pretraining.make_trainer
+
+    def poisoned(*arguments: object) -> Trainer:
+        trainer = make(*arguments)  # type: ignore[arg-type]
+        forward = trainer.method.forward
+
+        def fail_at_step_six(view_1: torch.Tensor, view_2: torch.Tensor) -> dict[str, torch.Tensor]:
+            terms = forward(view_1, view_2)
+            return {name: value * (torch.nan if trainer.step == 5 else 1) for name, value in terms.items()}
+
+        trainer.method.forward = fail_at_step_six  # type: ignore[method-assign]
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "make_trainer", poisoned)
+        with pytest.raises(RunError, match="at step 6"):
+            pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
+    (path,) = (tmp_path / "runs").iterdir()
+    checkpoint = RunDir.open(path).load_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint["trainer"]["step"] == 5
+    assert all(torch.isfinite(tensor).all() for tensor in checkpoint["trainer"]["method"].values())
+    # The cause removed, the run goes on from there and ends as if it had never failed.
+    run = pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
+    undisturbed = pretrain(chosen, out=tmp_path / "undisturbed", reporter=Silent())
+    for name, tensor in run.load_encoder().items():
+        assert torch.equal(tensor, undisturbed.load_encoder()[name])
 
 
 # ---------------------------------------------------------------------- device and precision

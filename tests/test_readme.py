@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cssl_cli.recipe import load_recipe
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = "data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0"
 QUICK_FOLDER = "train.epochs=1 train.batch_size=8 encoder.width=2 optim.warmup_epochs=0"
 
@@ -47,8 +49,20 @@ def test_every_command_runs(tmp_path: Path) -> None:
 
 
 def test_the_names_in_the_text_are_recipes() -> None:
-    for name in set(re.findall(r"cssl pretrain ([\w-]+)`", README)):
+    names = set(re.findall(r"cssl pretrain ([\w-]+)`", README))
+    assert names
+    for name in names:
         load_recipe(name)
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+    assert not re.search(r"\b[A-Z]+_(TABLE|HERE|TODO)\b", text)
 
 
 def test_the_encoder_loads_into_torchvision_as_shown(tmp_path: Path) -> None:

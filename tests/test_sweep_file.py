@@ -153,7 +153,7 @@ def test_the_number_of_members_is_the_product(
         ("name: S\nbase: simclr-cifar10", 'name (line 1) is "S"; must be'),
         ("name: s\nbase: 3", "base (line 2) is 3; must be the name or the path of a recipe"),
         ("name: s\nbase: nothing", "unknown recipe 'nothing'"),
-        ("name: s\nbase: simclr-shape", "Did you mean 'simclr-cifar10'?"),
+        ("name: s\nbase: simclr-cifar", "Did you mean 'simclr-cifar10'?"),
         ("name: s\nbase: none.yaml", "its base none.yaml does not exist"),
         ("name: s\nbase: quickstart", "is a sweep, not a recipe"),
         ("name: s\nbase: simclr-cifar10\nseed: [1]", "seed (line 3) is not a field; did you mean seeds?"),

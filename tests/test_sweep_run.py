@@ -10,7 +10,9 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import TINY_RECIPE, CommandLine, command
 from cssl_cli import launch
@@ -61,18 +63,41 @@ def test_every_member_is_trained_probed_and_analysed_once(folder: Path) -> None:
     assert [result.probe for result in again] == [result.probe for result in results]
 
 
-def test_baselines_shared_between_members_are_what_each_member_would_get_alone(folder: Path) -> None:
-    together = run_sweep(load(), out=folder / "together", reporter=Silent())
+@pytest.mark.parametrize(
+    "axis",
+    [
+        "augment: {crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}, full: {}}",
+        "encoder.width: [2, 4]",
+        "data.num_train: [128, 256]",
+        "probe.knn_k: [5, 10]",
+        "method: {simclr: {}, twins: {method: {name: barlow_twins, projector: [8, 8]}}}",
+    ],
+)
+def test_what_members_share_is_what_each_would_get_alone(folder: Path, axis: str) -> None:
+    (folder / "two.yaml").write_text(f"name: two\nbase: tiny.yaml\naxes:\n  {axis}\n")
+    sweep = load("two.yaml")
+    together = run_sweep(sweep, out=folder / "together", reporter=Silent())
     for result in together:
-        alone = [member for member in load().members if member.name == result.member.name]
-        sweep = load()
-        (single,) = run_sweep(
-            Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=tuple(alone)),
-            out=folder / "alone",
-            reporter=Silent(),
+        one = Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=(result.member,))
+        (alone,) = run_sweep(one, out=folder / "alone", reporter=Silent())
+        assert alone.probe == result.probe
+        assert alone.analysis == result.analysis
+
+
+def test_a_sweep_over_unlabelled_images_has_terms_and_no_accuracies(folder: Path, cssl: CommandLine) -> None:
+    generator = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for number in range(70):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+            folder / "images" / f"{number}.png"
         )
-        assert single.probe == result.probe
-        assert single.analysis == result.analysis
+    data = "data={name: folder, root: images, size: 16}"
+    done = cssl("sweep", "nested.yaml", data, "--out", "runs")
+    assert done.returncode == 0, done.stderr
+    assert "no labels" in done.stdout
+    (crop, _) = json.loads((folder / "runs" / "nested" / "table.json").read_text())["rows"]
+    assert crop["cells"]["alignment"]["n"] == 2
+    assert crop["cells"]["linear"] is None
 
 
 def test_results_of_other_settings_do_not_count(folder: Path) -> None:
