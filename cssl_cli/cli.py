@@ -13,7 +13,8 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
-from cssl_cli.errors import CsslError, Interrupted
+import cssl_cli
+from cssl_cli.errors import CsslError, InputError, Interrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,9 +24,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Contrastive self-supervised pretraining, its downstream accuracy, and the theory that should explain it.\n\n"
-    "Start with: cssl sweep quickstart",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cssl {cssl_cli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Contrastive self-supervised pretraining, its downstream accuracy, and the theory that should explain it.
+
+    Start with: cssl sweep quickstart
+    """
+
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]
 Overrides = Annotated[
@@ -58,7 +76,8 @@ def command(*examples: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 raise typer.Exit(130) from error
 
         epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
-        return app.command(name=function.__name__, epilog=epilog)(guarded)
+        summary = (function.__doc__ or "").partition(".")[0]
+        return app.command(name=function.__name__, short_help=summary, epilog=epilog)(guarded)
 
     return register
 
@@ -94,7 +113,10 @@ def pretrain(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train an encoder as a recipe says. The same command again goes on where a stopped run was."""
+    """Train an encoder as a recipe says.
+
+    The same command again goes on where a stopped run was.
+    """
     from cssl_cli.recipe import load_recipe
     from cssl_cli.report import recipes, run
 
@@ -111,7 +133,10 @@ def pretrain(
 
 @command("cssl probe runs/simclr-shapes-0123456789", "cssl probe runs/simclr-shapes-0123456789 --json")
 def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
-    """Accuracy of a run's frozen encoder, beside the untrained encoder and raw pixels."""
+    """Measure the accuracy of a run's encoder.
+
+    Linear, k-NN and nearest-class-centre classifiers on frozen features, beside the untrained encoder and raw pixels.
+    """
     from cssl_cli.pipeline.probe import probe as measure
     from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_probe
@@ -134,7 +159,11 @@ def analyze(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """The theory's terms of a run's encoder: alignment, divergence of the class centres, spread, R_epsilon."""
+    """Measure the theory's terms of a run's encoder.
+
+    Alignment, divergence of the class centres, spread and R_epsilon, with intervals. Writes analysis.json anew, also
+    with --images and --views.
+    """
     from cssl_cli.pipeline.analyze import analyze as measure
     from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_analysis
@@ -158,7 +187,10 @@ def sweep(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Pretrain, probe and analyse every member of a sweep, and print one table. Finished members are not repeated."""
+    """Run every member of a sweep, print one table.
+
+    Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
+    """
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan
     from cssl_cli.sweep import load_sweep
 
@@ -193,21 +225,26 @@ def recipes(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes that ship, print one, copy one, or draw what one does to the images."""
+    """List the recipes that ship, or print, copy or draw one."""
+    from cssl_cli.report.layout import print_json
     from cssl_cli.report.recipes import show_recipe, show_recipes
 
     if name is None:
+        if copy or views is not None:
+            raise InputError("no recipe is named", remedy="Give a NAME; cssl recipes lists them.")
         return show_recipes(as_json)
     if copy:
         from cssl_cli.recipe.book import copy_recipe
 
-        print(copy_recipe(name, overrides or []))
-        return None
-    if views is not None:
+        written = copy_recipe(name, overrides or [])
+    elif views is not None:
         from cssl_cli.pipeline.views import draw_views
         from cssl_cli.recipe import load_recipe
         from cssl_cli.terminal import TerminalReporter
 
         with TerminalReporter() as reporter:
-            return draw_views(load_recipe(name, overrides or []), views, reporter=reporter, device_name=device)
-    return show_recipe(name, overrides or [], as_json)
+            draw_views(load_recipe(name, overrides or []), views, reporter=reporter, device_name=device)
+        written = views
+    else:
+        return show_recipe(name, overrides or [], as_json)
+    return print_json({"path": str(written)}) if as_json else print(written)

@@ -32,6 +32,10 @@ class InputError(CsslError):
     exit_code = 2
 
 
+class InUseError(InputError):
+    """Another process works on the same run at this moment."""
+
+
 class RunError(CsslError):
     """The input was fine and the run failed all the same (a loss became infinite, a disk is full): exit code 1."""
 

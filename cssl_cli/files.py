@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cssl_cli.errors import InputError, RunError
@@ -45,4 +45,5 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
                 os.fsync(written.fileno())
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is the better story
+            partial.unlink(missing_ok=True)

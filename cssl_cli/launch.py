@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import CsslError, Interrupted
+from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError, RunError
+from cssl_cli.files import require_writable
 from cssl_cli.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
@@ -30,13 +33,20 @@ def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
 
 
 def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
-    """What is on disk of a member; results made under other settings than the recipe's do not count."""
+    """What is on disk of a member; results that are damaged, or of other settings than the recipe's, do not count."""
     run = RunDir(member_path(sweep, member, out))
-    results: dict[str, dict[str, Any] | None] = {}
-    for name, block in ((PROBE, "probe"), (ANALYSIS, "analyze")):
+    probe = _read_result(run, PROBE, member.recipe.settings("probe"))
+    analysis = _read_result(run, ANALYSIS, member.recipe.settings("analyze"))
+    return MemberResult(member, run.path, probe, analysis, None)
+
+
+def _read_result(run: RunDir, name: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+    try:
         content = run.read_json(name) if run.finished else None
-        results[name] = content if content and content["settings"] == _as_json(member.recipe.settings(block)) else None
-    return MemberResult(member, run.path, results[PROBE], results[ANALYSIS], None)
+    except InputError:
+        return None
+    usable = content is not None and "trained" in content and content.get("settings") == _as_json(settings)
+    return content if usable else None
 
 
 def _as_json(settings: Any) -> Any:
@@ -49,17 +59,33 @@ def _as_json(settings: Any) -> Any:
 
 
 def run_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_name: str | None = None) -> list[MemberResult]:
-    """Pretrain, probe and analyse every member that is not finished, in order; a failure does not stop the rest."""
+    """Pretrain, probe and analyse every member that is not finished, in order; a failure does not stop the rest.
+
+    Members that another process works on are taken up once more after the others.
+    """
+    require_writable(out / sweep.name, "Choose another folder with --out DIR.")
     workshop = _Workshop(out / sweep.name, reporter, device_name)
-    results = []
-    for number, member in enumerate(sweep.members, start=1):
+    results: dict[str, MemberResult] = {}
+    again = _pass(sweep, sweep.members, out, workshop, results)
+    _pass(sweep, again, out, workshop, results)
+    return [results[member.name] for member in sweep.members]
+
+
+def _pass(
+    sweep: Sweep, members: Sequence[Member], out: Path, workshop: _Workshop, results: dict[str, MemberResult]
+) -> list[Member]:
+    """Complete the members that are not finished and enter their results; returns those that were in use."""
+    in_use = []
+    for number, member in enumerate(members, start=1):
         result = read_member(sweep, member, out)
         if result.probe is None or result.analysis is None:
-            reporter.say(f"[{number}/{len(sweep.members)}] {member.name}")
+            workshop.reporter.say(f"[{number}/{len(members)}] {member.name}")
             error = workshop.complete(member.recipe, result)
-            result = replace(read_member(sweep, member, out), error=error)
-        results.append(result)
-    return results
+            result = replace(read_member(sweep, member, out), error=None if error is None else error.what)
+            if isinstance(error, InUseError):
+                in_use.append(member)
+        results[member.name] = result
+    return in_use
 
 
 class _Workshop:
@@ -70,21 +96,22 @@ class _Workshop:
         self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
         self.data: tuple[str, Any] = ("", None)
 
-    def complete(self, recipe: Recipe, so_far: MemberResult) -> str | None:
-        """Do the stages that are missing; the sentence of the failure, or None."""
+    def complete(self, recipe: Recipe, so_far: MemberResult) -> CsslError | None:
+        """Do the stages that are missing; the failure, or None."""
         try:
             self._stages(recipe, so_far)
         except Interrupted:
             raise
         except CsslError as error:
             self.reporter.say(f"failed: {error}")
-            return error.what
+            return error
         except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
             log = so_far.path / "error.log"
-            so_far.path.mkdir(parents=True, exist_ok=True)
-            log.write_text(traceback.format_exc(), encoding="utf-8")
+            with suppress(OSError):
+                so_far.path.mkdir(parents=True, exist_ok=True)
+                log.write_text(traceback.format_exc(), encoding="utf-8")
             self.reporter.say(f"failed: {type(error).__name__}: {error} (traceback in {log})")
-            return f"{type(error).__name__}: {error}"
+            return RunError(f"{type(error).__name__}: {error}")
         return None
 
     def _stages(self, recipe: Recipe, so_far: MemberResult) -> None:

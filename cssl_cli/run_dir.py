@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.errors import InputError
+from cssl_cli.errors import InputError, InUseError
 from cssl_cli.files import explained, replacing
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RunDir:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-                raise InputError(
+                raise InUseError(
                     f"the run directory is in use by {holder}",
                     where=str(self.path),
                     remedy="Wait for it to end or stop it; the same command then goes on from its checkpoint.",
@@ -118,15 +118,18 @@ class RunDir:
         self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The content of a JSON file, None when it is not there; `InputError` when it is damaged."""
+        """The mapping in a JSON file, None when it is not there; `InputError` when it is damaged."""
         try:
-            return json.loads(self.file(name).read_text(encoding="utf-8"))
+            content = json.loads(self.file(name).read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("it holds no mapping")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, OSError) as error:
             raise InputError(
                 f"cannot be read: {error}", where=str(self.file(name)), remedy="Delete the file; it is made again."
             ) from error
+        return content
 
     def remove(self, *names: str) -> None:
         for name in names:
@@ -139,18 +142,26 @@ class RunDir:
     def read_metrics(self) -> list[dict[str, Any]]:
         try:
             lines = self.file(METRICS).read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
+            records = [json.loads(line) for line in lines]
+            if not all(isinstance(record, dict) and "step" in record for record in records):
+                raise ValueError("a line is no record of an epoch")
         except FileNotFoundError:
             return []
         except ValueError as error:
-            raise InputError(f"cannot be read: {error}", where=str(self.file(METRICS))) from error
+            remedy = "Delete it: nothing else depends on it."
+            raise InputError(f"cannot be read: {error}", where=str(self.file(METRICS)), remedy=remedy) from error
+        return records
 
     def write_status(self, state: str, **facts: Any) -> None:
         """`state` is one of running, interrupted, failed, finished."""
         self.write_json(STATUS, {"state": state, **facts})
 
     def status(self) -> dict[str, Any]:
-        return self.read_json(STATUS) or {"state": "new"}
+        """Where the run stands; a status that cannot be read is none: the checkpoint then brings the run to its end."""
+        try:
+            return {"state": "new", **(self.read_json(STATUS) or {})}
+        except InputError:
+            return {"state": "new"}
 
     @property
     def finished(self) -> bool:

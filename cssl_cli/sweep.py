@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationE
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.blocks import Block, Recipe
 from cssl_cli.recipe.faults import Source, as_error, faults_of
-from cssl_cli.recipe.field_types import NAME_PATTERN, Allowed, Name, Seed, refuse
+from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN, Allowed, Name, Seed, refuse
 from cssl_cli.recipe.load import file_sources, find, find_base, is_sweep, mapping_sources, read, read_base, resolve
 from cssl_cli.recipe.merge import Override, merge, parse_overrides
 from cssl_cli.recipe.schema import show
@@ -203,6 +203,8 @@ def _members(
             faults.update(dict.fromkeys(fault.line(sources, where) for fault in found))
             if recipe is not None:
                 name = f"{row}-seed{recipe.seed}"
+                if len(name) > MAX_NAME_LENGTH:
+                    faults[f"the name {name} has {len(name)} characters, more than {MAX_NAME_LENGTH}"] = None
                 named = recipe.model_copy(update={"name": name})
                 members.append(Member(name, row, dict(zip(axes, variants, strict=True)), recipe.seed, named))
     if faults:

@@ -8,8 +8,10 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
+UNSAID = 2.0  # a task that took less, and has nothing to tell, ends without a line
 
 
 class TerminalReporter:
@@ -19,13 +21,14 @@ class TerminalReporter:
         self.console = Console(stderr=True, highlight=False)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=8)),
+            BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=20)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+            TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=self.console,
             transient=True,
+            expand=True,
             disable=not self.live,
         )
         self.tasks: dict[str, TaskID] = {}
@@ -42,7 +45,7 @@ class TerminalReporter:
         self.progress.stop()
 
     def say(self, message: str) -> None:
-        self.console.print(message, markup=False, soft_wrap=True)
+        self.console.print(message, markup=False, soft_wrap=not self.live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         if self.live:
@@ -51,6 +54,7 @@ class TerminalReporter:
             self._line(task, done, total, detail)
 
     def _bar(self, task: str, done: int, total: int, detail: str) -> None:
+        begun, _ = self.started.setdefault(task, (time.monotonic(), done))
         if task not in self.tasks:
             self.tasks[task] = self.progress.add_task(task, total=total, detail=detail)
         bar = self.tasks[task]
@@ -59,13 +63,16 @@ class TerminalReporter:
             self.progress.update(bar, detail=detail)
         if done >= total:
             self.progress.remove_task(self.tasks.pop(task))
-            self.say(f"{task}: {detail or f'{total:,} done'}")
+            del self.started[task]
+            if detail or time.monotonic() - begun > UNSAID:
+                self.say(f"{task}: {detail or f'{total:,} done'}")
 
     def _line(self, task: str, done: int, total: int, detail: str) -> None:
         now = time.monotonic()
         begun, first = self.started.setdefault(task, (now, done))
         ended = done >= total
-        if not ended and now - self.last_line.setdefault(task, now) < LINE_INTERVAL:
+        last = self.last_line.setdefault(task, now)
+        if not ended and now - last < LINE_INTERVAL:
             return
         if not ended and task == "pretrain" and not detail:
             return  # a step without numbers is not worth a line
@@ -73,6 +80,8 @@ class TerminalReporter:
         left = ""
         if ended:
             del self.started[task], self.last_line[task]
+            if not detail and now - begun < UNSAID:
+                return
         elif done > first:
             left = f"  {_duration((now - begun) / (done - first) * (total - done))} left"
         self.say(f"{task}: {done / total:4.0%}{'  ' + detail if detail else ''}{left}")

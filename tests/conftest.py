@@ -8,8 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# Other work on the machine may make any example slow.
+hypothesis.settings.register_profile("cssl", deadline=None)
+hypothesis.settings.load_profile("cssl")
 
 TINY_RECIPE = """
 name: tiny

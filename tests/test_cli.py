@@ -291,13 +291,69 @@ def test_an_unfinished_run_is_not_probed(invoke: Invoke, tiny_recipe: Path, tmp_
     assert invoke("pretrain", tiny_recipe).code == 0
     run = the_run(tmp_path)
     (run / "encoder.safetensors").unlink()
-    for command in ("probe", "analyze"):
-        refused = invoke(command, run)
-        assert refused.code == 2
-        assert "not finished" in refused.stderr
+    for state, words in [
+        ("finished", "encoder.safetensors is missing"),
+        ("running", "not finished (killed, step 12 of"),
+    ]:
+        (run / "status").write_text(json.dumps({"state": state, "step": 0, "num_steps": 12}))
+        for command in ("probe", "analyze"):
+            refused = invoke(command, run)
+            assert refused.code == 2
+            assert words in refused.stderr
     missing = invoke("probe", tmp_path / "runs" / "nothing")
     assert missing.code == 2
     assert run.name in missing.stderr
+
+
+def test_json_of_recipes_names_what_was_written(invoke: Invoke, tmp_path: Path) -> None:
+    assert json.loads(invoke("recipes", "simclr-shapes", "--copy", "--json").stdout) == {"path": "simclr-shapes.yaml"}
+    few = ["data.num_train=100", "data.num_test=10"]
+    drawn = invoke("recipes", "simclr-shapes", *few, "--views", "views.png", "--json")
+    assert json.loads(drawn.stdout) == {"path": "views.png"}
+    for wrong in (["--copy"], ["--views", "v.png"], ["quickstart", "seeds=3"]):
+        assert invoke("recipes", *wrong).code == 2
+
+
+def test_brackets_in_names_are_not_markup(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
+    trained = invoke("pretrain", tiny_recipe, "train.epochs=1", "--out", "out [bold] [/x]")
+    assert trained.code == 0, trained.stderr
+    assert "out [bold] [/x]/tiny-" in trained.stdout
+
+
+def test_an_empty_block_is_no_augmentation(invoke: Invoke, tiny_recipe: Path) -> None:
+    shown = json.loads(invoke("pretrain", tiny_recipe, "augment={}", "--dry-run", "--json").stdout)
+    assert set(shown["recipe"]["augment"].values()) == {None}
+
+
+def test_tables_fit_eighty_columns(invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert invoke("pretrain", tiny_recipe, "train.epochs=1").code == 0
+    for command in ("probe", "analyze"):
+        lines = invoke(command, the_run(tmp_path)).stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert not any(line.endswith(" ") for line in lines)
+        assert any(re.match(r"nearest centre, % +unbiased +\d", line) for line in lines) or command == "probe"
+
+
+def test_too_few_images_to_analyse_are_said_before_the_training(
+    invoke: Invoke, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    refused = invoke("pretrain", tiny_recipe, "analyze.num_images=9")
+    assert refused.code == 2
+    assert "analyze.num_images" in refused.stderr
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize("name", ["status", "environment.json", "probe.json", "metrics.jsonl", "recipe.yaml"])
+def test_damaged_files_of_a_run_are_sentences(name: str, invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
+    assert invoke("pretrain", tiny_recipe, "train.epochs=1").code == 0
+    run = the_run(tmp_path)
+    for content in ("[1]", "{}", '{"half'):
+        for arguments in (["probe", run], ["analyze", run], ["pretrain", tiny_recipe, "train.epochs=1"]):
+            (run / name).write_text(content)
+            outcome = invoke(*arguments)
+            assert outcome.code in (0, 2), outcome.stderr
+            assert "Traceback" not in outcome.stderr
 
 
 def test_usage_errors_exit_with_2(invoke: Invoke) -> None:

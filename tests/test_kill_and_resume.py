@@ -96,10 +96,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 def test_a_second_process_on_the_same_run_is_refused(tiny_recipe: Path, cssl: CommandLine) -> None:
     folder = tiny_recipe.parent
-    process = start(folder, "pretrain", "tiny.yaml", *LONGER, "--out", "runs")
+    endless = [*LONGER, "train.steps=1000000"]
+    process = start(folder, "pretrain", "tiny.yaml", *endless, "--out", "runs")
     try:
         wait_for_step(process, folder / "runs", 8)
-        second = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "runs")
+        second = cssl("pretrain", "tiny.yaml", *endless, "--out", "runs")
     finally:
         process.kill()
         process.communicate()

@@ -106,7 +106,7 @@ def test_damaged_json_is_named(run: RunDir) -> None:
 
 def test_metrics_round_trip(run: RunDir) -> None:
     assert run.read_metrics() == []
-    records = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}]
+    records = [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}]
     run.write_metrics(records)
     assert run.read_metrics() == records
     assert run.file(METRICS).read_text().count("\n") == 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import statistics
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,10 @@ from PIL import Image
 
 from conftest import TINY_RECIPE, CommandLine, command
 from cssl_cli import launch
+from cssl_cli.errors import Interrupted
 from cssl_cli.launch import read_member, run_sweep
 from cssl_cli.progress import Silent
-from cssl_cli.run_dir import PROBE
+from cssl_cli.run_dir import PROBE, RunDir
 from cssl_cli.sweep import Sweep, load_sweep
 
 SWEEP = """
@@ -184,3 +187,64 @@ def test_an_interrupted_sweep_goes_on_where_it_was(folder: Path, cssl: CommandLi
     assert done.returncode == 0, done.stderr
     assert "crop-seed0" not in done.stderr
     assert "going on from step" in done.stderr
+
+
+def test_damaged_files_of_a_member_cost_that_member_a_measurement_and_nothing_else(folder: Path) -> None:
+    results = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    for result, (name, content) in zip(
+        results, [("probe.json", "{"), ("analysis.json", "[1]"), ("status", "[1]"), ("probe.json", "{}")], strict=True
+    ):
+        (result.path / name).write_text(content)
+    again = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    assert [result.probe for result in again] == [result.probe for result in results]
+    assert [result.analysis for result in again] == [result.analysis for result in results]
+    assert not any(result.error for result in again)
+
+
+def test_a_sweep_of_which_nothing_succeeds_still_ends_in_its_table(folder: Path, cssl: CommandLine) -> None:
+    done = cssl("sweep", "nested.yaml", "data={name: folder, root: gone}", "--out", "runs")
+    assert done.returncode == 1
+    assert "crop-seed0 failed" in done.stdout
+    assert (folder / "runs" / "nested" / "table.json").exists()
+    refused = cssl("sweep", "nested.yaml", "--out", "tiny.yaml")
+    assert refused.returncode == 2
+    assert "--out" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_member_that_another_process_holds_is_taken_up_after_the_rest(folder: Path) -> None:
+    sweep = load()
+    first = sweep.members[0]
+    run = RunDir(launch.member_path(sweep, first, folder / "runs"))
+    run.create(first.recipe.to_yaml())
+    order: list[str] = []
+
+    class Listener(Silent):
+        def say(self, message: str) -> None:
+            order.append(message)
+            if "full-seed1" in message:
+                held.close()
+
+    held = ExitStack()
+    held.enter_context(run.locked())
+    results = run_sweep(sweep, out=folder / "runs", reporter=Listener())
+    assert all(result.probe and result.analysis and not result.error for result in results)
+    assert [message.split("] ")[1] for message in order if message.startswith("[")][-1] == "crop-seed0"
+
+
+def test_a_signal_in_the_last_step_of_a_member_stops_the_sweep(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_metrics = RunDir.write_metrics
+
+    def signalled(self: RunDir, records: list) -> None:
+        write_metrics(self, records)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunDir, "write_metrics", signalled)
+    with pytest.raises(Interrupted) as stopped:
+        run_sweep(load(), out=folder / "runs", reporter=Silent())
+    assert stopped.value.exit_code == 143
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    first, *others = (read_member(load(), member, folder / "runs") for member in load().members)
+    assert RunDir(first.path).finished
+    assert not any(RunDir(other.path).finished for other in others)

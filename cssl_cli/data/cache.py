@@ -144,4 +144,8 @@ def _delete_leftovers(cache_dir: Path) -> None:
 def _unwritable(folder: Path, error: OSError) -> InputError | RunError:
     reason = (error.strerror or str(error)).lower()
     kind = RunError if error.errno in _DISK_FULL else InputError
-    return kind(f"cannot write here: {reason}", where=str(folder), remedy="Free space, or choose another cache folder.")
+    return kind(
+        f"cannot write here: {reason}",
+        where=str(folder),
+        remedy="Free space, or name another cache folder in $CSSL_CACHE.",
+    )

@@ -151,7 +151,7 @@ def subset(image_set: ImageSet, limit: int, *, num_classes: int, where: str) -> 
         raise InputError(
             f"a limit of {limit} leaves " + ("no images" if limit < 1 else f"some of the {num_classes} classes empty"),
             where=where,
-            remedy=f"Give at least {least}, or null for all images.",
+            remedy=f"Give at least {least}.",
         )
     if limit >= len(image_set):
         return image_set

@@ -16,7 +16,7 @@ from cssl_cli.pipeline.setup import EVALUATION_BATCH, initial_method, prepare_da
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.run_dir import RECIPE, RunDir
+from cssl_cli.run_dir import ENCODER, RECIPE, RunDir
 
 FORMAT = 1  # of probe.json and analysis.json
 CALIBRATION_IMAGES = 2048
@@ -31,10 +31,11 @@ def open_finished(path: Path) -> tuple[RunDir, Recipe]:
         status, metrics = run.status(), run.read_metrics()
         state = "still running" if run.in_use() else {"running": "killed"}.get(status["state"], status["state"])
         step = max([status.get("step", 0), *(record["step"] for record in metrics)])
+        what = f"pretraining has not finished ({state}, step {step} of {status.get('num_steps', 'unknown')})"
         raise InputError(
-            f"pretraining has not finished ({state}, step {step} of {status.get('num_steps', 'unknown')})",
+            f"{ENCODER} is missing" if state == "finished" else what,
             where=str(path),
-            remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.parent}",
+            remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.resolve().parent}",
         )
     return run, recipe
 

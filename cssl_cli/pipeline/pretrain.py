@@ -54,6 +54,7 @@ def pretrain(
         require_writable(out, "Choose another folder with --out DIR.")
         dataset = dataset or prepare_data(recipe, reporter)
         plan_of(recipe, len(dataset.pretrain))
+        _require_images_of_every_class(recipe, dataset)
     run.create(recipe.to_yaml())
     with run.locked():
         if restart:
@@ -63,7 +64,9 @@ def pretrain(
         if run.finished:
             reporter.say(f"{run.path} is finished already")
             return run
-        assert dataset is not None, "a run that was finished is not any more"
+        dataset = dataset or prepare_data(recipe, reporter)
+        if run.file(RECIPE).read_bytes() != recipe.to_yaml().encode():
+            run.write_text(RECIPE, recipe.to_yaml())  # damaged, or of other settings that decide nothing
         trainer = make_trainer(recipe, dataset, device)
         check_images(run, dataset)
         _enter_environment(run, recipe, dataset, trainer, reporter)
@@ -77,7 +80,20 @@ def pretrain(
             error.where = error.where or str(run.path)
             raise
         _finish(run, recipe, trainer, dataset)
+        if pending:
+            raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
     return run
+
+
+def _require_images_of_every_class(recipe: Recipe, dataset: Dataset) -> None:
+    """Said before the training rather than after it."""
+    num_classes = len(dataset.class_names)
+    if dataset.test is not None and recipe.analyze.num_images < num_classes:
+        raise InputError(
+            f"{recipe.analyze.num_images} images cannot show each of the {num_classes} classes",
+            where="analyze.num_images",
+            remedy=f"Give at least {num_classes}.",
+        )
 
 
 def plan_of(recipe: Recipe, num_images: int) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
 
 def cache_dir() -> Path:
     """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder."""
-    if "CSSL_CACHE" in os.environ:
+    if os.environ.get("CSSL_CACHE"):
         return Path(os.environ["CSSL_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssl"
 
@@ -38,17 +39,15 @@ def choose_device(name: str | None) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    remedy = "Give cpu, cuda or cuda:N, or leave --device out to take the best device there is."
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"unknown device {name!r}", where="--device", remedy=remedy)
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError(f"{device.type} devices are not supported: the theory's terms need float64")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]})",
-            where="--device",
-            remedy="Leave --device out to take the best device there is.",
-        ) from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device {name!r} cannot be used ({reason})", where="--device", remedy=remedy) from error
     return device
 
 

@@ -38,4 +38,3 @@ def draw_views(
     contact_sheet(
         images, views.unflatten(0, (len(images), num_views)).cpu(), path, class_names=captions, title=recipe.name
     )
-    reporter.say(f"{len(images)} images and {num_views} views of each: {path}")

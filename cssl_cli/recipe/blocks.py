@@ -32,6 +32,7 @@ from cssl_cli.recipe.field_types import (
     Seed,
     Share,
     Size,
+    Width,
     Widths,
 )
 from cssl_cli.recipe.yaml_text import dump
@@ -173,14 +174,14 @@ class Augment(Block):
 class ResNet(Block):
     name: Literal["resnet18", "resnet50"]
     """torchvision's ResNet with a stem for small images (3x3, stride 1, no pooling)"""
-    width: Count = 64
+    width: Width = 64
     """channels of the first stage; 64 as published"""
 
 
 class SmallEncoder(Block):
     name: Literal["small"]
     """a small convolutional network for CPUs"""
-    width: Count = 32
+    width: Width = 32
     """channels of the first stage"""
 
 
@@ -314,7 +315,7 @@ class Recipe(Block):
     data: Annotated[ShapesData | DownloadedData | FolderData, Field(discriminator="name")]
     """the images"""
     augment: Augment
-    """what makes two views of an image; {} for nothing"""
+    """what makes two views of an image; {} for no augmentation"""
     encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
     """the network that is trained"""
     method: Annotated[SimCLR | BarlowTwins, Field(discriminator="name")]

@@ -97,13 +97,18 @@ def read_header(text: str) -> dict[str, str]:
     return header
 
 
+def kind_of(text: str) -> str:
+    """What a file is by its keys: "sweep" or "recipe"."""
+    return "sweep" if re.search(r"^(base|axes):", text, re.MULTILINE) else "recipe"
+
+
 def _listing(path: Path) -> Listing:
     text = path.read_text(encoding="utf-8")
     header = read_header(text)
     return Listing(
         name=path.stem,
         path=path,
-        kind="sweep" if re.search(r"^(base|axes):", text, re.MULTILINE) else "recipe",
+        kind=kind_of(text),
         summary=header.get("what", ""),
         time=header.get("time", ""),
         result=header.get("result", ""),

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
+MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
 
 
@@ -55,7 +56,7 @@ def _absolute(path: str) -> str:
 Seed = Annotated[int, Ge(0), Lt(2**32), Allowed("a whole number from 0 to 2**32 - 1")]
 Name = Annotated[
     str,
-    StringConstraints(pattern=f"^{NAME_PATTERN}$", max_length=100),
+    StringConstraints(pattern=f"^{NAME_PATTERN}$", max_length=MAX_NAME_LENGTH),
     Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
 ]
 Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
@@ -65,7 +66,8 @@ NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Lt(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Decay = Annotated[float, Ge(0), Lt(1)]
-Size = Annotated[int, Ge(8)]
+Size = Annotated[int, Ge(8), Le(1024)]
+Width = Annotated[int, Ge(1), Le(4096)]
 ImageCount = Annotated[int, Ge(2)]
 
 # YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
@@ -77,7 +79,8 @@ AreaRange = Annotated[
     AfterValidator(_ascending),
     Allowed("[low, high] with 0 < low <= high <= 1"),
 ]
-Widths = Annotated[tuple[Count, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers >= 1")]
+LayerWidth = Annotated[int, Ge(1), Le(65536)]
+Widths = Annotated[tuple[LayerWidth, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
 PenaltyGrid = Annotated[
     tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
 ]

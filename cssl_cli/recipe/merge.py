@@ -17,14 +17,14 @@ _EITHER = ("epochs", "steps")
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """The base with the patch applied, key by key and block by block.
 
-    A block whose `name` changes replaces the base's block; null takes away what the base gives; a duration replaces a
-    duration in the other unit. Neither argument is changed.
+    A block whose `name` changes replaces the base's block, and so does an empty one; null takes away what the base
+    gives; a duration replaces a duration in the other unit. Neither argument is changed.
     """
     return {**base, **{key: _merged(base.get(key), value) for key, value in patch.items()}}
 
 
 def _merged(old: Any, new: Any) -> Any:
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)) or not new:
         return new
     if "name" in old and "name" in new and old["name"] != new["name"]:
         return new

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.box import Box
 from rich.console import Console
@@ -21,8 +23,20 @@ PIPED_WIDTH = 120
 def console() -> Console:
     """Writes to stdout. When piped, wide enough that no table is cut, unless $COLUMNS says otherwise."""
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns)
+        return Console(highlight=False, markup=False)
+    width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+    return Console(file=cast(IO[str], _Unpadded()), highlight=False, markup=False, width=width)
+
+
+class _Unpadded(io.TextIOBase):
+    """Standard output without the blanks that tables end their lines with."""
+
+    def write(self, text: str) -> int:
+        sys.stdout.write(re.sub(r" +(?=\n)", "", text))
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def print_json(content: Any) -> None:
@@ -36,6 +50,18 @@ def table(*columns: str, text_columns: int = 1) -> Table:
         numeric = position >= text_columns
         result.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     return result
+
+
+def fits(out: Console, grid: Table) -> bool:
+    """Whether a table needs no cell cut or folded."""
+    return out.measure(grid, options=out.options.update(max_width=10_000)).maximum <= out.width
+
+
+def compacted(out: Console, grid: Table) -> Table:
+    """The same with its columns closer together, where it would not fit otherwise."""
+    if not fits(out, grid):
+        grid.padding = (0, 0)
+    return grid
 
 
 def percent(value: float | None, interval: Sequence[float] | None = None) -> str:

@@ -8,7 +8,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cssl_cli.recipe.book import list_recipes, read_recipe_text, shipped_names
+from cssl_cli.errors import InputError
+from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import CHECKPOINT, RunDir
 
@@ -38,7 +39,14 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     from cssl_cli.recipe import load_recipe
 
     text = read_recipe_text(name) if name in shipped_names() else ""
-    if name in shipped_names("sweep"):
+    if Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    if kind_of(text) == "sweep":
+        if overrides:
+            raise InputError(
+                f"overrides do not show in a sweep's file: {' '.join(overrides)}",
+                remedy=f"See what they come to with: cssl sweep {name} {' '.join(overrides)} --dry-run",
+            )
         return print_json({"name": name, "text": text}) if as_json else print(text, end="")
     recipe = load_recipe(name, overrides)
     if as_json:

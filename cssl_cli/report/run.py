@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.report.layout import console, heading, note, number, percent, print_json, table
+from cssl_cli.report.layout import compacted, console, heading, note, number, percent, print_json, table
 from cssl_cli.run_dir import PROBE, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
@@ -45,7 +45,7 @@ def show_probe(path: Path, result: dict[str, Any]) -> None:
 
 def probe_table(out: Console, result: dict[str, Any]) -> None:
     trained = result["trained"]
-    grid = table("accuracy, % [95 % interval]", *CLASSIFIERS.values())
+    grid = table("accuracy, %", *CLASSIFIERS.values())
     for name, label in ENCODERS.items():
         scores = [result[name][classifier] for classifier in CLASSIFIERS]
         grid.add_row(label, *(percent(score["accuracy"], score["interval"]) for score in scores))
@@ -54,8 +54,8 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
     chosen = "" if linear["validation_accuracy"] is None else ", chosen on held-out training images"
     note(
         out,
-        f"{linear['num_images']:,} test images; frozen features of the last epoch. Linear: logistic regression, "
-        f"penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, temperature "
+        f"{linear['num_images']:,} test images, 95 % intervals; frozen features of the last epoch. Linear: logistic "
+        f"regression, penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, temperature "
         f"{knn['temperature']:g}. Nearest centre: class centres over {_plural(center['center_views'], 'view')} of each "
         "training image.",
     )
@@ -81,6 +81,7 @@ def show_analysis(path: Path, result: dict[str, Any]) -> None:
     """Accuracy beside the main terms, then R_epsilon and the geometry of the class centres."""
     out = console()
     probe = RunDir(path).read_json(PROBE)
+    probe = probe if probe and "trained" in probe else None
     _summary(out, result, probe)
     if probe is None:
         note(out, f"Accuracies: cssl probe {path}")
@@ -90,12 +91,12 @@ def show_analysis(path: Path, result: dict[str, Any]) -> None:
 
 
 SUMMARY = (  # label, term, quantity
-    ("alignment, E‖f(v) − f(v′)‖²", "alignment", "unbiased"),
-    ("mean inner product of centres", "class_centers", "mean_inner_product"),
-    ("distance of the closest centres", "class_centers", "closest_pair"),
-    ("spread within classes, views", "spread", "within_views"),
-    ("spread within classes, images", "spread", "within"),
-    ("spread between classes", "spread", "between"),
+    ("alignment", "alignment", "unbiased"),
+    ("mean μk·μl", "class_centers", "mean_inner_product"),
+    ("least ‖μk − μl‖", "class_centers", "closest_pair"),
+    ("spread within, views", "spread", "within_views"),
+    ("spread within, images", "spread", "within"),
+    ("spread between", "spread", "between"),
     ("within / between", "spread", "ratio"),
 )
 
@@ -107,21 +108,23 @@ def _summary(out: Console, result: dict[str, Any], probe: dict[str, Any] | None)
         for classifier, label in CLASSIFIERS.items():
             scores = [probe[name][classifier] for name in ("trained", "untrained")]
             cells = (percent(score["accuracy"], score["interval"]) for score in scores)
-            grid.add_row(f"{label} accuracy, %", "unbiased", *cells)
+            grid.add_row(f"{label}, %", "unbiased", *cells)
         tested = f"Accuracies: {probe['trained']['linear']['num_images']:,} test images, Clopper–Pearson intervals. "
     for label, term, quantity in SUMMARY:
         entries = [result[name][term][quantity] for name in ("trained", "untrained")]
         cells = (number(entry["value"], entry.get("interval")) for entry in entries)
         grid.add_row(label, entries[0].get("errs", ""), *cells)
-    out.print(grid)
+    grid.columns[0].no_wrap = True
+    out.print(compacted(out, grid))
     settings, first = result["settings"], result["trained"]
     simplex = first["class_centers"]["simplex_inner_product"]["value"]
     note(
         out,
         f"{tested}Terms: {result['num_images']:,} {result['part']} images, {settings['num_views']} views each (the "
         f"clean image and {settings['num_views'] - 1} augmented), features scaled to unit norm, bootstrap intervals "
-        "over images. Errs: on average, against the full augmentation and the population; consistent: with a bias that "
-        "vanishes as the images grow in number. All intervals 95 %."
+        "over images: alignment E‖f(v) − f(v′)‖²; μk the class centres; spread of views and of images about their "
+        "class centre, and of the centres. Errs: on average, against the full augmentation and the population; "
+        "consistent: with a bias that vanishes as the images grow in number. All intervals 95 %."
         + (f" A regular simplex of class centres has mean inner product {simplex:.3f}." if simplex else ""),
     )
     _reasons(out, first, [(term, quantity) for _, term, quantity in SUMMARY])

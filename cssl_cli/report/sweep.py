@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.launch import MemberResult, member_path
-from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.report.layout import compacted, console, fits, note, print_json, table
 from cssl_cli.report.recipes import run_state
 from cssl_cli.run_dir import RunDir
 
@@ -121,13 +121,13 @@ def show_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path, as_
 
 def print_table(out: Console, results: Sequence[MemberResult]) -> None:
     """Accuracies beside terms in one table, or one above the other where the terminal is too narrow for both."""
-    whole = _compacted(out, _grid(results, (*ACCURACIES, *TERMS)))
-    if _fits(out, whole):
+    whole = compacted(out, _grid(results, (*ACCURACIES, *TERMS)))
+    if fits(out, whole):
         out.print(whole)
     else:
-        out.print(_compacted(out, _grid(results, ACCURACIES)))
+        out.print(compacted(out, _grid(results, ACCURACIES)))
         out.print()
-        out.print(_compacted(out, _grid(results, TERMS)))
+        out.print(compacted(out, _grid(results, TERMS)))
     for result in results:
         if result.error:
             out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
@@ -144,17 +144,6 @@ def _images_differ(results: Sequence[MemberResult]) -> bool:
             if content is not None:
                 keys.setdefault(repr(result.member.recipe.settings("data")), set()).add(content["content_key"])
     return any(len(found) > 1 for found in keys.values())
-
-
-def _fits(out: Console, grid: Table) -> bool:
-    return out.measure(grid, options=out.options.update(max_width=10_000)).maximum <= out.width
-
-
-def _compacted(out: Console, grid: Table) -> Table:
-    """The same with its columns closer together, where it would not fit otherwise."""
-    if not _fits(out, grid):
-        grid.padding = (0, 0)
-    return grid
 
 
 def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:

@@ -55,7 +55,8 @@ class _Spread:
             "within": total_within,
             "within_views": _mean_over_classes(priors, within_views),
             "between": between,
-            "ratio": total_within / torch.where(between > 0, between, torch.nan),
+            # Less the noise of few views a spread may come out below 0, where no spread is.
+            "ratio": total_within.clamp(min=0) / torch.where(between > 0, between, torch.nan),
             "within_per_class": within,
             "within_views_per_class": within_views,
         }
@@ -106,7 +107,8 @@ class _Spread:
         sizes = zip(self.table.class_names, self.table.class_sizes.tolist(), strict=True)
         single = [class_name for class_name, size in sizes if size == 1]
         if single:
-            return f"a spread needs two images of every class, and there is one of {', '.join(single)}"
+            some = ", ".join(single[:5]) + (f" and {len(single) - 5} others" if len(single) > 5 else "")
+            return f"a spread needs two images of every class, and there is one of {some}"
         return "the spread between classes is not above its own noise"
 
     def estimate(self, value: Any, estimator: str, errs: Direction, **facts: Any) -> Estimate:
