@@ -22,7 +22,7 @@ class TerminalReporter:
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.progress = Progress(
             TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=8)),
-            BarColumn(bar_width=None, table_column=Column(min_width=8, max_width=20)),
+            BarColumn(bar_width=20 if self.console.width >= 100 else 8),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
             TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
             TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),

@@ -91,7 +91,7 @@ def test_pretrain_probe_analyze(invoke: Invoke, tiny_recipe: Path, tmp_path: Pat
 def test_piped_progress_is_plain_lines_that_tell_where_training_stands(invoke: Invoke, tiny_recipe: Path) -> None:
     trained = invoke("pretrain", tiny_recipe)
     last = [line for line in trained.stderr.splitlines() if line.startswith("pretrain:")][-1]
-    assert re.fullmatch(r"pretrain: 100%  epoch 3/3  loss \d.*  lr \S+  [\d,]+ images/s", last)
+    assert re.fullmatch(r"pretrain: 100%  epoch 3/3  loss [\d.]+  lr \S+  [\d,]+ images/s  \(alignment .*\)", last)
     assert "\x1b" not in trained.stderr
 
 

@@ -207,10 +207,11 @@ def _train(
 
 
 def _describe(record: EpochRecord, plan: Plan) -> str:
-    terms = "  ".join(f"{name} {value:.3f}" for name, value in record.terms.items())
+    """The main numbers first: a narrow terminal cuts off the end."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in record.terms.items() if name != "loss")
     return (
-        f"epoch {record.epoch}/{plan.num_epochs}  {terms}  lr {record.learning_rate:.2g}  "
-        f"{record.images_per_second:,.0f} images/s"
+        f"epoch {record.epoch}/{plan.num_epochs}  loss {record.terms['loss']:.3f}  lr {record.learning_rate:.2g}  "
+        f"{record.images_per_second:,.0f} images/s  ({parts})"
     )
 
 
