@@ -13,14 +13,13 @@ from safetensors import safe_open
 from torch import nn
 
 from conftest import TINY_RECIPE
-from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import choose_precision, initial_method, prepare_data, resident
+from cssl_cli.pipeline.setup import choose_precision, prepare_data, resident
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import RunDir
@@ -33,45 +32,22 @@ def recipe(tmp_path: Path, *overrides: str) -> Recipe:
     return load_recipe(str(path), overrides)
 
 
-def dataset(images: torch.Tensor) -> Dataset:
-    part = ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
-    return Dataset("made", ("only",), part, part, part, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "key")
-
-
-def norms(encoder: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-
-
 # ---------------------------------------------------------------------- the untrained encoder
-def test_the_untrained_encoder_has_the_initial_weights(tmp_path: Path) -> None:
-    images = torch.randint(0, 256, (100, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    initial = initial_method(recipe(tmp_path)).encoder
-    for name, weight in untrained_encoder(recipe(tmp_path), dataset(images)).named_parameters():
-        assert torch.equal(weight, initial.get_parameter(name))
+def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, "train.checkpoint_minutes=0")
+    starts = []
 
+    class Starting(Trainer):
+        def run(self):
+            starts.append({name: tensor.clone() for name, tensor in self.method.encoder.state_dict().items()})
+            return super().run()
 
-def test_its_statistics_are_those_of_the_images_however_they_are_sorted(tmp_path: Path) -> None:
-    # Half of the images dark, half bright: a calibration on the first of them would see the dark ones only.
-    generator = torch.Generator().manual_seed(0)
-    dark = torch.randint(0, 60, (2048, 3, 16, 16), dtype=torch.uint8, generator=generator)
-    images = torch.cat([dark, 255 - dark])
-    encoder = untrained_encoder(recipe(tmp_path), dataset(images))
-    first = encoder.get_submodule("layers.0")
-    with torch.inference_mode():
-        responses = first((images.float() / 255 - 0.5) / 0.25)
-    norm = norms(encoder)[0]
-    spread = responses.std(dim=(0, 2, 3))
-    assert ((norm.running_mean - responses.mean(dim=(0, 2, 3))).abs() < 0.1 * spread).all()
-    torch.testing.assert_close(norm.running_var, responses.var(dim=(0, 2, 3)), rtol=0.1, atol=0)
-
-
-@pytest.mark.parametrize("num_images", [2, 511, 512, 513, 1025])
-def test_one_image_more_changes_the_statistics_little(tmp_path: Path, num_images: int) -> None:
-    images = torch.randint(0, 256, (num_images, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for norm in norms(untrained_encoder(recipe(tmp_path), dataset(images))):
-        assert torch.isfinite(norm.running_var).all()
-        # No batch is smaller than the others: their number is all that was averaged over.
-        assert norm.num_batches_tracked.item() == -(-num_images // 512)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "Trainer", Starting)
+        pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
+    untrained = untrained_encoder(chosen).state_dict()
+    assert starts[0].keys() == untrained.keys()
+    assert all(torch.equal(starts[0][name], untrained[name]) for name in untrained)
 
 
 # ---------------------------------------------------------------------- a run and its images

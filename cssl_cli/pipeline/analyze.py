@@ -65,7 +65,7 @@ def analyze(
         }
         encoders = {
             "trained": trained_encoder(run, recipe),
-            "untrained": untrained_encoder(recipe, dataset),
+            "untrained": untrained_encoder(recipe),
         }
         for name, encoder in encoders.items():
             extractor = FeatureExtractor(

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from cssl_cli.augment import normalize
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError
 from cssl_cli.pipeline.pretrain import check_images, check_recipe
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, initial_method, prepare_data
+from cssl_cli.pipeline.setup import initial_method, prepare_data
 from cssl_cli.progress import Reporter
-from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, RECIPE, RunDir
 
 FORMAT = 1  # of probe.json and analysis.json
-CALIBRATION_IMAGES = 2048
 
 
 def open_finished(path: Path) -> tuple[RunDir, Recipe]:
@@ -58,25 +54,13 @@ def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
     return encoder
 
 
-def untrained_encoder(recipe: Recipe, dataset: Dataset) -> nn.Module:
-    """The encoder a run starts from, with batch-norm statistics estimated on training images.
+def untrained_encoder(recipe: Recipe) -> nn.Module:
+    """The encoder exactly as a run of the recipe starts: initial weights, batch norm that has seen nothing yet.
 
-    Only the weights are untrained: without its statistics an encoder in eval mode would be a weaker baseline.
+    In eval mode its batch norms pass their input on unchanged. With statistics estimated on the images it would be the
+    weaker baseline (docs/results.md).
     """
-    encoder = initial_method(recipe).encoder.train()
-    norms = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # a plain average over the batches, which are therefore of one size
-    images = dataset.pretrain.images
-    chosen = torch.randperm(len(images), generator=stream(recipe.seed, "calibration"))[:CALIBRATION_IMAGES]
-    num_batches = -(-len(chosen) // EVALUATION_BATCH)
-    size = len(chosen) // num_batches
-    with torch.inference_mode():
-        for batch in chosen[: num_batches * size].split(size):
-            # In ascending order, since images may lie in a memory map; a batch's statistics know no order.
-            views = images[batch.sort().values].float() / 255
-            encoder(normalize(views, dataset.mean, dataset.std))
-    return encoder
+    return initial_method(recipe).encoder
 
 
 def counter(reporter: Reporter, task: str, total: int) -> Callable[[int], None]:

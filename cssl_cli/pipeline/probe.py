@@ -55,7 +55,7 @@ def probe(
             "settings": recipe.settings("probe"),
             "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
             "untrained": prober.scores(
-                "the untrained encoder", lambda: untrained_encoder(recipe, dataset), baselines, ("encoder",)
+                "the untrained encoder", lambda: untrained_encoder(recipe), baselines, ("encoder",)
             ),
             "pixels": prober.scores("raw pixels", lambda: None, baselines, ()),
         }
