@@ -13,7 +13,7 @@ from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError, RunE
 from cssl_cli.files import require_writable
 from cssl_cli.progress import Reporter
 from cssl_cli.recipe import Recipe
-from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.run_dir import ANALYSIS, PROBE, RESULTS_FORMAT, RunDir
 from cssl_cli.sweep import Member, Sweep
 
 
@@ -45,8 +45,9 @@ def _read_result(run: RunDir, name: str, settings: dict[str, Any]) -> dict[str, 
         content = run.read_json(name) if run.finished else None
     except InputError:
         return None
-    usable = content is not None and "trained" in content and content.get("settings") == _as_json(settings)
-    return content if usable else None
+    if content is None or content.get("format") != RESULTS_FORMAT or content.get("settings") != _as_json(settings):
+        return None
+    return content
 
 
 def _as_json(settings: Any) -> Any:

@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 RECIPE, ENVIRONMENT, METRICS, CHECKPOINT = "recipe.yaml", "environment.json", "metrics.jsonl", "checkpoint.pt"
+RESULTS_FORMAT = 1  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
 ENCODER, PROBE, ANALYSIS, STATUS, LOCK = "encoder.safetensors", "probe.json", "analysis.json", "status", "lock"
 
 
@@ -72,7 +74,7 @@ class RunDir:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except OSError:
             return False
         return False
 
@@ -83,7 +85,7 @@ class RunDir:
             handle = os.open(self.file(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except BlockingIOError:
                 holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
                 raise InUseError(
@@ -212,6 +214,15 @@ class RunDir:
                 where=str(self.file(ENCODER)),
                 remedy="Add --restart to `cssl pretrain` to train this run again.",
             ) from error
+
+
+def _lock(handle: int) -> None:
+    """Take the lock; a second time after a moment, since `in_use` holds it for one."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def find_runs(parent: Path) -> list[Path]:

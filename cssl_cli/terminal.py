@@ -48,6 +48,12 @@ class TerminalReporter:
         self.console.print(message, markup=False, soft_wrap=not self.live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        _, last = self.started.get(task, (0.0, done))
+        if done < last:  # the same task begun anew, after one that failed
+            del self.started[task]
+            self.last_line.pop(task, None)
+            if task in self.tasks:
+                self.progress.remove_task(self.tasks.pop(task))
         if self.live:
             self._bar(task, done, total, detail)
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from rich.console import Console
 from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report.layout import number, percent
-from cssl_cli.report.sweep import as_csv, central_epsilon, print_table, summarize
-from cssl_cli.sweep import Member
+from cssl_cli.report.sweep import as_content, as_csv, central_epsilon, print_table, summarize
+from cssl_cli.sweep import Member, Sweep
 
 RECIPE = load_recipe("simclr-shapes")
+SWEEP = Sweep(name="s", path=Path("s.yaml"), axes={}, members=())
 
 
 def estimate(value: float | None) -> dict[str, Any]:
@@ -127,6 +130,22 @@ def test_a_mean_over_some_of_the_seeds_says_so_and_is_never_the_best() -> None:
     assert "1.0 (1 of 2)" in text
     assert "9.0*" not in text
     assert "1.0*" not in text
+
+
+def test_what_a_failed_member_had_got_to_does_not_count() -> None:
+    failed = replace(result("a", 1, 0.9, 0.9), error="no")
+    text = printed([result("a", 0, 0.3, 0.3), failed, result("b", 0, 0.4, 0.4)], 120)
+    assert re.search(r"^a +30\.0 ", text, re.MULTILINE)
+    assert "0.30*" in text
+    assert "0.90" not in text
+    content = as_content(SWEEP, [result("a", 0, 0.3, 0.3), failed])
+    assert content["rows"][0]["cells"]["linear"] == {"mean": 0.3, "sd": None, "n": 1}
+    assert "No member has finished" in printed([failed], 120)
+
+
+def test_the_best_of_the_complete_rows_is_marked() -> None:
+    half = [result("a", 0, 0.3, 0.3, ratio=1.0), result("a", 1, 0.3, 0.3, ratio=None)]
+    assert "9.0*" in printed([*half, result("b", 0, 0.3, 0.3, ratio=9.0), result("c", 0, 0.3, 0.3, ratio=12.0)], 120)
 
 
 def test_members_measured_on_different_images_are_called_out() -> None:

@@ -14,7 +14,6 @@ from cssl_cli.features import FeatureExtractor
 from cssl_cli.files import replacing, require_writable
 from cssl_cli.geometry import unit_norm
 from cssl_cli.pipeline.finished import (
-    FORMAT,
     counter,
     finished_run_data,
     open_finished,
@@ -24,7 +23,7 @@ from cssl_cli.pipeline.finished import (
 from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
-from cssl_cli.run_dir import ANALYSIS
+from cssl_cli.run_dir import ANALYSIS, RESULTS_FORMAT
 from cssl_cli.theory import analyze_table
 
 
@@ -55,7 +54,7 @@ def analyze(
         images, part = _images_to_analyze(dataset, settings["num_images"])
         labels = images.labels
         result: dict[str, Any] = {
-            "format": FORMAT,
+            "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "settings": settings,

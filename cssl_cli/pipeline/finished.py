@@ -15,8 +15,6 @@ from cssl_cli.progress import Reporter
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, RECIPE, RunDir
 
-FORMAT = 1  # of probe.json and analysis.json
-
 
 def open_finished(path: Path) -> tuple[RunDir, Recipe]:
     """The run at `path` and its recipe; `InputError` unless it is finished and its recipe is the one it ran with."""

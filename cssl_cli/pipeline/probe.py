@@ -13,7 +13,6 @@ from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.pipeline.finished import (
-    FORMAT,
     counter,
     finished_run_data,
     open_finished,
@@ -25,7 +24,7 @@ from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
-from cssl_cli.run_dir import PROBE
+from cssl_cli.run_dir import PROBE, RESULTS_FORMAT
 
 Baselines = MutableMapping[tuple[str, ...], dict[str, Any]]
 
@@ -49,7 +48,7 @@ def probe(
         dataset = finished_run_data(run, recipe, dataset, reporter)
         prober = _Prober(recipe, dataset, device, reporter)
         result = {
-            "format": FORMAT,
+            "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "settings": recipe.settings("probe"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,9 @@ def find(name_or_path: str, kind: str, *, folder: Path = Path(), where: str | No
     shipped = shipped_path(name_or_path)
     if shipped is not None:
         return shipped
-    if path.is_file():
-        return path
+    with suppress(OSError):  # what cannot even be looked for is not there
+        if path.is_file():
+            return path
     raise unknown_name(kind, name_or_path, shipped_names(kind), where=where)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
@@ -38,9 +39,12 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     """A recipe as resolved with its overrides, under the header of its file; a sweep as it stands in its file."""
     from cssl_cli.recipe import load_recipe
 
-    text = read_recipe_text(name) if name in shipped_names() else ""
-    if Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8", errors="replace")
+    text = ""
+    if name in shipped_names():
+        text = read_recipe_text(name)
+    else:
+        with suppress(OSError):  # the loader below says what is wrong with it
+            text = Path(name).read_text(encoding="utf-8", errors="replace")
     if kind_of(text) == "sweep":
         if overrides:
             raise InputError(

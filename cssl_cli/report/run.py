@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cssl_cli.report.layout import compacted, console, heading, note, number, percent, print_json, table
-from cssl_cli.run_dir import PROBE, RunDir
+from cssl_cli.run_dir import PROBE, RESULTS_FORMAT, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -26,9 +26,7 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in last["terms"].items())
         seconds = sum(record["seconds"] for record in metrics)
         out.print(f"epoch {last['epoch']}, step {last['step']:,}: {terms}")
-        out.print(
-            f"{seconds:,.0f} s of training in full epochs, {last['images_per_second']:,.0f} images/s in the last epoch"
-        )
+        out.print(f"{seconds:,.0f} s of training recorded, {last['images_per_second']:,.0f} images/s in the last epoch")
     out.print(str(run.path), soft_wrap=True)
     note(out, f"Next: cssl probe {run.path}")
     return None
@@ -81,7 +79,7 @@ def show_analysis(path: Path, result: dict[str, Any]) -> None:
     """Accuracy beside the main terms, then R_epsilon and the geometry of the class centres."""
     out = console()
     probe = RunDir(path).read_json(PROBE)
-    probe = probe if probe and "trained" in probe else None
+    probe = probe if probe and probe.get("format") == RESULTS_FORMAT else None
     _summary(out, result, probe)
     if probe is None:
         note(out, f"Accuracies: cssl probe {path}")
@@ -127,12 +125,12 @@ def _summary(out: Console, result: dict[str, Any], probe: dict[str, Any] | None)
         "consistent: with a bias that vanishes as the images grow in number. All intervals 95 %."
         + (f" A regular simplex of class centres has mean inner product {simplex:.3f}." if simplex else ""),
     )
-    _reasons(out, first, [(term, quantity) for _, term, quantity in SUMMARY])
+    _reasons(out, [result["trained"], result["untrained"]], [(term, quantity) for _, term, quantity in SUMMARY])
 
 
-def _reasons(out: Console, terms: dict[str, Any], quantities: list[tuple[str, str]]) -> None:
+def _reasons(out: Console, encoders: list[dict[str, Any]], quantities: list[tuple[str, str]]) -> None:
     """Why quantities are absent, each reason once."""
-    reasons = [terms[term][quantity].get("reason") for term, quantity in quantities]
+    reasons = [terms[term][quantity].get("reason") for term, quantity in quantities for terms in encoders]
     for reason in dict.fromkeys(reason for reason in reasons if reason):
         note(out, f"–: {reason}.")
 

@@ -97,6 +97,12 @@ def summarize(values: Sequence[float | None]) -> Summary | None:
     return Summary(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
 
 
+def _summaries(members: Sequence[MemberResult], columns: Sequence[Column]) -> dict[str, Summary | None]:
+    """A row's cells; a member that failed counts in none of them, whatever it had got to."""
+    done = _done(members)
+    return {column.name: summarize([column.read(member) for member in done]) for column in columns}
+
+
 def rows_of(results: Sequence[MemberResult]) -> dict[str, list[MemberResult]]:
     """The members of each row (a variant with all its seeds), in the order of the sweep."""
     rows: dict[str, list[MemberResult]] = {}
@@ -148,29 +154,28 @@ def _images_differ(results: Sequence[MemberResult]) -> bool:
 
 def _grid(results: Sequence[MemberResult], columns: Sequence[Column]) -> Table:
     rows = rows_of(results)
-    cells = {
-        row: {column.name: summarize([column.read(member) for member in members]) for column in columns}
-        for row, members in rows.items()
-    }
+    cells = {row: _summaries(members, columns) for row, members in rows.items()}
+    complete = {row: len(_done(members)) for row, members in rows.items()}
     grid = table("", *(column.title for column in columns))
     grid.columns[0].no_wrap = True
     facts = _facts(results)
     alike = len(facts["views"]) <= 1 and len(facts["epsilon"]) <= 1
-    for row, members in rows.items():
-        num_done = len(_done(members))
+    for row in rows:
         # R_ε grows with the views and falls with ε: between unlike ones there is no best.
-        shown = (_cell(column, row, cells, num_done, alike or column.name != "R_epsilon") for column in columns)
+        shown = (_cell(column, row, cells, complete, alike or column.name != "R_epsilon") for column in columns)
         grid.add_row(row, *shown)
-    if columns[0] == ACCURACIES[0] and any(result.probe for result in results):
+    if columns[0] == ACCURACIES[0] and any(result.probe for result in _done(results)):
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
             readers = [_accuracy(encoder, classifier) for classifier in ("linear", "knn", "nearest_center")]
-            grid.add_row(label, *(_range([v for r in results if (v := read(r)) is not None]) for read in readers))
+            grid.add_row(
+                label, *(_range([v for r in _done(results) if (v := read(r)) is not None]) for read in readers)
+            )
     return grid
 
 
 def _cell(
-    column: Column, row: str, cells: dict[str, dict[str, Summary | None]], num_done: int, comparable: bool
+    column: Column, row: str, cells: dict[str, dict[str, Summary | None]], complete: dict[str, int], comparable: bool
 ) -> Text:
     """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
     summary = cells[row][column.name]
@@ -179,9 +184,10 @@ def _cell(
     text = _rounded(column.scale * summary.mean, column.digits)
     if summary.sd is not None:
         text += f" ±{_rounded(column.scale * summary.sd, column.digits)}"
-    if summary.n < num_done:
-        return Text(f"{text} ({summary.n} of {num_done}) ")
-    means = [other.mean for name in cells if (other := cells[name][column.name]) is not None]
+    if summary.n < complete[row]:
+        return Text(f"{text} ({summary.n} of {complete[row]}) ")
+    others = [(name, cells[name][column.name]) for name in cells]
+    means = [other.mean for name, other in others if other is not None and other.n == complete[name]]
     is_best = comparable and len(set(means)) > 1 and summary.mean == column.best(means)
     return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
 
@@ -243,7 +249,7 @@ def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
     columns = (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS)
     rows = []
     for row, members in rows_of(results).items():
-        cells = {column.name: summarize([column.read(member) for member in members]) for column in columns}
+        cells = _summaries(members, columns)
         rows.append(
             {
                 "row": row,
