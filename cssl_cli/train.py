@@ -58,7 +58,7 @@ def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: in
             remedy=f"Set train.batch_size to at most {num_images}.",
         )
     steps_per_epoch = num_images // batch_size
-    num_steps = steps if steps is not None else epochs * steps_per_epoch  # type: ignore[operator]
+    num_steps = (epochs or 0) * steps_per_epoch if steps is None else steps
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     if warmup_steps >= num_steps:
         raise InputError(
