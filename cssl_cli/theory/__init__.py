@@ -2,8 +2,9 @@
 
 Everything is computed in float64 from features (N, V, D) that the caller has scaled to the norm the theory is to speak
 of (`cssl_cli.geometry.unit_norm`), and from the `raw` ones what others define on features as the encoder gives them:
-the cross-correlation, which standardises them itself, and the companion measures. The mathematics, and the sections that
-the docstrings name, are in docs/theory.md; the source is Huang et al., "Towards the Generalization of Contrastive Self-Supervised Learning", arXiv 2111.00743.
+the cross-correlation, which standardises them itself, and the companion measures. The mathematics, and the sections
+that the docstrings name, are in docs/theory.md; the source is Huang et al., "Towards the Generalization of Contrastive
+Self-Supervised Learning", arXiv 2111.00743.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def _alpha_req(eigenvalues: Tensor, sample: Sample) -> Quantity:
     slope = (weights * x) @ y / (weights @ x.square())
     return Estimate(
         value=-slope.item(),
-        estimator="minus the slope of log eigenvalue on log index, centred covariance of the clean features, unscaled, least "
-        f"squares with weights 1/index over the eigenvalues {first} to {last}; {SMALL_SAMPLE}",
+        estimator="minus the slope of log eigenvalue on log index, centred covariance of the clean features, unscaled, "
+        f"least squares with weights 1/index over the eigenvalues {first} to {last}; {SMALL_SAMPLE}",
         errs="consistent",
         sample=sample,
     )
