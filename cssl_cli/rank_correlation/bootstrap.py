@@ -25,8 +25,12 @@ def weights_within(codes: Ints) -> Floats | None:
     mean is the unbiased s²/n. Groups of one or two rows keep weight one.
     """
     sizes = group_sizes(codes)
-    if sum(size for size in sizes if size >= MIN_ROWS_OF_GROUP) < MIN_ROWS:
-        return None
+    enough = sum(size for size in sizes if size >= MIN_ROWS_OF_GROUP) >= MIN_ROWS
+    return _dirichlet(sizes) if enough else None
+
+
+@lru_cache(maxsize=8)
+def _dirichlet(sizes: tuple[int, ...]) -> Floats:
     generator = np.random.default_rng(SEED)
     groups = [
         size * generator.dirichlet(np.full(size, 1 - 2 / size), size=REPLICATES)

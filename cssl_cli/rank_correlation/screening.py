@@ -35,17 +35,23 @@ HOLM = "Holm"
 
 
 def screen_terms(
-    rows: Sequence[Row], accuracies: Sequence[str], terms: Mapping[str, int | None]
+    rows: Sequence[Row],
+    accuracies: Sequence[str],
+    terms: Mapping[str, int | None],
+    titles: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Rank correlations of each accuracy with each term, as JSON types: {accuracy: what `screen_accuracy` says}.
 
     rows: one a variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: for each
-    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None.
+    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None. titles: what the warnings
+    call the terms.
     """
-    return {accuracy: screen_accuracy(rows, accuracy, terms) for accuracy in accuracies}
+    return {accuracy: screen_accuracy(rows, accuracy, terms, titles) for accuracy in accuracies}
 
 
-def screen_accuracy(rows: Sequence[Row], accuracy: str, terms: Mapping[str, int | None]) -> dict[str, Any]:
+def screen_accuracy(
+    rows: Sequence[Row], accuracy: str, terms: Mapping[str, int | None], titles: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """One accuracy against each of the terms, those first that predict it best (by |τ| over all rows).
 
     `n` rows have the accuracy. Each of `terms` is {"term", "predicted_sign", "pooled", "within", "groups"}: over all
@@ -79,12 +85,13 @@ def screen_accuracy(rows: Sequence[Row], accuracy: str, terms: Mapping[str, int 
     ]
     entries.sort(key=lambda entry: -abs(entry["pooled"]["tau"]["value"]) if "tau" in entry["pooled"] else 1)
     scopes = {"pooled": of_pooled, "within": of_within}
+    called = {term: (titles or {}).get(term, term) for term in terms}
     return {
         "n": int(np.isfinite(y).sum()),
         "num_rows": len(rows),
         "scopes": scopes,
         "terms": entries,
-        "warnings": [*_about_size(scopes), *_about_missing(scopes, entries), *_about_groups(entries)],
+        "warnings": [*_about_size(scopes), *_about_missing(scopes, entries, called), *_about_groups(entries, called)],
     }
 
 
@@ -186,7 +193,9 @@ def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     return said
 
 
-def _about_missing(scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _about_missing(
+    scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]
+) -> list[str]:
     """Terms that so many rows lack that even a perfect order of the others would show nothing."""
     said = []
     for entry in entries:
@@ -194,15 +203,15 @@ def _about_missing(scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequ
         if n is not None and n < of:
             perfect = smallest_p_values((n,))[0] if n <= MAX_ROWS_RESAMPLED else 0.0
             if perfect > LEVEL:
-                said.append(f"{entry['term']}: {n} of {of} rows; even a perfect order has p = {perfect:.2g}.")
+                said.append(f"{called[entry['term']]}: {n} of {of} rows; even a perfect order has p = {perfect:.2g}.")
     return said
 
 
-def _about_groups(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _about_groups(entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]) -> list[str]:
     """Terms whose association turns round inside the groups: they tell groups apart rather than their rows."""
     said = []
     for entry in entries:
         pooled, within = (entry[scope].get("tau", {}).get("value", 0.0) for scope in ("pooled", "within"))
         if pooled * within < 0:
-            said.append(f"{entry['term']}: τ = {pooled:+.2f} over all rows but {within:+.2f} within groups.")
+            said.append(f"{called[entry['term']]}: τ = {pooled:+.2f} over all rows but {within:+.2f} within groups.")
     return said
