@@ -36,7 +36,7 @@ def screened(n: int, num_groups: int = 1) -> dict[str, Any]:
 def printed(content: dict[str, Any], width: int) -> str:
     file = io.StringIO()
     out = Console(file=file, width=width, highlight=False, markup=False)
-    print_correlations(out, content, accuracy_title="Linear", term_titles=TITLES)
+    print_correlations(out, content, accuracy_title="Linear accuracy", term_titles=TITLES)
     return file.getvalue()
 
 

@@ -37,7 +37,7 @@ def print_correlations(
 
     screened: what `rank_correlation.screening.screen_accuracy` says, or the same read from a file.
     """
-    heading(out, f"{accuracy_title} accuracy against each term, over rows")
+    heading(out, f"{accuracy_title} against each term, over rows")
     if not screened["terms"]:
         return note(out, "No terms.")
     print_widest(out, [_grid(screened, term_titles, left_out, spans) for left_out, spans in VERSIONS])
