@@ -191,6 +191,8 @@ def analyze(
     "cssl sweep quickstart seeds=3 --out results",
     "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
     "cssl sweep paper-richness-small --concentration-only",
+    "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
+    "cssl sweep quickstart --report",
 )
 def sweep(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
@@ -201,6 +203,19 @@ def sweep(
         bool,
         typer.Option("--concentration-only", help="Train nothing: measure what the augmentations do to the images."),
     ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ROW", help="Only these rows; * and ? match. May be repeated.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="ROW", help="Not these rows; * and ? match. May be repeated.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Every N-th run from the I-th on: machines share a sweep.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start no member after so long: 30m, 1h30m.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -208,24 +223,30 @@ def sweep(
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
+    from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
     from cssl_cli.report.concentration import show_sweep_concentration
-    from cssl_cli.report.sweep import show_sweep, show_sweep_plan
+    from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
+    from cssl_cli.selection import parse_duration, select
     from cssl_cli.sweep import load_sweep
-
-    resolved = load_sweep(name, overrides or [])
-    if dry_run:
-        return show_sweep_plan(resolved, out, as_json)
-    from cssl_cli.launch import concentrate_sweep, run_sweep
     from cssl_cli.terminal import TerminalReporter
 
-    if concentration_only:
-        with TerminalReporter() as reporter:
-            content = concentrate_sweep(resolved, out=out, reporter=reporter, device_name=device)
-        return show_sweep_concentration(content, as_json)
-
+    resolved = load_sweep(name, overrides or [])
+    members = select(resolved, only=only or [], skip=skip or [], shard=shard)
+    seconds = None if budget is None else parse_duration(budget)
+    if dry_run:
+        return show_sweep_plan(resolved, members, out, as_json)
+    if report:
+        return show_sweep(resolved, read_sweep(resolved, out), members, as_json)
     with TerminalReporter() as reporter:
-        results = run_sweep(resolved, out=out, reporter=reporter, device_name=device)
-    show_sweep(resolved, results, out, as_json)
+        if concentration_only:
+            content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
+        else:
+            results = run_sweep(
+                resolved, out=out, reporter=reporter, device_name=device, members=members, budget=seconds
+            )
+    if concentration_only:
+        return show_sweep_concentration(content, as_json)
+    show_sweep(resolved, results, members, as_json, written=write_sweep(resolved, results, out))
     if any(result.error for result in results):
         raise typer.Exit(1)
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -48,27 +50,50 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     return MemberResult(member, run.path, probe, analysis, None)
 
 
-def run_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_name: str | None = None) -> list[MemberResult]:
-    """Pretrain, probe and analyse every member that is not finished, in order; a failure does not stop the rest.
+def read_sweep(sweep: Sweep, out: Path) -> list[MemberResult]:
+    """What is on disk of every member."""
+    return [read_member(sweep, member, out) for member in sweep.members]
 
-    Members that another process works on are taken up once more after the others.
+
+def run_sweep(
+    sweep: Sweep,
+    *,
+    out: Path,
+    reporter: Reporter,
+    device_name: str | None = None,
+    members: Sequence[Member] | None = None,
+    budget: float | None = None,
+) -> list[MemberResult]:
+    """Pretrain, probe and analyse the `members` (None: all) that are not finished; a failure does not stop the rest.
+
+    Gives every member of the sweep, those that were not meant as they are on disk. Members that another process works
+    on are taken up once more after the others. After `budget` seconds no further member is started.
     """
     require_writable(out / sweep.name, "Choose another folder with --out DIR.")
     workshop = _Workshop(out / sweep.name, reporter, device_name)
+    deadline = math.inf if budget is None else time.monotonic() + budget
     results: dict[str, MemberResult] = {}
-    again = _pass(sweep, sweep.members, out, workshop, results)
-    _pass(sweep, again, out, workshop, results)
-    return [results[member.name] for member in sweep.members]
+    again = _pass(sweep, sweep.members if members is None else members, out, workshop, results, deadline)
+    _pass(sweep, again, out, workshop, results, deadline)
+    return [results.get(member.name) or read_member(sweep, member, out) for member in sweep.members]
 
 
 def _pass(
-    sweep: Sweep, members: Sequence[Member], out: Path, workshop: _Workshop, results: dict[str, MemberResult]
+    sweep: Sweep,
+    members: Sequence[Member],
+    out: Path,
+    workshop: _Workshop,
+    results: dict[str, MemberResult],
+    deadline: float,
 ) -> list[Member]:
     """Complete the members that are not finished and enter their results; returns those that were in use."""
-    in_use = []
+    in_use, not_started = [], 0
     for number, member in enumerate(members, start=1):
         result = read_member(sweep, member, out)
         if result.probe is None or result.analysis is None:
+            if time.monotonic() >= deadline:
+                not_started += 1
+                continue
             workshop.reporter.say(f"[{number}/{len(members)}] {member.name}")
             named = member.recipe.model_copy(update={"name": _run_name(sweep, member)})
             error = workshop.complete(named, result)
@@ -76,13 +101,25 @@ def _pass(
             if isinstance(error, InUseError):
                 in_use.append(member)
         results[member.name] = result
+    if not_started:
+        workshop.reporter.say(
+            f"the budget is used up: {not_started} of {len(members)} members not started; the same command goes on"
+        )
     return in_use
 
 
-def concentrate_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_name: str | None = None) -> dict[str, Any]:
-    """The concentration of each row's augmented images, without training anything; also written beside the runs.
+def concentrate_sweep(
+    sweep: Sweep,
+    *,
+    out: Path,
+    reporter: Reporter,
+    device_name: str | None = None,
+    members: Sequence[Member] | None = None,
+) -> dict[str, Any]:
+    """The concentration of each row's augmented images, without training anything; of `members` only, where given.
 
-    A row is measured with the first of its seeds; rows that do the same to the same images are one.
+    Written beside the runs when it is of the whole sweep. A row is measured with the first of its seeds; rows that do
+    the same to the same images are one.
     """
     from cssl_cli.pipeline.concentrate import analyze_recipe
 
@@ -90,22 +127,23 @@ def concentrate_sweep(sweep: Sweep, *, out: Path, reporter: Reporter, device_nam
     require_writable(home.path, "Choose another folder with --out DIR.")
     workshop = _Workshop(home.path, reporter, device_name)
     first_of_row: dict[str, Member] = {}
-    for member in sweep.members:
+    for member in sweep.members if members is None else members:
         first_of_row.setdefault(member.row, member)
     alike: dict[str, list[Member]] = {}
     for member in first_of_row.values():
         alike.setdefault(_views_and_distances(member.recipe), []).append(member)
     rows = []
-    for number, members in enumerate(alike.values(), start=1):
-        first, *others = members
-        reporter.say(f"[{number}/{len(alike)}] {', '.join(member.row for member in members)}")
+    for number, same_views in enumerate(alike.values(), start=1):
+        first, *others = same_views
+        reporter.say(f"[{number}/{len(alike)}] {', '.join(member.row for member in same_views)}")
         result = analyze_recipe(
             first.recipe, reporter=reporter, device_name=device_name, dataset=workshop.dataset(first.recipe)
         )
         same = [member.row for member in others]
         rows.append({"row": first.row, "same": same, "axes": dict(first.axes), "seed": first.seed, **result})
     content = {"sweep": sweep.name, "rows": rows}
-    home.write_json(CONCENTRATION, content)
+    if members is None or len(members) == len(sweep.members):
+        home.write_json(CONCENTRATION, content)
     return content
 
 

@@ -29,7 +29,8 @@ def shortened(line: str) -> str:
     """The command on fewer images and for less time; nothing else of it changes."""
     if line.startswith("cssl pretrain simclr-shapes"):
         return f"{line} {QUICK}"
-    if line.startswith("cssl analyze simclr-shapes ") or "--concentration-only" in line:
+    measured = ("--concentration-only", "--only", "--report")
+    if line.startswith("cssl analyze simclr-shapes ") or any(option in line for option in measured):
         return f"{line} {QUICK} analyze.num_images=100 analyze.refine_pairs=0"
     return f"{line} {QUICK_FOLDER}" if line.startswith("cssl pretrain simclr-folder") else line
 

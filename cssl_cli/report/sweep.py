@@ -20,7 +20,7 @@ from cssl_cli.report.recipes import run_state
 from cssl_cli.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from cssl_cli.sweep import Sweep
+    from cssl_cli.sweep import Member, Sweep
 
 CENTRAL_EPSILON = 0.5
 
@@ -112,17 +112,26 @@ def rows_of(results: Sequence[MemberResult]) -> dict[str, list[MemberResult]]:
 
 
 # ---------------------------------------------------------------------- the table
-def show_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path, as_json: bool) -> None:
-    """Print the sweep's table, and write it as table.csv and table.json beside the runs."""
+def write_sweep(sweep: Sweep, results: Sequence[MemberResult], out_dir: Path) -> str:
+    """Write the whole sweep's table as table.csv and table.json beside the runs; says where."""
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
     home.write_json("table.json", content)
     home.write_text("table.csv", as_csv(content))
+    return f"Written to {home.file('table.csv')} and {home.file('table.json')}"
+
+
+def show_sweep(
+    sweep: Sweep, results: Sequence[MemberResult], members: Sequence[Member], as_json: bool, written: str = ""
+) -> None:
+    """Print the table of the rows of `members`, and where the whole was `written`."""
+    rows = {member.row for member in members}
+    shown = [result for result in results if result.member.row in rows]
     if as_json:
-        return print_json(content)
+        return print_json(as_content(sweep, shown))
     out = console()
-    print_table(out, results)
-    return note(out, f"Written to {home.file('table.csv')} and {home.file('table.json')}")
+    print_table(out, shown)
+    return note(out, written) if written else None
 
 
 def print_table(out: Console, results: Sequence[MemberResult]) -> None:
@@ -290,9 +299,9 @@ def as_csv(content: dict[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------------- the plan
-def show_sweep_plan(sweep: Sweep, out_dir: Path, as_json: bool) -> None:
-    """The members in order, and how far each is."""
-    plan = [(member, member_path(sweep, member, out_dir)) for member in sweep.members]
+def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool) -> None:
+    """The `members` in order, and how far each is."""
+    plan = [(member, member_path(sweep, member, out_dir)) for member in members]
     if as_json:
         return print_json(
             [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
@@ -302,5 +311,5 @@ def show_sweep_plan(sweep: Sweep, out_dir: Path, as_json: bool) -> None:
     for member, path in plan:
         grid.add_row(member.name, run_state(RunDir(path)), path.name)
     out.print(grid)
-    rows = len({member.row for member in sweep.members})
+    rows = len({member.row for member in members})
     return note(out, f"{len(plan)} members ({rows} rows) under {out_dir / sweep.name}")
