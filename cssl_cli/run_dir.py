@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RECIPE, ENVIRONMENT, CHECKPOINT = "recipe.yaml", "environment.json", "checkpoint.pt"
 METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
-RESULTS_FORMAT = 1  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
+RESULTS_FORMAT = 2  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 
@@ -237,6 +237,18 @@ class RunDir:
             return None
         found = [self._read_result_file(path) for path in (self.file(name), self._kept(name, settings))]
         return next((content for content in found if content and content["settings"] == _as_json(settings)), None)
+
+    def recall_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """`read_result`, and what was kept becomes the latest again: the file `name` is always what was last asked for.
+
+        Takes the lock if anything is to be moved.
+        """
+        found = self.read_result(name, settings)
+        latest = self._read_result_file(self.file(name))
+        if found is not None and (latest is None or latest["settings"] != found["settings"]):
+            with self.locked():
+                self.write_result(name, found)
+        return found
 
     def results(self, name: str) -> list[Path]:
         """The files of every result of this name, the latest first."""

@@ -97,6 +97,16 @@ def test_certificates_agree_with_loops(seed):
                 reference.margin_c(features, labels, index, num_views), abs=1e-12
             )
     assert found.value("Cantelli") == pytest.approx(reference.cantelli(features, labels), abs=1e-9)
+    masks = {"A": found.a.certified, "B": found.b.certified, "C": found.c.certified}
+    margins = {"B": found.b.margins, "C": found.c.margins_by_views[-1]}
+    for label in range(int(max(labels)) + 1):
+        own = [index for index in range(len(labels)) if labels[index] == label]
+        for name, mask in masks.items():
+            share = sum(bool(mask[index]) for index in own) / len(own)
+            assert found.value(name, "certified_share_per_class")[f"class {label}"] == pytest.approx(share)
+        for name, of_images in margins.items():
+            median = np.median([of_images[index].item() for index in own])
+            assert found.value(name, "margin_median_per_class")[f"class {label}"] == pytest.approx(median)
     for label, good in enumerate(found.a.sets):
         images = [features[index] for index in good.images.tolist()]
         assert {labels[index] for index in good.images.tolist()} == {label}
@@ -253,6 +263,9 @@ def test_collapsed_simplex_is_certified_whole(num_classes):
         assert list(found.value("B", f"{name}_per_class").values()) == pytest.approx([0] * num_classes, abs=1e-12)
     for name in ("B", "C"):
         assert list(found.value(name, "margin_quantiles").values()) == pytest.approx([half] * 5, abs=1e-5)
+        assert list(found.value(name, "margin_median_per_class").values()) == pytest.approx(
+            [half] * num_classes, abs=1e-5
+        )
     assert list(found.value("A", "good_share_per_class").values()) == [1.0] * num_classes
     assert list(found.value("A", "certified_per_class").values()) == [1.0] * num_classes
     assert list(found.value("A", "margin_per_class").values()) == pytest.approx([half] * num_classes, abs=1e-5)
@@ -283,6 +296,8 @@ def test_one_bad_image_costs_itself_only():
         assert found.value(name) == pytest.approx(0.05)
     assert found.value("C", "error_bound_per_class") == {"class 0": pytest.approx(0.1), "class 1": 0.0}
     assert found.value("A", "good_share_per_class") == {"class 0": pytest.approx(0.9), "class 1": 1.0}
+    for name in ("A", "B", "C", "combined"):
+        assert found.value(name, "certified_share_per_class") == {"class 0": pytest.approx(0.9), "class 1": 1.0}
 
 
 def test_views_that_span_the_classes_leave_c_only_what_few_views_show():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import html
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -48,7 +49,7 @@ def texts_of(path: Path) -> str:
 
 @pytest.mark.parametrize("num_classes", [2, 10, 40])
 def test_every_figure_is_written_in_both_forms(drawn: dict[int, Path], num_classes: int) -> None:
-    assert {path.name for path in drawn[num_classes].iterdir()} == BOTH
+    assert {path.name for path in drawn[num_classes].iterdir()} == {*BOTH, "figures.json"}
     for name in NAMES:
         with Image.open(drawn[num_classes] / f"{name}.png") as image:
             assert image.format == "PNG"
@@ -175,6 +176,25 @@ def test_no_numbers_no_figures(tmp_path: Path, content: dict[str, Any]) -> None:
     for records in ([], [{"epoch": 1, "step": 5, "error": "it diverged"}], [{"epoch": None, "alignment": 0.5}]):
         assert draw_figures(content, records, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(tmp_path: Path) -> None:
+    content = analysis(3, 60) | {"settings": {"num_views": 8}, "fingerprint": "0123456789"}
+    assert names_of(draw_figures(content, trace(3), tmp_path)) == NAMES
+    facts = json.loads((tmp_path / "figures.json").read_text())
+    assert facts["settings"] == {"num_views": 8}
+    assert set(facts["figures"]) == NAMES
+    (tmp_path / "mine.png").write_bytes(b"not ours")
+    for encoder in ("trained", "untrained"):
+        content[encoder] |= {"R_epsilon": {"epsilons": absent(), "curve": absent()}}
+        content[encoder] |= {"class_centers": {"inner_products": absent()}}
+    content["settings"] = {"num_views": 1}
+    assert names_of(draw_figures(content, [], tmp_path)) == NAMES - {"r_epsilon", "class_centers", "training"}
+    left = {path.stem for path in tmp_path.iterdir()}
+    assert left == (NAMES | {"figures", "mine"}) - {"r_epsilon", "class_centers", "training"}
+    assert json.loads((tmp_path / "figures.json").read_text())["settings"] == {"num_views": 1}
+    assert draw_figures({}, [], tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

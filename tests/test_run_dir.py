@@ -33,6 +33,18 @@ def test_results_of_other_settings_are_kept_beside_the_latest(run: RunDir) -> No
     assert len(run.results(ANALYSIS)) == 3
 
 
+def test_a_result_asked_for_again_is_the_latest_again(run: RunDir) -> None:
+    run.write_status("finished")
+    run.save_weights(ENCODER, {}, {})
+    for views in (4, 8):
+        run.write_result(ANALYSIS, result(num_views=views))
+    assert run.recall_result(ANALYSIS, {"num_views": 5}) is None
+    for views in (4, 4, 8):
+        assert run.recall_result(ANALYSIS, {"num_views": views}) == result(num_views=views)
+        assert json.loads(run.file(ANALYSIS).read_text()) == result(num_views=views)
+        assert len(run.results(ANALYSIS)) == 2
+
+
 def test_damaged_results_and_those_of_another_format_do_not_count(run: RunDir) -> None:
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})

@@ -51,15 +51,15 @@ def analyze(
     """The theory's terms of the run's encoder, of its projector and of the untrained encoder; writes analysis.json.
 
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
-    was measured before with the same settings is read, unless `again`. `export` receives the features of the trained
-    encoder.
+    was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
+    the features of the trained encoder.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
     run, recipe = open_finished(path, recipe)
     device = choose_device(device_name)
     settings = recipe.settings("analyze") | dict(changes or {})
-    before = None if again or export is not None else run.read_result(ANALYSIS, settings)
+    before = None if again or export is not None else run.recall_result(ANALYSIS, settings)
     if before is not None:
         return before
     with run.locked():

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.files import require_writable
+from cssl_cli.files import explained, replacing, require_writable
 from cssl_cli.plot.certificate import certificate
 from cssl_cli.plot.class_centers import class_centers
 from cssl_cli.plot.comparison import comparison
 from cssl_cli.plot.concentration import concentration
 from cssl_cli.plot.projection import projection
 from cssl_cli.plot.r_epsilon import r_epsilon
-from cssl_cli.plot.style import drawing, save
+from cssl_cli.plot.style import KINDS, drawing, save
 from cssl_cli.plot.training import training
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ ANALYSIS_FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "projection": projection,
     "certificate": certificate,
 }
+DRAWN_FROM = "figures.json"
+FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # of an analysis, that tell it from others
 _REMEDY = "Give the figures another place."
 
 
@@ -33,15 +36,22 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
     """Draw what `content` (an analysis) and `trace` (its records through training) have the numbers for.
 
     Gives the files written to `folder`: NAME.png and NAME.svg of `training` and of each of `ANALYSIS_FIGURES` that
-    could be drawn. The same numbers give the same bytes. Each file appears whole or not at all; raises InputError or
-    RunError where one cannot be written.
+    could be drawn. Those of an earlier analysis that this one has no numbers for are removed, and `DRAWN_FROM` says
+    which analysis the figures there are of. The same numbers give the same bytes. Each file appears whole or not at
+    all; raises InputError or RunError where one cannot be written.
     """
     require_writable(folder, _REMEDY)
+    _remove(folder / DRAWN_FROM)  # from here on, the figures are of two analyses until all are drawn
     written: list[Path] = []
     with drawing():
         for name, draw in ANALYSIS_FIGURES.items():
-            written += _save(draw(content), folder, name)
-        written += _save(training(trace), folder, "training")
+            written += _replace(draw(content), folder, name)
+        written += _replace(training(trace), folder, "training")
+    if written:
+        facts = {key: content[key] for key in FACTS if key in content}
+        names = list(dict.fromkeys(path.stem for path in written))
+        with replacing(folder / DRAWN_FROM, _REMEDY) as partial:
+            partial.write_text(json.dumps({"figures": names, **facts}, indent=2) + "\n", encoding="utf-8")
     return written
 
 
@@ -52,8 +62,18 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
     """
     require_writable(folder, _REMEDY)
     with drawing():
-        return _save(comparison(rows), folder, "comparison")
+        return _replace(comparison(rows), folder, "comparison")
 
 
-def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
-    return [] if figure is None else save(figure, folder, name)
+def _replace(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+    """Write the figure; without one, remove what an earlier analysis left under its name."""
+    if figure is not None:
+        return save(figure, folder, name)
+    for kind in KINDS:
+        _remove(folder / f"{name}.{kind}")
+    return []
+
+
+def _remove(path: Path) -> None:
+    with explained(path, _REMEDY):
+        path.unlink(missing_ok=True)

@@ -42,6 +42,9 @@ CLASS_COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
 MARKER_SCALES = {"*": 1.5, "D": 0.9, "P": 1.15, "X": 1.15, "p": 1.1, "h": 1.1, "d": 1.1}  # to look equally large
 
+# Dates and versions are left out: the same numbers give the same bytes.
+KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
 CAPTION_SIZE = 6.8  # points
 CAPTION_WIDTH = 119  # characters of it that go on a line of SIZE[0] inches
 
@@ -169,8 +172,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         figure.draw_without_rendering()
     figure.set_layout_engine("none")  # both forms are laid out alike
     paths = []
-    # Dates and versions are left out: the same numbers give the same bytes.
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for kind, metadata in KINDS.items():
         path = folder / f"{name}.{kind}"
         with replacing(path, _REMEDY) as partial:
             figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)

@@ -30,6 +30,7 @@ from cssl_cli.theory.main_parts import main_part, pairs_grid, quantile_grid, siz
 QUANTITIES = (
     "error_bound",
     "certified_per_class",
+    "certified_share_per_class",
     "margin_per_class",
     "good_share_per_class",
     "delta_per_class",
@@ -100,8 +101,10 @@ def certificate_a(
         shown = "; of the certified set, or of the one that came nearest to it"
         return per_class(geometry, geometry.centers.new_tensor(values), what + shown)
 
+    bounds = bounds_from_certified(geometry, certificate.certified, estimator)
     return {
-        "error_bound": bounds_from_certified(geometry, certificate.certified, estimator)["error_bound"],
+        "error_bound": bounds["error_bound"],
+        "certified_share_per_class": bounds["certified_share_per_class"],
         "certified_per_class": per_class(
             geometry, geometry.centers.new_tensor([float(good.certified) for good in sets]), "1 for a class certified"
         ),

@@ -20,17 +20,19 @@ from torch import Tensor
 from cssl_cli.theory.chains import chain_reach
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.conditions import best_margins, certified, gaps
-from cssl_cli.theory.error_bounds import bounds_from_certified, margin_quantiles, per_class
+from cssl_cli.theory.error_bounds import bounds_from_certified, margins_of_images, per_class
 from cssl_cli.theory.estimate import Absent, Quantity
 
 QUANTITIES = (
     "error_bound",
     "error_bound_per_class",
+    "certified_share_per_class",
     "eccentricity_per_class",
     "distance_per_class",
     "radius_per_class",
     "half_distance_per_class",
     "margin_quantiles",
+    "margin_median_per_class",
 )
 
 
@@ -122,7 +124,7 @@ def certificate_b(
             "certificate (plug-in: their noise makes it too large)",
             "high",
         ),
-        "margin_quantiles": margin_quantiles(geometry, certificate.margins),
+        **margins_of_images(geometry, certificate.margins),
     }
 
 

@@ -19,10 +19,17 @@ from torch import Tensor
 from cssl_cli.theory.chains import directional_margins
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.conditions import certified
-from cssl_cli.theory.error_bounds import bounds_from_certified, is_vacuous, margin_quantiles
+from cssl_cli.theory.error_bounds import bounds_from_certified, is_vacuous, margins_of_images
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
 
-QUANTITIES = ("error_bound", "error_bound_per_class", "by_views", "margin_quantiles")
+QUANTITIES = (
+    "error_bound",
+    "error_bound_per_class",
+    "certified_share_per_class",
+    "by_views",
+    "margin_quantiles",
+    "margin_median_per_class",
+)
 
 
 @dataclass(frozen=True)
@@ -77,5 +84,5 @@ def certificate_c(
             geometry.sample,
             vacuous=is_vacuous(min(by_views)),
         ),
-        "margin_quantiles": margin_quantiles(geometry, certificate.margins_by_views[-1]),
+        **margins_of_images(geometry, certificate.margins_by_views[-1]),
     }

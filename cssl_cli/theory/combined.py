@@ -11,11 +11,11 @@ from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.error_bounds import bounds_from_certified
 from cssl_cli.theory.estimate import Absent, Quantity
 
-QUANTITIES = ("error_bound", "error_bound_per_class")
+QUANTITIES = ("error_bound", "error_bound_per_class", "certified_share_per_class")
 
 
 def combined(geometry: ClassGeometry | Absent, certified: Mapping[str, Tensor]) -> dict[str, Quantity]:
-    """`error_bound` and `error_bound_per_class` from the images (N,) that each certificate, by name, certifies."""
+    """`QUANTITIES` from the images (N,) that each certificate, by name, certifies."""
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
     if not certified:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cssl_cli.theory.class_geometry import ClassGeometry
@@ -38,7 +39,7 @@ def per_class(
 
 
 def bounds_from_certified(geometry: ClassGeometry, certified: Tensor, estimator: str) -> dict[str, Quantity]:
-    """`error_bound` and `error_bound_per_class` from which images (N,) are certified."""
+    """`error_bound`, `error_bound_per_class` and `certified_share_per_class` from which images (N,) are certified."""
     uncertified = ~certified
     bounds = geometry.class_means(uncertified)
     return {
@@ -49,21 +50,31 @@ def bounds_from_certified(geometry: ClassGeometry, certified: Tensor, estimator:
             f"{estimator}; for each class, vacuous if for every one",
             vacuous=is_vacuous(bounds.min().item()),
         ),
+        "certified_share_per_class": per_class(geometry, 1 - bounds, f"1 less the {estimator}; for each class"),
     }
 
 
-def margin_quantiles(geometry: ClassGeometry, margins: Tensor) -> Quantity:
-    """Quantiles over images of their least margins (N,) against the other classes."""
-    ascending = margins.sort().values
-    values = []
-    for level in QUANTILES:
-        rank = level * (len(ascending) - 1)  # torch.quantile refuses more than 2²⁴ numbers
-        below, above = ascending[int(rank)], ascending[min(int(rank) + 1, len(ascending) - 1)]
-        values.append(below.lerp(above, rank % 1).item())
-    return Estimate(
-        {f"{level:g}": value for level, value in zip(QUANTILES, values, strict=True)},
-        "quantiles over images of the margin, a lower bound on how far the clean image lies on its own side of the "
-        "bisector to the nearest rival centre; the image is certified where it is positive",
-        "exact for the table",
-        geometry.sample,
+def margins_of_images(geometry: ClassGeometry, margins: Tensor) -> dict[str, Quantity]:
+    """`margin_quantiles` over images of their least margins (N,) against the other classes, `margin_median_per_class` of each class."""
+    what = (
+        "a lower bound on how far the clean image lies on its own side of the bisector to the nearest rival centre; the "
+        "image is certified where it is positive"
     )
+    medians = torch.stack([_quantile(margins[images], 0.5) for images in geometry.members])
+    return {
+        "margin_quantiles": Estimate(
+            {f"{level:g}": _quantile(margins, level).item() for level in QUANTILES},
+            f"quantiles over images of the margin, {what}",
+            "exact for the table",
+            geometry.sample,
+        ),
+        "margin_median_per_class": per_class(geometry, medians, f"median over the images of the class of the margin, {what}"),
+    }
+
+
+def _quantile(values: Tensor, level: float) -> Tensor:
+    """The quantile of values (n,), interpolated; torch.quantile refuses more than 2²⁴ numbers."""
+    ascending = values.sort().values
+    rank = level * (len(ascending) - 1)
+    below, above = ascending[int(rank)], ascending[min(int(rank) + 1, len(ascending) - 1)]
+    return below.lerp(above, rank % 1)
