@@ -92,7 +92,7 @@ class FeatureExtractor:
             views = stored_views(images[rows].to(self.device), augmentation, theta[rows].to(self.device))
             blocks.append(self._encode(views.flatten(0, 1)).unflatten(0, views.shape[:2]).cpu())
             if advance:
-                advance(len(views))
+                advance(len(views) * views.shape[1])
         return torch.cat(blocks)
 
 

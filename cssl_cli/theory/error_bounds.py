@@ -68,7 +68,9 @@ def margins_of_images(geometry: ClassGeometry, margins: Tensor) -> dict[str, Qua
             "exact for the table",
             geometry.sample,
         ),
-        "margin_median_per_class": per_class(geometry, medians, f"median over the images of the class of the margin, {what}"),
+        "margin_median_per_class": per_class(
+            geometry, medians, f"median over the images of the class of the margin, {what}"
+        ),
     }
 
 
