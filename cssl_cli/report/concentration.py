@@ -142,6 +142,7 @@ def _searched(quantities: Quantities, at: int) -> str:
 def _caption(result: Mapping[str, Any]) -> str:
     relative = result["settings"]["deltas"]
     multiple = relative[nearest_to_one(relative)]
+    among_them = " among them" if result["settings"]["num_views"] > 1 else ""
     times = "" if multiple == 1 else f"{multiple:g} times "
     searched = next(
         (q["refined_mean_sigma"] for q in result["concentration"].values() if "refined_mean_sigma" in q), None
@@ -155,7 +156,7 @@ def _caption(result: Mapping[str, Any]) -> str:
         )
     return (
         f"{plural(result['num_images'], result['part'] + ' image')}, {plural(result['settings']['num_views'], 'view')} "
-        "each, the clean image among them. 1−σ: share of images outside the main part of their class (mean over "
+        f"each, the clean image{among_them}. 1−σ: share of images outside the main part of their class (mean over "
         "classes), in which any two images have views no more than δ apart; between certain bounds for these images "
         "and views. δ is "
         f"{relative[central_delta(relative)]:g} of the median distance between clean images of different classes, "
