@@ -14,6 +14,7 @@ from cssl_cli.run_dir import RECIPE, TRACE, RunDir
 from cssl_cli.terminal import TerminalReporter
 
 FIGURES = "figures"
+OF_RECIPES = "concentration"  # the section that a recipe has without a run
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,21 @@ class Request:
         for name in sections:
             if name not in (*SECTIONS, "all"):
                 raise unknown_name("section", name, (*SECTIONS, "all"), where="--section")
+            if recipes and name not in (OF_RECIPES, "all"):
+                raise InputError(
+                    f"a recipe without a run has no {name}, only a concentration",
+                    where="--section",
+                    remedy="Leave it out, or give the directory of a finished run.",
+                )
+            if len(runs) > 1:
+                raise InputError(
+                    "sections are those of one run; several runs give one table",
+                    where="--section",
+                    remedy="Leave it out, or give one run directory.",
+                )
         changes: dict[str, Any] = {"num_images": images, "num_views": views}
         if classes is not None:
             changes["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
-            if len(set(changes["classes"])) < 2:
-                raise InputError("the theory needs at least two classes, two different ones", where="--classes")
         return cls(
             runs=runs,
             recipe=recipes[0] if recipes else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,26 @@ def tiny_recipe(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY_RECIPE)
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished and probed run of the tiny recipe; tests that change it work on copies."""
+    from cssl_cli.pipeline.pretrain import pretrain
+    from cssl_cli.pipeline.probe import probe
+    from cssl_cli.progress import Silent
+    from cssl_cli.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY_RECIPE)
+    run = pretrain(load_recipe(str(folder / "tiny.yaml"), ["train.epochs=1"]), out=folder, reporter=Silent())
+    probe(run.path, reporter=Silent())
+    return run.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
 
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

@@ -60,7 +60,11 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
     centers = 0.75 * views / np.linalg.norm(views, axis=1, keepdims=True)
     exact = "exact for the table"
     return {
-        "R_epsilon": {"epsilons": quantity(epsilons, exact), "curve": quantity(curve, "low", interval)},
+        "R_epsilon": {
+            "epsilons": quantity(epsilons, exact),
+            "curve": quantity(curve, "low", interval),
+            "curve_by_views": quantity([[value * m / 8 for value in curve] for m in range(2, 9)], "low"),
+        },
         "R_epsilon_bounds": {"stored_views": quantity([1.5 * spread**2 / epsilon**2 for epsilon in epsilons], exact)},
         "class_centers": {"inner_products": quantity((centers @ centers.T).tolist(), num_views=7)},
         "certificate_c": {"by_views": quantity([min(1.0, 0.35 + 0.09 * m) for m in range(8)], exact)},
@@ -91,6 +95,7 @@ def analysis(num_classes: int, num_points: int = 1000) -> dict[str, Any]:
             "centers": centers.tolist(),
         },
         "trained": encoder(num_classes, 0.7, rng),
+        "projector": encoder(num_classes, 0.9, np.random.default_rng(1)),
         "untrained": encoder(num_classes, 0.35, rng),
     }
 

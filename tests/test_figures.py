@@ -161,11 +161,46 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content["trained"]["class_centers"]["inner_products"] = absent()
     content["trained"]["certificate_c"]["by_views"] = absent()
     content["projection"] |= {"labels": None, "centers": None}
-    content["untrained"]["R_epsilon"] = {"epsilons": absent(), "curve": absent()}
+    for encoder in ("untrained", "projector"):
+        content[encoder]["R_epsilon"] = {"epsilons": absent(), "curve": absent(), "curve_by_views": absent()}
     assert names_of(draw_figures(content, [], tmp_path)) == {"r_epsilon", "projection"}
     said = texts_of(tmp_path / "r_epsilon.svg")
     assert " trained encoder" in said
     assert "untrained" not in said
+    assert "projector" not in said
+
+
+def test_the_projector_and_the_growth_with_the_views_are_drawn(drawn: dict[int, Path], tmp_path: Path) -> None:
+    said = texts_of(drawn[10] / "r_epsilon.svg")
+    for words in ("its projector", "stored views", "ε = 0.4", "ε = 0.7", "ε = 1", "would raise it further"):
+        assert words in said
+    content = analysis(3, 60)
+    for values in ([absent()["value"]], None, [[0.1] * 15]):
+        content["trained"]["R_epsilon"]["curve_by_views"]["value"] = values
+        draw_figures(content, [], tmp_path)
+        assert "stored views" not in texts_of(tmp_path / "r_epsilon.svg")
+
+
+def test_the_scale_of_the_class_centres_is_that_of_all_inner_products(tmp_path: Path) -> None:
+    from cssl_cli.plot.class_centers import class_centers
+    from cssl_cli.plot.style import drawing
+
+    for matrix, ends in (([[0.45, 0.40], [0.40, 0.51]], (0, 1)), ([[0.45, -0.01], [-0.01, 0.51]], (-1, 1))):
+        content = {"trained": {"class_centers": {"inner_products": {"value": matrix}}}}
+        with drawing():
+            figure = class_centers(content)
+        assert figure is not None
+        assert figure.axes[0].images[0].get_clim() == ends
+
+
+@pytest.mark.parametrize(
+    ("dropped", "words"),
+    [("mean_inner_product", "; alignment is unbiased"), ("alignment", "; inner products are unbiased")],
+)
+def test_the_caption_of_training_speaks_of_what_is_drawn(tmp_path: Path, dropped: str, words: str) -> None:
+    records = [{key: value for key, value in record.items() if key != dropped} for record in trace(5)]
+    draw_figures({}, records, tmp_path)
+    assert words in " ".join(texts_of(tmp_path / "training.svg").split())
 
 
 @pytest.mark.parametrize(
@@ -185,7 +220,7 @@ def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(tmp_path: Pa
     assert facts["settings"] == {"num_views": 8}
     assert set(facts["figures"]) == NAMES
     (tmp_path / "mine.png").write_bytes(b"not ours")
-    for encoder in ("trained", "untrained"):
+    for encoder in ("trained", "projector", "untrained"):
         content[encoder] |= {"R_epsilon": {"epsilons": absent(), "curve": absent()}}
         content[encoder] |= {"class_centers": {"inner_products": absent()}}
     content["settings"] = {"num_views": 1}
@@ -222,13 +257,14 @@ def read_by_figures() -> dict[str, Any]:
     trained = content["trained"]
     for entry in (*trained["R_epsilon"].values(), *trained["R_epsilon_bounds"].values()):
         entry["value"] = entry["value"][:2]
+    trained["R_epsilon"]["curve_by_views"]["value"] = [[0.1, 0.05], [0.4, 0.2]]
     trained["R_epsilon"]["curve"]["interval"] = [[0.1, 0.9]] * 2
     curve = content["concentration"]["trained"]
     for name in ("deltas", "mean_sigma_low", "mean_sigma_high"):
         curve[name]["value"] = curve[name]["value"][:2]
     curve["sigma_low_per_class"]["value"] = {"plane": [0.1, None], "car": None}
     curve = {name: curve[name] for name in ("deltas", "mean_sigma_low", "mean_sigma_high", "sigma_low_per_class")}
-    return content | {"concentration": {"trained": curve}, "trained": trained, "untrained": None}
+    return content | {"concentration": {"trained": curve}, "trained": trained, "projector": None, "untrained": None}
 
 
 def test_a_null_at_any_place_harms_no_figure() -> None:

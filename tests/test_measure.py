@@ -20,26 +20,6 @@ from cssl_cli.report.analysis import show_runs
 from cssl_cli.theory.estimate import Direction
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished and probed run of the tiny recipe; tests that change it work on copies."""
-    from cssl_cli.pipeline.pretrain import pretrain
-    from cssl_cli.pipeline.probe import probe
-    from cssl_cli.progress import Silent
-    from cssl_cli.recipe import load_recipe
-
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "tiny.yaml").write_text(TINY_RECIPE)
-    run = pretrain(load_recipe(str(folder / "tiny.yaml"), ["train.epochs=1"]), out=folder, reporter=Silent())
-    probe(run.path, reporter=Silent())
-    return run.path
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
-
-
 def leaves(content: object, path: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(content, dict):
         for key, value in content.items():
@@ -146,9 +126,24 @@ def test_figures_are_drawn_into_the_run_directory(invoke: Invoke, run: Path) -> 
         assert {f"{figure}.png", f"{figure}.svg"} <= names
 
 
+def test_figures_and_analysis_are_of_the_same_settings(invoke: Invoke, run: Path) -> None:
+    def views(name: str) -> int:
+        found: int = json.loads((run / name).read_text())["settings"]["num_views"]
+        return found
+
+    def drawn() -> set[str]:
+        return {path.stem for path in (run / "figures").glob("*.svg")}
+
+    for asked, has_centers in ((4, True), (1, False), (4, True), (1, False)):  # measured twice, then read twice
+        assert invoke("analyze", run, "--views", asked).code == 0
+        assert views("analysis.json") == views("figures/figures.json") == asked
+        assert ("class_centers" in drawn(), "r_epsilon" in drawn()) == (has_centers, has_centers)
+        assert len(list(run.glob("analysis*.json"))) <= 2
+
+
 # ---------------------------------------------------------------------- before training
 def test_a_recipe_is_measured_without_a_run(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
-    shown = invoke("analyze", tiny_recipe, "analyze.refine_pairs=20")
+    shown = invoke("analyze", tiny_recipe, "analyze.refine_pairs=20", "--section", "concentration")
     assert shown.code == 0, shown.stderr
     for words in ("pixels (the paper's)", "standardised", "untrained", "nearest, %", "→"):
         assert words in shown.stdout
@@ -182,6 +177,12 @@ def test_a_sweep_is_ranked_without_training(invoke: Invoke, tiny_recipe: Path, t
         (["RUN", "--section", "certificate"], "certificates"),
         (["RUN", "--classes", "circle,sqare"], "Did you mean 'square'"),
         (["RUN", "--classes", "circle"], "at least two classes"),
+        (["RUN", "--classes", "sta"], "Did you mean 'star'"),
+        (
+            ["simclr-shapes", "data.num_test=100", "data.num_train=100", "--section", "classes"],
+            "a recipe without a run",
+        ),
+        (["RUN", "RUN", "--section", "classes"], "sections are those of one run"),
         (["RUN", "seed=4"], "would change the encoder"),
         (["RUN", "analyze.num_view=4"], "analyze.num_views"),
         (["RUN", "--images", "5"], "analyze.num_images"),
@@ -225,6 +226,7 @@ def test_an_encoder_whose_outputs_are_all_equal_is_reported_as_such(invoke: Invo
     content = json.loads((run / "analysis.json").read_text())
     assert all(value == value for _, value in leaves(content) if isinstance(value, float))
     assert content["trained"]["certificate_c"]["error_bound"]["vacuous"] is True
+    assert "All outputs of the encoder and of the projector coincide" in done.stdout
 
 
 def write_images(folder: Path, counts: dict[str, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,18 @@ def analyze(
         raw["projector"] = _projected(trained_projector(run, recipe), raw["trained"], device)
         if export is not None:
             export_table(export, raw["trained"], material.labels, material.class_names)
+        loss = LossSettings(
+            temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
+            batch_size=recipe.train.batch_size,
+        )
         result: dict[str, Any] = {
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "settings": settings,
             **facts(material),
-            **_terms(recipe, settings, material, raw, reporter),
+            "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
+            **_terms(recipe, settings, material, raw, loss, reporter),
             "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
             "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
         }
@@ -96,13 +102,10 @@ def _terms(
     settings: Mapping[str, Any],
     material: Material,
     raw: Mapping[str, Tensor],
+    loss: LossSettings,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Every term of the features of every encoder, as JSON types."""
-    loss = LossSettings(
-        temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
-        batch_size=recipe.train.batch_size,
-    )
     found: dict[str, Any] = {}
     for name, features in raw.items():
         on_device = features.to(material.device)

@@ -53,7 +53,7 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
     """A class-balanced part of the test images, or of the unlabelled ones when there is no test part.
 
     Classes without an image there are left out. Raises InputError when `settings` (the recipe's analyze block) names
-    unknown classes, or asks for fewer images than there are classes.
+    unknown classes or fewer than two, or asks for fewer images than there are classes.
     """
     part = "test" if dataset.test is not None else "pretrain"
     source: ImageSet = getattr(dataset, part)
@@ -86,6 +86,8 @@ def _of_classes(
     for name in chosen or ():
         if name not in class_names:
             raise unknown_name("class", name, class_names, where="analyze.classes")
+    if chosen is not None and len(set(chosen)) < 2:
+        raise InputError("the theory needs at least two classes, two different ones", where="analyze.classes")
     present = images.labels.bincount(minlength=len(class_names)) > 0
     kept = [k for k, name in enumerate(class_names) if present[k] and (chosen is None or name in chosen)]
     if len(kept) == len(class_names):

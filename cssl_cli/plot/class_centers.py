@@ -33,7 +33,7 @@ def class_centers(content: Mapping[str, Any]) -> Figure | None:
     matrix = np.array([gaps(row if row is not None else [None] * num_classes) for row in read])
     measured = number(part(content, "trained", "class_centers", "simplex_inner_product").get("value"))
     simplex = -1 / (num_classes - 1) if measured is None else measured
-    colors, extend = _colors(matrix, simplex)
+    colors = _colors(matrix)
     low, high = colors.get_clim()
     value = f"{simplex:.3g}".replace("-", "−")
     on_scale = bool(low <= simplex <= high)
@@ -53,7 +53,7 @@ def class_centers(content: Mapping[str, Any]) -> Figure | None:
     _name_axes(axes, class_names(content, num_classes)[:num_classes])
     if num_classes <= MAX_PRINTED:
         _print_values(axes, matrix, image)
-    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=0.8, pad=0.03, fraction=0.06)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03, fraction=0.06)
     bar.outline.set_linewidth(0.4)
     bar.set_label(r"$\mu_k\cdot\mu_l$  (features of unit length)")
     if on_scale:
@@ -61,24 +61,18 @@ def class_centers(content: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def _colors(matrix: np.ndarray, simplex: float) -> tuple[ScalarMappable, str]:
-    """Colours centred at 0, or from light to dark where all values have one sign.
+def _colors(matrix: np.ndarray) -> ScalarMappable:
+    """Colours over all that inner products of features of unit length can be, so that small differences look small.
 
-    The range is that of the pairs of different classes and of the simplex: lengths beyond it saturate.
+    From 0 to 1 from light to dark, or from −1 to 1 about 0 where a value is negative.
     """
     import numpy as np
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import CenteredNorm, Normalize
+    from matplotlib.colors import Normalize
 
-    least, most = np.nanmin(matrix), np.nanmax(matrix)
-    if least >= 0 or most <= 0:
-        # One value alone spans no range.
-        ends = (least, most) if least < most else (least - 0.05, most + 0.05)
-        return ScalarMappable(Normalize(*ends), "cividis_r" if least >= 0 else "cividis"), "neither"
-    pairs = matrix[~np.eye(len(matrix), dtype=bool)]
-    half = max(np.abs(pairs[~np.isnan(pairs)]).max(initial=0.0), abs(simplex))
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    return ScalarMappable(CenteredNorm(0, half), "RdBu_r"), extend[bool(least < -half), bool(most > half)]
+    if np.nanmin(matrix) >= 0:
+        return ScalarMappable(Normalize(0, 1), "cividis_r")
+    return ScalarMappable(Normalize(-1, 1), "RdBu_r")
 
 
 def _name_axes(axes: Axes, names: list[str]) -> None:

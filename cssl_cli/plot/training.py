@@ -108,6 +108,8 @@ def _caption(records: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> s
         said.append("RankMe is too low for few images")
     if "nearest_center" in keys:
         said.append("nearest-centre accuracy is too high for new images")
-    if keys & {"alignment", "mean_inner_product"}:
-        said.append("alignment and inner products are unbiased")
+    unbiased = {"alignment": "alignment", "mean_inner_product": "inner products"}
+    named = [words for key, words in unbiased.items() if key in keys]
+    if named:
+        said.append(f"{' and '.join(named)} {'is' if named == ['alignment'] else 'are'} unbiased")
     return "; ".join(said) + "."

@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cssl_cli.report.alignment import r_epsilon
+from cssl_cli.report.certificates import certificates, classes
 from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
 from cssl_cli.report.layout import (
     compacted,
@@ -17,28 +19,16 @@ from cssl_cli.report.layout import (
     note,
     number,
     percent,
+    plural,
     print_json,
     print_widest,
     table,
     without_interval,
 )
-from cssl_cli.report.sections import (
-    COLUMNS,
-    by_encoder,
-    certificates,
-    classes,
-    companions,
-    divergence,
-    lipschitz,
-    losses,
-    r_epsilon,
-    reasons,
-    short_direction,
-)
-from cssl_cli.report.verdicts import quantity, verdicts
+from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, quantity, reasons, short_direction
+from cssl_cli.report.sections import companions, divergence, lipschitz, losses
+from cssl_cli.report.verdicts import verdicts
 from cssl_cli.run_dir import PROBE, RESULTS_FORMAT, RunDir
-
-Result = Mapping[str, Any]
 
 SECTIONS: Mapping[str, Callable[[Console, Result], None]] = {
     "alignment": r_epsilon,
@@ -163,16 +153,23 @@ def _caption(result: Result, probe: Mapping[str, Any] | None) -> str:
     simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
     tested = ""
     if probe is not None:
-        tested = f"Accuracies: {probe['trained']['linear']['num_images']:,} test images, Clopper–Pearson intervals. "
+        tested = (
+            f"Accuracies: {plural(probe['trained']['linear']['num_images'], 'test image')}, Clopper–Pearson intervals. "
+        )
     of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
     augmented = settings["num_views"] - 1
+    of_concentration = (
+        "; 1−σ the share of images outside the main part of their class, δ₀ the median distance between clean images "
+        "of different classes"
+        if result["concentration"]
+        else ""
+    )
     return (
-        f"{tested}Terms: {result['num_images']:,} {result['part']} images{of_classes}, {settings['num_views']} view"
-        f"{'s' if augmented else ''} each (the clean image and {augmented} augmented), features scaled to unit norm, "
-        "95 % intervals over images. "
+        f"{tested}Terms: {plural(result['num_images'], result['part'] + ' image')}{of_classes}, "
+        f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
+        "unit norm, 95 % intervals over images. "
         "Alignment E‖f(v) − f(v′)‖²; μk the class centres; within / between the spread of images in their class over "
-        "that of the centres; 1−σ the share of images outside the main part of their class, δ₀ the median distance "
-        "between clean images of different classes. Errs: against the full augmentation and the population of images; "
+        f"that of the centres{of_concentration}. Errs: against the full augmentation and the population of images; "
         "both: too large for few views, too small for few images; exact*: a fact about these images and views."
         + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
     )

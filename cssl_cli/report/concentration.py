@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, print_json, table
+from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, plural, print_json, table
 
 CENTRAL_DELTA = 0.5  # the tables quote sigma at the delta nearest to this share of the yardstick
 DISTANCES = {
@@ -25,6 +25,11 @@ def central_delta(deltas: Sequence[float]) -> int:
     return min(range(len(deltas)), key=lambda position: abs(deltas[position] - CENTRAL_DELTA))
 
 
+def nearest_to_one(deltas: Sequence[float]) -> int:
+    """The position in the grid at which "1−σ rel." is read: nearest to the median distance between classes itself."""
+    return min(range(len(deltas)), key=lambda position: abs(deltas[position] - 1))
+
+
 def show_concentration(result: Mapping[str, Any], as_json: bool) -> None:
     """The concentration of one recipe's augmented images, in every distance measured."""
     if as_json:
@@ -39,12 +44,13 @@ def show_concentration(result: Mapping[str, Any], as_json: bool) -> None:
 def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
     """One row a distance at the quoted δ, then 1 − σ over δ."""
     by_distance = result["concentration"]
+    if not by_distance:
+        return note(out, "–: analyze.distances names no distance to measure concentration in.")
     relative = result["settings"]["deltas"]
-    at = central_delta(relative)
     _table(out, "distance", [(DISTANCES[name], _cells(q, relative)) for name, q in by_distance.items()])
-    note(out, _caption(result, relative[at]))
+    note(out, _caption(result))
     _reasons(out, by_distance.values())
-    _curves(out, by_distance, relative)
+    return _curves(out, by_distance, relative)
 
 
 def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
@@ -59,12 +65,11 @@ def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
         at = central_delta(relative)
         heading(out, f"Distance: {DISTANCES[name]}")
         ranked = sorted(measured, key=lambda row: _outside(row["concentration"][name], at))
-        rows_shown = [(_row_name(row), _cells(row["concentration"][name], relative)) for row in ranked]
+        rows_shown = [(_row_name(row), _cells(row["concentration"][name], row["settings"]["deltas"])) for row in ranked]
         _table(out, content["sweep"], rows_shown)
         _reasons(out, [row["concentration"][name] for row in measured])
     if rows:
-        first = rows[0]
-        note(out, _caption(first, first["settings"]["deltas"][central_delta(first["settings"]["deltas"])]))
+        note(out, _caption(rows[0]))
     return None
 
 
@@ -77,7 +82,7 @@ def _row_name(row: Mapping[str, Any]) -> str:
     return str(row["row"]) + (f" (and {len(row['same'])} more)" if row["same"] else "")
 
 
-COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "W/B", "1−σ rel., %", "nearest, %")
+COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "ratio", "1−σ rel., %", "nearest, %")
 
 
 def _table(out: Console, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -99,7 +104,6 @@ def _grid(title: str, rows: Sequence[tuple[str, Sequence[str]]], places: slice) 
 
 def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
     at = central_delta(relative)
-    nearest_to_one = min(range(len(relative)), key=lambda position: abs(relative[position] - 1))
 
     def value(name: str) -> Any:
         return quantities.get(name, {}).get("value")
@@ -113,7 +117,7 @@ def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
         number(within and within["0.5"]),
         number(between and between["0.5"]),
         number(value("within_over_between")),
-        outside_band(value("sigma_relative"), value("sigma_relative_high"), nearest_to_one),
+        outside_band(value("sigma_relative"), value("sigma_relative_high"), nearest_to_one(relative)),
         percent(nearest.get("value"), nearest.get("interval")),
     ]
 
@@ -135,24 +139,31 @@ def _searched(quantities: Quantities, at: int) -> str:
     return f"{100 * (1 - sampled[at]):.0f} → {100 * (1 - refined[at]):.0f}"
 
 
-def _caption(result: Mapping[str, Any], delta: float) -> str:
+def _caption(result: Mapping[str, Any]) -> str:
+    relative = result["settings"]["deltas"]
+    multiple = relative[nearest_to_one(relative)]
+    among_them = " among them" if result["settings"]["num_views"] > 1 else ""
+    times = "" if multiple == 1 else f"{multiple:g} times "
     searched = next(
         (q["refined_mean_sigma"] for q in result["concentration"].values() if "refined_mean_sigma" in q), None
     )
     of_search = ""
     if searched is not None and searched.get("value") is not None:
         of_search = (
-            f" Searched, in one distance of pixels: 1−σ on {searched['num_images']:,} images with the stored views "
-            "→ after a search over the augmentation's parameters for nearer views; the sampled minimum is too large."
+            f" Searched, in one distance of pixels: 1−σ on {plural(searched['num_images'], 'image')} with the stored "
+            "views → after a search over the augmentation's parameters for nearer views; the sampled minimum is too "
+            "large."
         )
     return (
-        f"{result['num_images']:,} {result['part']} images, {result['settings']['num_views']} views each, the clean "
-        "image among them. 1−σ: share of images outside the main part of their class (mean over classes), in which "
-        f"any two images have views no more than δ apart; between certain bounds for these images and views. δ is "
-        f"{delta:g} of the median distance between clean images of different classes, hence the same for every "
-        "augmentation of the same images. Fewer views make 1−σ too large, fewer images too small. Within, "
-        "between: median distance of the nearest views of two images of one class, of two classes. 1−σ rel.: at "
-        "the distance in the between column as δ; an augmentation that only shrinks all distances leaves it as it was. "
+        f"{plural(result['num_images'], result['part'] + ' image')}, {plural(result['settings']['num_views'], 'view')} "
+        f"each, the clean image{among_them}. 1−σ: share of images outside the main part of their class (mean over "
+        "classes), in which any two images have views no more than δ apart; between certain bounds for these images "
+        "and views. δ is "
+        f"{relative[central_delta(relative)]:g} of the median distance between clean images of different classes, "
+        "hence the same for every augmentation of the same images. Fewer views make 1−σ too large, fewer images too "
+        "small. Within, between: median distance of the nearest views of two images of one class, of two classes; "
+        f"ratio: the first over the second. 1−σ rel.: at {times}the distance in the "
+        "between column as δ; an augmentation that only shrinks all distances leaves it as it was. "
         "Nearest: images whose nearest other image is of their class." + of_search
     )
 

@@ -105,6 +105,11 @@ def _decimals(value: float) -> str:
     )
 
 
+def plural(count: int, noun: str) -> str:
+    """ "1 view", "1,000 views"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def note(target: Console, text: str) -> None:
     """A dim remark under a table, wrapped at words."""
     target.print(Text(text, style="dim"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.report.layout import console, heading, note, percent, print_json, table
+from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
 from cssl_cli.run_dir import METRICS, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
@@ -51,18 +51,14 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
     chosen = "" if linear["validation_accuracy"] is None else ", chosen on held-out training images"
     note(
         out,
-        f"{linear['num_images']:,} test images, 95 % intervals; frozen features of the last epoch. Linear: logistic "
-        f"regression, penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, temperature "
-        f"{knn['temperature']:g}. Nearest centre: class centres over {_plural(center['center_views'], 'view')} of each "
-        "training image.",
+        f"{plural(linear['num_images'], 'test image')}, 95 % intervals; frozen features of the last epoch. Linear: "
+        f"logistic regression, penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, "
+        f"temperature {knn['temperature']:g}. Nearest centre: class centres over "
+        f"{plural(center['center_views'], 'view')} of each training image.",
     )
     for name, label in ENCODERS.items():
         for warning in result[name]["linear"].get("warnings", []):
             note(out, f"{label}: {warning}")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _per_class(out: Console, scores: dict[str, Any]) -> None:

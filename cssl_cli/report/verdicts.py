@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from cssl_cli.report.layout import number
+from cssl_cli.report.layout import number, plural
+from cssl_cli.report.quantities import Result, quantity
 
-Result = Mapping[str, Any]
-
-
-def quantity(result: Result, encoder: str, term: str, name: str) -> Mapping[str, Any]:
-    """A quantity of an analysis; without a value when the analysis does not have it."""
-    found: Mapping[str, Any] = result.get(encoder, {}).get(term, {}).get(name, {"value": None})
-    return found
+COINCIDE = 1e-10  # squared distances of unit-norm features below this are the rounding of an encoder in float32
+MAX_NAMED = 3  # classes that a sentence names
 
 
 def verdicts(result: Result, encoder: str = "trained") -> list[str]:
-    """One sentence each: the certificate, the theorems nearest to the paper, the population, the losses."""
+    """One sentence each: collapse, the certificates, the paper's theorem, the population, the Lipschitz constant."""
     lines = [
+        _collapsed(result),
         _certificate(result, encoder),
         _projector(result),
         _weaker(result, encoder),
@@ -29,21 +25,44 @@ def verdicts(result: Result, encoder: str = "trained") -> list[str]:
     return [line for line in lines if line]
 
 
+def _collapsed(result: Result) -> str | None:
+    """Said where all features coincide: the terms that follow are then zeros, and no bound says anything."""
+    names = {"trained": "the encoder", "projector": "the projector"}
+    found = [name for encoder, name in names.items() if _coincide(result, encoder)]
+    if not found:
+        return None
+    return (
+        f"All outputs of {' and of '.join(found)} coincide, for every image and view measured: collapsed to a point, "
+        "nothing can be told apart by them."
+    )
+
+
+def _coincide(result: Result, encoder: str) -> bool:
+    """Whether the clean images are at one point, and the views of each image with them."""
+    between = quantity(result, encoder, "uniformity", "uniformity")["value"]
+    views = quantity(result, encoder, "alignment", "unbiased")["value"] or 0.0
+    return between is not None and between >= -COINCIDE and views <= COINCIDE
+
+
 def _certificate(result: Result, encoder: str) -> str | None:
     error = quantity(result, encoder, "center_error", "error")
     bound = quantity(result, encoder, "certificate_c", "error_bound")
     if error["value"] is None or bound["value"] is None:
         reason = error.get("reason") or bound.get("reason")
         return f"Nothing is certified: {reason}." if reason else None
-    views = bound["num_views"]
-    seen = f"m = {views} view{'s' if views > 1 else ''}"
-    head = f"Nearest-centre error {_percent(error['value'])} on these {error['num_images']:,} images"
+    seen = views_seen(bound["num_views"])
+    head = f"Nearest-centre error {_percent(error['value'])} on these {plural(error['num_images'], 'image')}"
     if bound.get("vacuous"):
         by_views = quantity(result, encoder, "certificate_c", "by_views")["value"] or []
         less = [(count, value) for count, value in enumerate(by_views, start=1) if value < 1]
-        fewer = f"; with m = {less[-1][0]} views certified ≤ {_percent(less[-1][1])}" if less else ""
+        fewer = f"; with {plural(less[-1][0], 'view')} certified ≤ {_percent(less[-1][1])}" if less else ""
         return f"{head}; Theorem C is vacuous with {seen}{fewer}."
     return f"{head}, certified ≤ {_percent(bound['value'])} (Theorem C, {seen})."
+
+
+def views_seen(num_views: int) -> str:
+    """The V stored views of an image, of which the clean one is the first."""
+    return "1 view, the clean one" if num_views == 1 else f"{num_views} views, the clean one included"
 
 
 def _projector(result: Result) -> str | None:
@@ -95,12 +114,22 @@ def _population(result: Result, encoder: str) -> str | None:
         return None
     low, high = error["interval"]
     direct = f"measured directly {_percent(error['value'])} [{_percent(low)}, {_percent(high)}]"
-    if bound.get("vacuous"):
-        return f"For new images nothing is certified at 95 % ({direct})."
+    said = "nothing is certified" if bound.get("vacuous") else f"certified ≤ {_percent(bound['value'])}"
     return (
-        f"For new images certified ≤ {_percent(bound['value'])} at 95 % confidence: centres from one half of the "
-        f"images, tested on the {bound['num_images']:,} of the other ({direct})."
+        f"For new images {said} at 95 % confidence: centres from one half of the images, tested on the other, "
+        f"{plural(bound['num_images'], 'image')} ({direct}).{_left_out(list(bound.get('absent', {})))}"
     )
+
+
+def _left_out(classes: Sequence[str]) -> str:
+    """Which classes had no image to test, if any."""
+    if not classes:
+        return ""
+    if len(classes) == 1:
+        return f" Nothing is said of the class {classes[0]}, which has fewer than two images."
+    named = ", ".join(classes[:MAX_NAMED])
+    more = f" and {len(classes) - MAX_NAMED} more" if len(classes) > MAX_NAMED else ""
+    return f" Nothing is said of {len(classes)} classes that have fewer than two images: {named}{more}."
 
 
 def _lipschitz(result: Result, encoder: str) -> str | None:

@@ -55,10 +55,10 @@ def bounds_from_certified(geometry: ClassGeometry, certified: Tensor, estimator:
 
 
 def margins_of_images(geometry: ClassGeometry, margins: Tensor) -> dict[str, Quantity]:
-    """`margin_quantiles` over images of their least margins (N,) against the other classes, `margin_median_per_class` of each class."""
+    """`margin_quantiles` and `margin_median_per_class` of images' least margins (N,) against the other classes."""
     what = (
-        "a lower bound on how far the clean image lies on its own side of the bisector to the nearest rival centre; the "
-        "image is certified where it is positive"
+        "a lower bound on how far the clean image lies on its own side of the bisector to the nearest rival centre; "
+        "the image is certified where it is positive"
     )
     medians = torch.stack([_quantile(margins[images], 0.5) for images in geometry.members])
     return {

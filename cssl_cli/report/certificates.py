@@ -1,0 +1,143 @@
+"""Sections of an analysis: what is certified of the nearest-centre error, overall and class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cssl_cli.report.layout import compacted, heading, note, number, percent, print_widest, table, without_interval
+from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
+
+NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
+# of each theorem the share of a class that is certified, and the margin that is shown of the class
+OF_CLASSES = {
+    "A": ("certificate_a", "certified_share_per_class", "margin_per_class"),
+    "B": ("certificate_b", "certified_share_per_class", "margin_median_per_class"),
+    "C": ("certificate_c", "certified_share_per_class", "margin_median_per_class"),
+}
+
+
+def certificates(out: Console, result: Result) -> None:
+    """Every bound on the nearest-centre error, the paper's condition, and Theorem C by the number of views."""
+    quantities_table(
+        out,
+        result,
+        "Bounds on the nearest-centre error of these images, as shares",
+        (
+            ("error", "center_error", "error"),
+            ("Theorem 1, the paper's", "theorem_1", "error_bound"),
+            ("   its ρ", "theorem_1", "rho"),
+            ("      at δ, in features", "theorem_1", "delta"),
+            ("      and ε", "theorem_1", "epsilon"),
+            ("   ρ would have to be below", "theorem_1", "rho_needed"),
+            ("   ρ with pixel distances", "theorem_1", "pixel_rho"),
+            ("Theorem 1, sharpened", "theorem_1", "sharp_error_bound"),
+            ("Theorem A", "certificate_a", "error_bound"),
+            ("Theorem B", "certificate_b", "error_bound"),
+            ("Theorem C", "certificate_c", "error_bound"),
+            ("any of A, B, C", "combined", "error_bound"),
+            ("variance alone (Cantelli)", "variance_bound", "error_bound"),
+            ("new images: error, measured", "population", "error"),
+            ("new images: certified, 95 %", "population", "error_bound"),
+        ),
+    )
+    _by_views(out, result)
+    _by_class(out, result)
+
+
+def _by_views(out: Console, result: Result) -> None:
+    by_views = {encoder: quantity(result, encoder, "certificate_c", "by_views")["value"] for encoder in COLUMNS}
+    if by_views["trained"] is None:
+        return
+    heading(out, "Theorem C by the number of views behind its suprema, the clean one included, %")
+    grid = table("views", *(COLUMNS[encoder] for encoder, values in by_views.items() if values), text_columns=0)
+    shown = [values for values in by_views.values() if values]
+    for num_views, row in enumerate(zip(*shown, strict=True), start=1):
+        grid.add_row(str(num_views), *(percent(value) for value in row))
+    out.print(grid)
+    note(out, "Centres over all augmented views throughout, so that the error is the same in every row.")
+
+
+def _by_class(out: Console, result: Result) -> None:
+    """The share of each class that A, B and C certify, and how much is missing or to spare."""
+    names = result["class_names"]
+    measured = {
+        theorem: [quantity(result, "trained", term, name)["value"] for name in quantities]
+        for theorem, (term, *quantities) in OF_CLASSES.items()
+    }
+    half = quantity(result, "trained", "certificate_b", "half_distance_per_class")["value"]
+    if names is None or all(None in values for values in measured.values()):
+        return
+    heading(out, "Certified share of each class in %, and its margin, trained encoder")
+    columns = [title for theorem in measured for title in (f"{theorem}, %", "margin")]
+    grid = table("class", *columns, "½ distance")
+    for name in names:
+        cells = []
+        for shares, margins in measured.values():
+            cells += [percent(shares and shares.get(name)), number(margins and margins.get(name))]
+        grid.add_row(name, *cells, number(half and half.get(name)))
+    out.print(compacted(out, grid))
+    note(
+        out,
+        "Margin: how far, at least, images lie on their own side of the bisector to the nearest rival centre; "
+        "certified where positive. A: of the set certified, or of the one that came nearest; B, C: median over the "
+        "images of the class. ½ distance: half that of the class's centre to the nearest other.",
+    )
+
+
+# ---------------------------------------------------------------------- classes
+def classes(out: Console, result: Result) -> None:
+    """Class by class: error and what is certified, beside the terms of each class."""
+    heading(out, "Class by class, trained encoder")
+    names = result["class_names"]
+    if names is None:
+        return note(out, "–: the images have no labels.")
+    nearest = _nearest_centers(quantity(result, "trained", "class_centers", "squared_distances")["value"], names)
+    print_widest(out, [_of_classes(result, names, nearest, intervals=intervals) for intervals in (True, False)])
+    note(
+        out,
+        "Certified by Theorem C; 100.0 is vacuous. Alignment, within: unbiased, the latter over images."
+        + (
+            f" {NOISE}: the distance is not above the noise of the centres."
+            if any(said.endswith(NOISE) for said in nearest.values())
+            else ""
+        ),
+    )
+    return reasons(out, result, [("center_error", "error_per_class"), ("certificate_c", "error_bound_per_class")])
+
+
+def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str], *, intervals: bool) -> Table:
+    error = quantity(result, "trained", "center_error", "error_per_class")["value"]
+    bound = quantity(result, "trained", "certificate_c", "error_bound_per_class")["value"]
+    align = quantity(result, "trained", "alignment", "per_class")
+    within = quantity(result, "trained", "spread", "within_per_class")["value"]
+    grid = table("class", "error, %", "certified ≤, %", "alignment", "within", "nearest centre of")
+    for name in names:
+        aligned = number(align["value"] and align["value"].get(name), (align.get("interval") or {}).get(name))
+        grid.add_row(
+            name,
+            percent(error and error.get(name)),
+            percent(bound and bound.get(name)),
+            aligned if intervals else without_interval(aligned),
+            number(within and within.get(name)),
+            nearest.get(name, "–"),
+        )
+    return grid
+
+
+def _nearest_centers(squared: Sequence[Sequence[Any]] | None, names: Sequence[str]) -> dict[str, str]:
+    """The class whose centre is nearest and its distance, for each class for which this can be estimated.
+
+    From the unbiased squared distances as they are: clipped at 0, near classes would all be as near as any.
+    """
+    found = {}
+    for name, row in zip(names, squared or [], strict=False):
+        others = {other: value for other, value in zip(names, row, strict=True) if value is not None and other != name}
+        if others:
+            nearest = min(others, key=lambda other: others[other])
+            distance = number(others[nearest] ** 0.5) if others[nearest] > 0 else NOISE
+            found[name] = f"{nearest} {distance}"
+    return found

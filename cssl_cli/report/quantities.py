@@ -1,0 +1,68 @@
+"""Quantities of an analysis as tables: a row a quantity, a column an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cssl_cli.report.layout import heading, note, number, print_widest, table, without_interval
+
+Result = Mapping[str, Any]
+Rows = Sequence[tuple[str, str, str]]  # label, term, quantity
+Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
+
+COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
+
+
+def quantity(result: Result, encoder: str, term: str, name: str) -> Mapping[str, Any]:
+    """A quantity of an analysis; without a value when the analysis does not have it."""
+    found: Mapping[str, Any] = result.get(encoder, {}).get(term, {}).get(name, {"value": None})
+    return found
+
+
+def reasons(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
+    """Why quantities of the trained encoder are absent, each reason once."""
+    found = [quantity(result, "trained", term, name).get("reason") for term, name in quantities]
+    for reason in dict.fromkeys(reason for reason in found if reason):
+        note(out, f"–: {reason}.")
+
+
+def short_direction(errs: str) -> str:
+    """A direction of error as the tables show it."""
+    return {"exact for the table": "exact*", "consistent": "consist."}.get(errs, errs)
+
+
+def by_encoder(*parts: Sequence[Row], intervals: int) -> Table:
+    """Rows (label, direction of error, a cell an encoder), with intervals for the first so many encoders."""
+    grid = table("", "errs", *COLUMNS.values(), text_columns=2)
+    for part in parts:
+        for label, errs, cells in part:
+            shown = (cell if place < intervals else without_interval(cell) for place, cell in enumerate(cells))
+            grid.add_row(label, errs, *shown)
+        if part:
+            grid.add_section()
+    grid.columns[0].no_wrap = True
+    return grid
+
+
+def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> None:
+    """A row a quantity, a column an encoder; then the reasons of what is absent."""
+    heading(out, title)
+    shown = []
+    for label, term, name in rows:
+        entries = [quantity(result, encoder, term, name) for encoder in COLUMNS]
+        errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
+        one_sided = (term, name) == ("population", "error_bound")  # the bound is the interval
+        cells = [
+            number(entry["value"], None if one_sided else entry.get("interval"))
+            + (" v" if entry.get("vacuous") and name != "rho" else "")
+            for entry in entries
+        ]
+        shown.append((label, short_direction(errs), cells))
+    print_widest(out, [by_encoder(shown, intervals=count) for count in (3, 1, 0)])
+    if any(cell.endswith(" v") for _, _, cells in shown for cell in cells):
+        note(out, "v: vacuous, no better than what is known without the bound.")
+    reasons(out, result, [(term, name) for _, term, name in rows])

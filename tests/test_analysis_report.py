@@ -1,0 +1,241 @@
+"""What `cssl analyze` prints of an analysis: sentences and tables from given numbers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Invoke
+from cssl_cli.report.analysis import show_analysis
+from cssl_cli.report.concentration import print_concentration
+from cssl_cli.report.layout import console
+from cssl_cli.report.verdicts import verdicts
+
+Show = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def measured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The analysis of the tiny run."""
+    from cssl_cli.pipeline.analyze import analyze
+    from cssl_cli.progress import Silent
+
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / trained.name))
+    analyze(run, reporter=Silent())
+    return json.loads((run / "analysis.json").read_text())
+
+
+@pytest.fixture
+def content(measured: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(measured)
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Show:
+    """The report of an analysis with sections, as one piece of text or, with `lines`, as it was printed."""
+
+    def shown(content: dict[str, Any], *sections: str, width: int = 80, lines: bool = False) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        capfd.readouterr()
+        show_analysis(tmp_path, content, sections, as_json=False)
+        printed = capfd.readouterr().out
+        return printed if lines else " ".join(printed.split())
+
+    return shown
+
+
+def sentences(content: dict[str, Any]) -> list[str]:
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in verdicts(content)]
+
+
+ALL = ("alignment", "divergence", "concentration", "lipschitz", "certificates", "losses", "companions", "classes")
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_table_is_cut(content: dict[str, Any], show: Show, width: int) -> None:
+    printed = show(content, *ALL, width=width, lines=True)
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    # A cell that was cut would have lost the end of its number.
+    for encoder in ("trained", "projector", "untrained"):
+        for position, (low, high) in enumerate(content[encoder]["R_epsilon"]["curve"]["interval"]):
+            assert f"[{low:.3f}, {high:.3f}]" in printed, (encoder, position)
+    bounds = content["trained"]["R_epsilon_bounds"]
+    assert f"{bounds['iid_views']['value'][0]:.1f} v" in printed
+    for count, ends in bounds["more_views"]["interval"].items():
+        high = ends[0][1]
+        said = re.escape(f"{high:.1f} v" if high < 1000 else f"{high:.1e} v")
+        assert re.search(rf"^ *{count} ≤ +{said}", printed, re.MULTILINE)
+
+
+# ---------------------------------------------------------------------- sentences
+def test_the_clean_view_is_counted_and_said_to_be(content: dict[str, Any]) -> None:
+    certificate = content["trained"]["certificate_c"]
+    certificate["error_bound"] |= {"value": 1.0, "vacuous": True, "num_views": 8}
+    certificate["by_views"]["value"] = [0.4, 0.9, 1.0]
+    (line,) = (line for line in sentences(content) if line.startswith("Nearest-centre error"))
+    assert line.endswith("Theorem C is vacuous with 8 views, the clean one included; with 2 views certified ≤ 90.0 %.")
+    certificate["error_bound"] |= {"value": 0.4, "vacuous": False, "num_views": 1}
+    (line,) = (line for line in sentences(content) if line.startswith("Nearest-centre error"))
+    assert line.endswith("certified ≤ 40.0 % (Theorem C, 1 view, the clean one).")
+    assert not any(re.search(r"\bm = ", line) for line in sentences(content))
+
+
+def test_a_statement_on_new_images_says_on_how_many_it_rests(content: dict[str, Any]) -> None:
+    population = content["trained"]["population"]
+    population["error"] |= {"value": 1.0, "interval": [0.158, 1.0]}
+    population["error_bound"] |= {"vacuous": True, "num_images": 2}
+    population["error_bound"]["absent"] = {f"class {k}": "has 1 of the 2 images needed" for k in range(8)}
+    (line,) = (line for line in sentences(content) if line.startswith("For new images"))
+    assert "tested on the other, 2 images (measured directly 100.0 % [15.8 %, 100.0 %])" in line
+    assert "8 classes that have fewer than two images: class 0, class 1, class 2 and 5 more" in line
+    population["error_bound"] |= {"vacuous": False, "value": 0.3, "num_images": 1, "absent": {"cat": "has 1"}}
+    (line,) = (line for line in sentences(content) if line.startswith("For new images"))
+    assert line.startswith("For new images certified ≤ 30.0 % at 95 % confidence")
+    assert "the other, 1 image (" in line
+    assert "Nothing is said of the class cat" in line
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "words"),
+    [
+        (("trained", "projector"), "All outputs of the encoder and of the projector coincide"),
+        (("projector",), "All outputs of the projector coincide"),
+    ],
+)
+def test_features_that_all_coincide_are_said_to(
+    content: dict[str, Any], show: Show, collapsed: tuple[str, ...], words: str
+) -> None:
+    def coincide() -> bool:
+        return any("coincide" in line for line in sentences(content))
+
+    assert not coincide()
+    for encoder in collapsed:
+        content[encoder]["alignment"]["unbiased"]["value"] = 1e-16
+    assert not coincide()  # only the views of an image do
+    for encoder in collapsed:
+        content[encoder]["uniformity"]["uniformity"]["value"] = -1e-15
+    assert sentences(content)[0].startswith(words)
+    assert words in show(content)
+    for encoder in collapsed:
+        content[encoder]["alignment"]["unbiased"]["value"] = 0.1
+    assert not coincide()  # only the clean images do
+
+
+# ---------------------------------------------------------------------- classes
+def test_the_nearest_centre_is_the_nearest_though_below_the_noise(content: dict[str, Any], show: Show) -> None:
+    names = content["class_names"]
+    size = len(names)
+    squared = [[0.0 if k == l else 0.25 for l in range(size)] for k in range(size)]
+    squared[3][2] = squared[2][3] = -0.02  # nearer than class 0, which is at the noise, too
+    squared[3][0] = squared[0][3] = -0.01
+    squared[5][7] = 0.04
+    content["trained"]["class_centers"]["squared_distances"]["value"] = squared
+    content["trained"]["class_centers"]["distances"]["value"] = [[max(x, 0) ** 0.5 for x in row] for row in squared]
+    printed = show(content, "classes", lines=True)
+    rows = {line.split()[0]: line for line in printed.splitlines() if line.split() and line.split()[0] in names}
+    assert rows[names[3]].endswith(f" {names[2]} ≤ noise")
+    assert rows[names[5]].endswith(f" {names[7]} 0.200")
+    assert "≤ noise: the distance is not above the noise" in " ".join(printed.split())
+
+
+def test_certificates_are_shown_class_by_class_with_their_margins(content: dict[str, Any], show: Show) -> None:
+    name = content["class_names"][4]
+    for theorem, margin in (
+        ("a", "margin_per_class"),
+        ("b", "margin_median_per_class"),
+        ("c", "margin_median_per_class"),
+    ):
+        term = content["trained"][f"certificate_{theorem}"]
+        term["certified_share_per_class"]["value"][name] = {"a": 0.11, "b": 0.22, "c": 0.33}[theorem]
+        term[margin]["value"][name] = {"a": -0.1, "b": 0.2, "c": 0.3}[theorem]
+    content["trained"]["certificate_b"]["half_distance_per_class"]["value"][name] = 0.444
+    cells = r" +11\.0 +-0\.100 +22\.0 +0\.200 +33\.0 +0\.300 +0\.444"
+    assert re.search(rf"^{name}{cells}$", show(content, "certificates", lines=True), re.MULTILINE)
+
+
+def test_what_was_measured_is_shown(content: dict[str, Any], show: Show) -> None:
+    terms = content["trained"]
+    marks = {}
+    for number, (term, name) in enumerate(
+        [
+            ("theorem_1", "delta"),
+            ("theorem_1", "epsilon"),
+            ("info_nce", "theorem_3"),
+            ("cross_correlation", "centred_inner_product"),
+            ("cross_correlation", "centred_pair_bound"),
+        ]
+    ):
+        marks[name] = f"{0.7771 + number / 1000:.3f}"
+        terms[term][name] |= {"value": 0.7771 + number / 1000, "vacuous": False}
+    printed = show(content, "certificates", "losses")
+    for name, mark in marks.items():
+        assert mark in printed, name
+
+
+# ---------------------------------------------------------------------- losses
+def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], show: Show) -> None:
+    for encoder in ("trained", "projector", "untrained"):
+        content[encoder]["nt_xent"]["batch_size"]["value"] = 100
+        content[encoder]["info_nce"]["loss"] |= {"num_images": 300, "num_views": 7}
+    content["loss_settings"] = {"temperature": 0.2, "batch_size": 100, "of_the_method": True}
+    printed = show(content, "losses")
+    assert "NT-Xent, frozen features, batches of 100, T = 0.2 errs" in printed
+    assert "InfoNCE with one negative (the paper's), 300 images × 7 views, T = 0.2 errs" in printed
+    content["loss_settings"] = {"temperature": 0.5, "batch_size": 128, "of_the_method": False}
+    printed = show(content, "losses")
+    assert "batches of 100 (all images; 128 in training), T = 0.5 (the method has none) errs" in printed
+
+
+def test_the_settings_of_the_losses_are_in_the_analysis(
+    invoke: Invoke, measured: dict[str, Any], tiny_recipe: Path
+) -> None:
+    assert measured["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": True}
+    assert measured["trained"]["nt_xent"]["batch_size"]["value"] == 50  # all images of the table
+    twins = "method={name: barlow_twins, projector: [16, 8]}"
+    assert invoke("pretrain", tiny_recipe, twins, "train.epochs=1").code == 0
+    (run,) = Path("runs").iterdir()
+    found = json.loads(invoke("analyze", run, "--json", "--no-figures").stdout)
+    assert found["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": False}
+
+
+# ---------------------------------------------------------------------- concentration
+def test_the_multiple_at_which_concentration_is_read_is_named(
+    content: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for deltas, words in (
+        ([0.1, 0.5], "1−σ rel.: at 0.5 times the distance in the between column as δ"),
+        ([0.5, 1.0], "1−σ rel.: at the distance in the between column as δ"),
+    ):
+        content["settings"]["deltas"] = deltas
+        for quantities in content["concentration"].values():
+            quantities["sigma_relative"]["value"] = [0.25, 0.5]
+            quantities["sigma_relative_high"]["value"] = [0.25, 0.5]
+        print_concentration(console(), content)
+        printed = capfd.readouterr().out
+        assert words in " ".join(printed.split())
+        assert "50.0" in printed
+        assert "W/B" not in printed
+
+
+def test_without_distances_there_is_a_sentence(content: dict[str, Any], show: Show) -> None:
+    content["concentration"] = {}
+    printed = show(content, "concentration")
+    assert "analyze.distances names no distance" in printed
+    assert "1−σ" not in printed
+
+
+def test_one_is_singular(content: dict[str, Any], show: Show) -> None:
+    content["settings"]["num_views"] = 1
+    content["trained"]["R_epsilon"]["curve"] |= {"num_images": 1, "num_views": 2}
+    printed = show(content, "alignment", "concentration")
+    assert "1 view each" in printed
+    assert "1 image, 2 views." in printed
+    assert not re.search(r"\b1 (views|images)\b", printed)
