@@ -50,6 +50,7 @@ THEORY_SHARED = {
     "class_geometry",
     "cliques",
     "conditions",
+    "correlation_intervals",
     "error_bounds",
     "estimate",
     "main_parts",

@@ -151,7 +151,7 @@ class _Analysis:
                 num_batches=NT_XENT_BATCHES,
                 generator=generator,
             ),
-            "cross_correlation": lambda: cross_correlation(self.standardized),
+            "cross_correlation": lambda: cross_correlation(self.standardized, *self.weights),
             "explicit_tau": lambda: explicit_tau(self.standardized),
             "uniformity": lambda: uniformity(table, self.weights[0]),
             "effective_rank": lambda: effective_rank(self.raw_clean),
