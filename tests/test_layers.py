@@ -53,6 +53,7 @@ THEORY_SHARED = {
     "class_geometry",
     "cliques",
     "conditions",
+    "correlation_intervals",
     "error_bounds",
     "estimate",
     "main_parts",

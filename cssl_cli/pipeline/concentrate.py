@@ -20,6 +20,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import RESULTS_FORMAT
 from cssl_cli.theory.concentration import concentration, pixels, standardized_pixels
 from cssl_cli.theory.refined_distance import refined_concentration
+from cssl_cli.theory.star import star
 
 PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "pixels": pixels,
@@ -27,6 +28,7 @@ PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 BETWEEN_IMAGES = 1000  # at most so many images stand for the pairs of different classes
 REFINE_STEPS = 60
+STAR_IMAGES = 2000  # at most about so many images stand for the population's σ
 
 Quantities = dict[str, dict[str, Any]]
 
@@ -121,6 +123,15 @@ def _concentration(
         between_images=BETWEEN_IMAGES,
         generator=stream(seed, "concentration"),
         advance=counter(reporter, f"concentration in {what}", len(material.images)),
+    )
+    terms |= star(
+        vectors_of,
+        material.labels,
+        material.class_names,
+        num_views=material.num_views,
+        deltas=settings["deltas"],
+        max_images=STAR_IMAGES,
+        generator=stream(seed, "star"),
     )
     found = {quantity: entry.to_dict() for quantity, entry in terms.items()}
     deltas = found["deltas"]["value"]

@@ -30,6 +30,7 @@ from cssl_cli.theory.combined import combined
 from cssl_cli.theory.cross_correlation import cross_correlation, standardized_table
 from cssl_cli.theory.effective_rank import effective_rank
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
+from cssl_cli.theory.explicit_tau import explicit_tau
 from cssl_cli.theory.info_nce import info_nce
 from cssl_cli.theory.lidar import lidar
 from cssl_cli.theory.neural_collapse import neural_collapse
@@ -150,15 +151,19 @@ class _Analysis:
                 num_batches=NT_XENT_BATCHES,
                 generator=generator,
             ),
-            "cross_correlation": lambda: cross_correlation(
-                FeatureTable(standardized_table(self.unscaled), table.labels, table.class_names)
-            ),
+            "cross_correlation": lambda: cross_correlation(self.standardized, *self.weights),
+            "explicit_tau": lambda: explicit_tau(self.standardized),
             "uniformity": lambda: uniformity(table, self.weights[0]),
             "effective_rank": lambda: effective_rank(self.raw_clean),
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
             "neural_collapse": lambda: neural_collapse(self.raw_clean),
         }
+
+    @property
+    def standardized(self) -> FeatureTable:
+        """The unscaled features with each coordinate of mean 0 and variance 1; not kept, being as large as they."""
+        return FeatureTable(standardized_table(self.unscaled), self.table.labels, self.table.class_names)
 
     @cached_property
     def raw_clean(self) -> FeatureTable:

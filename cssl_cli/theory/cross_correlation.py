@@ -22,12 +22,15 @@ the training.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity
+from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES
+from cssl_cli.theory.correlation_intervals import loss_intervals, within_norm_interval
+from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity
 from cssl_cli.theory.table import FeatureTable
 
 LOSSES = ("invariance", "redundancy_loss")
@@ -66,9 +69,13 @@ def standardized_table(features: Tensor) -> Tensor:
     return (features - mean).mul_(scale)
 
 
-def cross_correlation(table: FeatureTable) -> dict[str, Quantity]:
+def cross_correlation(
+    table: FeatureTable, weights: Tensor | None = None, class_weights: Tensor | None = None
+) -> dict[str, Quantity]:
     """The terms of Barlow Twins' loss and the bounds on the centres from it; for a table standardised as above.
 
+    weights, class_weights: (R, N) of the images, resampled from all and within classes, for the intervals of the losses
+    and of ‖Σ_W‖; None for none.
     `invariance` L₁, `redundancy_loss` L₂ (U form) and both `_plug_in` (V form); `constant_coordinates`, zero in all
     augmented views, each of which adds 1 to either; `alignment` of the standardised features and its `alignment_bound`
     2 √(d L₁) (Lemma 4.1; at most about 2d both); `within_covariance_norm` ‖Σ_W‖. Divided by d: `rms_inner_product` over
@@ -80,7 +87,7 @@ def cross_correlation(table: FeatureTable) -> dict[str, Quantity]:
         reason = Absent("the cross-correlation needs augmented views")
         return dict.fromkeys(LOSSES + PLUG_IN + ALIGNMENT + WITHIN + OF_PAIRS, reason)
     measured = _Correlation(table)
-    return {**measured.losses(), **measured.alignment(), **measured.classes()}
+    return {**measured.losses(weights), **measured.alignment(), **measured.classes(class_weights)}
 
 
 def pair_bounds(
@@ -119,15 +126,26 @@ class _Correlation:
         self.second_moments = single.diagonal()
         self.distinct = (views * self.plug_in - single) / (views - 1) if views > 1 else None
 
-    def losses(self) -> dict[str, Quantity]:
+    def losses(self, weights: Tensor | None) -> dict[str, Quantity]:
         quantities: dict[str, Quantity] = {}
+        intervals: dict[str, Interval | None] = {}
+        if self.distinct is not None and weights is not None and self.table.num_images >= MIN_BOOTSTRAP_IMAGES:
+            intervals = loss_intervals(self.table.features[:, 1:], self.distinct, weights, self.bias)
         if self.distinct is None:
             quantities |= dict.fromkeys(LOSSES, Absent("two distinct views need two augmented views of an image"))
         else:
-            which = "from the cross-correlation M of distinct augmented views (U form), whose squared noise is included"
-            quantities["invariance"] = self.estimate(_invariance(self.distinct), f"Σ (1 − M_ii)² {which}", "high")
+            which = (
+                "from the cross-correlation M of distinct augmented views (U form), whose squared noise is included; "
+                "the interval reaches down by what it adds"
+            )
+            quantities["invariance"] = self.estimate(
+                _invariance(self.distinct), f"Σ (1 − M_ii)² {which}", "high", interval=intervals.get("invariance")
+            )
             quantities["redundancy_loss"] = self.estimate(
-                (self.distinct - self.identity).square().sum().item(), f"‖M − I‖², diagonal included, {which}", "high"
+                (self.distinct - self.identity).square().sum().item(),
+                f"‖M − I‖², diagonal included, {which}",
+                "high",
+                interval=intervals.get("redundancy_loss"),
             )
         which = "with M = E f̄ f̄ᵀ of the images' means over augmented views (V form), the table's own"
         return quantities | {
@@ -164,7 +182,7 @@ class _Correlation:
             )
         return {"alignment": alignment, "alignment_bound": bound}
 
-    def classes(self) -> dict[str, Quantity]:
+    def classes(self, weights: Tensor | None) -> dict[str, Quantity]:
         table = self.table
         if table.labels is None:
             return dict.fromkeys(WITHIN + OF_PAIRS, Absent("the images have no labels"))
@@ -176,8 +194,9 @@ class _Correlation:
             "within_covariance_norm": self.estimate(
                 within,
                 "Frobenius norm of the within-class covariance of the images' means over augmented views; its square "
-                "is the least τ′ of Theorem 4",
+                "is the least τ′ of Theorem 4; interval for that of the population at this number of views",
                 "exact for the table",
+                interval=self.within_interval(deviations, weights),
             )
         }
         if len(present) < 2:
@@ -188,6 +207,34 @@ class _Correlation:
         is_centred = bool((priors @ centers).norm() <= TOLERANCE * math.sqrt(self.width))
         quantities |= self.root_mean_squares(products, priors, within)
         return quantities | self.largest_pair(products, priors, within, names, is_centred=is_centred)
+
+    def within_interval(self, deviations: Tensor, weights: Tensor | None) -> Interval | None:
+        if weights is None or not self.table.all_resampled:
+            return None
+        blocks = _blocks(self.table.features[:, 1:])
+        mean_squares = torch.cat([block.square().mean(dim=1) for block in blocks])
+        return within_norm_interval(deviations, mean_squares, weights, self.bias["within_covariance_square"])
+
+    @cached_property
+    def bias(self) -> dict[str, float]:
+        """By how much squared norms are too large with so many images: the mean of two halves less the whole."""
+        halves = [_Correlation(half).squares() for half in _halves(self.table)]
+        return {name: (halves[0][name] + halves[1][name]) / 2 - value for name, value in self.squares().items()}
+
+    def squares(self) -> dict[str, float]:
+        """The three squared norms with a bootstrap interval, as far as the table has them."""
+        found = {}
+        if self.distinct is not None:
+            found["invariance"] = _invariance(self.distinct)
+            found["redundancy_loss"] = (self.distinct - self.identity).square().sum().item()
+        if self.table.labels is not None:
+            deviations = self.table.view_means.clone()
+            for label in self.table.labels.unique().tolist():
+                rows = self.table.labels == label
+                deviations[rows] -= deviations[rows].mean(dim=0)
+            covariance = deviations.T @ deviations / self.table.num_images
+            found["within_covariance_square"] = covariance.square().sum().item()
+        return found
 
     def root_mean_squares(self, products: Tensor, priors: Tensor, within: float) -> dict[str, Quantity]:
         shares = torch.outer(priors, priors).fill_diagonal_(0)
@@ -271,6 +318,18 @@ class _Correlation:
 
     def estimate(self, value: float, estimator: str, errs: Direction, **facts: Any) -> Estimate:
         return Estimate(value, estimator, errs, self.table.augmented_sample, **facts)
+
+
+def _halves(table: FeatureTable) -> list[FeatureTable]:
+    """Every other image of each class, and the rest, either standardised anew."""
+    images = torch.arange(table.num_images, device=table.features.device)
+    rank = images if table.labels is None else table.labels.argsort(stable=True).argsort()
+    halves = []
+    for parity in (0, 1):
+        rows = rank % 2 == parity
+        labels = None if table.labels is None else table.labels[rows]
+        halves.append(FeatureTable(standardized_table(table.features[rows]), labels, table.class_names))
+    return halves
 
 
 def _invariance(correlation: Tensor) -> float:
