@@ -46,7 +46,8 @@ class Material:
         return stored_views(self.images[rows].to(self.device), self.augmentation, self.theta[rows].to(self.device))
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
-        return FeatureExtractor(encoder, mean=self.mean, std=self.std, batch_size=EVALUATION_BATCH, device=self.device)
+        batch_size = EVALUATION_BATCH[self.device.type]
+        return FeatureExtractor(encoder, mean=self.mean, std=self.std, batch_size=batch_size, device=self.device)
 
 
 def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:

@@ -88,7 +88,7 @@ class _Prober:
                 make_encoder(),
                 mean=self.dataset.mean,
                 std=self.dataset.std,
-                batch_size=EVALUATION_BATCH,
+                batch_size=EVALUATION_BATCH[self.device.type],
                 device=self.device,
             )
             advance = counter(

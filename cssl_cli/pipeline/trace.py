@@ -56,7 +56,11 @@ class Trace:
         """The record of the encoder at `epoch` and `step`; a number that cannot be had is None. Leaves it in training
         mode."""
         extractor = FeatureExtractor(
-            encoder, mean=self.dataset.mean, std=self.dataset.std, batch_size=EVALUATION_BATCH, device=self.device
+            encoder,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            batch_size=EVALUATION_BATCH[self.device.type],
+            device=self.device,
         )
         try:
             features = extractor.view_table(self.images.images, self.augmentation, self.theta)
