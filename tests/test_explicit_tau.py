@@ -147,16 +147,29 @@ def test_of_a_large_class_the_clean_views_stand_for_all():
 
 
 # ---------------------------------------------------------------------- invariances
-@given(tables, st.integers(0, 2**32 - 1), st.sampled_from([0.125, 8.0]))
+@given(tables, st.sampled_from([0.125, 8.0]))
 @settings(max_examples=60)
-def test_rotation_order_and_scale(table, seed, factor):
+def test_scale(table, factor):
+    # By a power of two: rounding, and with it which of equal distances counts as the smaller, stays the same.
+    features, labels = table
+    before, after = values(features, labels), values(factor * features, labels)
+    for name in ("within_covariance_trace", "trace_bound"):
+        assert after[name] == pytest.approx(factor**2 * before[name], rel=1e-9, abs=1e-12)
+
+
+@given(tables, st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_rotation_and_order_of_views(table, seed):
+    # The trace stays. The bound comes from a search among sets, which equal distances may send another way: it stays a
+    # bound, and no worse than the trivial one.
     features, labels = table
     random = np.random.default_rng(seed)
     turned = features @ np.linalg.qr(random.normal(size=(features.shape[2],) * 2))[0]
-    turned = factor * turned[:, np.r_[0, 1 + random.permutation(features.shape[1] - 1)]]
+    turned = turned[:, np.r_[0, 1 + random.permutation(features.shape[1] - 1)]]
     before, after = values(features, labels), values(turned, labels)
-    for name in ("within_covariance_trace", "trace_bound"):
-        assert after[name] == pytest.approx(factor**2 * before[name], rel=1e-5, abs=1e-9)
+    assert after["within_covariance_trace"] == pytest.approx(before["within_covariance_trace"], rel=1e-5, abs=1e-9)
+    assert before["within_covariance_trace"] <= after["trace_bound"] + 1e-9
+    assert after["trace_bound"] <= 2 * np.square(np.linalg.norm(features, axis=2)).max() * (1 + 1e-9)
 
 
 # ---------------------------------------------------------------------- what a table cannot give
