@@ -70,14 +70,14 @@ def vicreg(z_1: torch.Tensor, z_2: torch.Tensor, weights: tuple[float, float, fl
     return weights[0] * distance, weights[1] * hinge, weights[2] * correlation
 
 
-def t_info_nce(z_1: torch.Tensor, z_2: torch.Tensor, t_df: float, temperature: float) -> float:
+def t_info_nce(z_1: torch.Tensor, z_2: torch.Tensor, t_df: float, tau: float) -> float:
     """SimCLR's algorithm 1 with Student's t kernel of the distance in the place of exp(similarity / temperature)."""
     z = z_1.tolist() + z_2.tolist()
     num_images = len(z_1)
 
     def kernel(i: int, j: int) -> float:
         squared = sum((a - b) ** 2 for a, b in zip(z[i], z[j], strict=True))
-        return (1 + squared / (temperature * t_df)) ** (-(t_df + 1) / 2)
+        return (1 + squared / (tau * t_df)) ** (-(t_df + 1) / 2)
 
     total = 0.0
     for i in range(2 * num_images):

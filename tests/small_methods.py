@@ -23,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "simsiam": {"name": "simsiam", "projector": (16, 16), "predictor": 4},
     "byol": {"name": "byol", "ema_momentum": 0.9, "projector": (16, 8), "predictor": 16},
     "vicreg": {"name": "vicreg", "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "projector": (16, 16)},
-    "t_infonce": {"name": "t_infonce", "t_df": 5.0, "temperature": 2.0, "projector": (16, 8)},
+    "t_infonce": {"name": "t_infonce", "t_df": 5.0, "tau": 2.0, "projector": (16, 8)},
     "simple_contrastive": {"name": "simple_contrastive", "lambda": 1.0, "projector": (16, 8)},
 }
 

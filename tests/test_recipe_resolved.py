@@ -245,7 +245,7 @@ OTHER: dict[str, dict[str, str]] = {
     "method: simsiam": {"projector": "[8]", "predictor": "8"},
     "method: byol": {"ema_momentum": "0.5", "projector": "[8]", "predictor": "8"},
     "method: vicreg": {"invariance": "1", "variance": "1", "covariance": "2", "projector": "[8]"},
-    "method: t_infonce": {"t_df": "1", "temperature": "1", "projector": "[8]"},
+    "method: t_infonce": {"t_df": "1", "tau": "1", "projector": "[8]"},
     "method: simple_contrastive": {"lambda": "0.1", "projector": "[8]"},
     "optim: sgd": {"momentum": "0.1", "weight_decay": "0.1", "nesterov": "true"},
     "optim: adamw": {"betas": "[0.1, 0.1]", "weight_decay": "0.1"},

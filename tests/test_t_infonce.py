@@ -11,14 +11,14 @@ from small_methods import normal
 
 from cssl_cli.methods.t_infonce import log_t_kernel, t_info_nce_loss, t_info_nce_terms
 
-SETTINGS = {"t_df": 5.0, "temperature": 2.0}
+SETTINGS = {"t_df": 5.0, "tau": 2.0}
 
 
-@pytest.mark.parametrize(("t_df", "temperature"), [(1.0, 1.0), (5.0, 0.2), (10.0, 5.0)])
-def test_the_loss_is_the_papers(t_df: float, temperature: float) -> None:
+@pytest.mark.parametrize(("t_df", "tau"), [(1.0, 1.0), (5.0, 0.2), (10.0, 5.0)])
+def test_the_loss_is_the_papers(t_df: float, tau: float) -> None:
     z_1, z_2 = normal(7, 5, seed=1), 3 * normal(7, 5, seed=2)
-    expected = reference.t_info_nce(z_1, z_2, t_df, temperature)
-    assert t_info_nce_loss(z_1, z_2, t_df=t_df, temperature=temperature).item() == pytest.approx(expected, rel=1e-12)
+    expected = reference.t_info_nce(z_1, z_2, t_df, tau)
+    assert t_info_nce_loss(z_1, z_2, t_df=t_df, tau=tau).item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 64])
@@ -39,7 +39,7 @@ def test_aligned_images_at_equal_distances() -> None:
 
 def test_one_degree_of_freedom_is_the_kernel_of_t_sne() -> None:
     squared = torch.tensor([0.0, 0.5, 7.0], dtype=torch.float64)
-    torch.testing.assert_close(log_t_kernel(squared, t_df=1.0, temperature=1.0).exp(), 1 / (1 + squared))
+    torch.testing.assert_close(log_t_kernel(squared, t_df=1.0, tau=1.0).exp(), 1 / (1 + squared))
 
 
 def test_the_kernel_is_students_density_up_to_a_constant() -> None:
@@ -54,7 +54,7 @@ def test_many_degrees_of_freedom_are_nt_xent_on_the_unit_sphere() -> None:
     from cssl_cli.methods.simclr import nt_xent_loss
 
     z_1, z_2 = (torch.nn.functional.normalize(normal(7, 5, seed=seed), dim=1) for seed in (1, 2))
-    limit = t_info_nce_loss(z_1, z_2, t_df=1e9, temperature=0.3)
+    limit = t_info_nce_loss(z_1, z_2, t_df=1e9, tau=0.3)
     torch.testing.assert_close(limit, nt_xent_loss(z_1, z_2, temperature=0.3), rtol=1e-6, atol=0)
 
 
@@ -69,7 +69,7 @@ def test_invariances_and_the_norm_that_counts() -> None:
         t_info_nce_loss(z_1[order], z_2[order], **SETTINGS),
         t_info_nce_loss(z_1 @ rotation, z_2 @ rotation, **SETTINGS),
         t_info_nce_loss(z_1 + shift, z_2 + shift, **SETTINGS),
-        t_info_nce_loss(2 * z_1, 2 * z_2, t_df=5.0, temperature=8.0),
+        t_info_nce_loss(2 * z_1, 2 * z_2, t_df=5.0, tau=8.0),
     ]:
         torch.testing.assert_close(same, loss)
     assert not torch.isclose(t_info_nce_loss(2 * z_1, 2 * z_2, **SETTINGS), loss)
@@ -88,6 +88,6 @@ def test_coincident_projections_give_no_undefined_gradient() -> None:
 
 def test_distances_keep_their_digits_far_from_the_origin() -> None:
     z_1, z_2 = 0.1 * normal(8, 5, seed=1), 0.1 * normal(8, 5, seed=2)
-    near = t_info_nce_loss(z_1, z_2, t_df=5.0, temperature=0.001)
-    far = t_info_nce_loss((z_1 + 10).float(), (z_2 + 10).float(), t_df=5.0, temperature=0.001)
+    near = t_info_nce_loss(z_1, z_2, t_df=5.0, tau=0.001)
+    far = t_info_nce_loss((z_1 + 10).float(), (z_2 + 10).float(), t_df=5.0, tau=0.001)
     assert far.item() == pytest.approx(near.item(), rel=1e-4)

@@ -261,8 +261,8 @@ class TInfoNCE(Block):
     """Hu et al., arXiv 2205.14814: SimCLR with Student's t distribution of unnormalised distances"""
     t_df: Positive = 10.0
     """degrees of freedom of Student's t distribution"""
-    temperature: Positive = 5.0
-    """what the squared distances are divided by"""
+    tau: Positive = 5.0
+    """what the squared distances are divided by, a temperature"""
     projector: Widths = (512, 128)
     """widths of the projector's layers, the last one P"""
 
