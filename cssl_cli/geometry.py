@@ -28,7 +28,7 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
 
 def require_finite(features: Tensor, what: str) -> None:
     """Raises RunError if `features` hold an infinite or undefined number; `what` names them in the sentence."""
-    if not torch.isfinite(features).all():
+    if features.numel() and not torch.isfinite(torch.stack(torch.aminmax(features))).all():  # one pass, no copy
         raise RunError(
             f"{what} contain infinite or undefined numbers (NaN)",
             remedy="The encoder has diverged or its weights are damaged; pretrain again with a lower optim.lr.",

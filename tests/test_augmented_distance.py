@@ -43,9 +43,13 @@ def table(kind, seed, *, num=6, num_views=3, width=5, dtype=torch.float32):
     return made.to(dtype)
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["in float64", "taken apart"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_it_is_the_least_difference_to_a_relative_1e_6(kind, dtype):
+def test_it_is_the_least_difference_to_a_relative_1e_6(kind, dtype, apart, monkeypatch):
+    if apart:
+        monkeypatch.setattr(augmented_distance, "WIDE", 1)
+        monkeypatch.setattr(augmented_distance, "LEADING", 2)
     for seed in range(12):
         views = table(kind, seed, num_views=1 + seed % 4, width=1 + 3 * (seed % 5), dtype=dtype)
         others = table(kind, seed + 100, num=4, num_views=1 + seed % 3, width=views.shape[2], dtype=dtype)
@@ -68,14 +72,88 @@ def test_tiny_distances_far_from_the_centre_keep_their_precision():
     np.testing.assert_allclose(found[:8, 8:], exact, rtol=1e-6, atol=0)
 
 
+def photographs(num, num_views, side=32):
+    """Views (N, V, 3 · side²) that are smooth, as those of photographs are, with a little noise."""
+    random = torch.Generator().manual_seed(1)
+    coarse = torch.randn(num * num_views, 3, 5, 5, generator=random)
+    smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic")
+    noise = torch.randn(smooth.shape, generator=random)
+    return (0.5 + 0.2 * smooth + 0.02 * noise).clamp(0, 1).flatten(1).unflatten(0, (num, num_views))
+
+
+def by_numpy(views):
+    """The same among the views themselves, fast enough for photographs."""
+    pixels = views.double().numpy()
+    found = np.zeros((len(views), len(views)))
+    for i, j in itertools.combinations(range(len(views)), 2):
+        found[i, j] = found[j, i] = np.linalg.norm(pixels[i][:, None] - pixels[j], axis=2).min()
+    return found
+
+
+def test_wide_views_are_taken_apart_and_hardly_any_distance_is_computed_again(monkeypatch):
+    views = photographs(40, 3)
+    views[7, 1] = views[3, 2] + 1e-4 * torch.randn(views.shape[2], generator=torch.Generator().manual_seed(2))
+    again = []
+    exactly = augmented_distance._from_differences
+
+    def counting(views, others, first, second):
+        again.extend(zip(first.tolist(), second.tolist(), strict=True))
+        return exactly(views, others, first, second)
+
+    monkeypatch.setattr(augmented_distance, "_from_differences", counting)
+    expected = by_numpy(views)
+    found = augmented_distances(views)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+    assert again == [(3, 7)]
+
+
+def test_the_error_of_products_in_float32_stays_well_within_its_bound():
+    views = photographs(30, 4)
+    basis = augmented_distance._leading_directions(views, views[0, 0])
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)
+    apart = augmented_distance._Operand.taken_apart(views, views[0, 0], basis)
+    squares, error = augmented_distance._least_squares(apart, apart)
+    wrong = (squares - torch.from_numpy(by_numpy(views)).square()).abs().fill_diagonal_(0)
+    assert float((wrong / error).max()) < 0.2
+    rest = torch.linalg.vector_norm(apart.rest, dim=2, dtype=torch.float64).square()
+    assert float((rest / apart.squares.clamp(min=1e-9)).mean()) < 0.05
+
+
+def test_where_float32_fails_blocks_are_computed_in_float64(monkeypatch):
+    # White noise has no leading directions; a common part lets differences be small beside what is left.
+    random = torch.Generator().manual_seed(0)
+    views = torch.randn(1, 1, 3072, generator=random) + 1e-3 * torch.randn(12, 2, 3072, generator=random)
+    views[0] += torch.randn(2, 3072, generator=random)
+    monkeypatch.setattr(augmented_distance, "MAX_ROWS", 6)
+    monkeypatch.setattr(augmented_distance, "LEADING", 1)
+    np.testing.assert_allclose(augmented_distances(views), by_numpy(views), rtol=1e-6, atol=0)
+    gram = augmented_distance._Gram(views, None)
+    for _ in range(6):
+        _, close = gram.distances(slice(3, 6), slice(6, 9))
+        assert not close.any()
+    assert gram.failed == augmented_distance.PATIENCE
+
+
 def test_blocks_change_nothing(monkeypatch):
     views = table("near duplicates", 3, num=23, num_views=4, width=7)
     whole = augmented_distances(views), augmented_distances(views[:9], views)
     monkeypatch.setattr(augmented_distance, "MAX_ROWS", 12)
-    blocked = augmented_distances(views), augmented_distances(views[:9], views)
-    for one, other in zip(whole, blocked, strict=True):
+    blocked = [augmented_distances(views), augmented_distances(views[:9], views)]
+    monkeypatch.setattr(augmented_distance, "WIDE", 7)
+    blocked += [augmented_distances(views), augmented_distances(views[:9], views)]
+    for one, other in zip((*whole, *whole), blocked, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=0)
     assert torch.equal(blocked[0], blocked[0].T)
+    assert torch.equal(blocked[2], blocked[2].T)
+
+
+def test_numbers_too_large_for_float32_are_no_obstacle(monkeypatch):
+    monkeypatch.setattr(augmented_distance, "WIDE", 1)
+    monkeypatch.setattr(augmented_distance, "LEADING", 2)
+    views = 1e60 * table("noise", 0, dtype=torch.float64)
+    expected = by_differences(views, views)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(augmented_distances(views), expected, rtol=1e-6, atol=0)
 
 
 def test_more_views_never_make_it_larger_and_their_order_is_free():

@@ -76,6 +76,25 @@ def check_against_exported_table(terms: dict, table: np.lib.npyio.NpzFile) -> No
     centers = [features[labels == k, 1:].mean(axis=(0, 1)) for k in range(10)]
     products = [centers[k] @ centers[m] for k in range(10) for m in range(10) if k != m]
     assert terms["class_centers"]["mean_inner_product"]["value"] == pytest.approx(np.mean(products), rel=1e-6)
+    check_unscaled_terms(terms, features * table["norms"][:, :, None])
+
+
+def check_unscaled_terms(terms: dict, raw: np.ndarray) -> None:
+    """What others define on features as the encoder gives them is measured on those."""
+    singular = np.linalg.svd(raw[:, 0], compute_uv=False)
+    shares = singular / singular.sum() + 1e-7
+    assert terms["effective_rank"]["rankme"]["value"] == pytest.approx(np.exp(-shares @ np.log(shares)), rel=1e-5)
+    views = raw[:, 1:]
+    means = views.mean(axis=1)
+    deviations = (views - means[:, None]).reshape(-1, raw.shape[2])
+    within = deviations.T @ deviations / (len(raw) * 2) + 1e-4 * np.eye(raw.shape[2])
+    spectrum = np.linalg.eigvals(np.linalg.solve(within, np.cov(means.T))).real.clip(0)
+    shares = spectrum / spectrum.sum() + 1e-7
+    assert terms["lidar"]["lidar"]["value"] == pytest.approx(np.exp(-shares @ np.log(shares)), rel=1e-4)
+    flat = views.reshape(-1, raw.shape[2])
+    standard = (means - flat.mean(axis=0)) / np.where(flat.std(axis=0) > 1e-6, flat.std(axis=0), np.inf)
+    redundancy = np.square(standard.T @ standard / len(raw) - np.eye(raw.shape[2])).sum()
+    assert terms["cross_correlation"]["redundancy_loss_plug_in"]["value"] == pytest.approx(redundancy, rel=1e-5)
 
 
 def test_the_resolved_recipe_gives_the_run_again(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:

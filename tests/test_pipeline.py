@@ -14,9 +14,11 @@ from torch import nn
 
 from conftest import TINY_RECIPE
 from cssl_cli.errors import InputError, RunError
+from cssl_cli.pipeline import analyze as analyzing
 from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
+from cssl_cli.pipeline.material import Material, gather
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.pipeline.probe import probe
 from cssl_cli.pipeline.setup import choose_precision, prepare_data, resident
@@ -128,10 +130,37 @@ def test_terms_are_measured_on_test_images_clean_view_first(tmp_path: Path) -> N
     with torch.inference_mode():
         clean = nn.functional.normalize(encoder((data.test.images.float() / 255 - mean) / std))
     # Each exported image is one of the test images, and its label is that image's.
-    similarity = torch.from_numpy(table["features"][:, 0]) @ clean.T
+    similarity = torch.from_numpy(table["features"][:, 0]).float() @ clean.T
     nearest = similarity.argmax(dim=1)
     assert similarity.amax(dim=1).min() > 1 - 1e-5
     assert torch.equal(data.test.labels[nearest], torch.from_numpy(table["labels"]))
+
+
+def test_small_distances_survive_the_scaling_to_unit_norm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = recipe(tmp_path, "analyze.distances=[trained]")
+    run = pretrain(chosen, out=tmp_path, reporter=Silent())
+    made = {}
+
+    def close_together(extractor: object, material: Material, what: str, reporter: object) -> torch.Tensor:
+        random = torch.Generator().manual_seed(0)
+        width = chosen.encoder.width * 8
+        one = torch.rand(width, generator=random) + 0.5
+        shape = (len(material.images), material.num_views, width)
+        made[what] = one + 1e-5 * torch.randn(shape, generator=random)
+        return made[what]
+
+    monkeypatch.setattr(analyzing, "feature_table", close_together)
+    found = analyze(run.path, reporter=Silent())
+    labels = gather(chosen, prepare_data(chosen, Silent()), found["settings"], torch.device("cpu")).labels
+    assert labels is not None
+    features = made["features of the trained encoder"].double().numpy()
+    features /= np.linalg.norm(features, axis=2, keepdims=True)
+    pairs = [(i, j) for i in range(len(labels)) for j in range(i) if labels[i] == labels[j]]
+    nearest = [np.linalg.norm(features[i][:, None] - features[j], axis=2).min() for i, j in pairs]
+    assert max(nearest) < 1e-4
+    quantiles = found["concentration"]["trained"]["within_quantiles"]["value"]
+    for level, value in quantiles.items():
+        assert value == pytest.approx(np.quantile(nearest, float(level)), rel=1e-6)
 
 
 def test_after_an_infinite_loss_the_last_good_checkpoint_is_kept(tmp_path: Path) -> None:

@@ -71,18 +71,17 @@ def analyze(
             for name, encoder in encoders.items()
         }
         raw["projector"] = _projected(trained_projector(run, recipe), raw["trained"], device)
-        tables = {name: unit_norm(features) for name, features in raw.items()}
         if export is not None:
-            export_table(export, tables["trained"], material.labels, material.class_names)
+            export_table(export, raw["trained"], material.labels, material.class_names)
         result: dict[str, Any] = {
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "settings": settings,
             **facts(material),
-            **_terms(recipe, settings, material, tables, reporter),
-            "concentration": concentrations(material, settings, tables, recipe.seed, reporter),
-            "projection": projection(tables["trained"][:, 0], material.labels, len(material.class_names)),
+            **_terms(recipe, settings, material, raw, reporter),
+            "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
+            "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
         }
         for number, (name, encoder) in enumerate(encoders.items(), start=1):
             result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
@@ -96,25 +95,27 @@ def _terms(
     recipe: Recipe,
     settings: Mapping[str, Any],
     material: Material,
-    tables: Mapping[str, Tensor],
+    raw: Mapping[str, Tensor],
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Every term of every table, as JSON types."""
+    """Every term of the features of every encoder, as JSON types."""
     loss = LossSettings(
         temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
         batch_size=recipe.train.batch_size,
     )
     found: dict[str, Any] = {}
-    for name, features in tables.items():
+    for name, features in raw.items():
+        on_device = features.to(material.device)
         terms = analyze_table(
-            features.to(material.device),
+            unit_norm(on_device.double()),  # in float32 the smallest distances would be lost
             material.labels,
             class_names=material.class_names,
             epsilons=settings["epsilons"],
             bootstrap=settings["bootstrap"],
             loss=loss,
+            raw=on_device,
             theta=material.theta,
-            baseline=tables["untrained"].to(material.device) if name == "trained" else None,
+            baseline=raw["untrained"].to(material.device) if name == "trained" else None,
             generator=stream(recipe.seed, "bootstrap"),
             advance=partial(reporter.advance, f"terms of the {name} features"),
         )
@@ -151,12 +152,16 @@ def _projected(projector: nn.Module, features: Tensor, device: torch.device) -> 
 
 
 def export_table(path: Path, features: Tensor, labels: Tensor | None, class_names: tuple[str, ...]) -> None:
-    """Write the features (N, V, D), view 0 the clean image, with labels (N,) and the weight of each view (V,)."""
+    """Write raw features (N, V, D) scaled to unit norm, their `norms` (N, V), labels (N,) and each view's weight (V,).
+
+    View 0 is the clean image.
+    """
     num_views = features.shape[1]
     weights = np.full(num_views, 1 / max(num_views - 1, 1))
     weights[0] = 0.0 if num_views > 1 else 1.0
     content: dict[str, Any] = {
-        "features": features.numpy(),
+        "features": unit_norm(features.double()).numpy(),
+        "norms": features.double().norm(dim=2).numpy(),
         "view_weights": weights,
         "class_names": np.array(class_names),
     }

@@ -59,8 +59,8 @@ def analyze_recipe(
         extractor = material.extractor(untrained_encoder(recipe))
         total = len(material.images) * material.num_views
         advance = counter(reporter, "features of the untrained encoder", total)
-        tables["untrained"] = unit_norm(
-            extractor.view_table(material.images, material.augmentation, material.theta, advance=advance)
+        tables["untrained"] = extractor.view_table(
+            material.images, material.augmentation, material.theta, advance=advance
         )
     return {
         "format": RESULTS_FORMAT,
@@ -84,7 +84,7 @@ def facts(material: Material) -> dict[str, Any]:
 def concentrations(
     material: Material, settings: Mapping[str, Any], tables: Mapping[str, Tensor], seed: int, reporter: Reporter
 ) -> dict[str, Quantities]:
-    """Concentration in each of the distances that `settings` names; `tables` holds unit-norm features (N, V, D).
+    """Concentration in each of the distances that `settings` names; `tables` holds raw features (N, V, D).
 
     Nearer views are searched for in the first of the distances of pixels: the search takes longer than all the rest.
     """
@@ -107,7 +107,7 @@ def _concentration(
 ) -> Quantities:
     def vectors_of(rows: Tensor) -> Tensor:
         if table is not None:
-            return table[rows].to(material.device)
+            return unit_norm(table[rows].to(material.device).double())
         views = material.views(rows)
         return PIXEL_DISTANCES[name](views.flatten(0, 1)).unflatten(0, views.shape[:2])
 

@@ -60,9 +60,11 @@ class Trace:
         )
         try:
             features = extractor.view_table(self.images.images, self.augmentation, self.theta)
-            table = FeatureTable.build(unit_norm(features), self.images.labels, self.dataset.class_names)
+            labels, class_names = self.images.labels, self.dataset.class_names
+            table = FeatureTable.build(unit_norm(features.double()), labels, class_names)
+            raw = FeatureTable.build(features, labels, class_names)
             sample = {"num_images": table.num_images, "num_views": table.num_views, "epsilon": EPSILON}
-            record = {"epoch": epoch, "step": step, **sample, **_terms(table)}
+            record = {"epoch": epoch, "step": step, **sample, **_terms(table, raw)}
             if self.neighbours is not None:
                 record["knn"] = self._knn(extractor, features[:, 0])
         except RunError as error:  # training itself will say what is wrong with the encoder
@@ -89,7 +91,8 @@ class Trace:
         return accuracy
 
 
-def _terms(table: FeatureTable) -> dict[str, float | None]:
+def _terms(table: FeatureTable, raw: FeatureTable) -> dict[str, float | None]:
+    """The terms of unit-norm features; RankMe's of the `raw` ones."""
     centers, spreads = class_centers(table, None), spread(table, None)
     error = _value(nearest_center_error(class_geometry(table))["error"])
     curve = r_epsilon(table, [EPSILON])["curve"].to_dict()["value"]
@@ -99,7 +102,7 @@ def _terms(table: FeatureTable) -> dict[str, float | None]:
         "within_over_between": _value(spreads["ratio"]),
         "R_epsilon": None if curve is None else curve[0],
         "uniformity": _value(uniformity(table)["uniformity"]),
-        "rankme": _value(effective_rank(table)["rankme"]),
+        "rankme": _value(effective_rank(raw)["rankme"]),
         "nearest_center": None if error is None else 1 - error,
     }
 

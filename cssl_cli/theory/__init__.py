@@ -1,8 +1,10 @@
 """The theory's terms, measured on a table of features: arrays in, named numbers out. One file a term.
 
 Everything is computed in float64 from features (N, V, D) that the caller has scaled to the norm the theory is to speak
-of (`cssl_cli.geometry.unit_norm`). The mathematics, and the sections that the docstrings name, are in docs/theory.md;
-the source is Huang et al., "Towards the Generalization of Contrastive Self-Supervised Learning", arXiv 2111.00743.
+of (`cssl_cli.geometry.unit_norm`), and from the `raw` ones what others define on features as the encoder gives them:
+the cross-correlation, which standardises them itself, and the companion measures. The mathematics, and the sections
+that the docstrings name, are in docs/theory.md; the source is Huang et al., "Towards the Generalization of Contrastive
+Self-Supervised Learning", arXiv 2111.00743.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ def analyze_table(
     bootstrap: int,
     loss: LossSettings,
     generator: torch.Generator,
+    raw: Tensor | None = None,
     theta: Tensor | None = None,
     baseline: Tensor | None = None,
     only: Collection[str] | None = None,
@@ -79,6 +82,7 @@ def analyze_table(
     features: (N, V, D), view 0 the clean image, the others draws from the augmentation; any device and float type.
     labels: (N,) in 0 … K − 1, or None: then the terms that need classes are absent, with a reason.
     epsilons: the grid of R_ε. bootstrap: resamples behind each bootstrap interval, 0 for none; drawn from `generator`.
+    raw: the same features unscaled; None: they are the features themselves.
     theta: (N, V − 1, P), the augmentation's parameters behind the augmented views, for the paper's Theorem 2.
     baseline: the same images and views under the encoder that ARC compares with.
     only: the names of the terms wanted, None for all.
@@ -86,6 +90,7 @@ def analyze_table(
     """
     analysis = _Analysis(
         table=FeatureTable.build(features, labels, class_names),
+        unscaled=features if raw is None else raw,
         epsilons=epsilons,
         bootstrap=bootstrap,
         loss=loss,
@@ -107,6 +112,7 @@ class _Analysis:
     """The terms of one table, with what several of them share."""
 
     table: FeatureTable
+    unscaled: Tensor
     epsilons: Sequence[float]
     bootstrap: int
     loss: LossSettings
@@ -131,7 +137,11 @@ class _Analysis:
             "variance_bound": lambda: variance_bound(self.geometry),
             "population": lambda: population(self.geometry, self.within, generator=generator),
             "info_nce": lambda: info_nce(
-                table, temperature=loss.temperature, max_images=INFO_NCE_IMAGES, generator=generator
+                table,
+                temperature=loss.temperature,
+                max_images=INFO_NCE_IMAGES,
+                generator=generator,
+                bootstrap=self.bootstrap,
             ),
             "nt_xent": lambda: nt_xent(
                 table,
@@ -141,14 +151,19 @@ class _Analysis:
                 generator=generator,
             ),
             "cross_correlation": lambda: cross_correlation(
-                FeatureTable(standardized_table(table.features), table.labels, table.class_names)
+                FeatureTable(standardized_table(self.unscaled), table.labels, table.class_names)
             ),
             "uniformity": lambda: uniformity(table, self.weights[0]),
-            "effective_rank": lambda: effective_rank(table),
-            "lidar": lambda: lidar(table),
+            "effective_rank": lambda: effective_rank(self.raw_clean),
+            "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
-            "neural_collapse": lambda: neural_collapse(table),
+            "neural_collapse": lambda: neural_collapse(self.raw_clean),
         }
+
+    @cached_property
+    def raw_clean(self) -> FeatureTable:
+        """The clean images alone, unscaled."""
+        return FeatureTable.build(self.unscaled[:, :1], self.table.labels, self.table.class_names)
 
     @cached_property
     def weights(self) -> tuple[Tensor | None, Tensor | None]:

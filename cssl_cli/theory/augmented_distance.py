@@ -1,14 +1,27 @@
 """The augmented distance d_A(x, y) = min ‖v − w‖ over the stored views v of x and w of y. (docs/theory.md, 8.)
 
-Squared distances are taken from a Gram matrix in float64, ‖a‖² − 2 a·b + ‖b‖² with the vectors centred on one of
-them. With unit roundoff u = 2⁻⁵³ its error is at most γ (‖a‖ + ‖b‖)², γ = (D + 8) u for vectors of D components: the
-dot products contribute D u, the centring and the sums the rest. Let E be that bound for the longest views of two
-images. The least of their V · V′ squared distances s is then within E of the true one. Where s ≥ E / `TOLERANCE`, the
-distance is right to a relative `TOLERANCE`; the other pairs (for D = 3072, distances below 6·10⁻⁴ of the lengths) are
-computed again from differences, which is right to D u.
+Squared distances are taken from a Gram matrix, ‖a‖² − 2 a·b + ‖b‖² with the vectors centred on one of them. In float64,
+with unit roundoff u = 2⁻⁵³, its error is at most γ (‖a‖ + ‖b‖)², γ = (D + 8) u for vectors of D components: the dot
+products contribute D u, the centring and the sums the rest.
+
+Products in float32 take half the time, but err by about √D 2⁻²⁴ ‖a‖ ‖b‖ (Higham and Mary, SIAM J. Sci. Comput. 2019),
+too much for long vectors at a small distance. Wide vectors are therefore taken apart, a = Q c + r: c, the components
+along a few orthonormal directions Q in which the views are long, in float64, and the rest r, orthogonal to Q, in
+float32. Views of photographs keep a few per cent of their squared length in r, and the error falls with it: to at most
+about ½ √D 2⁻²⁴ (‖r_a‖ + ‖r_b‖)² for the products, a dozen times what is observed on images of 32×32 pixels, and
+4 · 2⁻²⁴ d (‖r_a‖ + ‖r_b‖) for rounding r, which is no more than 2⁻²⁴ (8 d² + ‖r_a‖² + ‖r_b‖²).
+
+As (x + y)² ≤ 2 x² + 2 y², these are errors of either view, but for the multiple of d². So the least true squared
+distance of the V · V′ pairs of views lies, up to that multiple, between the least of what each can be and the least of
+what each may be: the middle is taken. Where its root may be wrong by more than a relative `TOLERANCE` for many pairs of
+images of a block, the block is computed again in float64; the pairs that are left, from differences, which is right to
+D u.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,35 +30,37 @@ from cssl_cli.geometry import distances
 
 TOLERANCE = 1e-6
 UNIT_ROUNDOFF = 2.0**-53
+UNIT_ROUNDOFF_32 = 2.0**-24
+WIDE = 1024  # from so many components on, views are taken apart
+LEADING = 128  # directions whose components stay in float64
+SKETCH_VIEWS = 1024  # at most so many views choose them
 MAX_ROWS = 1024  # views on a side of one Gram block: 8 MiB of squared distances
 BLOCK_NUMBERS = 2**23  # at most so many numbers (64 MiB of float64) in an operand
+MANY_CLOSE = 0.003  # of the pairs in a block: so many cost as much from differences as the whole block in float64
+PATIENCE = 4  # blocks that float32 may fail in a row before it is given up
 
 
 def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
     """d_A (N, N′), float64, on the views' device, between images with views (N, V, D) and `others` (N′, V′, D).
 
     Without `others`, between the images themselves: (N, N), symmetric, zeros on the diagonal. Any floating-point type;
-    temporaries stay below 300 MB whatever the number of images. Right to a relative 1e-6 (module's docstring).
+    takes about as much memory again as the views do in float64, or in float32 where D is at least `WIDE`. Right to a
+    relative 1e-6 (module's docstring).
     """
     symmetric = others is None
     columns = views if others is None else others
     result = torch.zeros(len(views), len(columns), dtype=torch.float64, device=views.device)
     if result.numel() == 0:
         return result
-    # An actual view, not the mean: images that all coincide then become exact zeros.
-    origin = views[0, 0].double()
+    gram = _Gram(views, others)
     for rows in _blocks(views):
-        left = views[rows].double() - origin
         for cols in _blocks(columns):
             if symmetric and cols.start < rows.start:
                 continue
-            right = left if symmetric and cols == rows else columns[cols].double() - origin
-            squares, errors = _gram(left, right)
-            block = squares.clamp(min=0).sqrt()
-            close = squares * TOLERANCE < errors
+            block, close = gram.distances(rows, cols)
             if symmetric and cols == rows:
-                close.fill_diagonal_(False)
-                close.triu_()
+                block = torch.minimum(block, block.T)  # rounding differs above and below the diagonal
+                close = (close | close.T).fill_diagonal_(False).triu()
             first, second = close.nonzero(as_tuple=True)
             if len(first):
                 exact = _from_differences(views[rows], columns[cols], first, second)
@@ -58,6 +73,92 @@ def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
     return result.fill_diagonal_(0) if symmetric else result
 
 
+class _Gram:
+    """Blocks of distances between the images of `views` and `others`, or among `views`, from Gram matrices."""
+
+    def __init__(self, views: Tensor, others: Tensor | None) -> None:
+        self.views, self.columns = views, views if others is None else others
+        self.among = others is None
+        # An actual view, not the mean: images that all coincide then become exact zeros.
+        self.origin = views[0, 0].clone()
+        self.failed = 0  # blocks in a row
+        self.left = self.right = None
+        if views.shape[2] >= WIDE:
+            basis = _leading_directions(views, self.origin)
+            self.left = _Operand.taken_apart(views, self.origin, basis)
+            self.right = self.left if others is None else _Operand.taken_apart(others, self.origin, basis)
+
+    def distances(self, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """Distances (A, B) of the images at `rows` and `cols`, and which may be wrong by more than `TOLERANCE`."""
+        same = self.among and rows == cols
+        if self.left is not None and self.right is not None and self.failed < PATIENCE:
+            found, close = _block(self.left.images(rows), self.right.images(cols))
+            if same:
+                close.fill_diagonal_(False)  # images and themselves
+            if float(close.double().mean()) <= MANY_CLOSE:
+                self.failed = 0
+                return found, close
+            self.failed += 1
+        left = _Operand.whole(self.views[rows], self.origin)
+        return _block(left, left if same else _Operand.whole(self.columns[cols], self.origin))
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """Centred views of N images: `leading` (N, V, R) float64 and, if taken apart, `rest` (N, V, D) float32.
+
+    `squares` (N, V) are their squared lengths, `errors` (N, V) their part in the error of a squared distance.
+    """
+
+    leading: Tensor
+    rest: Tensor | None
+    squares: Tensor
+    errors: Tensor
+
+    @classmethod
+    def whole(cls, views: Tensor, origin: Tensor) -> _Operand:
+        leading = views.double() - origin.double()
+        squares = leading.square().sum(dim=2)
+        return cls(leading, None, squares, _error_in_float64(squares, leading.shape[2]))
+
+    @classmethod
+    def taken_apart(cls, views: Tensor, origin: Tensor, basis: Tensor) -> _Operand:
+        leading = torch.empty(*views.shape[:2], basis.shape[1], dtype=torch.float64, device=views.device)
+        rest = torch.empty(views.shape, dtype=torch.float32, device=views.device)
+        rest_squares = torch.empty(views.shape[:2], dtype=torch.float64, device=views.device)
+        for rows in _blocks(views):
+            centred = views[rows].double() - origin.double()
+            leading[rows] = centred @ basis
+            rest[rows] = centred.sub_(leading[rows] @ basis.T).float()
+            rest_squares[rows] = torch.linalg.vector_norm(rest[rows], dim=2, dtype=torch.float64).square()
+        squares = leading.square().sum(dim=2) + rest_squares
+        errors = _error_in_float64(squares, basis.shape[1])
+        errors += (math.sqrt(views.shape[2]) + 1) * UNIT_ROUNDOFF_32 * rest_squares
+        return cls(leading, rest, squares, errors)
+
+    def images(self, rows: slice) -> _Operand:
+        rest = None if self.rest is None else self.rest[rows]
+        return _Operand(self.leading[rows], rest, self.squares[rows], self.errors[rows])
+
+
+def _error_in_float64(squares: Tensor, width: int) -> Tensor:
+    return 2 * (width + 8) * UNIT_ROUNDOFF * squares
+
+
+def _leading_directions(views: Tensor, origin: Tensor) -> Tensor:
+    """Orthonormal columns (D, `LEADING`), float64, close to the directions in which the centred views are longest.
+
+    A randomized range finder with one power iteration (Halko, Martinsson and Tropp, SIAM Review 2011, algorithm 4.3) on
+    at most `SKETCH_VIEWS` of them. Which directions it finds decides how many pairs are computed again, not what comes
+    out.
+    """
+    flat = views.flatten(0, 1)
+    sample = (flat[:: -(-len(flat) // SKETCH_VIEWS)] - origin).double()
+    sample = (sample / sample.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)).float()
+    probes = torch.randn(flat.shape[1], LEADING, generator=torch.Generator().manual_seed(0)).to(sample.device)
+    return torch.linalg.qr((sample.T @ (sample @ probes)).double())[0]
+
+
 def _blocks(views: Tensor) -> list[slice]:
     """Runs of images whose views make one operand of a Gram matrix."""
     num_images, num_views, width = views.shape
@@ -66,16 +167,36 @@ def _blocks(views: Tensor) -> list[slice]:
     return [slice(start, min(start + step, num_images)) for start in range(0, num_images, step)]
 
 
-def _gram(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Least squared distance (A, B) over the views of images (A, V, D) and (B, V′, D), and the bound of its error."""
-    left_squares, right_squares = left.square().sum(dim=2), right.square().sum(dim=2)
-    left_rows, right_rows = left.flatten(0, 1), right.flatten(0, 1)
-    products = torch.addmm(right_squares.reshape(1, -1), left_rows, right_rows.T, alpha=-2)
-    # The square of the row's own view is the same for all columns: it is added after the minimum over them.
-    nearest = products.view(len(left_rows), len(right), right.shape[1]).amin(dim=2) + left_squares.reshape(-1, 1)
-    squares = nearest.view(len(left), left.shape[1], len(right)).amin(dim=1)
-    lengths = left_squares.amax(dim=1).sqrt().unsqueeze(1) + right_squares.amax(dim=1).sqrt()
-    return squares, (left.shape[2] + 8) * UNIT_ROUNDOFF * lengths.square()
+def _block(left: _Operand, right: _Operand) -> tuple[Tensor, Tensor]:
+    """Distances (A, B) of A and B images, and which of them may be wrong by more than `TOLERANCE`."""
+    squares, error = _least_squares(left, right)
+    if left.rest is not None:
+        error = error + 8 * UNIT_ROUNDOFF_32 * (squares + error)
+    # Written so that what overflowed counts as close.
+    close = ~(error <= 2 * TOLERANCE * (squares - error))
+    return squares.clamp(min=0).sqrt(), close
+
+
+def _least_squares(left: _Operand, right: _Operand) -> tuple[Tensor, Tensor]:
+    """The least squared distance (A, B) over the views, and its error but for the multiple of itself."""
+    left_rows, right_rows = left.leading.flatten(0, 1), right.leading.flatten(0, 1)
+    if left.rest is None or right.rest is None:
+        # The errors are small: those of an image's longest view do, and equal distances stay equal.
+        products = torch.addmm(right.squares.reshape(1, -1), left_rows, right_rows.T, alpha=-2)
+        error = left.errors.amax(dim=1).unsqueeze(1) + right.errors.amax(dim=1)
+        return _least_over_views(products, left.squares, right), error
+    products = torch.addmm((right.squares - right.errors).reshape(1, -1), left_rows, right_rows.T, alpha=-2)
+    products.add_(left.rest.flatten(0, 1) @ right.rest.flatten(0, 1).T, alpha=-2)
+    low = _least_over_views(products, left.squares - left.errors, right)
+    products.add_(2 * right.errors.reshape(1, -1))
+    high = _least_over_views(products, left.squares + left.errors, right)
+    return (low + high) / 2, (high - low) / 2
+
+
+def _least_over_views(products: Tensor, of_rows: Tensor, right: _Operand) -> Tensor:
+    """The least (A, B) over the views of products (A·V, B·V′) with `of_rows` (A, V) added to their rows."""
+    nearest = products.view(len(products), *right.squares.shape).amin(dim=2) + of_rows.reshape(-1, 1)
+    return nearest.view(*of_rows.shape, len(right.squares)).amin(dim=1)
 
 
 def _from_differences(views: Tensor, others: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,14 +95,17 @@ def concentration(
     grid = sorted(
         {delta * unit for unit in (between.yardstick, between.median) if unit is not None for delta in deltas}
     )
-    classes: list[_Class] = []
-    for label, name in enumerate(class_names):
-        members = (labels == label).nonzero().squeeze(1)
-        if len(members) >= 2:
-            among = between.of_class(label) if len(subset) == len(labels) else _distances(vectors_of(members))
-            classes.append(_Class(name, len(members), *sigma_bounds(among, grid), _pairs(among)))
-        if advance and len(members):
-            advance(len(members))
+    found: list[tuple[str, Distances, Future[tuple[list[float], list[float]]]]] = []
+    # Cliques keep one core busy, the distances of the next class all of them.
+    with ThreadPoolExecutor(max_workers=1) as searching:
+        for label, name in enumerate(class_names):
+            members = (labels == label).nonzero().squeeze(1)
+            if len(members) >= 2:
+                among = between.of_class(label) if len(subset) == len(labels) else _distances(vectors_of(members))
+                found.append((name, among, searching.submit(sigma_bounds, among, grid)))
+            if advance and len(members):
+                advance(len(members))
+    classes = [_Class(name, len(among), *bounds.result(), _pairs(among)) for name, among, bounds in found]
     absent = {
         name: f"has {size} of the 2 images needed"
         for name, size in zip(class_names, sizes.tolist(), strict=True)

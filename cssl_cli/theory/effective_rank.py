@@ -55,7 +55,7 @@ def _rankme(clean: Tensor, sample: Sample) -> Quantity:
     return Estimate(
         value=(-(shares * shares.log()).sum()).exp().item(),
         estimator="exponential of the entropy of the clean features' singular values, as shares of their sum plus "
-        f"1e-7, features not centred; {SMALL_SAMPLE}",
+        f"1e-7, features neither centred nor scaled; {SMALL_SAMPLE}",
         errs="consistent",
         sample=sample,
     )
@@ -72,7 +72,8 @@ def _of_covariance(clean: Tensor, sample: Sample) -> dict[str, Quantity]:
         "alpha_req": _alpha_req(eigenvalues, sample),
         "nesum": Estimate(
             value=(eigenvalues.sum() / eigenvalues[0]).item(),
-            estimator="trace over largest eigenvalue of the centred covariance of the clean features; " + SMALL_SAMPLE,
+            estimator="trace over largest eigenvalue of the centred covariance of the clean features, unscaled; "
+            + SMALL_SAMPLE,
             errs="consistent",
             sample=sample,
         ),
@@ -93,8 +94,8 @@ def _alpha_req(eigenvalues: Tensor, sample: Sample) -> Quantity:
     slope = (weights * x) @ y / (weights @ x.square())
     return Estimate(
         value=-slope.item(),
-        estimator="minus the slope of log eigenvalue on log index, centred covariance of the clean features, least "
-        f"squares with weights 1/index over the eigenvalues {first} to {last}; {SMALL_SAMPLE}",
+        estimator="minus the slope of log eigenvalue on log index, centred covariance of the clean features, unscaled, "
+        f"least squares with weights 1/index over the eigenvalues {first} to {last}; {SMALL_SAMPLE}",
         errs="consistent",
         sample=sample,
     )

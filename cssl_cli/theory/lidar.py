@@ -27,9 +27,9 @@ def lidar(table: FeatureTable) -> dict[str, Quantity]:
         quantity = Estimate(
             value=(-(shares * shares.log()).sum()).exp().item(),
             estimator="exponential of the entropy of the discriminant spectrum between images, whitened by the "
-            "covariance of their augmented views plus 1e-4; no more than images less one, and it depends on the "
-            "number of views: compare at equal images, views and width",
-            errs="consistent",
+            "covariance of their augmented views plus 1e-4, features unscaled; no more than images less one, and the "
+            "noise of the views in the former falls with their number only: compare at equal images, views and width",
+            errs="either",
             sample=table.augmented_sample,
         )
     return {"lidar": quantity}

@@ -1,0 +1,217 @@
+"""Which terms predict the accuracy: every term against every accuracy over the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cssl_cli.rank_correlation import (
+    MAX_ROWS_RESAMPLED,
+    MIN_ROWS_COMPARED,
+    Absent,
+    RankCorrelation,
+    rank_correlations,
+)
+from cssl_cli.rank_correlation.attainable import least_tau, smallest_p_values
+from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, step_down_min_p
+from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
+from cssl_cli.rank_correlation.signs import (
+    Floats,
+    Ints,
+    as_column,
+    group_codes,
+    group_sizes,
+    in_order,
+    signs,
+    variable,
+)
+
+Row = tuple[str, str, Mapping[str, float | None]]  # its name, its group, its quantities (means over seeds)
+LEVEL = 0.05
+MIN_P = "Westfall–Young step-down min-p"
+HOLM = "Holm"
+
+
+def screen_terms(
+    rows: Sequence[Row],
+    accuracies: Sequence[str],
+    terms: Mapping[str, int | None],
+    titles: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Rank correlations of each accuracy with each term, as JSON types: {accuracy: what `screen_accuracy` says}.
+
+    rows: one a variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: for each
+    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None. titles: what the warnings
+    call the terms.
+    """
+    return {accuracy: screen_accuracy(rows, accuracy, terms, titles) for accuracy in accuracies}
+
+
+def screen_accuracy(
+    rows: Sequence[Row], accuracy: str, terms: Mapping[str, int | None], titles: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One accuracy against each of the terms, those first that predict it best (by |τ| over all rows).
+
+    `n` rows have the accuracy. Each of `terms` is {"term", "predicted_sign", "pooled", "within", "groups"}: over all
+    rows; within groups; and for each group of three rows or more by itself, without an interval. Each of these is a
+    `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign, None where it is 0 or nothing
+    is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
+    reason. `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what
+    |τ| would be needed; `warnings` are sentences.
+    """
+    y = as_column([quantities.get(accuracy) for _, _, quantities in rows])
+    x = (
+        np.stack([as_column([q.get(term) for _, _, q in rows]) for term in terms], axis=1)
+        if terms
+        else y[:, None][:, :0]
+    )
+    names = [group for _, group, _ in rows]
+    codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
+    pooled, of_pooled = _scope(x, y, alone, list(terms.values()))
+    grouped = len(set(names)) > 1
+    within, of_within = _scope(x, y, codes, list(terms.values())) if grouped else ([_ONE_GROUP] * len(terms), None)
+    by_group = _by_group(x, y, names, list(terms.values())) if grouped else {}
+    entries: list[dict[str, Any]] = [
+        {
+            "term": term,
+            "predicted_sign": terms[term],
+            "pooled": pooled[position],
+            "within": within[position],
+            "groups": {group: found[position] for group, found in by_group.items()},
+        }
+        for position, term in enumerate(terms)
+    ]
+    entries.sort(key=lambda entry: -abs(entry["pooled"]["tau"]["value"]) if "tau" in entry["pooled"] else 1)
+    scopes = {"pooled": of_pooled, "within": of_within}
+    called = {term: (titles or {}).get(term, term) for term in terms}
+    return {
+        "n": int(np.isfinite(y).sum()),
+        "num_rows": len(rows),
+        "scopes": scopes,
+        "terms": entries,
+        "warnings": [*_about_size(scopes), *_about_missing(scopes, entries, called), *_about_groups(entries, called)],
+    }
+
+
+_ONE_GROUP = Absent("all rows are of one group").to_dict()
+
+
+def _scope(
+    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None]
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
+    found = rank_correlations(x, y, codes)
+    entries = _entries(found, predicted)
+    defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
+    if not defined:
+        return entries, None
+    raw = [entries[position]["tau"]["p"] for position in defined]
+    adjusted, correction, smallest = _adjusted(x[:, defined], y, codes, raw)
+    for position, p in zip(defined, adjusted, strict=True):
+        entries[position]["tau"]["p_adjusted"] = p
+    sizes = _sizes_with(y, codes)
+    scope: dict[str, Any] = {"n": sum(sizes), "groups": len(sizes), "num_terms": len(defined), "correction": correction}
+    if sum(sizes) <= MAX_ROWS_RESAMPLED:
+        perfect, next_to_perfect = smallest_p_values(sizes)
+        scope |= {
+            "smallest_p": perfect,
+            "next_smallest_p": next_to_perfect,
+            "smallest_adjusted_p": smallest,
+            "least_tau": least_tau(sizes, LEVEL),
+            "least_tau_adjusted": least_tau(sizes, LEVEL / len(defined)),
+        }
+    return entries, scope
+
+
+def _entries(found: Sequence[RankCorrelation | Absent], predicted: Sequence[int | None]) -> list[dict[str, Any]]:
+    entries = []
+    for result, sign in zip(found, predicted, strict=True):
+        entry = result.to_dict()
+        if isinstance(result, RankCorrelation):
+            tau = result.tau.value
+            entry["as_predicted"] = None if sign is None or tau == 0 else (tau > 0) == (sign > 0)
+        entries.append(entry)
+    return entries
+
+
+def _adjusted(x: Floats, y: Floats, codes: Ints, raw: Sequence[float]) -> tuple[list[float], str, float | None]:
+    """p-values of τ adjusted for all M terms, the method, and the least that was attainable where that is known.
+
+    Few rows: in each order of the rows all terms are taken together, so that terms which rank the rows alike cost
+    little. A row that misses a term keeps its place in the orders, without pairs for that term.
+    """
+    there = np.isfinite(y)
+    x, y, codes = in_order(x[there], y[there], codes[there])
+    if len(y) > MAX_ROWS_RESAMPLED:
+        return holm(raw), HOLM, None
+    orders, method = orders_within(codes)
+    scores = permuted_scores([signs(column, codes) for column in x.T], variable(y, codes).ranks, orders)
+    together = [max(pair) for pair in zip(step_down_min_p(scores), raw, strict=True)]
+    return together, MIN_P, smallest_adjusted_p(scores) if method == "exact" else None
+
+
+def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
+    """The sizes of the groups of two rows or more that have the accuracy, the smallest first."""
+    return tuple(sorted(size for size in group_sizes(codes[np.isfinite(y)]) if size > 1))
+
+
+def _by_group(
+    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None]
+) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for group in dict.fromkeys(names):
+        rows = np.array([name == group for name in names])
+        if rows.sum() >= MIN_ROWS_COMPARED:
+            one = group_codes(None, int(rows.sum()))
+            found[group] = _entries(rank_correlations(x[rows], y[rows], one, with_intervals=False), predicted)
+    return found
+
+
+# ---------------------------------------------------------------------- warnings
+def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """Where so few rows have so few orders that little, or nothing, could be told from chance."""
+    said = []
+    for name, scope in scopes.items():
+        if scope is None or "smallest_p" not in scope:
+            continue
+        rows = f"n = {scope['n']} rows" + (
+            f" in {scope['groups']} groups, ordered within them" if name == "within" else ""
+        )
+        perfect, adjusted = scope["smallest_p"], scope["smallest_adjusted_p"]
+        if perfect > LEVEL:
+            said.append(f"{rows}: even a perfect order has p = {perfect:.2g}; nothing here can be told from chance.")
+            continue
+        if scope["next_smallest_p"] > LEVEL:
+            said.append(f"{rows}: even a perfect order has p = {perfect:.2g}; nothing weaker can be told from chance.")
+        if adjusted is not None and adjusted > LEVEL:
+            said.append(
+                f"{rows}, {scope['num_terms']} terms screened: even a perfect order has an adjusted p of at least "
+                f"{adjusted:.2g}; no term can be told from chance."
+            )
+    return said
+
+
+def _about_missing(
+    scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]
+) -> list[str]:
+    """Terms that so many rows lack that even a perfect order of the others would show nothing."""
+    said = []
+    for entry in entries:
+        n, of = entry["pooled"].get("n"), (scopes["pooled"] or {}).get("n", 0)
+        if n is not None and n < of:
+            perfect = smallest_p_values((n,))[0] if n <= MAX_ROWS_RESAMPLED else 0.0
+            if perfect > LEVEL:
+                said.append(f"{called[entry['term']]}: {n} of {of} rows; even a perfect order has p = {perfect:.2g}.")
+    return said
+
+
+def _about_groups(entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]) -> list[str]:
+    """Terms whose association turns round inside the groups: they tell groups apart rather than their rows."""
+    said = []
+    for entry in entries:
+        pooled, within = (entry[scope].get("tau", {}).get("value", 0.0) for scope in ("pooled", "within"))
+        if pooled * within < 0:
+            said.append(f"{called[entry['term']]}: τ = {pooled:+.2f} over all rows but {within:+.2f} within groups.")
+    return said

@@ -1,0 +1,160 @@
+"""Who stands above whom: the signs of all differences between rows of a group, and their sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Signs = NDArray[np.float32]  # −1, 0, 1; sums of them stay exact up to 16 million
+
+
+def as_column(values: Sequence[float | None]) -> Floats:
+    """Numbers as an array (N,), with NaN for what is missing or not finite."""
+    column = np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
+    column[~np.isfinite(column)] = math.nan
+    return column
+
+
+def group_codes(groups: Sequence[object] | None, num_rows: int) -> Ints:
+    """One whole number a group, (N,); all zero without groups."""
+    numbered: dict[object, int] = {}
+    labels = [None] * num_rows if groups is None else groups
+    return np.array([numbered.setdefault(label, len(numbered)) for label in labels], dtype=np.int64)
+
+
+def in_order(x: Floats, y: Floats, codes: Ints) -> tuple[Floats, Floats, Ints]:
+    """The rows of groups of two or more, group by group and in each by `y`: their order on entry will not matter."""
+    size = np.bincount(codes, minlength=1)[codes]
+    order = np.lexsort((*x.T[::-1], y, codes))
+    order = order[size[order] > 1]
+    return x[order], y[order], codes[order]
+
+
+def group_sizes(codes: Ints) -> tuple[int, ...]:
+    """How many rows each group has, for rows that stand group by group."""
+    return tuple(int(size) for size in np.bincount(codes) if size)
+
+
+def signs(values: Floats, codes: Ints) -> Signs:
+    """sign(v_i − v_j) (N, N) between rows of the same group, else 0, as also where a value is missing (NaN)."""
+    same = codes[:, None] == codes
+    return _signs(values) * same
+
+
+def _signs(values: Floats) -> Signs:
+    column = values[:, None]
+    return np.subtract(column > values, column < values, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable over rows that stand group by group, as the signs (n_g, n_g) of each group's differences."""
+
+    blocks: tuple[Signs, ...]
+
+    @property
+    def matrix(self) -> Signs:
+        """The signs (N, N) of all rows, 0 between groups."""
+        whole = np.zeros((len(self.ranks), len(self.ranks)), dtype=np.float32)
+        start = 0
+        for block in self.blocks:
+            whole[start : start + len(block), start : start + len(block)] = block
+            start += len(block)
+        return whole
+
+    @cached_property
+    def untied(self) -> Floats:
+        """With how many rows of its group each row is not tied (N,)."""
+        return self._rows([np.abs(block).sum(axis=1, dtype=np.float64) for block in self.blocks])
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """Twice each row's midrank in its group, less its mean (N,): a whole number."""
+        return self._rows([block.sum(axis=1, dtype=np.float64) for block in self.blocks])
+
+    @cached_property
+    def ties(self) -> list[Floats]:
+        """For each group, how many rows share each of its values."""
+        return [np.unique(ranks, return_counts=True)[1].astype(np.float64) for ranks in self._split(self.ranks)]
+
+    @cached_property
+    def times_ranks(self) -> Floats:
+        return self.times(self.ranks)
+
+    def times(self, vector: Floats) -> Floats:
+        """The matrix of signs (N, N) times a vector (N,)."""
+        parts = self._split(vector.astype(np.float32))
+        return self._rows([block @ part for block, part in zip(self.blocks, parts, strict=True)])
+
+    def varies(self) -> list[bool]:
+        """Whether it takes more than one value, for each group."""
+        return [len(counts) > 1 for counts in self.ties]
+
+    def _split(self, vector: NDArray[Any]) -> list[NDArray[Any]]:
+        return np.split(vector, np.cumsum([len(block) for block in self.blocks])[:-1])
+
+    def _rows(self, parts: Sequence[NDArray[Any]]) -> Floats:
+        return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+
+
+def variable(values: Floats, codes: Ints) -> Variable:
+    """The signs of `values` (N,) without missing ones, of rows that stand group by group."""
+    return Variable(tuple(_signs(part) for part in np.split(values, np.cumsum(group_sizes(codes))[:-1])))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variables over the same rows."""
+
+    x: Variable
+    y: Variable
+
+    @cached_property
+    def _agreements(self) -> tuple[Floats, Floats]:
+        products = [a * b for a, b in zip(self.x.blocks, self.y.blocks, strict=True)]
+        score = np.concatenate([product.sum(axis=1, dtype=np.float64) for product in products])
+        return score, np.concatenate([np.abs(product).sum(axis=1, dtype=np.float64) for product in products])
+
+    @property
+    def concordance(self) -> Floats:
+        """With how many rows of its group each row is concordant, less those with which it is discordant (N,)."""
+        return self._agreements[0]
+
+    @property
+    def num_untied(self) -> int:
+        """Pairs of rows tied in neither variable."""
+        return int(self._agreements[1].sum()) // 2
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of rows of one group."""
+        return sum(len(block) * (len(block) - 1) // 2 for block in self.x.blocks)
+
+    @property
+    def all_agree(self) -> bool:
+        """Whether no pair is discordant, or none concordant."""
+        return abs(self.score) == self.num_untied
+
+    @property
+    def score(self) -> float:
+        """Concordant less discordant pairs."""
+        return float(self.concordance.sum()) / 2
+
+    @cached_property
+    def tau(self) -> float:
+        """Kendall's τ_b."""
+        return 2 * self.score / math.sqrt(self.x.untied.sum() * self.y.untied.sum())
+
+    @cached_property
+    def rho(self) -> float:
+        """Spearman's ρ, with midranks."""
+        a, b = self.x.ranks, self.y.ranks
+        return float(a @ b) / math.sqrt((a @ a) * (b @ b))

@@ -1,0 +1,133 @@
+"""Reports of rank correlation: which terms predict an accuracy over the rows of a sweep, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cssl_cli.report.layout import heading, note, print_widest, table
+
+Entry = Mapping[str, Any]
+Screened = Mapping[str, Any]
+TAU, P, ADJUSTED, RHO, WITHIN, PREDICTED, N, TIES = "τ", "p", "adj. p", "ρ", "within", "predicted", "n", "ties"
+# What is left out first where the terminal is narrow.
+VERSIONS: tuple[tuple[frozenset[str], bool], ...] = (
+    (frozenset(), True),
+    (frozenset({RHO}), True),
+    (frozenset({RHO, TIES}), True),
+    (frozenset(), False),
+    (frozenset({RHO, TIES}), False),
+    (frozenset({RHO, TIES, P, N}), False),
+    (frozenset({RHO, TIES, P, N, PREDICTED}), False),
+)
+HOW = {
+    "Westfall–Young step-down min-p": "adj. p: for all {m} terms together (Westfall–Young, over the same orders)",
+    "Holm": "adj. p: for all {m} terms together (Holm)",
+}
+
+
+def print_correlations(
+    out: Console, screened: Screened, *, accuracy_title: str, term_titles: Mapping[str, str]
+) -> None:
+    """One accuracy against each term: a table, what its columns mean, and what so few rows cannot show.
+
+    screened: what `rank_correlation.screening.screen_accuracy` says, or the same read from a file.
+    """
+    heading(out, f"{accuracy_title} against each term, over rows")
+    if not screened["terms"]:
+        return note(out, "No terms.")
+    print_widest(out, [_grid(screened, term_titles, left_out, spans) for left_out, spans in VERSIONS])
+    for sentence in screened["warnings"]:
+        out.print(Text(sentence, style="yellow"))
+    note(out, _caption(screened))
+    return _reasons(out, screened["terms"], term_titles)
+
+
+def _grid(screened: Screened, term_titles: Mapping[str, str], left_out: frozenset[str], with_intervals: bool) -> Table:
+    grouped = screened["scopes"]["within"] is not None
+    columns = [TAU, P, ADJUSTED, RHO, *([WITHIN, P, ADJUSTED] if grouped else []), PREDICTED, N, TIES]
+    grid = table("", *(name for name in columns if name not in left_out))
+    for entry in screened["terms"]:
+        cells = _cells(entry, with_intervals, grouped)
+        shown = [cell for name, cell in zip(columns, cells, strict=True) if name not in left_out]
+        grid.add_row(str(term_titles.get(entry["term"], entry["term"])), *shown)
+    return grid
+
+
+def _cells(entry: Entry, with_intervals: bool, grouped: bool) -> list[str]:
+    pooled, within = entry["pooled"], entry["within"]
+    of_groups = [*_of_tau(within, False)] if grouped else []
+    rho = signed(pooled["rho"]["value"]) if "rho" in pooled else "–"
+    predicted = {True: "yes", False: "no", None: "–"}[pooled.get("as_predicted")]
+    counts = [f"{pooled[name]:,}" if "n" in pooled else "–" for name in ("n", "num_tied_pairs")]
+    return [*_of_tau(pooled, with_intervals), rho, *of_groups, predicted, *counts]
+
+
+def _of_tau(found: Mapping[str, Any], with_interval: bool) -> tuple[str, str, str]:
+    """τ with its interval, p, adjusted p."""
+    if "tau" not in found:
+        return "–", "–", "–"
+    tau = found["tau"]
+    text = signed(tau["value"])
+    if with_interval and tau["interval"] is not None:
+        text += "  [{}, {}]".format(*map(signed, tau["interval"]))
+    return text, p_value(tau["p"]), p_value(tau["p_adjusted"])
+
+
+def signed(value: float) -> str:
+    """A coefficient to two decimals."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def p_value(p: float) -> str:
+    """A p-value to three decimals, or that it is smaller than these show."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _caption(screened: Screened) -> str:
+    pooled, within = screened["scopes"]["pooled"], screened["scopes"]["within"]
+    if pooled is None:
+        return f"{screened['n']} rows with this accuracy."
+    sentences = [
+        f"Kendall's τ_b of the accuracy with each term over {pooled['n']} rows, each the mean of its seeds: 1 the same "
+        "order, −1 the reverse, sorted by |τ|."
+    ]
+    if any(entry["pooled"].get("tau", {}).get("interval") for entry in screened["terms"]):
+        sentences.append("In brackets 95 % intervals, as if the rows were a sample of others like them.")
+    sentences.append(
+        "p: against every order of the rows being as likely, two-sided; "
+        + HOW[pooled["correction"]].format(m=pooled["num_terms"])
+        + "."
+    )
+    if pooled.get("least_tau") is not None:
+        enough = pooled["least_tau_adjusted"]
+        of_all = "" if enough is None else f"; {_up(enough)} is enough for adj. p ≤ 0.05"
+        sentences.append(
+            f"With {pooled['n']} rows without ties p ≤ 0.05 takes |τ| ≥ {_up(pooled['least_tau'])}{of_all}."
+        )
+    sentences.append("ρ: Spearman's. Predicted: whether τ has the sign that the theory predicts. Ties: pairs of rows.")
+    if within is not None:
+        sentences.append(
+            f"Within: τ, p and adj. p from pairs of rows of one group only ({within['n']} rows in {within['groups']} "
+            "groups), which differences between groups cannot feign."
+        )
+    return " ".join(sentences)
+
+
+def _up(tau: float) -> str:
+    """Two decimals, rounded up: what is needed, not less."""
+    return f"{-(-round(100 * tau, 6) // 1) / 100:.2f}"
+
+
+def _reasons(out: Console, entries: Sequence[Entry], term_titles: Mapping[str, str]) -> None:
+    """Why coefficients over all rows are absent, each reason once."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in entries:
+        if "reason" in entry["pooled"]:
+            by_reason.setdefault(entry["pooled"]["reason"], []).append(term_titles.get(entry["term"], entry["term"]))
+    for reason, terms in by_reason.items():
+        note(out, f"–: {', '.join(terms)}: {reason}.")
