@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
@@ -65,6 +66,54 @@ class SmallEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images).mean(dim=(2, 3))
+
+
+class SplitBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over `num_splits` sub-batches apart, as on so many devices; in eval mode plain batch norm.
+
+    Input (B, C, H, W); in training the B images, a multiple of `num_splits`, are cut into consecutive runs of equal
+    length. Parameters and buffers are those of `nn.BatchNorm2d`: the running statistics follow the mean of the
+    sub-batches' statistics.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, *, num_splits: int) -> None:
+        super().__init__(num_features)
+        self.num_splits = num_splits
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert len(input) % self.num_splits == 0, f"{len(input)} images in {self.num_splits} sub-batches"
+        means = torch.zeros(self.num_splits, self.num_features, dtype=self.running_mean.dtype, device=input.device)
+        variances = torch.zeros_like(means)
+        parts = zip(input.chunk(self.num_splits), means, variances, strict=True)
+        # A momentum of 1 leaves the statistics of the sub-batch itself where running ones are asked for.
+        normalized = [
+            F.batch_norm(part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+            for part, mean, variance in parts
+        ]
+        self._follow(means.mean(dim=0), variances.mean(dim=0))
+        return torch.cat(normalized)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def split_batch_norms(module: nn.Module, num_splits: int) -> None:
+    """Replace each `nn.BatchNorm2d` inside a module without storage by one that normalises sub-batches apart."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                with torch.device(child.weight.device):
+                    setattr(parent, name, SplitBatchNorm2d(child.num_features, num_splits=num_splits))
 
 
 class MLP(nn.Module):
@@ -127,8 +176,9 @@ def materialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
                 nn.init.uniform_(part.bias, -bound, bound, generator=generator)
         elif isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.reset_running_stats()
-            nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
+            if part.affine:
+                nn.init.ones_(part.weight)
+                nn.init.zeros_(part.bias)
         else:
             own = [name for name, _ in part.named_parameters(recurse=False)]
             assert not own, f"no rule to initialise {own} of {type(part).__name__}"

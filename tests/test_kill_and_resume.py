@@ -49,19 +49,24 @@ def losses(out: Path) -> list[dict]:
     return [{"epoch": record["epoch"], "step": record["step"], **record["terms"]} for record in records]
 
 
-def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cssl: CommandLine) -> None:
+@pytest.mark.parametrize(
+    "method",
+    ["{name: simclr, projector: [16, 8]}", "{name: moco, queue: 200, batch_norm_splits: 2, projector: [16, 8]}"],
+)
+def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cssl: CommandLine, method: str) -> None:
     folder = tiny_recipe.parent
-    undisturbed = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "undisturbed")
+    arguments = ["pretrain", "tiny.yaml", *LONGER, f"method={method}"]
+    undisturbed = cssl(*arguments, "--out", "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments = random.Random(0)
     for step in (8, 48, 96):
-        process = start(folder, "pretrain", "tiny.yaml", *LONGER, "--out", "killed")
+        process = start(folder, *arguments, "--out", "killed")
         wait_for_step(process, folder / "killed", step)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    last = cssl("pretrain", "tiny.yaml", *LONGER, "--out", "killed")
+    last = cssl(*arguments, "--out", "killed")
     assert last.returncode == 0, last.stderr
     assert "going on from step" in last.stderr
 

@@ -6,22 +6,15 @@ import math
 
 import pytest
 import torch
+from small_methods import SETTINGS, images, normal, small_method
 from torch import nn
 
-from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.encoder import materialize
 from cssl_cli.errors import InputError
 from cssl_cli.methods import build_method, method_names
 from cssl_cli.methods.barlow_twins import VARIANCE_FLOOR, barlow_twins_loss, barlow_twins_terms, standardize
 from cssl_cli.methods.simclr import nt_xent_loss, nt_xent_terms
-
-SETTINGS = {
-    "simclr": {"name": "simclr", "temperature": 0.5, "projector": (16, 8)},
-    "barlow_twins": {"name": "barlow_twins", "lambda": 0.005, "projector": (16, 16)},
-}
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+from cssl_cli.optim import parameter_groups
 
 
 # ---------------------------------------------------------------------- NT-Xent
@@ -158,40 +151,90 @@ def test_gradients_match_finite_differences(loss) -> None:
 
 
 # ---------------------------------------------------------------------- methods
-def small_method(name: str):
-    method = build_method(SETTINGS[name], build_encoder({"name": "small", "width": 4}))
-    return materialize(method.to("meta"), torch.Generator().manual_seed(0))
+WITHOUT_PARTS = {"simsiam", "byol"}  # they record no parts of their loss, but whether it has collapsed
+MOMENTUM = {"moco", "byol"}
+
+
+def test_every_method_has_a_small_form_for_the_tests() -> None:
+    assert sorted(SETTINGS) == method_names()
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_a_method_returns_its_loss_and_reaches_every_weight(name: str) -> None:
     method = small_method(name)
-    images = normal(8, 3, 16, 16, dtype=torch.float32)
-    terms = method(images, images.flip(3))
+    terms = method(images(), images().flip(3))
     assert terms["loss"].shape == ()
     parts = [value for part, value in terms.items() if part != "loss"]
-    torch.testing.assert_close(terms["loss"], torch.stack(parts).sum())
+    assert len(parts) >= 1
+    if name not in WITHOUT_PARTS:
+        torch.testing.assert_close(terms["loss"], torch.stack(parts).sum())
     terms["loss"].backward()
-    untouched = [key for key, weight in method.named_parameters() if weight.grad is None]
+    untouched = [key for key, weight in method.named_parameters() if weight.requires_grad and weight.grad is None]
     assert untouched == []
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_the_loss_is_computed_in_float32_under_autocast(name: str) -> None:
     method = small_method(name)
-    images = normal(8, 3, 16, 16, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = method(images, images.flip(3))
+        terms = method(images(), images().flip(3))
     assert {value.dtype for value in terms.values()} == {torch.float32}
 
 
-def test_simclr_normalises_batches_over_both_views_and_barlow_twins_view_by_view() -> None:
-    for name, expected in [("simclr", 1), ("barlow_twins", 2)]:
-        method = small_method(name)
-        images = normal(8, 3, 16, 16, dtype=torch.float32)
-        method(images, images)
-        norm = next(module for module in method.encoder.modules() if isinstance(module, nn.BatchNorm2d))
-        assert norm.num_batches_tracked.item() == expected
+@pytest.mark.parametrize("name", method_names())
+def test_the_optimizer_is_given_all_but_the_momentum_copies(name: str) -> None:
+    method = small_method(name)
+    groups = parameter_groups(method, weight_decay=0.1, decay_norm_and_bias=False)
+    given = {id(parameter) for group in groups for parameter in group["params"]}
+    kept = {key.split(".")[0] for key, parameter in method.named_parameters() if id(parameter) not in given}
+    assert kept == ({"momentum_encoder", "momentum_projector"} if name in MOMENTUM else set())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_run_begins_with_the_same_encoder_whatever_the_method(name: str) -> None:
+    method, simclr = small_method(name), small_method("simclr")
+    ours, theirs = method.encoder.state_dict(), simclr.encoder.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", ["simclr", "barlow_twins"])
+def test_methods_without_state_of_their_own_draw_nothing_after_their_weights(name: str) -> None:
+    method, generator = small_method(name), torch.Generator().manual_seed(0)
+    expected = materialize(small_method(name).to("meta"), generator).state_dict()
+    state = generator.get_state()
+    method.after_initialization(generator)
+    assert torch.equal(generator.get_state(), state)
+    assert all(torch.equal(value, expected[key]) for key, value in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_method_begins_the_same_whatever_the_global_generator_holds(name: str) -> None:
+    torch.manual_seed(1)
+    first = small_method(name).state_dict()
+    torch.manual_seed(2)
+    second = small_method(name).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_method_does_not_tell_the_views_apart(name: str) -> None:
+    # In float64, and with the batch norms' statistics of each view where there are such: the order must not matter.
+    method = small_method(name).double()
+    view_1, view_2 = images(seed=1).double(), images(seed=2).double()
+    torch.testing.assert_close(method(view_1, view_2)["loss"], method(view_2, view_1)["loss"])
+
+
+ONE_PASS = {"simclr", "t_infonce", "simple_contrastive"}
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_batch_norm_sees_both_views_at_once_or_one_by_one_as_in_the_authors_code(name: str) -> None:
+    method = small_method(name)
+    method(images(), images())
+    for module in method.encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.num_batches_tracked.item() == (1 if name in ONE_PASS else 2)
 
 
 def test_an_unknown_method_is_answered_with_the_known_ones() -> None:

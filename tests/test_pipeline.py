@@ -52,6 +52,21 @@ def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> N
     assert all(torch.equal(starts[0][name], untrained[name]) for name in untrained)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "{name: moco, queue: 200, batch_norm_splits: 4, projector: [16, 8]}",
+        "{name: simsiam, projector: [16, 16], predictor: 4}",
+    ],
+)
+def test_encoder_and_projector_of_other_layers_are_taken_up_and_measured(tmp_path: Path, method: str) -> None:
+    chosen = recipe(tmp_path, f"method={method}", "train.epochs=1")
+    run = pretrain(chosen, out=tmp_path, reporter=Silent())
+    assert set(run.load_weights(ENCODER)) == set(untrained_encoder(recipe(tmp_path)).state_dict())
+    result = analyze(run.path, reporter=Silent())
+    assert {"trained", "projector", "untrained"} <= set(result)
+
+
 # ---------------------------------------------------------------------- a run and its images
 def write_folder(folder: Path, shade: int = 0) -> None:
     generator = np.random.default_rng(0)

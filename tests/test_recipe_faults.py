@@ -172,7 +172,10 @@ def test_bad_data(write: Callable[..., str], name: str, override: str, message: 
         (["optim={name: lars, lr: 1, trust_coefficient: 0}"], "optim.trust_coefficient is 0"),
         (["method={name: barlow_twins, lambda: -1}"], "method.lambda is -1; must be a number >= 0"),
         (["method={name: barlow_twins, lambda_: 1}"], "did you mean method.lambda?"),
-        (["method.name=barlow_twins", "method.temperature=1"], "is a field of simclr, not of barlow_twins"),
+        (
+            ["method.name=barlow_twins", "method.temperature=1"],
+            "is a field of simclr and moco, not of barlow_twins",
+        ),
     ],
 )
 def test_bad_combination(write: Callable[..., str], overrides: list[str], message: str) -> None:

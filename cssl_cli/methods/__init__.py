@@ -6,6 +6,7 @@ name is the method's name in a recipe. Nothing else has to be registered.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cssl_cli.errors import unknown_name
 
@@ -21,8 +23,9 @@ from cssl_cli.errors import unknown_name
 class Method(nn.Module, ABC):
     """An encoder with its heads and its loss.
 
-    `forward(view_1, view_2)`, each (B, C, H, W), returns named scalars: `"loss"`, which is minimised, and its parts,
-    which are only recorded. The encoder's result alone is kept after training.
+    `forward(view_1, view_2)`, each (B, C, H, W), returns named scalars: `"loss"`, which is minimised, and its parts
+    or what else tells of the training, which are only recorded. Encoder and projector are kept after training.
+    Whatever changes from step to step is a parameter or a buffer, so that a run can go on exactly.
     """
 
     encoder: nn.Module
@@ -31,6 +34,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]: ...
 
+    def after_initialization(self, generator: torch.Generator) -> None:
+        """Called once when the initial weights have been drawn from `generator`: what is copied from them, or drawn
+        after them (a queue), begins here. Does nothing by default."""
+
     def after_step(self) -> None:
         """Called after each optimizer step (a momentum encoder moves here). Does nothing by default."""
 
@@ -38,6 +45,37 @@ class Method(nn.Module, ABC):
 def at_least_float32(z: Tensor) -> Tensor:
     """Losses are computed in float32 or better, whatever the encoder ran in."""
     return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
+def momentum_copy(module: nn.Module) -> nn.Module:
+    """A copy without gradients, which no optimizer moves; `copy_weights` makes it equal once there are weights."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def copy_weights(target: nn.Module, source: nn.Module) -> None:
+    """Give `target` the parameters and buffers of `source`."""
+    target.load_state_dict(source.state_dict())
+
+
+@torch.no_grad()
+def move_towards(target: nn.Module, source: nn.Module, *, ema_momentum: float) -> None:
+    """Each parameter θ of `target` becomes m θ + (1 − m) θ′, with θ′ that of `source` (MoCo, equation 2).
+
+    Buffers stay: the batch norms of a momentum encoder have statistics of their own.
+    """
+    for parameter, towards in zip(target.parameters(), source.parameters(), strict=True):
+        parameter.lerp_(towards, 1 - ema_momentum)
+
+
+@torch.no_grad()
+def output_std(z: Tensor) -> Tensor:
+    """How far apart the directions of the projections (B, P) are: √(1 − ‖mean of z/‖z‖‖²), from 0 to 1.
+
+    The root of the summed variances of the columns of z/‖z‖: 0 when all directions coincide, which is how a loss
+    without negatives may collapse (SimSiam, section 4.1, up to the factor 1/√P), and 1 when their mean is 0.
+    """
+    mean = F.normalize(at_least_float32(z), dim=1).mean(dim=0)
+    return (1 - mean.square().sum()).clamp(min=0).sqrt()
 
 
 def method_names() -> list[str]:

@@ -90,7 +90,9 @@ def initial_method(recipe: Recipe) -> Method:
     """Encoder, heads and loss with the initial weights that the recipe's seed gives."""
     with torch.device("meta"):
         method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
-    materialize(method, stream(recipe.seed, "init"))
+    generator = stream(recipe.seed, "init")
+    materialize(method, generator)
+    method.after_initialization(generator)
     return method
 
 

@@ -25,6 +25,7 @@ from cssl_cli.recipe.field_types import (
     Folder,
     ImageCount,
     KernelSize,
+    LayerWidth,
     Name,
     Names,
     NonNegative,
@@ -207,6 +208,74 @@ class BarlowTwins(Block):
     """widths of the projector's layers, the last one P"""
 
 
+class MoCo(Block):
+    name: Literal["moco"]
+    """He et al., arXiv 1911.05722, symmetric: contrast with a queue of keys of a momentum encoder"""
+    temperature: Positive = 0.1
+    """what the cosine similarities are divided by"""
+    queue: Count = 4096
+    """keys in the queue, to which each image of a batch adds two"""
+    ema_momentum: Decay = 0.99
+    """share of its weights that the momentum encoder keeps at each step"""
+    batch_norm_splits: Count = 8
+    """sub-batches that the encoder's batch norms normalise apart; 1: plain batch norm"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
+
+
+class SimSiam(Block):
+    name: Literal["simsiam"]
+    """Chen & He, arXiv 2011.10566: predict the other view, with no gradient to what is predicted"""
+    projector: Widths = (2048, 2048)
+    """widths of the projector's layers, the last one P"""
+    predictor: LayerWidth = 512
+    """width of the predictor's hidden layer"""
+
+
+class BYOL(Block):
+    name: Literal["byol"]
+    """Grill et al., arXiv 2006.07733: predict what a momentum encoder makes of the other view"""
+    ema_momentum: Decay = 0.996
+    """share of its weights that the momentum encoder keeps at each step; constant"""
+    projector: Widths = (4096, 256)
+    """widths of the projector's layers, the last one P"""
+    predictor: LayerWidth = 4096
+    """width of the predictor's hidden layer"""
+
+
+class VICReg(Block):
+    name: Literal["vicreg"]
+    """Bardes et al., arXiv 2105.04906: views agree, and columns keep their variance and decorrelate"""
+    invariance: NonNegative = 25.0
+    """weight of the distance between the views"""
+    variance: NonNegative = 25.0
+    """weight of what the columns' standard deviations lack of 1"""
+    covariance: NonNegative = 1.0
+    """weight of the covariances of different columns"""
+    projector: Widths = (8192, 8192, 8192)
+    """widths of the projector's layers, the last one P"""
+
+
+class TInfoNCE(Block):
+    name: Literal["t_infonce"]
+    """Hu et al., arXiv 2205.14814: SimCLR with Student's t distribution of unnormalised distances"""
+    t_df: Positive = 10.0
+    """degrees of freedom of Student's t distribution"""
+    tau: Positive = 5.0
+    """what the squared distances are divided by, a temperature"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
+
+
+class SimpleContrastive(Block):
+    name: Literal["simple_contrastive"]
+    """the counter-example of arXiv 2111.00743, linear in the inner products: its features lose dimensions"""
+    lambda_: NonNegative = Field(default=1.0, alias="lambda")
+    """weight of the inner products of different images"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
+
+
 # --------------------------------------------------------------------------------------------------------------- optim
 class OptimBlock(Block):
     name: str
@@ -331,7 +400,10 @@ class Recipe(Block):
     """what makes two views of an image; {} for no augmentation"""
     encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
     """the network that is trained"""
-    method: Annotated[SimCLR | BarlowTwins, Field(discriminator="name")]
+    method: Annotated[
+        SimCLR | BarlowTwins | MoCo | SimSiam | BYOL | VICReg | TInfoNCE | SimpleContrastive,
+        Field(discriminator="name"),
+    ]
     """the loss and its projector"""
     optim: Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
     """how the weights are updated"""
@@ -349,6 +421,30 @@ class Recipe(Block):
         if optim is not None and train.epochs is not None and optim.warmup_epochs >= train.epochs:
             raise ValueError(
                 f"lasts {train.epochs} epochs and must last longer than optim.warmup_epochs, {optim.warmup_epochs}"
+            )
+        return train
+
+    @field_validator("train")
+    @classmethod
+    def _batch_suits_moco(cls, train: Train, info: ValidationInfo) -> Train:
+        method = info.data.get("method")
+        if not isinstance(method, MoCo):
+            return train
+        splits, batch = method.batch_norm_splits, train.batch_size
+        if batch % splits:
+            raise ValueError(
+                f"has a batch_size of {batch}, which method.batch_norm_splits does not divide, {splits}; "
+                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}"
+            )
+        if splits > 1 and batch < 2 * splits:
+            raise ValueError(
+                f"has a batch_size of {batch}, which leaves a single image to each of the sub-batches of "
+                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}"
+            )
+        if method.queue < 2 * batch:
+            raise ValueError(
+                f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
+                f"give method.queue={2 * batch} or more"
             )
         return train
 

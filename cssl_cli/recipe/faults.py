@@ -110,10 +110,14 @@ def _unknown_field(root: type[Block], document: Mapping[str, Any], path: KeyPath
     owner_name = _value_at(document, (*path[:-1], "name")) if len(path) > 1 else None
     others = _others_with(root, document, path)
     if others:
-        return f"is a field of {' and '.join(others)}, not of {owner_name}. Known: {', '.join(known)}"
+        return f"is a field of {_listed(others)}, not of {owner_name}. Known: {', '.join(known)}"
     guess = _nearest_path(root, document, path, known)
     hint = f"; did you mean {guess}?" if guess else "."
     return f"is not a field{f' of {owner_name}' if owner_name else ''}{hint} Known: {', '.join(known)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _others_with(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> list[str]:

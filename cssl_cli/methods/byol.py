@@ -1,0 +1,81 @@
+"""BYOL (Grill et al., NeurIPS 2020, arXiv 2006.07733): predict the projection of a slowly moving copy of oneself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32, copy_weights, momentum_copy, move_towards, output_std
+
+
+def byol_half(p: Tensor, z: Tensor) -> Tensor:
+    """Mean of ‖p/‖p‖ − z/‖z‖‖² over predictions p and targets z (B, P), in 0…4 (BYOL, equation 2).
+
+    No gradient flows to the targets.
+    """
+    p = F.normalize(at_least_float32(p), dim=1)
+    z = F.normalize(at_least_float32(z.detach()), dim=1)
+    return (p - z).square().sum(dim=1).mean()
+
+
+def byol_loss(p_1: Tensor, p_2: Tensor, z_1: Tensor, z_2: Tensor) -> Tensor:
+    """Each view's predictions against the other view's targets, all (B, P): a sum in 0…8 (BYOL, section 3.1)."""
+    return byol_half(p_1, z_2) + byol_half(p_2, z_1)
+
+
+class BYOL(Method):
+    """Encoder, projector and predictor (MLPs with batch norm), and momentum copies of the former two as targets.
+
+    The share that a copy keeps of itself at each step is constant (the authors let it rise to 1 over the training).
+    """
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], predictor: int, ema_momentum: float) -> None:
+        super().__init__()
+        width = projector[-1]
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.predictor = MLP(width, (predictor, width), batch_norm=True)
+        self.momentum_encoder = momentum_copy(self.encoder)
+        self.momentum_projector = momentum_copy(self.projector)
+        self.ema_momentum = ema_momentum
+
+    def after_initialization(self, generator: torch.Generator) -> None:  # noqa: ARG002
+        """The copies begin equal."""
+        copy_weights(self.momentum_encoder, self.encoder)
+        copy_weights(self.momentum_projector, self.projector)
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass for each view: batch norm sees the B images of one view, as in the authors' code.
+        z_1, z_2 = self.targets(view_1), self.targets(view_2)
+        p_1, p_2 = self.predictions(view_1), self.predictions(view_2)
+        with torch.autocast(view_1.device.type, enabled=False):
+            return {"loss": byol_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
+
+    def predictions(self, view: Tensor) -> Tensor:
+        """What the online network expects the targets of the other view to be, (B, P)."""
+        return self.predictor(self.projector(self.encoder(view)))
+
+    @torch.no_grad()
+    def targets(self, view: Tensor) -> Tensor:
+        """Projections (B, P) of the momentum copies."""
+        return self.momentum_projector(self.momentum_encoder(view))
+
+    def after_step(self) -> None:
+        """The momentum copies follow the new weights."""
+        move_towards(self.momentum_encoder, self.encoder, ema_momentum=self.ema_momentum)
+        move_towards(self.momentum_projector, self.projector, ema_momentum=self.ema_momentum)
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> BYOL:
+    """BYOL as the recipe's `method` block says."""
+    return BYOL(
+        encoder,
+        projector=settings["projector"],
+        predictor=settings["predictor"],
+        ema_momentum=settings["ema_momentum"],
+    )

@@ -1,0 +1,61 @@
+"""The simple contrastive loss −f₁ᵀf₂ + λ f₁ᵀf₋, a counter-example of Huang et al., arXiv 2111.00743.
+
+It is linear in the inner products, and its repulsion sees the mean of the projections alone: two opposite points, half
+of the images on each, already attain its least value. It cannot prevent dimensional collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32
+
+
+def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
+    """The two parts of the loss, whose sum is the loss; z_1 and z_2 are (B, P), B ≥ 2, and are scaled to unit norm.
+
+    Alignment is −mean z_1ᵀz_2 over the images, in ±1. Repulsion is λ times the mean of zᵀz′ over all ordered pairs of
+    views, first or second, of two different images; from −λ/(B − 1), where the projections' mean is 0, to λ.
+    """
+    num_images = len(z_1)
+    z_1 = F.normalize(at_least_float32(z_1), dim=1)
+    z_2 = F.normalize(at_least_float32(z_2), dim=1)
+    alignment = (z_1 * z_2).sum(dim=1).mean()
+    # The sum over pairs of different images is that over all pairs less that within the images.
+    images = z_1 + z_2
+    between_images = images.sum(dim=0).square().sum() - images.square().sum()
+    return -alignment, lambda_ * between_images / (4 * num_images * (num_images - 1))
+
+
+def simple_contrastive_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:
+    """Simple contrastive loss of two views, (B, P) each: a scalar, at least −1 − λ/(B − 1)."""
+    alignment, repulsion = simple_contrastive_terms(z_1, z_2, lambda_=lambda_)
+    return alignment + repulsion
+
+
+class SimpleContrastive(Method):
+    """Encoder and projector (an MLP without batch norm) under the simple contrastive loss."""
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], lambda_: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.lambda_ = lambda_
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass over both views, as for SimCLR, from which it differs by the loss alone.
+        z = self.projector(self.encoder(torch.cat([view_1, view_2])))
+        with torch.autocast(z.device.type, enabled=False):
+            alignment, repulsion = simple_contrastive_terms(*z.chunk(2), lambda_=self.lambda_)
+        return {"loss": alignment + repulsion, "alignment": alignment, "repulsion": repulsion}
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimpleContrastive:
+    """The simple contrastive loss as the recipe's `method` block says."""
+    return SimpleContrastive(encoder, projector=settings["projector"], lambda_=settings["lambda"])

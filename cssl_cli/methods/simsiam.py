@@ -1,0 +1,58 @@
+"""SimSiam (Chen & He, CVPR 2021, arXiv 2011.10566): predict one view from the other, with no gradient to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32, output_std
+
+
+def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
+    """−mean of the cosine similarities of predictions p and targets z (B, P), in ±1 (SimSiam, equation 1).
+
+    No gradient flows to the targets.
+    """
+    p = F.normalize(at_least_float32(p), dim=1)
+    z = F.normalize(at_least_float32(z.detach()), dim=1)
+    return -(p * z).sum(dim=1).mean()
+
+
+def simsiam_loss(p_1: Tensor, p_2: Tensor, z_1: Tensor, z_2: Tensor) -> Tensor:
+    """Each view's predictions against the other view's projections, all (B, P): in ±1 (SimSiam, equation 4)."""
+    return (negative_cosine_similarity(p_1, z_2) + negative_cosine_similarity(p_2, z_1)) / 2
+
+
+class SimSiam(Method):
+    """Encoder, projector and predictor, MLPs with batch norm; the projector's output is normalised, too.
+
+    The normalisation of the output has no scale and shift, as in the authors' code. The predictor is a bottleneck of
+    two layers: P to its hidden width and back.
+    """
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], predictor: int) -> None:
+        super().__init__()
+        width = projector[-1]
+        self.encoder = encoder
+        self.projector = nn.Sequential(
+            MLP(encoder.num_features, projector, batch_norm=True),  # type: ignore[arg-type]
+            nn.BatchNorm1d(width, affine=False),
+        )
+        self.predictor = MLP(width, (predictor, width), batch_norm=True)
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass for each view: batch norm sees the B images of one view, as in the authors' code.
+        z_1, z_2 = self.projector(self.encoder(view_1)), self.projector(self.encoder(view_2))
+        p_1, p_2 = self.predictor(z_1), self.predictor(z_2)
+        with torch.autocast(z_1.device.type, enabled=False):
+            return {"loss": simsiam_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimSiam:
+    """SimSiam as the recipe's `method` block says."""
+    return SimSiam(encoder, projector=settings["projector"], predictor=settings["predictor"])

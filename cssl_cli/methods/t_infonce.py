@@ -1,0 +1,70 @@
+"""t-InfoNCE (Hu et al., ICLR 2023, arXiv 2205.14814): SimCLR with Student's t distribution of distances (t-SimCLR).
+
+Contrastive learning as stochastic neighbour embedding, and its heavy-tailed form as t-SNE: projections keep their
+norm, and views of different images have room to part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32
+
+
+def log_t_kernel(squared_distance: Tensor, *, t_df: float, tau: float) -> Tensor:
+    """−(t_df + 1)/2 · log(1 + d²/(τ · t_df)): the log density of Student's t at d/√τ, but for a
+    constant; of any shape, ≤ 0. With growing t_df it becomes the Gaussian's −d²/(2τ)."""
+    return -(t_df + 1) / 2 * torch.log1p(squared_distance / (tau * t_df))
+
+
+def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:
+    """The two parts of t-InfoNCE, whose sum is the loss; z_1 and z_2 are (B, P) and are not normalised.
+
+    With s the log kernel of the squared distances among all 2B projections, and j(i) the other view of i, as in
+    NT-Xent: the alignment part is −mean s(i, j(i)), ≥ 0; the divergence part is mean log Σ_{k≠i} exp s(i, k).
+    """
+    num_images = len(z_1)
+    z = at_least_float32(torch.cat([z_1, z_2]))
+    z = z - z.mean(dim=0)  # the distances stay, with fewer digits lost in their differences
+    squared_norm = z.square().sum(dim=1)
+    squared_distance = (squared_norm[:, None] + squared_norm - 2 * z @ z.T).clamp(min=0)
+    similarity = log_t_kernel(squared_distance, t_df=t_df, tau=tau)
+    itself = torch.eye(2 * num_images, dtype=torch.bool, device=z.device)
+    log_sum_exp = similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1)
+    between_views = (z[:num_images] - z[num_images:]).square().sum(dim=1)
+    positive = log_t_kernel(between_views, t_df=t_df, tau=tau)
+    return -positive.mean(), log_sum_exp.mean()
+
+
+def t_info_nce_loss(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> Tensor:
+    """t-InfoNCE loss of two views, (B, P) each: a scalar ≥ 0, log(2B − 1) when all projections coincide."""
+    alignment, divergence = t_info_nce_terms(z_1, z_2, t_df=t_df, tau=tau)
+    return alignment + divergence
+
+
+class TInfoNCE(Method):
+    """Encoder and projector (an MLP without batch norm) under t-InfoNCE."""
+
+    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], t_df: float, tau: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.t_df = t_df
+        self.tau = tau
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass over both views, as for SimCLR.
+        z = self.projector(self.encoder(torch.cat([view_1, view_2])))
+        with torch.autocast(z.device.type, enabled=False):
+            alignment, divergence = t_info_nce_terms(*z.chunk(2), t_df=self.t_df, tau=self.tau)
+        return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> TInfoNCE:
+    """t-InfoNCE as the recipe's `method` block says."""
+    return TInfoNCE(encoder, projector=settings["projector"], t_df=settings["t_df"], tau=settings["tau"])

@@ -1,0 +1,96 @@
+"""VICReg (Bardes et al., ICLR 2022, arXiv 2105.04906): views agree, columns keep their variance and decorrelate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cssl_cli.encoder import MLP
+from cssl_cli.methods import Method, at_least_float32
+
+STD_TARGET = 1.0  # the authors' γ
+VARIANCE_FLOOR = 1e-4  # the authors' ε
+
+
+def variance_part(z: Tensor) -> Tensor:
+    """Mean over the P columns of max(0, 1 − √(var + ε)), with the unbiased variance over the batch (equation 1)."""
+    std = (z.var(dim=0) + VARIANCE_FLOOR).sqrt()
+    return F.relu(STD_TARGET - std).mean()
+
+
+def covariance_part(z: Tensor) -> Tensor:
+    """Sum of the squared covariances of different columns of (B, P), divided by P (equations 3 and 4)."""
+    centered = z - z.mean(dim=0)
+    covariance = centered.T @ centered / (len(z) - 1)
+    off_diagonal = covariance - torch.diag(covariance.diagonal())
+    return off_diagonal.square().sum() / z.shape[1]
+
+
+def vicreg_terms(
+    z_1: Tensor, z_2: Tensor, *, invariance: float, variance: float, covariance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three weighted parts of the loss (VICReg, equation 6), whose sum is the loss; z_1 and z_2 are (B, P).
+
+    As in the authors' code, invariance is the mean over batch and columns of (z_1 − z_2)², variance the mean and
+    covariance the sum of the two views' parts. All are ≥ 0; not scale-free.
+    """
+    z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
+    return (
+        invariance * (z_1 - z_2).square().mean(),
+        variance * (variance_part(z_1) + variance_part(z_2)) / 2,
+        covariance * (covariance_part(z_1) + covariance_part(z_2)),
+    )
+
+
+def vicreg_loss(z_1: Tensor, z_2: Tensor, *, invariance: float, variance: float, covariance: float) -> Tensor:
+    """VICReg loss of two views, (B, P) each: 0 for identical views with uncorrelated columns of deviation ≥ 1."""
+    return sum(
+        vicreg_terms(z_1, z_2, invariance=invariance, variance=variance, covariance=covariance),
+        start=z_1.new_zeros(()),
+    )
+
+
+class VICReg(Method):
+    """Encoder and projector (an MLP with batch norm, the authors' expander) under the three parts."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        projector: tuple[int, ...],
+        invariance: float,
+        variance: float,
+        covariance: float,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        # One pass for each view: batch norm sees the B images of one view, as in the authors' code.
+        z_1 = self.projector(self.encoder(view_1))
+        z_2 = self.projector(self.encoder(view_2))
+        with torch.autocast(z_1.device.type, enabled=False):
+            invariance, variance, covariance = vicreg_terms(z_1, z_2, **self.weights)
+        return {
+            "loss": invariance + variance + covariance,
+            "invariance": invariance,
+            "variance": variance,
+            "covariance": covariance,
+        }
+
+
+def build(encoder: nn.Module, settings: Mapping[str, Any]) -> VICReg:
+    """VICReg as the recipe's `method` block says."""
+    return VICReg(
+        encoder,
+        projector=settings["projector"],
+        invariance=settings["invariance"],
+        variance=settings["variance"],
+        covariance=settings["covariance"],
+    )
