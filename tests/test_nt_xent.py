@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import reference_losses as reference
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from cssl_cli.methods.simclr import nt_xent_terms
@@ -23,6 +25,8 @@ from cssl_cli.theory.nt_xent import (
     nt_xent,
 )
 from cssl_cli.theory.table import FeatureTable
+
+seeds = st.integers(0, 2**32 - 1)
 
 
 def loss_of(features, labels, *, temperature=0.5, batch_size=512, num_batches=2, seed=0):
@@ -74,8 +78,8 @@ def test_the_floor_agrees_with_every_choice_of_negatives(seed, batch_size):
 def test_batches_centre_on_every_batch(seed):
     features, labels = reference.random_table(np.random.default_rng(seed), sizes=[2, 3], num_views=4)
     exact = reference.nt_xent_divergence(features, 3, 0.5)
-    for given in (labels, None):
-        measured = loss_of(features, given, batch_size=3, num_batches=600)
+    for known in (labels, None):
+        measured = loss_of(features, known, batch_size=3, num_batches=600)
         low, high = measured["divergence_part"].interval
         assert low < value(measured, "divergence_part") < high
         half = (high - low) / 2
@@ -114,30 +118,36 @@ def test_the_batch_is_that_of_the_training(seed):
 def test_floor_and_bound_on_random_tables():
     """Two views and a batch of all images make the loss exact."""
     spoke = 0
-    for seed in range(500):
+
+    @given(seeds, st.sampled_from([0.05, 0.2, 1.0]), st.sampled_from([True, False, False, False]))
+    @settings(max_examples=400)
+    def check(seed, temperature, uneven):
+        nonlocal spoke
         random = np.random.default_rng(seed)
         features, labels = reference.random_table(random)
-        if random.random() < 0.2:
+        if uneven:
             features = features * random.uniform(0.3, 2, size=(*features.shape[:2], 1))
-        measured = loss_of(features, labels, temperature=float(random.choice([0.05, 0.2, 1.0])), num_batches=1)
+        measured = loss_of(features, labels, temperature=temperature, num_batches=1)
         assert value(measured, "collapse_gap") >= -1e-10
         assert value(measured, "mean_inner_product") <= value(measured, "mean_bound") + 1e-9
         assert value(measured, "mean_inner_product") == pytest.approx(
             reference.mean_inner_product(features, labels), abs=1e-12
         )
         spoke += not measured["mean_bound"].vacuous
-    assert spoke > 100
+
+    check()
+    assert spoke > 50
 
 
-def test_floor_and_bound_of_smaller_batches():
-    for seed in range(40):
-        random = np.random.default_rng(seed)
-        features, labels = reference.random_table(random, sizes=random.permutation([1, 2, 3]).tolist())
-        batch_size, temperature = int(random.integers(2, 6)), float(random.choice([0.1, 0.5]))
-        exact = reference.nt_xent_divergence(features, batch_size, temperature)
-        floor, others = floor_of(features, labels, batch_size, temperature)
-        assert floor.floor(others) <= exact + 1e-10
-        assert reference.mean_inner_product(features, labels) <= mean_inner_product_bound(floor, exact) + 1e-9
+@given(seeds, st.integers(2, 5), st.sampled_from([0.1, 0.5]))
+@settings(max_examples=40)
+def test_floor_and_bound_of_smaller_batches(seed, batch_size, temperature):
+    random = np.random.default_rng(seed)
+    features, labels = reference.random_table(random, sizes=random.permutation([1, 2, 3]).tolist())
+    exact = reference.nt_xent_divergence(features, batch_size, temperature)
+    floor, others = floor_of(features, labels, batch_size, temperature)
+    assert floor.floor(others) <= exact + 1e-10
+    assert reference.mean_inner_product(features, labels) <= mean_inner_product_bound(floor, exact) + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import reference_losses as reference
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cssl_cli.theory.estimate import Absent
 from cssl_cli.theory.r_epsilon import diameters, growing_diameters, r_epsilon
@@ -23,6 +25,7 @@ from cssl_cli.theory.r_epsilon_bounds import (
 from cssl_cli.theory.table import FeatureTable
 
 EPSILONS = (0.2, 0.5, 1.0, 1.9)
+seeds = st.integers(0, 2**32 - 1)
 
 
 def table_of(features):
@@ -72,16 +75,17 @@ def test_blocks_change_nothing(monkeypatch):
         assert np.array(parts[name].value) == pytest.approx(np.array(whole[name].value))
 
 
-def test_diameters_never_shrink_with_views():
-    for seed in range(200):
-        features = torch.as_tensor(reference.random_table(np.random.default_rng(seed), num_views=6)[0])
-        growing = growing_diameters(features)
-        assert (growing.diff(dim=1) >= 0).all()
-        assert (growing[:, 0] == 0).all()
-        assert torch.equal(growing[:, -1], diameters(features))
-        measured = r_epsilon(table_of(features), EPSILONS)
-        for name in ("curve_by_views", "mean_diameter_by_views"):
-            assert (np.diff(measured[name].value, axis=0) >= -1e-12).all()
+@given(seeds)
+@settings(max_examples=150)
+def test_diameters_never_shrink_with_views(seed):
+    features = torch.as_tensor(reference.random_table(np.random.default_rng(seed), num_views=6)[0])
+    growing = growing_diameters(features)
+    assert (growing.diff(dim=1) >= 0).all()
+    assert (growing[:, 0] == 0).all()
+    assert torch.equal(growing[:, -1], diameters(features))
+    measured = r_epsilon(table_of(features), EPSILONS)
+    for name in ("curve_by_views", "mean_diameter_by_views"):
+        assert (np.diff(measured[name].value, axis=0) >= -1e-12).all()
 
 
 def test_one_view_has_no_diameter():
@@ -99,10 +103,11 @@ def test_one_view_has_no_diameter():
 # ---------------------------------------------------------------------- bounds from the table's alignment
 def test_bounds_hold_on_random_tables():
     informative = {"stored_views": 0, "iid_views": 0, "converse": 0}
-    for seed in range(2000):
-        random = np.random.default_rng(seed)
-        features, _ = reference.random_table(random, num_views=int(random.integers(3, 6)))
-        features = features * random.choice([1.0, 0.3, 7.0])
+
+    @given(seeds, st.integers(3, 5), st.sampled_from([1.0, 0.3, 7.0]))
+    @settings(max_examples=1200)
+    def check(seed, num_views, factor):
+        features = factor * reference.random_table(np.random.default_rng(seed), num_views=num_views)[0]
         scale = np.linalg.norm(features[0, 0])
         epsilons = (np.array(EPSILONS) * scale).tolist()
         bounds = bounds_of(features, epsilons)
@@ -113,7 +118,9 @@ def test_bounds_hold_on_random_tables():
         assert (augmented >= np.array(bounds["converse"].value) - 1e-9).all()
         for name in informative:
             informative[name] += not bounds[name].vacuous
-    assert all(count > 200 for count in informative.values()), informative
+
+    check()
+    assert all(count > 100 for count in informative.values()), informative
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -204,25 +211,26 @@ def test_alignment_needed_for_a_small_rate():
     assert sharp[5] == pytest.approx(3e-9, rel=0.2)
 
 
-def test_the_sharp_bound_is_smaller_wherever_the_paper_s_says_something():
-    random = np.random.default_rng(0)
-    for _ in range(3000):
-        m, n = int(random.integers(0, 9)), int(random.integers(1, 8))
-        lm, epsilon = 10 ** random.uniform(-3, 1), random.uniform(0.05, 2)
-        paper, sharp = log_eta_paper(epsilon, m, n, lm), log_eta_sharp(epsilon, m, n, lm)
-        # The paper's bound is at most 1 for alignments up to η⁻², where the sharp one must be less than it.
-        at = -2 * paper
-        for log_alignment in (at, at - 5, at - 50):
-            assert sharp + log_alignment <= paper + log_alignment / 2 + 1e-9
+@given(st.integers(0, 8), st.integers(1, 7), st.floats(-3, 1), st.floats(0.05, 2))
+@settings(max_examples=500)
+def test_the_sharp_bound_is_smaller_wherever_the_paper_s_says_something(m, n, log_lm, epsilon):
+    lm = 10**log_lm
+    paper, sharp = log_eta_paper(epsilon, m, n, lm), log_eta_sharp(epsilon, m, n, lm)
+    # The paper's bound is at most 1 for alignments up to η⁻², where the sharp one must be less than it.
+    at = -2 * paper
+    for log_alignment in (at, at - 5, at - 50):
+        assert sharp + log_alignment <= paper + log_alignment / 2 + 1e-9
 
 
 def test_theorem_2_holds_for_laws_known_in_closed_form():
     """On the line: f = LM θ with θ uniform on [0, 1], and m atoms; an image has diam > ε or not, so R_ε is 0 or 1."""
-    random = np.random.default_rng(1)
     tightest = math.inf
-    for _ in range(3000):
-        m, lm = int(random.integers(0, 6)), 10 ** random.uniform(-3, 0.5)
-        atoms = random.uniform(-1, 1, size=m) * 10 ** random.uniform(-2, 0)
+
+    @given(st.lists(st.floats(-1, 1), max_size=5), st.floats(-2, 0), st.floats(-3, 0.5))
+    @settings(max_examples=600)
+    def check(places, log_scale, log_lm):
+        nonlocal tightest
+        m, lm, atoms = len(places), 10**log_lm, np.array(places) * 10**log_scale
         share = 0.5 if m else 1.0
         mean = share * lm / 2 + (1 - share) * (atoms.mean() if m else 0)
         square = share * lm**2 / 3 + (1 - share) * ((atoms**2).mean() if m else 0)
@@ -235,6 +243,8 @@ def test_theorem_2_holds_for_laws_known_in_closed_form():
         ):
             assert bound >= 0
             tightest = min(tightest, bound)
+
+    check()
     assert tightest < math.log(10)
 
 
