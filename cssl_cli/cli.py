@@ -230,6 +230,11 @@ def sweep(
     from cssl_cli.sweep import load_sweep
     from cssl_cli.terminal import TerminalReporter
 
+    if sum((concentration_only, report, dry_run)) > 1 or (budget is not None and (concentration_only or report)):
+        raise InputError(
+            "--concentration-only, --report and --dry-run exclude one another, and --budget is for running",
+            remedy="Give one of them.",
+        )
     resolved = load_sweep(name, overrides or [])
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     seconds = None if budget is None else parse_duration(budget)

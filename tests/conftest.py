@@ -45,7 +45,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    # The tensors of tests are small: threads would wait for one another longer than they compute.
+    # The tensors of tests are small: threads would wait for one another longer than they compute. Processes that tests
+    # start read the variable.
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

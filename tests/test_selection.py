@@ -102,6 +102,18 @@ def test_a_part_is_run_and_shown_and_the_whole_is_written(folder: Path, cssl: Co
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--report", "--dry-run"), ("--report", "--concentration-only"), ("--report", "--budget", "1h")],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together_are_refused(folder: Path, cssl: CommandLine, options: tuple[str, ...]) -> None:
+    done = cssl("sweep", "parts.yaml", *options)
+    assert done.returncode == 2
+    assert "exclude one another" in done.stderr
+    assert not (folder / "runs").exists()
+
+
 def test_after_the_budget_no_member_is_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = load_sweep("parts.yaml")
     clock = iter([0.0, *[9.0] * 2, *[11.0] * 20])
