@@ -100,6 +100,12 @@ class RunDir:
                     where=str(self.path),
                     remedy="Wait for it to end or stop it; the same command then goes on from its checkpoint.",
                 ) from None
+            except OSError as error:
+                raise InputError(
+                    f"the file system cannot lock files: {error.strerror or error}",
+                    where=str(self.path),
+                    remedy="Choose another folder with --out DIR, or mount this one with locks.",
+                ) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             self._remove_leftovers()

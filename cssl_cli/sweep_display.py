@@ -74,7 +74,7 @@ def draw(progress: SweepProgress, console: Console) -> Group:
             Text(member.detail, style="dim"),
         )
     more = f"and {len(hidden)} more; " if hidden else ""
-    return Group(grid, Text(more + in_words(progress), style="bold"))
+    return Group(grid, Text(more + in_words(progress), style="bold", no_wrap=True, overflow="ellipsis"))
 
 
 def in_words(progress: SweepProgress) -> str:

@@ -18,8 +18,12 @@ _CODE = "import sys; sys.path[:] = {path!r}; from cssl_cli.workers.worker import
 
 def threads_each(workers: int) -> int:
     """The threads of one of so many workers: an equal share of the cores that this process may use, at least one."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // workers)
+    return max(1, available_cores() // workers)
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerProcess:
