@@ -72,6 +72,15 @@ def test_one_minus_sigma_is_the_share_outside_the_main_part_found_at_the_nearest
     assert found["one_minus_sigma_relative_pixels"] == pytest.approx(1 - 0.45)
 
 
+def test_there_is_no_relative_sigma_where_classes_are_no_distance_apart() -> None:
+    result = member("a", distances={"pixels": {"relative": 0.25}})
+    assert result.analysis is not None
+    quantities = result.analysis["concentration"]["pixels"]
+    for median, expected in ((0.3, 0.25), (0.0, None)):
+        quantities["between_quantiles"] = {"value": {"0.5": median, "0.95": 0.4}}
+        assert values_of(result)["one_minus_sigma_relative_pixels"] == expected
+
+
 def test_what_is_not_there_is_none() -> None:
     whole = member("a", distances=OF_DISTANCES, **OF_FEATURES)
     assert set(values_of(replace(whole, probe=None, analysis=None)).values()) == {None}

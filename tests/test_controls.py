@@ -115,6 +115,15 @@ def test_means_over_seeds_are_compared_and_rows_without_a_number_are_left_out() 
     assert (rankme["num_rows"], rankme["median"]) == (3, 30.0)  # of a and c
 
 
+def test_a_term_that_only_the_control_lacks_has_no_verdict() -> None:
+    results = [made(row, numbers) for row, numbers in ROWS.items()]
+    assert results[-1].analysis is not None
+    results[-1].analysis["trained"]["effective_rank"]["rankme"]["value"] = None
+    found = compared(results)
+    assert verdicts(found)["rankme"] == "no value"
+    assert "Without a value of the control: RankMe ↑." in printed(found)
+
+
 def printed(found: dict[str, Any], width: int = 100) -> str:
     file = io.StringIO()
     print_control(Console(file=file, width=width, highlight=False, markup=False), "fade", found, LINEAR)

@@ -98,6 +98,17 @@ def _outside(distance: str, quantity: str, place: Callable[[Sequence[float]], in
     return read
 
 
+def _relative(distance: str) -> Read:
+    """1 − σ at δ = the median d_A between classes; None where that is 0, as any δ that is a multiple of it is."""
+    outside = _outside(distance, "sigma_relative", nearest_to_one)
+
+    def read(result: MemberResult) -> float | None:
+        quantiles = part(result.analysis, "concentration", distance, "between_quantiles", "value")
+        return None if quantiles.get("0.5") == 0 else outside(result)
+
+    return read
+
+
 def _best_knn(result: MemberResult) -> float | None:
     """The greatest k-NN accuracy through training; a file of records that is damaged counts as none."""
     try:
@@ -134,14 +145,13 @@ def _concentration() -> Iterator[Quantity]:
     """What is measured in each distance: at a δ that no augmentation changes, and against other classes."""
     for name, called in DISTANCES.items():
         looks: dict[str, Any] = {"scale": 100, "digits": 1, "of_views": True}
-        for key, quantity, place, at in (
-            (f"one_minus_sigma_{name}", "mean_sigma_low", central_delta, ", ½ δ₀"),
-            (f"one_minus_sigma_{name}_at_yardstick", "mean_sigma_low", nearest_to_one, ", δ₀"),
-            (f"one_minus_sigma_relative_{name}", "sigma_relative", nearest_to_one, ""),
+        for key, at, read in (
+            (f"one_minus_sigma_{name}", ", ½ δ₀", _outside(name, "mean_sigma_low", central_delta)),
+            (f"one_minus_sigma_{name}_at_yardstick", ", δ₀", _outside(name, "mean_sigma_low", nearest_to_one)),
         ):
-            title = "1−σ rel." if quantity == "sigma_relative" else "1−σ"
-            read = _outside(name, quantity, place)
-            yield Quantity(key, f"{title} ↓", read, -1, f"{title} {called}{at}", **looks)
+            yield Quantity(key, "1−σ ↓", read, -1, f"1−σ {called}{at}", **looks)
+        key, said = f"one_minus_sigma_relative_{name}", f"1−σ rel. {called}"
+        yield Quantity(key, "1−σ rel. ↓", _relative(name), -1, said, **looks)
         ratio, nearest = (_of_distance(name, key) for key in ("within_over_between", "nearest_same_class"))
         yield Quantity(
             f"within_over_between_{name}", "d_A w/b ↓", ratio, -1, f"d_A w/b {called}", digits=3, of_views=True

@@ -13,7 +13,7 @@ from cssl_cli.report.catalogue import BY_NAME, SIGNS, Quantity
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.rows import Row
 
-BY_BEST, BY_MEDIAN, NOT = "best row", "median row", "not"
+BY_BEST, BY_MEDIAN, NOT, NO_VALUE = "best row", "median row", "not", "no value"
 MIN_ROWS_OF_GROUP = 2
 Entry = Mapping[str, Any]
 
@@ -25,7 +25,8 @@ def compare_control(control: Row, rows: Sequence[Row], accuracies: Sequence[str]
     `terms` that predict a sign, each {"term", "value", "place", "best_row_value", "median", "fooled"}: place 1 is what
     the theory likes best. `fooled` is "best row" where the term expects more of the control than of the row with the
     greatest accuracy, though its accuracy is lower; else "median row" where it expects more than the median of the
-    rows, though its accuracy is below their median; else "not".
+    rows, though its accuracy is below their median; else "not". It is "no value" where the rows have the term and the
+    control does not.
     """
     others, group = _compared_with(control, rows)
     return {
@@ -54,7 +55,7 @@ def _against(control: Row, others: Sequence[Row], accuracy: str) -> dict[str, An
             term, sign, control, known, best, value < accuracies[best], value < statistics.median(accuracies.values())
         )
         for term, sign in SIGNS.items()
-        if sign is not None and control.mean(term) is not None and known[best].mean(term) is not None
+        if sign is not None and known[best].mean(term) is not None
     ]
     return {
         "value": value,
@@ -70,21 +71,17 @@ def _term(
     term: str, sign: int, control: Row, known: Mapping[str, Row], best: str, below_best: bool, below_median: bool
 ) -> dict[str, Any]:
     values = {name: mean for name, row in known.items() if (mean := row.mean(term)) is not None}
-    value, median = float(control.mean(term) or 0.0), statistics.median(values.values())
+    value, median = control.mean(term), statistics.median(values.values())
+    found = {"term": term, "value": value, "best_row_value": values[best], "median": median}
+    if value is None:
+        return {**found, "place": None, "num_rows": len(values) + 1, "fooled": NO_VALUE}
     fooled = NOT
     if below_best and sign * (value - values[best]) > 0:
         fooled = BY_BEST
     elif below_median and sign * (value - median) > 0:
         fooled = BY_MEDIAN
-    return {
-        "term": term,
-        "value": value,
-        "place": 1 + sum(sign * (other - value) > 0 for other in values.values()),
-        "num_rows": len(values) + 1,
-        "best_row_value": values[best],
-        "median": median,
-        "fooled": fooled,
-    }
+    place = 1 + sum(sign * (other - value) > 0 for other in values.values())
+    return {**found, "place": place, "num_rows": len(values) + 1, "fooled": fooled}
 
 
 # ---------------------------------------------------------------------- in words
@@ -109,14 +106,17 @@ def print_control(out: Console, name: str, compared: Entry, accuracy: Quantity) 
         (BY_BEST, "Fooled, like it better than the best row: "),
         (BY_MEDIAN, "Half fooled, like it better than the median row: "),
         (NOT, "Not fooled: "),
+        (NO_VALUE, "Without a value of the control: "),
     ):
         terms = [_said(entry) for entry in found["terms"] if entry["fooled"] == fooled]
         if terms:
-            out.print(Text.assemble((says, "bold" if fooled != NOT else ""), "; ".join(terms) + "."))
+            out.print(Text.assemble((says, "bold" if fooled in (BY_BEST, BY_MEDIAN) else ""), "; ".join(terms) + "."))
     return note(out, "In brackets: the control's value → the best row's, and the control's place by the term.")
 
 
 def _said(entry: Entry) -> str:
     term = BY_NAME[entry["term"]]
+    if entry["value"] is None:
+        return term.label
     values = f"{term.shown(entry['value'])} → {term.shown(entry['best_row_value'])}"
     return f"{term.label} ({values}, {entry['place']} of {entry['num_rows']})"
