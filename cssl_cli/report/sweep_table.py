@@ -83,9 +83,10 @@ def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
     done = finished([result for row in rows for result in row.members])
     facts = circumstances(done)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
+    # R_ε grows with the views and falls with ε: between unlike ones there is no best.
+    best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
     for row in rows:
-        # R_ε grows with the views and falls with ε: between unlike ones there is no best.
-        shown = (_cell(column, row, rows, alike or not column.of_views) for column in columns)
+        shown = (_cell(column, row, best.get(column.name)) for column in columns)
         grid.add_row(row.name + (CONTROL if row.control else ""), *shown)
     if columns[0] == LAST_EPOCH[0] and any(result.probe for result in done):
         grid.add_section()
@@ -95,11 +96,17 @@ def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
     return grid
 
 
-def _cell(column: Quantity, row: Row, rows: Sequence[Row], comparable: bool) -> Text:
-    """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best.
+def _best(column: Quantity, rows: Sequence[Row]) -> float | None:
+    """The best mean that rows have in all their seeds; None where these are all the same.
 
-    Nor is a negative control: what it is best at is no merit.
+    A negative control's does not count: what it is best at is no merit.
     """
+    means = {mean for row in rows if not row.control and (mean := row.mean(column.name)) is not None}
+    return column.best(list(means)) if len(means) > 1 else None
+
+
+def _cell(column: Quantity, row: Row, best: float | None) -> Text:
+    """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
     summary = row.cells[column.name]
     if summary is None:
         return Text("– ")
@@ -108,8 +115,7 @@ def _cell(column: Quantity, row: Row, rows: Sequence[Row], comparable: bool) -> 
         text += f" ±{column.shown(summary.sd)}"
     if summary.n < row.done:
         return Text(f"{text} ({summary.n} of {row.done}) ")
-    means = [mean for other in rows if not other.control and (mean := other.mean(column.name)) is not None]
-    is_best = comparable and not row.control and len(set(means)) > 1 and summary.mean == column.best(means)
+    is_best = summary.mean == best and not row.control
     return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
 
 
