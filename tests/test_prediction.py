@@ -150,7 +150,7 @@ def test_the_table_fits_and_the_control_follows(width: int) -> None:
 
 def test_the_accuracy_asked_for_is_the_one_printed() -> None:
     rows = rows_of(results())
-    assert "K-NN accuracy against each term" in printed(rows, accuracy="knn")
+    assert "k-NN accuracy against each term" in printed(rows, accuracy="knn")
     assert "Best k-NN accuracy" not in printed(rows, accuracy="best_knn")
     assert "with the best k-NN accuracy take three rows" in " ".join(printed(rows, accuracy="best_knn").split())
 

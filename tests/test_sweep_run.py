@@ -220,7 +220,7 @@ def test_a_sweep_says_which_terms_predict_and_draws_them(folder: Path, cssl: Com
     analyzed = cssl("analyze", *runs, "--no-figures", "--accuracy", "knn")
     assert analyzed.returncode == 0, analyzed.stderr
     said = " ".join(analyzed.stdout.split())
-    assert "K-NN accuracy against each term, over rows" in said
+    assert "k-NN accuracy against each term, over rows" in said
     assert "Negative control control k-NN accuracy" in said
     content = json.loads(cssl("analyze", *runs, "--no-figures", "--json").stdout)
     assert set(content["runs"]) == {str(path) for path in runs}

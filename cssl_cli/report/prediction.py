@@ -99,7 +99,7 @@ def _legend(rows: Sequence[Row]) -> str:
         "Pixels, std. pixels, untrained, trained: the distance of views (of features under that encoder). 1−σ at δ "
         "nearest to ½ and 1 of δ₀, the median distance of clean images of two classes; 1−σ rel.: at the median d_A "
         "between classes; d_A w/b: median distance of nearest views within classes over that between them; nearest: "
-        "images whose nearest other image is of their class."
+        "images whose nearest other image is of their class. The sign of uniformity and RankMe is their authors'."
         + (" Negative controls are left out." if any(row.control for row in rows) else "")
     )
 
@@ -128,4 +128,5 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Quantity, folder: Path
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """A name that begins a title; k-NN keeps its small letter."""
+    return text if text[1] == "-" else text[0].upper() + text[1:]

@@ -16,7 +16,7 @@ distance of the V · V′ pairs of views lies, up to that multiple, between the 
 what each may be: the middle is taken. Where its root may be wrong by more than a relative `TOLERANCE` for many pairs of
 images of a block, the block is computed again in float64; the pairs that are left, from differences, which is right to
 D u. Images that share a view, as most do where an augmentation leaves nothing of an image, are at distance 0: no Gram
-matrix shows that, and differences of all their views would take hours.
+matrix shows that, and differences of all their views would take minutes.
 """
 
 from __future__ import annotations
