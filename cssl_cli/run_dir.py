@@ -4,6 +4,7 @@
     environment.json      versions, device, precision, thread count, the content of the data
     metrics.jsonl         one record an epoch
     trace.jsonl           cheap terms through training, where the recipe asks for them
+    knn.jsonl             k-NN accuracy through training, where the recipe asks for it
     checkpoint.pt         everything needed to go on exactly
     encoder.safetensors   the result
     projector.safetensors the projector that the method trained it with
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 RECIPE, ENVIRONMENT, CHECKPOINT = "recipe.yaml", "environment.json", "checkpoint.pt"
-METRICS, TRACE = "metrics.jsonl", "trace.jsonl"
+METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
 RESULTS_FORMAT = 2  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
@@ -148,7 +149,7 @@ class RunDir:
         self.write_text(name, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
     def read_records(self, name: str) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl or trace.jsonl; none when there is no such file."""
+        """The records of metrics.jsonl, trace.jsonl or knn.jsonl; none when there is no such file."""
         try:
             lines = self.file(name).read_text(encoding="utf-8").splitlines()
             records = [json.loads(line) for line in lines]

@@ -16,6 +16,7 @@ from cssl_cli.augment.blur import Blur
 from cssl_cli.augment.color import Gray, Jitter, Solarize, shift_hue
 from cssl_cli.augment.crop import Crop
 from cssl_cli.augment.cutout import Cutout
+from cssl_cli.augment.fade import Fade
 from cssl_cli.augment.flip import Flip
 from cssl_cli.errors import InputError
 from cssl_cli.randomness import stream
@@ -30,6 +31,7 @@ EVERYTHING = {
     "blur": {"p": 0.5, "sigma": [0.1, 2.0], "kernel_size": None},
     "solarize": {"p": 0.2, "threshold": 0.5},
     "cutout": {"p": 0.5, "scale": [0.02, 0.2]},
+    "fade": {"p": 0.3, "contrast": [0.1, 0.6]},
 }
 # Less likely than this under a correct implementation; the draws are seeded, so a test passes always or never.
 SIGNIFICANCE = 1e-4
@@ -172,11 +174,31 @@ def test_cutout_equals_erase() -> None:
         assert torch.equal(view, reference.erase(images[i], top, left, side, side, torch.tensor(0.5)))
 
 
+def test_fade_equals_rounded_contrast_of_an_image_whose_mean_is_mid_gray() -> None:
+    # torchvision takes contrast from the mean luminance: mid-gray, where an image stands beside its negative.
+    images, middle = random_images(32), 128 / 255
+    mirrored = torch.cat([images, 2 * middle - images], dim=3)
+    contrast = uniform(32, 0.0, 1.0)
+    faded = Fade(image_size=SIDE, p=1.0, contrast=(0.0, 1.0)).apply(images, {"contrast": contrast})
+    for i, view in enumerate(faded):
+        expected = reference.adjust_contrast(mirrored[i], float(contrast[i]))[..., :SIDE]
+        # Half a level; the weights of the luminance add up to 0.9999.
+        assert (view - expected).abs().max() <= 0.5 / 255 + 1e-4
+        levels = 255 * view
+        torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+
+
+def test_fade_leaves_nothing_where_the_contrast_is_below_half_a_level() -> None:
+    faded = Fade(image_size=SIDE, p=1.0, contrast=(0.0, 0.5 / 129))
+    views = faded.apply(random_images(8), faded.parameters(torch.rand((8, 1), generator=stream(0, "fade"))))
+    assert views.unique().tolist() == pytest.approx([128 / 255])
+
+
 def test_operations_follow_one_another_in_the_stated_order() -> None:
     augmentation = everything()
     theta, images = theta_of(augmentation, 40), random_images(40)
     parameters = augmentation.parameters(theta)
-    assert list(parameters) == ["crop", "flip", "jitter", "gray", "blur", "solarize", "cutout"]
+    assert list(parameters) == ["crop", "flip", "jitter", "gray", "blur", "solarize", "cutout", "fade"]
     for i, view in enumerate(augmentation.apply(images, theta)):
         expected = images[i : i + 1]
         for name, values in parameters.items():
@@ -262,6 +284,7 @@ def test_a_kernel_larger_than_the_image_is_refused() -> None:
         ("jitter", "saturation", 0.6, 1.4),
         ("jitter", "hue", -0.1, 0.1),
         ("blur", "sigma", 0.1, 2.0),
+        ("fade", "contrast", 0.1, 0.6),
     ],
 )
 def test_continuous_parameters_are_uniform_where_applied(name: str, key: str, low: float, high: float) -> None:
@@ -441,7 +464,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     theta = theta_of(augmentation, 4)
     with pytest.raises(ValueError, match="side 32 expected"):
         augmentation.apply(torch.zeros(4, 3, 16, 16), theta)
-    with pytest.raises(ValueError, match=r"theta of shape \(3, 16\) expected"):
+    with pytest.raises(ValueError, match=r"theta of shape \(3, 17\) expected"):
         augmentation.apply(torch.zeros(3, 3, SIDE, SIDE), theta)
 
 

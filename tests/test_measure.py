@@ -284,3 +284,53 @@ def test_the_trace_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Pa
     assert invoke("pretrain", tiny_recipe, "analyze.every=1").code == 0
     (whole,) = (tmp_path / "whole").iterdir()
     assert (the_run(tmp_path) / "trace.jsonl").read_text() == (whole / "trace.jsonl").read_text()
+
+
+def test_knn_through_training_is_that_of_the_probe_and_changes_nothing(
+    invoke: Invoke, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    assert invoke("pretrain", tiny_recipe, "--out", "plain").code == 0
+    assert invoke("pretrain", tiny_recipe, "probe.every=2", "--out", "recorded").code == 0
+    (plain,), (recorded,) = ((tmp_path / out).iterdir() for out in ("plain", "recorded"))
+    ours, theirs = load_file(plain / "encoder.safetensors"), load_file(recorded / "encoder.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    records = [json.loads(line) for line in (recorded / "knn.jsonl").read_text().splitlines()]
+    assert [(record["epoch"], record["step"]) for record in records] == [(2, 8), (3, 12)]
+    assert invoke("probe", recorded).code == 0
+    probed = json.loads((recorded / "probe.json").read_text())["trained"]["knn"]
+    last = records[-1]
+    assert last["knn"] == probed["accuracy"]
+    assert (last["num_images"], last["k"], last["temperature"]) == (
+        probed["num_images"],
+        probed["k"],
+        probed["temperature"],
+    )
+
+
+def test_knn_through_training_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
+    from cssl_cli.pipeline.epoch_knn import EpochKnn
+
+    assert invoke("pretrain", tiny_recipe, "probe.every=1", "--out", "whole").code == 0
+    measure = EpochKnn.measure
+
+    def stopped(self: EpochKnn, *arguments: object, epoch: int, step: int) -> dict:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return measure(self, *arguments, epoch=epoch, step=step)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EpochKnn, "measure", stopped)
+        assert invoke("pretrain", tiny_recipe, "probe.every=1", "train.checkpoint_minutes=0").code == 130
+    assert invoke("pretrain", tiny_recipe, "probe.every=1").code == 0
+    (whole,) = (tmp_path / "whole").iterdir()
+    assert (the_run(tmp_path) / "knn.jsonl").read_text() == (whole / "knn.jsonl").read_text()
+
+
+def test_knn_through_training_needs_labels_and_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", {"": 20})
+    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
+    data = "data={name: folder, root: images, size: 16}"
+    done = invoke("pretrain", "tiny.yaml", data, "train={epochs: 1, batch_size: 8}", "probe.every=1")
+    assert done.code == 0, done.stderr
+    assert "no k-NN accuracies" in done.stderr
+    assert not (the_run(tmp_path) / "knn.jsonl").exists()

@@ -12,6 +12,7 @@ from cssl_cli.augment.blur import Blur
 from cssl_cli.augment.color import Gray, Jitter, Solarize
 from cssl_cli.augment.crop import Crop
 from cssl_cli.augment.cutout import Cutout
+from cssl_cli.augment.fade import Fade
 from cssl_cli.augment.flip import Flip
 from cssl_cli.augment.op import Operation, per_image
 from cssl_cli.errors import unknown_name
@@ -25,6 +26,7 @@ OPERATIONS: dict[str, type[Operation]] = {
     "blur": Blur,
     "solarize": Solarize,
     "cutout": Cutout,
+    "fade": Fade,
 }
 
 CPU_BLOCK = 3 * 2**16  # pixel values worked on together on a CPU (768 KiB): 64 RGB images of side 32

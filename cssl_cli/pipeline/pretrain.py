@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
 from cssl_cli.files import require_writable
+from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
     choose_device,
     choose_precision,
@@ -35,6 +36,7 @@ from cssl_cli.run_dir import (
     CHECKPOINT,
     ENCODER,
     ENVIRONMENT,
+    EPOCH_KNN,
     METRICS,
     PROBE,
     PROJECTOR,
@@ -72,7 +74,7 @@ def pretrain(
     with run.locked():
         if restart:
             results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
-            run.remove(STATUS, CHECKPOINT, METRICS, TRACE, ENCODER, PROJECTOR, ENVIRONMENT, *results)
+            run.remove(STATUS, CHECKPOINT, METRICS, TRACE, EPOCH_KNN, ENCODER, PROJECTOR, ENVIRONMENT, *results)
             run.write_text(RECIPE, recipe.to_yaml())
         check_recipe(run, recipe)
         if run.file(RECIPE).read_bytes() != recipe.to_yaml().encode():
@@ -85,11 +87,11 @@ def pretrain(
         check_images(run, dataset)
         _enter_environment(run, recipe, dataset, trainer, reporter)
         records = _resume(run, trainer, reporter)
-        trace = None if recipe.analyze.every is None else Trace(recipe, dataset, device)
+        recorders = _recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
             with deferred_signals() as pending:
-                _train(run, recipe, trainer, trace, records, pending, reporter)
+                _train(run, recipe, trainer, recorders, records, pending, reporter)
         except RunError as error:
             run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
             error.where = error.where or str(run.path)
@@ -182,17 +184,49 @@ def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> dict[str, list
     """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
-        return {METRICS: [], TRACE: []}
+        return {METRICS: [], TRACE: [], EPOCH_KNN: []}
     trainer.load_state_dict(checkpoint["trainer"])
     reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {run.path}")
-    return {METRICS: checkpoint["metrics"], TRACE: checkpoint.get("trace", [])}
+    return {
+        METRICS: checkpoint["metrics"],
+        TRACE: checkpoint.get("trace", []),
+        EPOCH_KNN: checkpoint.get("epoch_knn", []),
+    }
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """What is measured of the encoder every `every` epochs of training, and at its end, into the file `name`."""
+
+    name: str
+    every: int
+    measure: Callable[..., dict[str, Any]]
+    at_start: bool
+
+    def due(self, epoch: int, *, last: bool) -> bool:
+        return last or (epoch % self.every == 0 if epoch else self.at_start)
+
+
+def _recorders(recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> list[_Recorder]:
+    recorders = []
+    if recipe.analyze.every is not None:
+        trace = Trace(recipe, dataset, device)
+        recorders.append(_Recorder(TRACE, recipe.analyze.every, trace.measure, at_start=True))
+    if recipe.probe.every is not None:
+        if has_labels(dataset):
+            knn = EpochKnn(recipe, dataset, device)
+            # Not at the start: the best epoch is one that was trained.
+            recorders.append(_Recorder(EPOCH_KNN, recipe.probe.every, knn.measure, at_start=False))
+        else:
+            reporter.say("the images have no labels: there are no k-NN accuracies through training")
+    return recorders
 
 
 def _train(
     run: RunDir,
     recipe: Recipe,
     trainer: Trainer,
-    trace: Trace | None,
+    recorders: Sequence[_Recorder],
     records: dict[str, list[dict[str, Any]]],
     pending: list[int],
     reporter: Reporter,
@@ -200,13 +234,22 @@ def _train(
     plan = trainer.plan
 
     def save() -> float:
-        run.save_checkpoint({"trainer": trainer.state_dict(), "metrics": records[METRICS], "trace": records[TRACE]})
+        run.save_checkpoint(
+            {
+                "trainer": trainer.state_dict(),
+                "metrics": records[METRICS],
+                "trace": records[TRACE],
+                "epoch_knn": records[EPOCH_KNN],
+            }
+        )
         return time.monotonic()
 
-    def measure(epoch: int) -> None:
-        if trace is not None:
-            records[TRACE].append(trace.measure(trainer.method.encoder, epoch=epoch, step=trainer.step))
-            run.write_records(TRACE, records[TRACE])
+    def measure(epoch: int, *, last: bool = False) -> None:
+        for recorder in recorders:
+            if recorder.due(epoch, last=last):
+                record = recorder.measure(trainer.method.encoder, epoch=epoch, step=trainer.step)
+                records[recorder.name].append(record)
+                run.write_records(recorder.name, records[recorder.name])
 
     if trainer.step == 0:
         measure(epoch=0)
@@ -217,8 +260,7 @@ def _train(
         if progress.ends_epoch and progress.record is not None:
             records[METRICS].append(asdict(progress.record))
             run.write_records(METRICS, records[METRICS])
-            if progress.record.epoch % (recipe.analyze.every or 1) == 0 or progress.step == plan.num_steps:
-                measure(progress.record.epoch)
+            measure(progress.record.epoch, last=progress.step == plan.num_steps)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
         if pending or due or progress.step == plan.num_steps:
             saved_at = save()

@@ -35,13 +35,14 @@ from cssl_cli.recipe.field_types import (
     Probability,
     Seed,
     Share,
+    ShareRange,
     Size,
     Width,
     Widths,
 )
 from cssl_cli.recipe.yaml_text import dump
 
-FINGERPRINT_FORMAT = 2  # raise it when an equal recipe begins to mean another result
+FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
 
 
 class Block(BaseModel):
@@ -155,6 +156,13 @@ class Cutout(Block):
     """area of the box as a share of the image"""
 
 
+class Fade(Block):
+    p: Probability = 1.0
+    """probability that contrast is contracted towards mid-gray"""
+    contrast: ShareRange = (0.0, 0.01)
+    """share of the contrast that is left, rounded to 256 levels"""
+
+
 class Augment(Block):
     """Applied in the order of the fields, whatever the order in the file."""
 
@@ -172,6 +180,8 @@ class Augment(Block):
     """solarization; absent: not applied"""
     cutout: Cutout | None = None
     """erasing a box; absent: not applied"""
+    fade: Fade | None = None
+    """a negative control: contrast contracted towards mid-gray; absent: not applied"""
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder
@@ -363,6 +373,8 @@ class Probe(Block):
     """L2 penalties among which the linear classifier's is chosen"""
     validation_fraction: Share = 0.1
     """share of the training images on which the penalty is chosen"""
+    every: Count | None = None
+    """epochs of training between k-NN accuracies on all test images; null: none through training"""
 
 
 class Analyze(Block):
@@ -464,9 +476,13 @@ class Recipe(Block):
         Not the name, nor how often a checkpoint is written, nor how the finished encoder is measured: recipes that
         differ in `probe` and `analyze` only share one run.
         """
-        deciding: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        if self.analyze.every is not None:  # what is recorded during training cannot be had afterwards
+        # Without what is not given: an operation or an option that a later version adds changes no fingerprint.
+        deciding: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # What is recorded during training cannot be had afterwards.
+        if self.analyze.every is not None:
             deciding["recorded_every"] = self.analyze.every
+        if self.probe.every is not None:
+            deciding["probed"] = [self.probe.every, self.probe.knn_k, self.probe.knn_temperature]
         del deciding["name"], deciding["train"]["checkpoint_minutes"], deciding["probe"], deciding["analyze"]
         if self.data.name != "folder":
             deciding["data"].pop("root", None)  # where a download lies does not change it

@@ -79,6 +79,12 @@ AreaRange = Annotated[
     AfterValidator(_ascending),
     Allowed("[low, high] with 0 < low <= high <= 1"),
 ]
+ShareRange = Annotated[
+    tuple[Probability, Probability],
+    Strict(False),
+    AfterValidator(_ascending),
+    Allowed("[low, high] with 0 <= low <= high <= 1"),
+]
 LayerWidth = Annotated[int, Ge(1), Le(65536)]
 Widths = Annotated[tuple[LayerWidth, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
 PenaltyGrid = Annotated[

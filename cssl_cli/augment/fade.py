@@ -1,0 +1,36 @@
+"""Contrast contracted towards gray: a negative control rather than an augmentation to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, between, chance, per_image
+
+LEVELS = 255  # an image's values are whole multiples of 1 / LEVELS
+MIDDLE = 128 / LEVELS  # a level, so that no contrast leaves no trace of the image: 0.5 would round to either side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fade(Operation):
+    """With probability `p`, a share of the contrast to mid-gray is left, uniform on `contrast` [low, high].
+
+    Rounded to the 256 levels of an image file, since otherwise nothing would be lost: in floating point a network
+    scales what is left up again. All faded views lie near one point, those of one class and those of different ones:
+    their concentration is near perfect and says nothing. Parameters: `applied`, `contrast`.
+    """
+
+    p: float
+    contrast: tuple[float, float]
+
+    num_parameters: ClassVar[int] = 1
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        applied, u = chance(theta[:, 0], self.p)
+        return {"applied": applied, "contrast": between(u, *self.contrast)}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        faded = (images - MIDDLE) * per_image(parameters["contrast"]).to(images.dtype) + MIDDLE
+        return (faded * LEVELS).round() / LEVELS
