@@ -32,7 +32,7 @@ class Group:
 
 def is_negative_control(recipe: Recipe) -> bool:
     """Whether a recipe contracts the contrast, which concentrates the views and destroys what they show."""
-    return getattr(recipe.augment, "fade", None) is not None
+    return recipe.augment.fade is not None
 
 
 def axis_of(claim: Claim, axes: Sequence[str]) -> str | None:
