@@ -57,6 +57,13 @@ Targets = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Accuracy = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What the rank correlations are with: linear, knn, nearest_center or best_knn; --json has them all.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
 
@@ -169,6 +176,7 @@ def analyze(
     export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
+    accuracy: Accuracy = "linear",
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -176,14 +184,15 @@ def analyze(
 
     Alignment, divergence, concentration, Lipschitz constants, certificates, the losses' parts and companion measures,
     for encoder, projector and the untrained encoder, with the accuracies of cssl probe beside them. Several runs give
-    one table. A recipe in place of a run gives the concentration of its augmented images, before any training.
+    one table, three or more also which terms predict the accuracy. A recipe in place of a run gives the concentration
+    of its augmented images, before any training.
     """
     from cssl_cli.measure import Request, measure
 
     request = Request.read(
         targets, images=images, views=views, classes=classes, sections=section or [], export=export, again=again
     )
-    measure(request, figures=figures, device_name=device, as_json=as_json)
+    measure(request, figures=figures, device_name=device, as_json=as_json, accuracy=accuracy)
 
 
 @command(
@@ -216,14 +225,17 @@ def sweep(
         str | None, typer.Option(metavar="TIME", help="Start no member after so long: 30m, 1h30m.")
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
+    accuracy: Accuracy = "linear",
+    figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Run every member of a sweep, print one table.
+    """Run every member of a sweep, print one table, and which terms predict the accuracy.
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
     from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
+    from cssl_cli.report.catalogue import accuracy_named
     from cssl_cli.report.concentration import show_sweep_concentration
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
     from cssl_cli.selection import parse_duration, select
@@ -238,10 +250,11 @@ def sweep(
     resolved = load_sweep(name, overrides or [])
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     seconds = None if budget is None else parse_duration(budget)
+    compared = accuracy_named(accuracy)
     if dry_run:
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        return show_sweep(resolved, read_sweep(resolved, out), members, as_json)
+        return show_sweep(resolved, read_sweep(resolved, out), members, as_json, accuracy=compared)
     with TerminalReporter() as reporter:
         if concentration_only:
             content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
@@ -251,7 +264,8 @@ def sweep(
             )
     if concentration_only:
         return show_sweep_concentration(content, as_json)
-    show_sweep(resolved, results, members, as_json, written=write_sweep(resolved, results, out))
+    written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
+    show_sweep(resolved, results, members, as_json, written, accuracy=compared)
     if any(result.error for result in results):
         raise typer.Exit(1)
     return None

@@ -100,7 +100,8 @@ def test_several_runs_are_one_table(invoke: Invoke, run: Path) -> None:
     assert shown.code == 0, shown.stderr
     assert run.name in shown.stdout
     assert "other" in shown.stdout
-    assert set(json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)) == {str(run), str(other)}
+    content = json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)
+    assert set(content["runs"]) == {str(run), str(other)}
 
 
 def test_runs_measured_unlike_one_another_are_told_apart(
