@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # a deviation of this share of the values is none
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def paired_difference(
         return None
     n, mean = len(differences), statistics.fmean(differences)
     sd = statistics.stdev(differences) if n > 1 else None
+    if sd is not None and sd <= ROUNDING * max(abs(values[seed]) for values in (a, b) for seed in shared):
+        sd = 0.0  # shares of the same images differ by whole images, and their differences by rounding alone
     interval = p = None
     if sd:
         error = sd / math.sqrt(n)

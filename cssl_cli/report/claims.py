@@ -11,13 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from cssl_cli.claimed_rows import Group, groups_of
 from cssl_cli.paired_difference import PairedDifference
+from cssl_cli.report.differences import apart
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.named_quantities import called, difference, is_complete, mean_of, shown
-from cssl_cli.report.noise import apart
 from cssl_cli.report.rows import Row
 from cssl_cli.sweep import Sweep
 from cssl_cli.sweep_file import Claim
@@ -46,14 +47,31 @@ def _answer(claim: Claim, groups: Sequence[Group], rows: Mapping[str, Row]) -> A
         way = "increasing" if claim.increasing else "decreasing"
         parts += [_ordered(group, rows, quantity, way) for quantity in claim.by or ()]
     verdicts = {part["verdict"] for part in parts}
+    verdict = NO if NO in verdicts else OPEN if OPEN in verdicts else YES
     compared = {row for group in groups for row in (group.named if claim.order else group.rows)}
     return {
         "says": claim.says,
-        "verdict": NO if NO in verdicts else OPEN if OPEN in verdicts else YES,
+        "verdict": verdict,
+        **_noise([found for part in parts for found in _deciding(part, verdict)]),
         "finished": sum(is_complete(rows[row]) for row in compared),
         "rows": len(compared),
         "parts": parts,
     }
+
+
+def _deciding(part: Part, verdict: str) -> list[PairedDifference | None]:
+    """The differences that make the claim hold, or those that contradict it."""
+    if part["verdict"] != verdict or verdict == OPEN:
+        return []
+    if "steps" in part:
+        return [step["difference"] for step in part["steps"] if step["in_order"] == (verdict == YES)]
+    return [part["difference"]]
+
+
+def _noise(deciding: Sequence[PairedDifference | None]) -> dict[str, int]:
+    """How many differences decide, how many of them are beyond the noise of seeds, and of how many nobody knows."""
+    beyond = [None if found is None else found.beyond_noise for found in deciding]
+    return {"comparisons": len(beyond), "beyond_noise": beyond.count(True), "noise_unknown": beyond.count(None)}
 
 
 def _part(group: Group, rows: Sequence[Row], quantity: str, way: str) -> Part:
@@ -117,15 +135,6 @@ def _ordered(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) 
     return part | {"verdict": YES if all(step["in_order"] for step in steps) else NO, "steps": steps}
 
 
-def as_json(answered: Any) -> Any:
-    """The same as JSON types, a difference with whether it is beyond the noise of seeds."""
-    if isinstance(answered, PairedDifference):
-        return {**answered.to_dict(), "beyond_noise": answered.beyond_noise}
-    if isinstance(answered, dict):
-        return {key: as_json(value) for key, value in answered.items()}
-    return [as_json(value) for value in answered] if isinstance(answered, list) else answered
-
-
 # ---------------------------------------------------------------------- in words
 def print_claims(out: Console, answered: Sequence[Answer]) -> None:
     """A line a claim with its verdict, and a line for each of its parts; nothing without claims."""
@@ -136,15 +145,24 @@ def print_claims(out: Console, answered: Sequence[Answer]) -> None:
         text = Text(f"{claim['says']}: ")
         text.append(_verdict(claim), style=STYLES[claim["verdict"]])
         out.print(text)
-        for part in claim["parts"]:
-            out.print(Text(f"  {_place(part)}: {_in_words(part)}"))
+        for part in claim["parts"] if claim["finished"] else ():
+            out.print(Padding(Text(f"{_place(part)}: {_in_words(part)}"), (0, 0, 0, 2)))
     note(out, _caption(answered))
 
 
 def _verdict(claim: Answer) -> str:
-    if claim["verdict"] == OPEN and claim["finished"] < claim["rows"]:
-        return f"open: {claim['finished']} of {claim['rows']} rows finished"
-    return str(claim["verdict"])
+    verdict, comparisons = claim["verdict"], claim["comparisons"]
+    if verdict == OPEN:
+        unfinished = claim["finished"] < claim["rows"]
+        return f"open: {claim['finished']} of {claim['rows']} rows finished" if unfinished else verdict
+    if claim["noise_unknown"]:
+        return f"{verdict}, with seed noise unknown"
+    if verdict == NO and not claim["beyond_noise"]:
+        return "no, but what contradicts it is within seed noise"
+    within = comparisons - claim["beyond_noise"]
+    if verdict == YES and within:
+        return "yes, but within seed noise" + (f" in {within} of {comparisons} comparisons" if comparisons > 1 else "")
+    return str(verdict)
 
 
 def _place(part: Part) -> str:
@@ -201,6 +219,6 @@ def _caption(answered: Sequence[Answer]) -> str:
     )
     return (
         "Verdicts compare means over seeds and are open until all rows that they compare have finished. Apart: the "
-        "mean difference over the same seeds ± its sample standard deviation; within seed noise: its 95 % interval holds 0."
-        + (" With one seed nothing is known of seed noise." if one_seed else "")
+        "mean difference over the same seeds ± its sample standard deviation; within seed noise: its 95 % interval "
+        "holds 0." + (" With one seed nothing is known of seed noise." if one_seed else "")
     )

@@ -33,7 +33,7 @@ def called(name: str) -> str:
 def shown(name: str, value: float) -> str:
     """A value as the tables show it, with the sign of per cent where it is a share."""
     quantity = _catalogued(name)
-    if quantity.scale == 100:
+    if is_percent(name):
         return f"{quantity.shown(value)} %"
     return quantity.shown(value) if quantity.digits < 2 else number(value)
 
@@ -44,6 +44,11 @@ def shown_difference(name: str, value: float) -> str:
     if quantity.digits < 2:
         return f"{round(quantity.scale * value, quantity.digits + 1) + 0.0:.{quantity.digits + 1}f}"
     return number(value)
+
+
+def is_percent(name: str) -> bool:
+    """Whether a quantity is a share that the tables show in per cent."""
+    return _catalogued(name).scale == 100
 
 
 def _catalogued(name: str) -> Quantity:

@@ -14,13 +14,12 @@ from rich.console import Console
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.schema import show
-from cssl_cli.report.catalogue import BY_NAME, KNN_RECORDS
-from cssl_cli.report.claims import as_json
+from cssl_cli.report.catalogue import BY_NAME
+from cssl_cli.report.differences import noise
 from cssl_cli.report.layout import compacted, heading, note, plural, table
 from cssl_cli.report.named_quantities import difference, mean_of
-from cssl_cli.report.noise import noise
 from cssl_cli.report.rows import Row, is_finished
-from cssl_cli.run_dir import RunDir
+from cssl_cli.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep import Sweep
 from cssl_cli.sweep_file import Reference
 
@@ -115,7 +114,7 @@ def _epochs_measured(rows: Sequence[Row]) -> list[int]:
     counts = set()
     for result in (result for row in rows for result in row.members if is_finished(result)):
         try:
-            counts.add(len(RunDir(result.path).read_records(KNN_RECORDS)))
+            counts.add(len(RunDir(result.path).read_records(EPOCH_KNN)))
         except (InputError, OSError):  # then the member has no best epoch, and is not compared by it
             continue
     return [min(counts), max(counts)] if counts else []
@@ -151,8 +150,8 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 # ---------------------------------------------------------------------- in words
 def print_published(out: Console, compared: Comparison | None) -> None:
-    """A table of ours and theirs, then what must be known to compare them; nothing without published values."""
-    if compared is None:
+    """A table of ours and theirs, then what must be known to compare them; nothing where either has no number."""
+    if compared is None or not any(row["seeds"] for row in compared["rows"]):
         return
     like_theirs = compared["ours"] != compared["last"]
     called = BY_NAME[compared["last"]].title
@@ -204,8 +203,8 @@ def _theirs(compared: Comparison) -> str:
     least, most = compared["epochs_measured"] or (0, 0)
     epochs = str(most) if least == most else f"{least} to {most}"
     return (
-        f"{theirs}; ours best {called} is the best of {epochs} epochs measured, chosen likewise on the test images, the "
-        f"mean{seeds}; last is the last epoch"
+        f"{theirs}; ours best {called} is the best of {epochs} epochs measured, chosen likewise on the test images, "
+        f"the mean{seeds}; last is the last epoch"
     )
 
 
@@ -220,8 +219,8 @@ def _value(value: Any) -> str:
 
 def _order_in_words(order: dict[str, Any]) -> str:
     found, wrong = order["rank_correlation"], order["out_of_order"]
-    tau = f"τ = {found['tau']['value']:.2f}" if "tau" in found else "no τ"
-    head = f"Order of the rows, {order['group']}: {tau} over {order['n']} rows"
+    tau = f"{found['tau']['value']:.2f} over" if "tau" in found else "none,"
+    head = f"Kendall's τ of ours with theirs, {order['group']}: {tau} {order['n']} rows"
     if not wrong:
         return f"{head}; all neighbours in their order."
     pairs = [
@@ -231,8 +230,3 @@ def _order_in_words(order: dict[str, Any]) -> str:
         for low, high in [pair["rows"]]
     ]
     return f"{head}; not in their order: {', '.join(pairs)}."
-
-
-def published_content(compared: Comparison | None) -> dict[str, Any] | None:
-    """The comparison as JSON types."""
-    return None if compared is None else as_json(compared)
