@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Invoke
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import book, load_recipe
 from cssl_cli.sweep import Sweep, load_sweep
@@ -228,3 +229,13 @@ def test_a_file_is_listed_by_what_it_is_based_on(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(book, "recipes_folder", lambda: tmp_path)
     kinds = {name: book.kind_of((tmp_path / f"{name}.yaml").read_text()) for name in ("changed", "again", "recipe")}
     assert kinds == {"changed": "sweep", "again": "sweep", "recipe": "recipe"}
+
+
+def test_such_a_file_is_shown_as_it_stands(write: Write, invoke: Invoke) -> None:
+    path = write("name: mine\nbased_on: full.yaml\n")
+    assert invoke("recipes", path).stdout == "name: mine\nbased_on: full.yaml\n"
+    refused = invoke("recipes", path, "seeds=1")
+    assert (refused.code, "overrides do not show in a sweep's file" in refused.stderr) == (2, True)
+    planned = invoke("sweep", path, "seeds=1", "--dry-run")
+    assert (planned.code, "4 members (4 rows)" in planned.stdout) == (0, True)
+    assert "its base full.yaml is a sweep" in invoke("pretrain", path).stderr.replace(str(Path(path).parent) + "/", "")
