@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -201,7 +201,7 @@ def analyze(
     "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
     "cssl sweep paper-richness-small --concentration-only",
     "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
-    "cssl sweep quickstart --report",
+    "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
 def sweep(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
@@ -226,6 +226,13 @@ def sweep(
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     accuracy: Accuracy = "linear",
+    versus: Annotated[
+        str | None, typer.Option("--versus", metavar="ROW", help="Each row less this one, over the seeds of both.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -237,7 +244,10 @@ def sweep(
     from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
     from cssl_cli.report.catalogue import accuracy_named
     from cssl_cli.report.concentration import show_sweep_concentration
+    from cssl_cli.report.named_quantities import NAMES
+    from cssl_cli.report.sorting import require_order
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
+    from cssl_cli.report.versus import require_row
     from cssl_cli.selection import parse_duration, select
     from cssl_cli.sweep import load_sweep
     from cssl_cli.terminal import TerminalReporter
@@ -247,14 +257,24 @@ def sweep(
             "--concentration-only, --report and --dry-run exclude one another, and --budget is for running",
             remedy="Give one of them.",
         )
-    resolved = load_sweep(name, overrides or [])
+    if (versus is not None or sort is not None) and (concentration_only or dry_run):
+        raise InputError(
+            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
+            remedy="Leave them out.",
+        )
+    resolved = load_sweep(name, overrides or [], quantities=NAMES)
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     seconds = None if budget is None else parse_duration(budget)
     compared = accuracy_named(accuracy)
+    shown: dict[str, Any] = {"accuracy": compared, "versus": versus, "order": sort}
+    if versus is not None:
+        require_row(versus, [member.row for member in resolved.members])
+    if sort is not None:
+        require_order(sort)
     if dry_run:
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        return show_sweep(resolved, read_sweep(resolved, out), members, as_json, accuracy=compared)
+        return show_sweep(resolved, read_sweep(resolved, out), members, as_json, **shown)
     with TerminalReporter() as reporter:
         if concentration_only:
             content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
@@ -265,7 +285,7 @@ def sweep(
     if concentration_only:
         return show_sweep_concentration(content, as_json)
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
-    show_sweep(resolved, results, members, as_json, written, accuracy=compared)
+    show_sweep(resolved, results, members, as_json, written, **shown)
     if any(result.error for result in results):
         raise typer.Exit(1)
     return None

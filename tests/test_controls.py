@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from synthetic_members import CONTROL, RECIPE, member
 
+from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.launch import MemberResult
 from cssl_cli.report.catalogue import LINEAR, SIGNS
 from cssl_cli.report.controls import compare_control, print_control
-from cssl_cli.report.rows import is_control, rows_of
+from cssl_cli.report.rows import rows_of
 
 # linear accuracy; alignment ↓; mean μk·μl ↓; RankMe ↑; uniformity ↓. The medians of the three rows are those of b.
 ROWS = {
@@ -51,7 +52,7 @@ def verdicts(found: dict[str, Any], accuracy: str = "linear") -> dict[str, str]:
 
 
 def test_a_recipe_that_fades_is_a_control() -> None:
-    assert (is_control(RECIPE), is_control(CONTROL)) == (False, True)
+    assert (is_negative_control(RECIPE), is_negative_control(CONTROL)) == (False, True)
 
 
 def test_terms_are_fooled_by_what_they_like_better_than_the_best_or_the_median_row() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.launch import MemberResult
-from cssl_cli.recipe import Recipe
 from cssl_cli.report.catalogue import BY_NAME, values_of
 
 METHOD_AXIS = "method"
@@ -59,11 +59,6 @@ def finished(results: Sequence[MemberResult]) -> list[MemberResult]:
     return [result for result in results if is_finished(result)]
 
 
-def is_control(recipe: Recipe) -> bool:
-    """Whether a recipe fades the contrast: near perfect concentration, from which nothing can be learnt."""
-    return recipe.augment.fade is not None
-
-
 def rows_of(results: Sequence[MemberResult]) -> list[Row]:
     """The rows (a variant with all its seeds) in the order of the results."""
     members: dict[str, list[MemberResult]] = {}
@@ -78,7 +73,7 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
     return Row(
         name=name,
         group=first.axes.get(METHOD_AXIS, first.recipe.method.name),
-        control=is_control(first.recipe),
+        control=is_negative_control(first.recipe),
         members=members,
         values=values,
         done=len(done),

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from cssl_cli.launch import MemberResult, member_path
 from cssl_cli.report.catalogue import LINEAR, Quantity
+from cssl_cli.report.claims import answers, print_claims
+from cssl_cli.report.differences import as_json
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
 from cssl_cli.report.recipes import run_state
-from cssl_cli.report.rows import row_content, rows_of
+from cssl_cli.report.reference import compare_published, print_published, published_of
+from cssl_cli.report.rows import Row, row_content, rows_of
+from cssl_cli.report.sorting import sort_rows
 from cssl_cli.report.sweep_table import print_table
+from cssl_cli.report.versus import compare_rows, print_comparison
 from cssl_cli.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -52,27 +57,48 @@ def show_sweep(
     written: str = "",
     *,
     accuracy: Quantity = LINEAR,
+    versus: str | None = None,
+    order: str | None = None,
 ) -> None:
-    """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`."""
-    names = {member.row for member in members}
-    shown = [result for result in results if result.member.row in names]
+    """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`.
+
+    Then published values, the claims about the whole sweep, and each row against the row `versus`. order: by which
+    quantity the rows are sorted (`sorting.sort_rows`); None: as in the sweep.
+    """
+    every, shown = rows_of(results), {member.row for member in members}
+    rows = [row for row in every if row.name in shown]
+    rows = rows if order is None else sort_rows(rows, order)
+    compared = None if versus is None else compare_rows(rows, next(row for row in every if row.name == versus))
     if as_json:
-        return print_json(as_content(sweep, shown))
+        return print_json(_content(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
     out = console()
-    rows = rows_of(shown)
     print_table(out, rows)
     print_prediction(out, rows, accuracy)
+    print_published(out, compare_published(sweep, rows))
+    print_claims(out, answers(sweep, every))
+    if compared is not None:
+        print_comparison(out, compared)
     return note(out, f"\n{written}") if written else None
 
 
 # ---------------------------------------------------------------------- for machines
 def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
-    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values."""
+    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values.
+
+    With published values, and the claims answered.
+    """
     rows = rows_of(results)
+    return _content(sweep, rows, rows)
+
+
+def _content(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
+    """The same for `rows`; claims are answered from `every` row of the sweep."""
     return {
         "sweep": sweep.name,
-        "rows": [row_content(row) for row in rows],
+        "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
         **prediction_content(rows),
+        "reference": as_json(compare_published(sweep, rows)),
+        "claims": as_json(answers(sweep, every)),
         "members": [
             {
                 "name": result.member.name,
