@@ -201,6 +201,7 @@ def analyze(
     "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
     "cssl sweep paper-richness-small --concentration-only",
     "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
+    "cssl sweep paper-richness-small --jobs 2 --retry 2",
     "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
 def sweep(
@@ -224,6 +225,13 @@ def sweep(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Start no member after so long: 30m, 1h30m.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in a process of its own."),
+    ] = None,
+    retry: Annotated[
+        int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
+    ] = 0,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     accuracy: Accuracy = "linear",
     versus: Annotated[
@@ -250,11 +258,14 @@ def sweep(
     from cssl_cli.report.versus import require_row
     from cssl_cli.selection import parse_duration, select
     from cssl_cli.sweep import load_sweep
+    from cssl_cli.sweep_display import SweepDisplay
     from cssl_cli.terminal import TerminalReporter
 
-    if sum((concentration_only, report, dry_run)) > 1 or (budget is not None and (concentration_only or report)):
+    runs_members = budget is not None or jobs is not None or retry > 0
+    if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
         raise InputError(
-            "--concentration-only, --report and --dry-run exclude one another, and --budget is for running",
+            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
+            "for running",
             remedy="Give one of them.",
         )
     if (versus is not None or sort is not None) and (concentration_only or dry_run):
@@ -275,15 +286,22 @@ def sweep(
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
         return show_sweep(resolved, read_sweep(resolved, out), members, as_json, **shown)
-    with TerminalReporter() as reporter:
-        if concentration_only:
-            content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
-        else:
-            results = run_sweep(
-                resolved, out=out, reporter=reporter, device_name=device, members=members, budget=seconds
-            )
     if concentration_only:
+        with TerminalReporter() as reporter:
+            content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
         return show_sweep_concentration(content, as_json)
+    workers = jobs or (1 if retry else None)
+    with SweepDisplay() if workers else TerminalReporter() as display:
+        results = run_sweep(
+            resolved,
+            out=out,
+            reporter=display,
+            device_name=device,
+            members=members,
+            budget=seconds,
+            jobs=workers,
+            retries=retry,
+        )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
     show_sweep(resolved, results, members, as_json, written, **shown)
     if any(result.error for result in results):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +38,7 @@ def require_writable(folder: Path, remedy: str) -> None:
 @contextmanager
 def replacing(path: Path, remedy: str) -> Iterator[Path]:
     """A path beside `path` to write to; what was written there becomes `path` at the end, or nothing changes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # several machines may write here
     try:
         with explained(path, remedy):
             yield partial

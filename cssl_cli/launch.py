@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import CsslError, Interrupted, InUseError, RunError
+from cssl_cli.errors import InUseError
 from cssl_cli.files import require_writable
-from cssl_cli.progress import Reporter
+from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
+from cssl_cli.results_index import ResultsIndex, Wanted
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep import Member, Sweep
+from cssl_cli.workers.pool import Job, Pool, Terms
+from cssl_cli.workers.workshop import Missing, Workshop
 
 CONCENTRATION = "concentration.json"
+LOGS = "logs"  # of the workers, a file a member
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,15 @@ class MemberResult:
 
     member: Member
     path: Path
-    probe: dict[str, Any] | None
-    analysis: dict[str, Any] | None
+    probe: Mapping[str, Any] | None
+    analysis: Mapping[str, Any] | None
     error: str | None
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
     """The run directory of a member; members that differ only in how they are measured share the first one's."""
-    return RunDir.at(out / sweep.name, name=_run_name(sweep, member), fingerprint=member.recipe.fingerprint).path
-
-
-def _run_name(sweep: Sweep, member: Member) -> str:
-    fingerprint = member.recipe.fingerprint
-    return next(other.name for other in sweep.members if other.recipe.fingerprint == fingerprint)
+    name = sweep.run_names[member.fingerprint]
+    return RunDir.at(out / sweep.name, name=name, fingerprint=member.fingerprint).path
 
 
 def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
@@ -51,61 +49,133 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
 
 
 def read_sweep(sweep: Sweep, out: Path) -> list[MemberResult]:
-    """What is on disk of every member."""
-    return [read_member(sweep, member, out) for member in sweep.members]
+    """What is on disk of every member, its results as summaries (results_index.py)."""
+    shared: dict[Any, dict[str, Any]] = {}  # the settings of equal blocks are one mapping
+
+    def settings(member: Member, block: str) -> dict[str, Any]:
+        content = getattr(member.recipe, block)
+        if content not in shared:
+            shared[content] = member.recipe.settings(block)
+        return shared[content]
+
+    wanted = [
+        Wanted(member_path(sweep, member, out), settings(member, "probe"), settings(member, "analyze"))
+        for member in sweep.members
+    ]
+    found = ResultsIndex(out / sweep.name).read(wanted)
+    return [
+        MemberResult(member, one.path, probe, analysis, None)
+        for member, one, (probe, analysis) in zip(sweep.members, wanted, found, strict=True)
+    ]
 
 
 def run_sweep(
     sweep: Sweep,
     *,
     out: Path,
-    reporter: Reporter,
+    reporter: SweepReporter,
     device_name: str | None = None,
     members: Sequence[Member] | None = None,
     budget: float | None = None,
+    jobs: int | None = None,
+    retries: int = 0,
 ) -> list[MemberResult]:
     """Pretrain, probe and analyse the `members` (None: all) that are not finished; a failure does not stop the rest.
 
-    Gives every member of the sweep, those that were not meant as they are on disk. Members that another process works
-    on are taken up once more after the others. After `budget` seconds no further member is started.
+    With `jobs`, so many members at a time, each in a process of its own, and one that fails is tried again up to
+    `retries` times; without, one after another in this process. Gives every member of the sweep, those that were not
+    meant as they are on disk. Members that another process works on are taken up once more after the others. After
+    `budget` seconds no further member is started.
     """
-    require_writable(out / sweep.name, "Choose another folder with --out DIR.")
-    workshop = _Workshop(out / sweep.name, reporter, device_name)
+    home = out / sweep.name
+    require_writable(home, "Choose another folder with --out DIR.")
     deadline = math.inf if budget is None else time.monotonic() + budget
-    results: dict[str, MemberResult] = {}
-    again = _pass(sweep, sweep.members if members is None else members, out, workshop, results, deadline)
-    _pass(sweep, again, out, workshop, results, deadline)
-    return [results.get(member.name) or read_member(sweep, member, out) for member in sweep.members]
+    meant = sweep.members if members is None else members
+    if jobs is None:
+        ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name), deadline)
+    else:
+        terms = Terms(workers=jobs, home=home, logs=home / LOGS, device=device_name, retries=retries, deadline=deadline)
+        ends = _run_in_pool(sweep, meant, out, terms, reporter)
+    _tell(ends, reporter)
+    return [replace(result, error=ends.errors.get(result.member.name)) for result in read_sweep(sweep, out)]
 
 
-def _pass(
-    sweep: Sweep,
-    members: Sequence[Member],
-    out: Path,
-    workshop: _Workshop,
-    results: dict[str, MemberResult],
-    deadline: float,
-) -> list[Member]:
-    """Complete the members that are not finished and enter their results; returns those that were in use."""
-    in_use, not_started = [], 0
-    for number, member in enumerate(members, start=1):
-        result = read_member(sweep, member, out)
-        if result.probe is None or result.analysis is None:
+@dataclass
+class _Ends:
+    """What became of the members that were to be run: sentences for those that failed, names of those in use."""
+
+    meant: int
+    errors: dict[str, str]
+    in_use: list[str]
+    not_started: int
+
+
+def _tell(ends: _Ends, reporter: Reporter) -> None:
+    if ends.in_use:
+        reporter.say(
+            f"run by another process: {', '.join(ends.in_use)}; the same command reads them when they are done"
+        )
+    if ends.not_started:
+        reporter.say(
+            f"the budget is used up: {ends.not_started} of {ends.meant} members not started; the same command goes on"
+        )
+
+
+def _missing(result: MemberResult) -> Missing | None:
+    """What a member lacks; None when nothing."""
+    missing = Missing(probe=result.probe is None, analysis=result.analysis is None)
+    return missing if missing.probe or missing.analysis else None
+
+
+def _as_run(sweep: Sweep, member: Member) -> Recipe:
+    """The member's recipe under the name of its run."""
+    return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
+
+
+def _run_here(sweep: Sweep, members: Sequence[Member], out: Path, workshop: Workshop, deadline: float) -> _Ends:
+    """One member after another in this process; those in use are taken up once more after the others."""
+    ends = _Ends(len(members), {}, [], 0)
+    unfinished = _unfinished(sweep, members, out)
+    numbered = [(number, member) for number, member in enumerate(members, start=1) if member.name in unfinished]
+    for _ in range(2):
+        in_use = []
+        for number, member in numbered:
+            missing = _missing(read_member(sweep, member, out))
+            if missing is None:
+                continue
             if time.monotonic() >= deadline:
-                not_started += 1
+                ends.not_started += 1
                 continue
             workshop.reporter.say(f"[{number}/{len(members)}] {member.name}")
-            named = member.recipe.model_copy(update={"name": _run_name(sweep, member)})
-            error = workshop.complete(named, result)
-            result = replace(read_member(sweep, member, out), error=None if error is None else error.what)
+            error = workshop.complete(_as_run(sweep, member), missing)
             if isinstance(error, InUseError):
-                in_use.append(member)
-        results[member.name] = result
-    if not_started:
-        workshop.reporter.say(
-            f"the budget is used up: {not_started} of {len(members)} members not started; the same command goes on"
-        )
-    return in_use
+                in_use.append((number, member))
+            elif error is not None:
+                ends.errors[member.name] = error.what
+        numbered = in_use
+    ends.in_use = [member.name for _, member in numbered]
+    return ends
+
+
+def _run_in_pool(sweep: Sweep, members: Sequence[Member], out: Path, terms: Terms, reporter: SweepReporter) -> _Ends:
+    """Several members at a time, each in a process of its own."""
+    by_name = {member.name: member for member in members}
+    unfinished = _unfinished(sweep, members, out)
+    pool = Pool(terms, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
+    jobs = [
+        Job(member.name, _as_run(sweep, member), member_path(sweep, member, out))
+        for member in members
+        if member.name in unfinished
+    ]
+    pool.run(jobs, done_before=len(members) - len(jobs))
+    errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}
+    in_use = [name for name, outcome in pool.outcomes.items() if outcome.in_use]
+    return _Ends(len(members), errors, in_use, pool.not_started)
+
+
+def _unfinished(sweep: Sweep, members: Sequence[Member], out: Path) -> set[str]:
+    names = {member.name for member in members}
+    return {result.member.name for result in read_sweep(sweep, out) if _missing(result)} & names
 
 
 def concentrate_sweep(
@@ -125,7 +195,7 @@ def concentrate_sweep(
 
     home = RunDir(out / sweep.name)
     require_writable(home.path, "Choose another folder with --out DIR.")
-    workshop = _Workshop(home.path, reporter, device_name)
+    workshop = Workshop(home.path, reporter, device_name)
     first_of_row: dict[str, Member] = {}
     for member in sweep.members if members is None else members:
         first_of_row.setdefault(member.row, member)
@@ -152,54 +222,3 @@ def _views_and_distances(recipe: Recipe) -> str:
     analysis = recipe.settings("analyze")
     blocks = ["data", "augment", *(["encoder"] if "untrained" in analysis["distances"] else [])]
     return repr([recipe.seed, analysis, *(recipe.settings(block) for block in blocks)])
-
-
-class _Workshop:
-    """Carries members through their stages and keeps what they share: the loaded images and the baselines."""
-
-    def __init__(self, out: Path, reporter: Reporter, device_name: str | None) -> None:
-        self.out, self.reporter, self.device_name = out, reporter, device_name
-        self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.data: tuple[str, Any] = ("", None)
-
-    def complete(self, recipe: Recipe, so_far: MemberResult) -> CsslError | None:
-        """Do the stages that are missing; the failure, or None."""
-        try:
-            self._stages(recipe, so_far)
-        except Interrupted:
-            raise
-        except CsslError as error:
-            self.reporter.say(f"failed: {error}")
-            return error
-        except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
-            log = so_far.path / "error.log"
-            with suppress(OSError):
-                so_far.path.mkdir(parents=True, exist_ok=True)
-                log.write_text(traceback.format_exc(), encoding="utf-8")
-            self.reporter.say(f"failed: {type(error).__name__}: {error} (traceback in {log})")
-            return RunError(f"{type(error).__name__}: {error}")
-        return None
-
-    def _stages(self, recipe: Recipe, so_far: MemberResult) -> None:
-        from cssl_cli.pipeline.analyze import analyze
-        from cssl_cli.pipeline.pretrain import pretrain
-        from cssl_cli.pipeline.probe import probe
-
-        dataset = self.dataset(recipe)
-        options: dict[str, Any] = {"reporter": self.reporter, "device_name": self.device_name, "dataset": dataset}
-        run = pretrain(recipe, out=self.out, **options)
-        if so_far.analysis is None:
-            analyze(run.path, recipe=recipe, **options)
-        if dataset.train is None or dataset.test is None:
-            self.reporter.say("the images have no labels: there are no accuracies")
-        elif so_far.probe is None:
-            probe(run.path, recipe=recipe, baselines=self.baselines, **options)
-
-    def dataset(self, recipe: Recipe) -> Any:
-        """The recipe's images; kept until a recipe with other data comes."""
-        from cssl_cli.pipeline.setup import prepare_data
-
-        key = repr(recipe.settings("data"))
-        if self.data[0] != key:
-            self.data = (key, prepare_data(recipe, self.reporter))
-        return self.data[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -15,6 +16,37 @@ class Reporter(Protocol):
         """`task` has `done` of its `total`; done = total ends it."""
 
 
+@dataclass(frozen=True)
+class MemberProgress:
+    """How far a member of a sweep is: `done` of the `total` of its present task (0 of 0 before the first one)."""
+
+    name: str
+    task: str
+    done: int
+    total: int
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """How far a sweep is that runs several members at a time. `seconds_left` is None until it can be estimated."""
+
+    running: tuple[MemberProgress, ...]
+    finished: int
+    failed: int
+    waiting: int
+    seconds_left: float | None
+    stopping: bool
+
+
+class SweepReporter(Reporter, Protocol):
+    """Receives the state of all members of a sweep, too."""
+
+    def show(self, progress: SweepProgress) -> None:
+        """The state as it is now, given several times a second."""
+
+
 class Silent:
     """A reporter that keeps quiet."""
 
@@ -23,3 +55,13 @@ class Silent:
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         pass
+
+    def show(self, progress: SweepProgress) -> None:
+        pass
+
+
+def clock(seconds: float) -> str:
+    """A time span as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

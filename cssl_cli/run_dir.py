@@ -100,6 +100,12 @@ class RunDir:
                     where=str(self.path),
                     remedy="Wait for it to end or stop it; the same command then goes on from its checkpoint.",
                 ) from None
+            except OSError as error:
+                raise InputError(
+                    f"the file system cannot lock files: {error.strerror or error}",
+                    where=str(self.path),
+                    remedy="Choose another folder with --out DIR, or mount this one with locks.",
+                ) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             self._remove_leftovers()
@@ -256,9 +262,7 @@ class RunDir:
         return [path for path in (self.file(name), *sorted(self.path.glob(_kept_name(name, "*")))) if path.exists()]
 
     def _kept(self, name: str, settings: Mapping[str, Any]) -> Path:
-        return self.file(
-            _kept_name(name, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10])
-        )
+        return self.file(kept_name(name, settings))
 
     @staticmethod
     def _read_result_file(path: Path) -> dict[str, Any] | None:
@@ -268,6 +272,11 @@ class RunDir:
             return None
         of_this_format = isinstance(content, dict) and content.get("format") == RESULTS_FORMAT and "settings" in content
         return content if of_this_format else None
+
+
+def kept_name(name: str, settings: Mapping[str, Any]) -> str:
+    """The file of a result of these settings, once it is not the latest any more."""
+    return _kept_name(name, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10])
 
 
 def _kept_name(name: str, digest: str) -> str:

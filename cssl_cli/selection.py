@@ -57,9 +57,9 @@ def _parse_shard(shard: str) -> tuple[int, int]:
 
 
 def _share(members: Sequence[Member], index: int, count: int) -> list[Member]:
-    runs = list(dict.fromkeys(member.recipe.fingerprint for member in members))
+    runs = list(dict.fromkeys(member.fingerprint for member in members))
     mine = set(runs[index - 1 :: count])
-    return [member for member in members if member.recipe.fingerprint in mine]
+    return [member for member in members if member.fingerprint in mine]
 
 
 def parse_duration(text: str) -> float:

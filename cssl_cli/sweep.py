@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class Member:
     seed: int
     recipe: Recipe
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The recipe's; members that differ only in how they are measured have the same."""
+        return self.recipe.fingerprint
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -48,6 +54,14 @@ class Sweep:
     members: tuple[Member, ...]
     reference: Reference | None = None
     claims: tuple[Claim, ...] = ()
+
+    @cached_property
+    def run_names(self) -> dict[str, str]:
+        """What the run of each fingerprint is called: as the first member that has it."""
+        names: dict[str, str] = {}
+        for member in self.members:
+            names.setdefault(member.fingerprint, member.name)
+        return names
 
 
 _Axis = Mapping[str, tuple[Source, ...]]  # what each variant changes, one source a file
@@ -168,13 +182,14 @@ def _members(
     for combination in itertools.product(*(axis.items() for axis in axes.values())):
         variants = [name for name, _ in combination]
         row = "-".join(variants) or file.name
-        for seed in file.seeds or (None,):
-            of_variants = [source for _, changed in combination for source in changed]
-            sources = [*base, *of_variants, *changes, Source("variant names", {"name": row})]
-            sources += [] if seed is None else [Source("seeds", {"seed": seed})]
-            recipe, found = resolve(sources)
-            faults.update(dict.fromkeys(fault.line(sources, where) for fault in found))
-            if recipe is not None:
+        first, *more = file.seeds or (None,)
+        of_variants = [source for _, changed in combination for source in changed]
+        sources = [*base, *of_variants, *changes, Source("variant names", {"name": row})]
+        sources += [] if first is None else [Source("seeds", {"seed": first})]
+        of_first, found = resolve(sources)
+        faults.update(dict.fromkeys(fault.line(sources, where) for fault in found))
+        if of_first is not None:
+            for recipe in (of_first, *(of_first.model_copy(update={"seed": seed}) for seed in more)):
                 name = f"{row}-seed{recipe.seed}"
                 if len(name) > MAX_NAME_LENGTH:
                     faults[f"the name {name} has {len(name)} characters, more than {MAX_NAME_LENGTH}"] = None
@@ -192,7 +207,7 @@ def _check_distinct(members: Sequence[Member], where: str) -> None:
         variants = ", ".join(f"{axis} {variant}" for axis, variant in member.axes.items())
         by_name[member.name].append(variants)
         measured = repr([member.recipe.settings(block) for block in ("probe", "analyze")])
-        by_run[member.recipe.fingerprint, measured].append(member.name)
+        by_run[member.fingerprint, measured].append(member.name)
     clashes = [f"{' and '.join(same)} are both called {name}" for name, same in by_name.items() if len(same) > 1]
     clashes += [f"{' and '.join(same)} are the same run" for same in by_run.values() if len(set(same)) > 1]
     if clashes:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from cssl_cli.progress import SweepProgress, clock
+
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
 UNSAID = 2.0  # a task that took less, and has nothing to tell, ends without a line
 
@@ -59,6 +61,9 @@ class TerminalReporter:
         else:
             self._line(task, done, total, detail)
 
+    def show(self, progress: SweepProgress) -> None:
+        """A sweep that runs one member at a time is told of by its tasks."""
+
     def _bar(self, task: str, done: int, total: int, detail: str) -> None:
         begun, _ = self.started.setdefault(task, (time.monotonic(), done))
         if task not in self.tasks:
@@ -89,14 +94,8 @@ class TerminalReporter:
             if not detail and now - begun < UNSAID:
                 return
         elif done > first:
-            left = f"  {_duration((now - begun) / (done - first) * (total - done))} left"
+            left = f"  {clock((now - begun) / (done - first) * (total - done))} left"
         self.say(f"{task}: {done / total:4.0%}{'  ' + detail if detail else ''}{left}")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def print_error(message: str) -> None:

@@ -119,7 +119,7 @@ def test_after_the_budget_no_member_is_started(folder: Path, monkeypatch: pytest
     clock = iter([0.0, *[9.0] * 2, *[11.0] * 20])
     monkeypatch.setattr(launch.time, "monotonic", lambda: next(clock))
     completed = []
-    monkeypatch.setattr(launch._Workshop, "complete", lambda self, recipe, so_far: completed.append(recipe.name))
+    monkeypatch.setattr(launch.Workshop, "complete", lambda self, recipe, so_far: completed.append(recipe.name))
     said = []
 
     class Listening(Silent):

@@ -144,14 +144,14 @@ def test_a_failing_member_stops_nothing_and_shows(folder: Path, cssl: CommandLin
 
 
 def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = launch._Workshop._stages
+    stages = launch.Workshop._stages
 
-    def broken(self: launch._Workshop, recipe, so_far) -> None:
+    def broken(self: launch.Workshop, recipe, so_far) -> None:
         if recipe.name == "crop-seed1":
             raise KeyError("a bug")
         stages(self, recipe, so_far)
 
-    monkeypatch.setattr(launch._Workshop, "_stages", broken)
+    monkeypatch.setattr(launch.Workshop, "_stages", broken)
     results = run_sweep(load(), out=folder / "runs", reporter=Silent())
     assert [bool(result.error) for result in results] == [False, True, False, False]
     assert "KeyError: 'a bug'" in (results[1].path / "error.log").read_text()

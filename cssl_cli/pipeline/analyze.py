@@ -60,10 +60,14 @@ def analyze(
     run, recipe = open_finished(path, recipe)
     device = choose_device(device_name)
     settings = recipe.settings("analyze") | dict(changes or {})
-    before = None if again or export is not None else run.recall_result(ANALYSIS, settings)
+    reusable = not again and export is None
+    before = run.recall_result(ANALYSIS, settings) if reusable else None
     if before is not None:
         return before
     with run.locked():
+        before = run.read_result(ANALYSIS, settings) if reusable else None
+        if before is not None:  # another process has measured it in the meantime
+            return before
         dataset = finished_run_data(run, recipe, dataset, reporter)
         material = gather(recipe, dataset, settings, device)
         encoders = {"trained": trained_encoder(run, recipe), "untrained": untrained_encoder(recipe)}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -45,6 +41,7 @@ from cssl_cli.run_dir import (
     TRACE,
     RunDir,
 )
+from cssl_cli.signals import deferred_signals
 from cssl_cli.train import EpochRecord, Plan, Trainer, make_plan
 
 
@@ -295,29 +292,3 @@ def _finish(run: RunDir, recipe: Recipe, trainer: Trainer, dataset: Dataset) -> 
     run.save_weights(PROJECTOR, trainer.method.projector.state_dict(), facts)
     run.save_weights(ENCODER, trainer.method.encoder.state_dict(), facts)
     run.write_status("finished", step=trainer.step, num_steps=trainer.plan.num_steps)
-
-
-@contextmanager
-def deferred_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the list that is yielded, to be acted on at a safe place.
-
-    A second signal of the same kind is not deferred. Outside the main thread, where Python delivers no signals,
-    nothing is changed.
-    """
-    pending: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pending
-        return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        pending.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield pending
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -37,16 +37,21 @@ def probe(
     dataset: Dataset | None = None,
     recipe: Recipe | None = None,
     baselines: Baselines | None = None,
+    again: bool = True,
 ) -> dict[str, Any]:
     """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
 
     `recipe` says how to measure, in place of the run's own. `baselines` keeps the scores of the last two between
-    calls, for runs that share what these depend on.
+    calls, for runs that share what these depend on. Without `again`, what was measured before with the same settings is
+    read.
     """
     run, recipe = open_finished(path, recipe)
     device = choose_device(device_name)
     baselines = {} if baselines is None else baselines
     with run.locked():
+        before = None if again else run.read_result(PROBE, recipe.settings("probe"))
+        if before is not None:
+            return before
         dataset = finished_run_data(run, recipe, dataset, reporter)
         prober = _Prober(recipe, dataset, device, reporter)
         result = {

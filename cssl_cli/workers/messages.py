@@ -1,0 +1,77 @@
+"""What a sweep and its workers say to each other: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """A member to complete, told to a worker.
+
+    `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` where messages
+    go. Without a `device`, worker number `slot` takes its share of the GPUs there are.
+    """
+
+    recipe: dict[str, Any]
+    home: str
+    log: str
+    device: str | None
+    slot: int
+    probe: bool
+    analysis: bool
+    heading: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the present task of a member is, told by a worker."""
+
+    task: str
+    done: int
+    total: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A member's end, told by a worker: without an `error`, it is complete."""
+
+    error: str | None = None
+    in_use: bool = False
+    """another process works on the run"""
+    stopped: int | None = None
+    """the signal that stopped it"""
+    hopeless: bool = False
+    """the recipe or the input is wrong: trying again cannot help"""
+    retire: bool = False
+    """the worker ends: after such an error it is not to be trusted"""
+
+
+Message = Task | Progress | Ended
+_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, Progress, Ended)}
+
+
+def encode(message: Message) -> bytes:
+    """The message as a line."""
+    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """The message of a line that `encode` made."""
+    content = json.loads(line)
+    return _KINDS[content.pop("kind")](**content)
+
+
+class Lines:
+    """Cuts what comes out of a pipe into lines."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        yield from lines

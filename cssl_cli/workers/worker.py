@@ -1,0 +1,180 @@
+"""A worker: the process that carries members of a sweep through their stages, one after another.
+
+Tasks come in on stdin; progress and ends go out on what was stdout when it began. What it and its libraries print goes
+to the member's log. When stdin ends, the sweep has stopped or is gone: the member at work saves its state, and the
+worker ends.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError
+from cssl_cli.recipe import Recipe
+from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.workers.workshop import Missing, UnexpectedError, Workshop
+
+SAVING_TIME = 300.0  # seconds that a worker may take to stop
+LINE_INTERVAL = 5.0  # between lines of one task in the log
+EVENT_INTERVAL = 0.2  # between events of one task
+OOM_PREFERENCE = 300  # when memory runs out, a member is to go rather than the sweep
+
+
+def main() -> None:
+    with suppress(_Stopped):
+        signal.signal(signal.SIGTERM, _raise_once)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the sweep, which stops its workers itself
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _offer_to_die_first()
+        faulthandler.enable()
+        events = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        _Worker(events).work(_listen())
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Stopped(BaseException):
+    """A signal asked to stop; no library's `except Exception` is to swallow it."""
+
+
+_stopped_by: list[int] = []
+
+
+def _raise_once(number: int, _frame: FrameType | None) -> None:
+    if not _stopped_by:
+        _stopped_by.append(number)
+        raise _Stopped
+
+
+def _offer_to_die_first() -> None:
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE))
+
+
+def _listen() -> queue.SimpleQueue[Task | None]:
+    """The tasks as they come; None at the end, when whatever is at work is stopped, too."""
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        lines = Lines()
+        try:
+            while data := os.read(0, 1 << 16):
+                for line in lines.feed(data):
+                    message = decode(line)
+                    assert isinstance(message, Task)
+                    tasks.put(message)
+        finally:
+            tasks.put(None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(SAVING_TIME)
+            os._exit(1)  # files appear whole or not at all, so that nothing is damaged
+
+    threading.Thread(target=listen, daemon=True).start()
+    return tasks
+
+
+class _Worker:
+    def __init__(self, events: int) -> None:
+        self.events = events
+        self.workshop: Workshop | None = None
+
+    def work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            _redirect_output(task.log)
+            ended = self.complete(task)
+            self.send(ended)
+            if ended.retire:
+                return
+
+    def complete(self, task: Task) -> Ended:
+        reporter = _LogReporter(self.send)
+        reporter.say(f"{task.heading} (process {os.getpid()} on {socket.gethostname()})")
+        try:
+            recipe = Recipe.model_validate(task.recipe)
+            workshop = self.workshop = self.workshop or _open_workshop(task)
+            workshop.reporter = reporter
+            error = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+        except Interrupted as interrupted:
+            reporter.say(str(interrupted))
+            return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
+        except _Stopped:
+            reporter.say("interrupted")
+            return Ended(error="interrupted", stopped=_stopped_by[0], retire=True)
+        except CsslError as failure:  # before its stages: the device cannot be used
+            error = failure
+        return _ended(error)
+
+    def send(self, message: Message) -> None:
+        with suppress(OSError):  # a sweep that is gone does not listen; stdin says so
+            os.write(self.events, encode(message))
+
+
+def _ended(error: CsslError | None) -> Ended:
+    if error is None:
+        return Ended()
+    return Ended(
+        error=f"{error.where}: {error.what}" if error.where and isinstance(error, InputError) else error.what,
+        in_use=isinstance(error, InUseError),
+        hopeless=isinstance(error, InputError),
+        retire=isinstance(error, UnexpectedError),
+    )
+
+
+def _open_workshop(task: Task) -> Workshop:
+    device = task.device
+    if device is None:
+        import torch
+
+        if torch.cuda.is_available():
+            index = task.slot % torch.cuda.device_count()
+            torch.cuda.set_device(index)
+            device = f"cuda:{index}"
+    return Workshop(Path(task.home), _LogReporter(lambda _: None), device)
+
+
+def _redirect_output(log: str) -> None:
+    """Let stdout and stderr, those of libraries too, go to the end of the file `log`, or nowhere if it cannot be."""
+    try:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        handle = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+class _LogReporter:
+    """Writes sentences and, every few seconds, the state of a task to the log; sends the latter to the sweep, too."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self.send = send
+        self.sent: dict[str, float] = {}
+        self.logged: dict[str, float] = {}
+
+    def say(self, message: str) -> None:
+        with suppress(OSError):  # a full disk must not cost the member its state
+            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        now, ended = time.monotonic(), done >= total
+        if ended or detail or now - self.sent.get(task, 0.0) >= EVENT_INTERVAL:
+            self.send(Progress(task, done, total, detail))
+            self.sent[task] = now
+        if (ended or detail) and now - self.logged.setdefault(task, now) >= (
+            0.0 if ended and detail else LINE_INTERVAL
+        ):
+            self.say(f"{task}: {done / max(total, 1):4.0%}  {detail}".rstrip())
+            self.logged[task] = now
+        if ended:
+            del self.logged[task]

@@ -1,0 +1,223 @@
+"""The index of a sweep's results: the values of the files, read again when a file has changed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import TINY_RECIPE
+from cssl_cli import results_index
+from cssl_cli.launch import member_path, read_sweep, run_sweep
+from cssl_cli.progress import Silent
+from cssl_cli.recipe.blocks import Recipe
+from cssl_cli.report.sweep import as_content
+from cssl_cli.results_index import INDEX, Summary, summarize
+from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.sweep import Sweep, load_sweep
+
+SWEEP = "name: two\nbase: tiny.yaml\naxes: {probe.knn_k: [5, 10]}\nseeds: [0, 1]\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index")
+    (folder / "tiny.yaml").write_text(TINY_RECIPE.replace("epochs: 3", "steps: 2"))
+    (folder / "two.yaml").write_text(SWEEP)
+    run_sweep(load_sweep(str(folder / "two.yaml")), out=folder / "runs", reporter=Silent())
+    return folder
+
+
+@pytest.fixture
+def sweep(finished: Path, tmp_path: Path) -> Sweep:
+    subprocess.run(["cp", "-a", finished / "runs", tmp_path / "runs"], check=True)
+    return load_sweep(str(finished / "two.yaml"))
+
+
+def values(content: Any) -> Any:
+    """What the index is to keep, by the words of its description."""
+    if not isinstance(content, dict):
+        return content
+    if "value" in content and "estimator" in content:
+        content = {"value": content["value"]}
+        if isinstance(content["value"], dict):
+            return {}
+    flat = {name: value for name, value in content.items() if not isinstance(value, list)}
+    short = {
+        name: value
+        for name, value in content.items()
+        if isinstance(value, list) and len(value) <= 64 and not any(isinstance(item, (list, dict)) for item in value)
+    }
+    return {name: values(content[name]) for name in content if name in flat or name in short}
+
+
+def plain(content: Any) -> Any:
+    return {name: plain(value) for name, value in content.items()} if isinstance(content, Summary) else content
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: RunDir, name: str, settings: object) -> None:
+        raise AssertionError(f"{self.path / name} is read although nothing has changed")
+
+    monkeypatch.setattr(RunDir, "read_result", refuse)
+
+
+def test_a_summary_has_the_values_of_the_file(sweep: Sweep, tmp_path: Path) -> None:
+    for result in read_sweep(sweep, tmp_path / "runs"):
+        run = RunDir(result.path)
+        probe = run.read_result(PROBE, result.member.recipe.settings("probe"))
+        analysis = run.read_result(ANALYSIS, result.member.recipe.settings("analyze"))
+        assert probe is not None
+        assert analysis is not None
+        assert plain(result.probe) == values(probe)
+        assert plain(result.analysis) == values(analysis)
+        assert plain(summarize(analysis)) == values(analysis)
+        assert result.analysis is not None
+        assert result.analysis["trained"]["alignment"]["unbiased"]["value"] > 0
+        assert "projection" in result.analysis
+        assert "points" not in result.analysis["projection"]
+        with pytest.raises(KeyError):
+            result.analysis["no such term"]
+
+
+def test_what_has_not_changed_is_not_read_again(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs"))
+    index = tmp_path / "runs" / "two" / INDEX
+    written = index.stat().st_mtime_ns
+    forbid_reading(monkeypatch)
+    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs")) == first
+    assert index.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("damage", ["", "{", "head and body\n", "cut", "swapped"])
+def test_a_damaged_index_is_made_again(sweep: Sweep, tmp_path: Path, damage: str) -> None:
+    index = tmp_path / "runs" / "two" / INDEX
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs"))
+    whole = index.read_text()
+    index.write_text({"cut": whole[:-100], "swapped": whole.replace("0.", "1.")}.get(damage, damage))
+    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs")) == first
+    assert index.read_text() == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(PROBE, "{"), (ANALYSIS, "[1]"), ("status", '{"state": "running"}'), ("encoder.safetensors", None)],
+)
+def test_a_file_that_changes_is_read_again(sweep: Sweep, tmp_path: Path, name: str, content: str | None) -> None:
+    before = read_sweep(sweep, tmp_path / "runs")
+    file = before[0].path / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    after = read_sweep(sweep, tmp_path / "runs")
+    # The first and the third member share the run; probe.json is the third's, who was the last to measure.
+    assert [after[number].probe is None for number in (0, 2)] == {PROBE: [False, True], ANALYSIS: [False, False]}.get(
+        name, [True, True]
+    )
+    assert (after[0].analysis is None) == (after[2].analysis is None) == (name != PROBE)
+    assert (after[1].probe, after[1].analysis) == (before[1].probe, before[1].analysis)
+
+
+def test_members_of_one_run_with_other_settings_have_their_own_results(sweep: Sweep, tmp_path: Path) -> None:
+    for _ in range(2):  # read, and from the index
+        results = read_sweep(sweep, tmp_path / "runs")
+        assert results[0].path == results[2].path
+        assert [result.probe["settings"]["knn_k"] for result in results if result.probe] == [5, 5, 10, 10]
+
+
+def test_an_index_that_cannot_be_written_is_no_error(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "two" / INDEX).unlink()
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert all(result.probe and result.analysis for result in read_sweep(sweep, tmp_path / "runs"))
+    assert not (tmp_path / "runs" / "two" / INDEX).exists()
+
+
+def test_runs_that_are_gone_leave_the_index(sweep: Sweep, tmp_path: Path) -> None:
+    results = read_sweep(sweep, tmp_path / "runs")
+    subprocess.run(["rm", "-r", results[0].path], check=True)
+    (results[1].path / PROBE).touch()
+    after = read_sweep(sweep, tmp_path / "runs")
+    assert [result.analysis is None for result in after] == [True, False, True, False]
+    assert results[0].path.name not in (tmp_path / "runs" / "two" / INDEX).read_text()
+
+
+# ---------------------------------------------------------------------- many members
+@pytest.fixture
+def many(tmp_path: Path, finished: Path) -> Path:
+    """A sweep of two hundred members, all finished: links to the results of one."""
+    (tmp_path / "tiny.yaml").write_text((finished / "tiny.yaml").read_text())
+    (tmp_path / "many.yaml").write_text(
+        "name: many\nbase: tiny.yaml\naxes:\n"
+        f"  optim.lr: {[round(0.01 * n, 2) for n in range(1, 11)]}\n  optim.momentum: {[0.0, 0.5]}\n"
+        "seeds: 10\n"
+    )
+    sweep = load_sweep(str(tmp_path / "many.yaml"))
+    model = RunDir(member_path(load_sweep(str(finished / "two.yaml")), sweep_member(finished), finished / "runs")).path
+    probe = json.loads((model / PROBE).read_text())
+    settings = sweep.members[0].recipe.settings("probe")
+    (tmp_path / PROBE).write_text(json.dumps({**probe, "settings": settings}))
+    for member in sweep.members:
+        path = member_path(sweep, member, tmp_path / "runs")
+        path.mkdir(parents=True)
+        for name in ("status", "encoder.safetensors", ANALYSIS):
+            os.link(model / name, path / name)
+        os.link(tmp_path / PROBE, path / PROBE)
+    return tmp_path
+
+
+def sweep_member(finished: Path):
+    return load_sweep(str(finished / "two.yaml")).members[-1]
+
+
+def test_many_members_are_named_read_and_shown_without_a_second_look(
+    many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = {"fingerprints": 0}
+    fingerprint = Recipe.fingerprint.fget  # type: ignore[attr-defined]
+
+    def counting(self: Recipe) -> str:
+        counted["fingerprints"] += 1
+        return str(fingerprint(self))
+
+    monkeypatch.setattr(Recipe, "fingerprint", property(counting))
+    sweep = load_sweep(str(many / "many.yaml"))
+    first = read_sweep(sweep, many / "runs")
+    assert counted["fingerprints"] == len(sweep.members) == 200
+    assert all(result.probe and result.analysis for result in first)
+    forbid_reading(monkeypatch)
+    content = as_content(sweep, read_sweep(sweep, many / "runs"))
+    assert len(content["rows"]) == 20
+    assert content["rows"][0]["cells"]["linear"]["n"] == 10
+
+
+def test_the_report_of_a_sweep_loads_no_torch(finished: Path) -> None:
+    code = (
+        "import sys; from cssl_cli.cli import app\n"
+        "try: app(['sweep', 'two.yaml', '--report', '--out', 'runs'], prog_name='cssl')\n"
+        "except SystemExit as ended: print(sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)), ended.code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=finished, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "[] 0", done.stderr
+
+
+def test_the_state_of_a_file_changes_with_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    assert results_index._state(file) is None
+    file.write_text("one")
+    before = results_index._state(file)
+    os.utime(file, ns=(1, 1))
+    assert results_index._state(file) != before
