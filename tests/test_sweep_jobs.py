@@ -173,6 +173,15 @@ def test_a_worker_that_dies_costs_its_member_only(bench: Bench, name: str, what:
     assert calls["ok-1"] != calls["ok-0"] == calls[name]
 
 
+def test_a_worker_that_dies_without_work_costs_nothing(bench: Bench) -> None:
+    def missing(job: Job) -> Missing:
+        time.sleep(0.2 if job.name == "ok-1" else 0.0)  # until the worker has died
+        return ALL_MISSING
+
+    outcomes, _ = bench.run(1, "last-0", "ok-1", missing=missing)
+    assert outcomes == {"last-0": Outcome(), "ok-1": Outcome()}
+
+
 def test_a_failed_member_is_tried_again_after_the_others(bench: Bench) -> None:
     outcomes, listener = bench.run(1, "once-0", "killed-1", "wrong-2", "ok-3", retries=2)
     error = "killed (signal 9, SIGKILL: often out of memory) (tried 3 times)"

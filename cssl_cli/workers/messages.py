@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+THREADS = "OMP_NUM_THREADS"  # the environment variable by which a worker has its share of the cores
+
 
 @dataclass(frozen=True)
 class Task:

@@ -103,9 +103,10 @@ class Pool:
         with deferred_signals() as pending:
             try:
                 while self._fill() or self.at_work:
-                    self._listen()
-                    if pending and not self.stopping:
+                    ready = self.selector.select(TICK)
+                    if pending and not self.stopping:  # before a worker that got the signal, too, tells of it
                         self._stop_all()
+                    self._listen([key.data for key, _ in ready])
                     self.reporter.show(self._progress())
             finally:
                 self._end_all()
@@ -160,7 +161,7 @@ class Pool:
                 slot=slot,
                 probe=missing.probe,
                 analysis=missing.analysis,
-                heading=f"{job.name}: attempt {attempt}, {self.threads} thread{'s' * (self.threads > 1)}",
+                heading=f"{job.name}: attempt {attempt}",
             )
             try:
                 self._hand_out(slot, task)
@@ -169,6 +170,8 @@ class Pool:
             return
 
     def _hand_out(self, slot: int, task: Task) -> None:
+        if slot in self.processes and not self.processes[slot].is_alive():  # it died when it had nothing to do
+            self._remove(slot)
         if slot in self.processes:
             self.processes[slot].send(task)
             return
@@ -176,10 +179,9 @@ class Pool:
         self.selector.register(process.events, selectors.EVENT_READ, slot)
 
     # ------------------------------------------------------------------ listening
-    def _listen(self) -> None:
-        """Take in what the workers tell, for at most a tick."""
-        for key, _ in self.selector.select(TICK):
-            slot = key.data
+    def _listen(self, slots: Sequence[int]) -> None:
+        """Take in what the workers in these slots tell."""
+        for slot in slots:
             messages = self.processes[slot].messages()
             if messages is None:
                 status = self._remove(slot)

@@ -9,9 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from cssl_cli.workers.messages import Lines, Message, Task, decode, encode
+from cssl_cli.workers.messages import THREADS, Lines, Message, Task, decode, encode
 
-THREADS = "OMP_NUM_THREADS"
 # With the sweep's own import path, wherever it was started from.
 _CODE = "import sys; sys.path[:] = {path!r}; from cssl_cli.workers.worker import main; main()"
 
@@ -52,6 +51,9 @@ class WorkerProcess:
         with suppress(OSError):  # one that has died is noticed by the end of its events
             self.process.stdin.write(encode(task))
             self.process.stdin.flush()
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
 
     def messages(self) -> list[Message] | None:
         """What has come since the last call, waiting for it; None at the end of the process."""

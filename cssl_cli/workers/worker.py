@@ -22,7 +22,7 @@ from types import FrameType
 
 from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError
 from cssl_cli.recipe import Recipe
-from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.workers.messages import THREADS, Ended, Lines, Message, Progress, Task, decode, encode
 from cssl_cli.workers.workshop import Missing, UnexpectedError, Workshop
 
 SAVING_TIME = 300.0  # seconds that a worker may take to stop
@@ -99,7 +99,8 @@ class _Worker:
 
     def complete(self, task: Task) -> Ended:
         reporter = _LogReporter(self.send)
-        reporter.say(f"{task.heading} (process {os.getpid()} on {socket.gethostname()})")
+        threads = f"{THREADS}={os.environ.get(THREADS)}"
+        reporter.say(f"{task.heading} (process {os.getpid()} on {socket.gethostname()}, {threads})")
         try:
             recipe = Recipe.model_validate(task.recipe)
             workshop = self.workshop = self.workshop or _open_workshop(task)
