@@ -167,12 +167,21 @@ def test_an_order_out_of_order_names_its_pairs(tmp_path: Path, values: tuple[flo
     assert other["verdict"] == "yes"
 
 
+def test_rounding_makes_no_order(tmp_path: Path) -> None:
+    assert 0.1 + 0.2 > 0.3
+    values = nested(simclr=[0.3, 0.1 + 0.2, 0.5], vicreg=[0.1, 0.2, 0.3])
+    assert answer(tmp_path, NESTED + ORDER, values)["verdict"] == "no"
+    ahead = by_row({**FIRST, "ac": {"linear": 0.3}, "ad": {"linear": 0.1 + 0.2}, "ab": {"linear": 0.1}})
+    assert answer(tmp_path, PAIRS + LARGEST, ahead)["verdict"] == "no"
+    assert "ac 30.0 % comes as far as ad 30.0 %" in flat(said(tmp_path, PAIRS + LARGEST, ahead))
+
+
 def test_neighbours_that_are_the_same_are_not_in_order(tmp_path: Path) -> None:
     values = nested(simclr=[0.1, 0.1, 0.3], vicreg=[0.1, 0.2, 0.3])
     assert answer(tmp_path, NESTED + ORDER, values)["verdict"] == "no"
     text = flat(said(tmp_path, NESTED + ORDER, values))
     assert "simclr, linear accuracy: 1 of 2 neighbours in order, 0 of them beyond seed noise" in text
-    assert "; simclr-a 10.0 % is not below simclr-ab 10.0 %, 0.00 apart, seed noise unknown (one seed)" in text
+    assert " simclr-a 10.0 % is not below simclr-ab 10.0 %, 0.00 apart, seed noise unknown (one seed)" in text
 
 
 # ---------------------------------------------------------------------- open

@@ -148,7 +148,7 @@ def test_neighbours_in_their_order_that_are_the_other_way_round_in_ours(tmp_path
     assert (
         "Kendall's τ of ours with theirs, simclr: 0.33 over 3 rows; not in their order: simclr-a and simclr-ab" in text
     )
-    assert "(theirs 62.74, 63.23; ours 42.5, 30.0, beyond seed noise)" in text
+    assert "simclr-ab: theirs 62.74, 63.23; ours 42.5, 30.0, beyond seed noise" in text
     assert "theirs, vicreg: none, 2 rows; all neighbours in their order." in text
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cssl_cli.claimed_rows import Group, groups_of
 from cssl_cli.paired_difference import PairedDifference
-from cssl_cli.report.differences import apart
+from cssl_cli.report.differences import apart, exceeds
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.named_quantities import called, difference, is_complete, mean_of, shown
 from cssl_cli.report.rows import Row
@@ -105,7 +105,7 @@ def _ahead(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) ->
     named = [row for row in ranked if row.name in group.named]
     others = [row for row in ranked if row.name not in group.named]
     last, rival = named[-1], others[0]
-    first_named = sign * (part["means"][last.name] - part["means"][rival.name]) < 0
+    first_named = exceeds(sign * part["means"][rival.name], sign * part["means"][last.name])
     return part | {
         "verdict": YES if first_named else NO,
         "ranked": [row.name for row in ranked],
@@ -127,7 +127,7 @@ def _ordered(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) 
         {
             "from": before.name,
             "to": after.name,
-            "in_order": sign * (part["means"][after.name] - part["means"][before.name]) > 0,
+            "in_order": exceeds(sign * part["means"][after.name], sign * part["means"][before.name]),
             "difference": difference(after, before, quantity),
         }
         for before, after in pairwise(rows)
@@ -147,6 +147,9 @@ def print_claims(out: Console, answered: Sequence[Answer]) -> None:
         out.print(text)
         for part in claim["parts"] if claim["finished"] else ():
             out.print(Padding(Text(f"{_place(part)}: {_in_words(part)}"), (0, 0, 0, 2)))
+            for step in part.get("steps", ()):
+                if not step["in_order"]:
+                    out.print(Padding(Text(_step_in_words(part, step)), (0, 0, 0, 4)))
     note(out, _caption(answered))
 
 
@@ -186,7 +189,8 @@ def _ahead_in_words(part: Part) -> str:
         leading = ", ".join(_with_mean(part, row) for row in ranked if row in named)
         return f"{leading} {are} {part['way']}; next {_with_mean(part, rival)}, {apart(part['quantity'], found)}"
     place = f"place {ranked.index(last) + 1} of {len(ranked)}"
-    tied = part["means"][last] == part["means"][rival]
+    ends = part["means"][last], part["means"][rival]
+    tied = not exceeds(max(ends), min(ends))
     ahead = "as far as" if tied else "before"
     return (
         f"{_with_mean(part, rival)} comes {ahead} {_with_mean(part, last)} ({place}), {apart(part['quantity'], found)}"
@@ -194,16 +198,15 @@ def _ahead_in_words(part: Part) -> str:
 
 
 def _order_in_words(part: Part) -> str:
-    steps = part["steps"]
-    wrong = [step for step in steps if not step["in_order"]]
-    clear = [step for step in steps if step["in_order"] and step["difference"] and step["difference"].beyond_noise]
-    right = len(steps) - len(wrong)
-    said = f"{right} of {len(steps)} neighbours in order, {len(clear)} of them beyond seed noise"
-    for step in wrong:
-        before, after = _with_mean(part, step["from"]), _with_mean(part, step["to"])
-        said += f"; {before} is not {'below' if part['way'] == 'increasing' else 'above'} {after}, "
-        said += apart(part["quantity"], step["difference"])
-    return said
+    right = [step for step in part["steps"] if step["in_order"]]
+    clear = [step for step in right if step["difference"] and step["difference"].beyond_noise]
+    return f"{len(right)} of {len(part['steps'])} neighbours in order, {len(clear)} of them beyond seed noise"
+
+
+def _step_in_words(part: Part, step: Mapping[str, Any]) -> str:
+    before, after = _with_mean(part, step["from"]), _with_mean(part, step["to"])
+    side = "below" if part["way"] == "increasing" else "above"
+    return f"{before} is not {side} {after}, {apart(part['quantity'], step['difference'])}"
 
 
 def _with_mean(part: Part, row: str) -> str:

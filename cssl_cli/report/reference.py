@@ -11,11 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.schema import show
 from cssl_cli.report.catalogue import BY_NAME
-from cssl_cli.report.differences import noise
+from cssl_cli.report.differences import exceeds, noise
 from cssl_cli.report.layout import compacted, heading, note, plural, table
 from cssl_cli.report.named_quantities import difference, mean_of
 from cssl_cli.report.rows import Row, is_finished
@@ -104,7 +106,7 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
                 "difference": difference(high, low, ours),
             }
             for low, high in pairwise(ranked)
-            if theirs[low.name] < theirs[high.name] and means[low.name] >= means[high.name]
+            if theirs[low.name] < theirs[high.name] and not exceeds(means[high.name], means[low.name])
         ],
     }
 
@@ -166,6 +168,8 @@ def print_published(out: Console, compared: Comparison | None) -> None:
     note(out, _about_protocol(compared))
     for order in compared["order"]:
         note(out, _order_in_words(order))
+        for pair in order["out_of_order"]:
+            out.print(Padding(Text(_pair_in_words(pair), style="dim"), (0, 0, 0, 2)))
 
 
 def _percent(share: float | None, digits: int) -> str:
@@ -220,13 +224,12 @@ def _value(value: Any) -> str:
 def _order_in_words(order: dict[str, Any]) -> str:
     found, wrong = order["rank_correlation"], order["out_of_order"]
     tau = f"{found['tau']['value']:.2f} over" if "tau" in found else "none,"
-    head = f"Kendall's τ of ours with theirs, {order['group']}: {tau} {order['n']} rows"
-    if not wrong:
-        return f"{head}; all neighbours in their order."
-    pairs = [
-        f"{low} and {high} (theirs {_percent(pair['theirs'][0], 2)}, {_percent(pair['theirs'][1], 2)}; ours "
-        f"{_percent(pair['ours'][0], 1)}, {_percent(pair['ours'][1], 1)}, {noise(pair['difference'])})"
-        for pair in wrong
-        for low, high in [pair["rows"]]
-    ]
-    return f"{head}; not in their order: {', '.join(pairs)}."
+    neighbours = "not in their order:" if wrong else "all neighbours in their order."
+    return f"Kendall's τ of ours with theirs, {order['group']}: {tau} {order['n']} rows; {neighbours}"
+
+
+def _pair_in_words(pair: dict[str, Any]) -> str:
+    theirs, ours = ([_percent(share, digits) for share in pair[of]] for of, digits in (("theirs", 2), ("ours", 1)))
+    return (
+        f"{' and '.join(pair['rows'])}: theirs {', '.join(theirs)}; ours {', '.join(ours)}, {noise(pair['difference'])}"
+    )
