@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -57,6 +57,13 @@ Targets = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Accuracy = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What the rank correlations are with: linear, knn, nearest_center or best_knn; --json has them all.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
 
@@ -169,6 +176,7 @@ def analyze(
     export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
+    accuracy: Accuracy = "linear",
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -176,14 +184,15 @@ def analyze(
 
     Alignment, divergence, concentration, Lipschitz constants, certificates, the losses' parts and companion measures,
     for encoder, projector and the untrained encoder, with the accuracies of cssl probe beside them. Several runs give
-    one table. A recipe in place of a run gives the concentration of its augmented images, before any training.
+    one table, three or more also which terms predict the accuracy. A recipe in place of a run gives the concentration
+    of its augmented images, before any training.
     """
     from cssl_cli.measure import Request, measure
 
     request = Request.read(
         targets, images=images, views=views, classes=classes, sections=section or [], export=export, again=again
     )
-    measure(request, figures=figures, device_name=device, as_json=as_json)
+    measure(request, figures=figures, device_name=device, as_json=as_json, accuracy=accuracy)
 
 
 @command(
@@ -192,8 +201,8 @@ def analyze(
     "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
     "cssl sweep paper-richness-small --concentration-only",
     "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
-    "cssl sweep paper-richness-small --jobs 4 --retry 2",
-    "cssl sweep quickstart --report",
+    "cssl sweep paper-richness-small --jobs 2 --retry 2",
+    "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
 def sweep(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
@@ -224,16 +233,29 @@ def sweep(
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
     ] = 0,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
+    accuracy: Accuracy = "linear",
+    versus: Annotated[
+        str | None, typer.Option("--versus", metavar="ROW", help="Each row less this one, over the seeds of both.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Run every member of a sweep, print one table.
+    """Run every member of a sweep, print one table, and which terms predict the accuracy.
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
     from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
+    from cssl_cli.report.catalogue import accuracy_named
     from cssl_cli.report.concentration import show_sweep_concentration
+    from cssl_cli.report.named_quantities import NAMES
+    from cssl_cli.report.sorting import require_order
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
+    from cssl_cli.report.versus import require_row
     from cssl_cli.selection import parse_duration, select
     from cssl_cli.sweep import load_sweep
     from cssl_cli.sweep_display import SweepDisplay
@@ -246,13 +268,24 @@ def sweep(
             "for running",
             remedy="Give one of them.",
         )
-    resolved = load_sweep(name, overrides or [])
+    if (versus is not None or sort is not None) and (concentration_only or dry_run):
+        raise InputError(
+            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
+            remedy="Leave them out.",
+        )
+    resolved = load_sweep(name, overrides or [], quantities=NAMES)
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     seconds = None if budget is None else parse_duration(budget)
+    compared = accuracy_named(accuracy)
+    shown: dict[str, Any] = {"accuracy": compared, "versus": versus, "order": sort}
+    if versus is not None:
+        require_row(versus, [member.row for member in resolved.members])
+    if sort is not None:
+        require_order(sort)
     if dry_run:
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        return show_sweep(resolved, read_sweep(resolved, out), members, as_json)
+        return show_sweep(resolved, read_sweep(resolved, out), members, as_json, **shown)
     if concentration_only:
         with TerminalReporter() as reporter:
             content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
@@ -269,7 +302,8 @@ def sweep(
             jobs=workers,
             retries=retry,
         )
-    show_sweep(resolved, results, members, as_json, written=write_sweep(resolved, results, out))
+    written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
+    show_sweep(resolved, results, members, as_json, written, **shown)
     if any(result.error for result in results):
         raise typer.Exit(1)
     return None

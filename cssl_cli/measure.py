@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.report.analysis import SECTIONS, show_analysis, show_runs
+from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
+from cssl_cli.report.catalogue import LINEAR, accuracy_named
 from cssl_cli.report.concentration import show_concentration
 from cssl_cli.run_dir import RECIPE, TRACE, RunDir
 from cssl_cli.terminal import TerminalReporter
@@ -91,8 +92,17 @@ def _is_run(target: str) -> bool:
     return path.is_dir() or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
 
 
-def measure(request: Request, *, figures: bool, device_name: str | None, as_json: bool) -> None:
-    """Measure what was asked for, draw the figures, print the report."""
+def measure(
+    request: Request, *, figures: bool, device_name: str | None, as_json: bool, accuracy: str = LINEAR.name
+) -> None:
+    """Measure what was asked for, draw the figures, print the report; of three runs what predicts the `accuracy`."""
+    compared = accuracy_named(accuracy)
+    if compared != LINEAR and len(request.runs) < MIN_RUNS:
+        raise InputError(
+            f"rank correlations with the {compared.label} take {MIN_RUNS} runs",
+            where="--accuracy",
+            remedy="Leave it out, or give more run directories.",
+        )
     if request.recipe is not None:
         with TerminalReporter() as reporter:
             result = _measure_recipe(request, reporter, device_name)
@@ -103,7 +113,7 @@ def measure(request: Request, *, figures: bool, device_name: str | None, as_json
             for path, result in results.items():
                 _draw(path, result, reporter)
     if len(results) > 1:
-        return show_runs(results, as_json)
+        return show_runs(results, as_json, accuracy=compared)
     (path,) = results
     return show_analysis(path, results[path], request.sections, as_json)
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # a deviation of this share of the values is none
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """Mean of a − b over the n seeds that both have, its sample standard deviation, and a 95 % t interval.
 
-    With one pair there is neither deviation nor interval; nor is there an interval where all differences are the same,
-    which says that they were rounded alike rather than that the difference is known. `unpaired` counts the seeds that
-    only one of the two has.
+    p: of the two-sided t test that the mean is 0. With one pair there is neither deviation, interval nor p; nor is
+    there an interval or p where all differences are the same, which says that they were rounded alike rather than that
+    the difference is known. `unpaired` counts the seeds that only one of the two has.
     """
 
     mean: float
@@ -25,6 +26,14 @@ class PairedDifference:
     n: int
     interval: tuple[float, float] | None
     unpaired: int
+    p: float | None = None
+
+    @property
+    def beyond_noise(self) -> bool | None:
+        """Whether other seeds would show the same sign, at 95 %; None where a single pair cannot tell."""
+        if self.n < 2:
+            return None
+        return self.mean != 0 if self.interval is None else not self.interval[0] <= 0 <= self.interval[1]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types."""
@@ -42,11 +51,14 @@ def paired_difference(
         return None
     n, mean = len(differences), statistics.fmean(differences)
     sd = statistics.stdev(differences) if n > 1 else None
-    interval = None
+    if sd is not None and sd <= ROUNDING * max(abs(values[seed]) for values in (a, b) for seed in shared):
+        sd = 0.0  # shares of the same images differ by whole images, and their differences by rounding alone
+    interval = p = None
     if sd:
-        half = _t_quantile(n - 1) * sd / math.sqrt(n)
-        interval = (mean - half, mean + half)
-    return PairedDifference(mean, sd, n, interval, unpaired=len(a) + len(b) - 2 * n)
+        error = sd / math.sqrt(n)
+        half = _t_quantile(n - 1) * error
+        interval, p = (mean - half, mean + half), _two_sided_p(mean / error, n - 1)
+    return PairedDifference(mean, sd, n, interval, unpaired=len(a) + len(b) - 2 * n, p=p)
 
 
 def _present(values: Mapping[Hashable, float | None]) -> dict[Hashable, float]:
@@ -57,3 +69,9 @@ def _t_quantile(degrees: int) -> float:
     from scipy.special import stdtrit  # a fifth of a second that most reports do without
 
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+
+
+def _two_sided_p(t: float, degrees: int) -> float:
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(degrees, -abs(t)))

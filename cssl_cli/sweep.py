@@ -10,24 +10,22 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import MinLen
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError
-
+from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.blocks import Block, Recipe
-from cssl_cli.recipe.faults import Source, as_error, faults_of
-from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN, Allowed, Name, Seed, refuse
-from cssl_cli.recipe.load import file_sources, find, find_base, is_sweep, mapping_sources, read, read_base, resolve
-from cssl_cli.recipe.merge import Override, merge, parse_overrides
+from cssl_cli.recipe.blocks import Recipe
+from cssl_cli.recipe.faults import Source, as_error
+from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN
+from cssl_cli.recipe.load import resolve
+from cssl_cli.recipe.merge import Override, parse_overrides
 from cssl_cli.recipe.schema import show
-
-MAX_SEEDS = 1000
+from cssl_cli.sweep_checks import check_claims, check_reference
+from cssl_cli.sweep_file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class Sweep:
     path: Path
     axes: Mapping[str, tuple[str, ...]]
     members: tuple[Member, ...]
+    reference: Reference | None = None
+    claims: tuple[Claim, ...] = ()
 
     @cached_property
     def run_names(self) -> dict[str, str]:
@@ -64,63 +64,23 @@ class Sweep:
         return names
 
 
-def _listed(seeds: Any) -> Any:
-    """A number n stands for the seeds 0 to n - 1."""
-    counted = isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= MAX_SEEDS
-    return tuple(range(seeds)) if counted else seeds
+_Axis = Mapping[str, tuple[Source, ...]]  # what each variant changes, one source a file
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise refuse()
-    return seeds
+def load_sweep(name_or_path: str, overrides: Sequence[str] = (), *, quantities: Collection[str] | None = None) -> Sweep:
+    """The sweep of a shipped name or of a file. Overrides change every member; `seeds=`, `name=`, ... the sweep itself.
 
-
-Seeds = Annotated[
-    tuple[Seed, ...],
-    Strict(False),
-    MinLen(1),
-    AfterValidator(_distinct),
-    BeforeValidator(_listed),
-    Allowed(f"a list of different seeds, or a number n from 1 to {MAX_SEEDS} for the seeds 0 to n - 1"),
-]
-
-
-class SweepFile(Block):
-    """The fields of a sweep file."""
-
-    name: Name
-    """what the sweep is called"""
-    base: Annotated[str | dict[str, Any], Allowed("the name or the path of a recipe, or a recipe's own fields", "")]
-    """the recipe that the variants change"""
-    axes: Annotated[dict[str, Any], Allowed("a mapping of axes")] = Field(default={})
-    """what varies: for each axis its variants and their changes, or a dotted key and a list of its values"""
-    seeds: Seeds | None = None
-    """the seeds of each variant; null: the base's one"""
-
-
-_OWN_KEYS = ("name", "seeds")
-_Axis = Mapping[str, Source]
-
-
-def load_sweep(name_or_path: str, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a shipped name or of a file. Overrides change every member; `seeds=` and `name=` the sweep itself.
-
-    Raises `InputError` when the sweep cannot be read or two members are the same run; the faults of all members are
-    listed in one error, each once, with the axis and the variant that made it.
+    quantities: the names that its claims may use; None leaves them unchecked. Raises `InputError` when the sweep cannot
+    be read or two members are the same run; the faults of all members are listed in one error, each once, with the
+    axis and the variant that made it, and so are those of its reference and claims.
     """
-    path = find(name_or_path, "sweep")
-    document = read(path)
-    if not is_sweep(document.value):
-        raise InputError(
-            f"{name_or_path} is a recipe, not a sweep", remedy=f"Run it with: cssl pretrain {name_or_path}"
-        )
     own, changes = _split(parse_overrides(overrides))
-    source = Source(str(path), document.value, document.lines)
-    file = _read_file([source, *own])
-    axes = _read_axes(file.axes, source)
-    members = _members(file, _base_sources(file, source, path), axes, changes, str(path))
-    return Sweep(file.name, path, {axis: tuple(variants) for axis, variants in axes.items()}, members)
+    given = read_sweep_file(name_or_path, own)
+    axes = _read_axes(given)
+    members = _members(given.file, given.base, axes, changes, str(given.path))
+    reference = _check_what_is_said(given, members, quantities)
+    variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
+    return Sweep(given.file.name, given.path, variants, members, reference, given.claims)
 
 
 def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
@@ -131,43 +91,49 @@ def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
             raise InputError(f"a sweep's {override.path[0]} cannot be overridden", where=override.label, remedy=remedy)
         if override.path[0] == "seed":
             raise InputError("a sweep has several seeds", where=override.label, remedy="Write seeds=[0, 1].")
-    sources = [(override.path[0] in _OWN_KEYS, Source(override.label, override.patch)) for override in overrides]
+    sources = [(override.path[0] in OWN_FIELDS, Source(override.label, override.patch)) for override in overrides]
     return [source for own, source in sources if own], [source for own, source in sources if not own]
 
 
-def _read_file(sources: Sequence[Source]) -> SweepFile:
-    mapping: dict[str, Any] = {}
-    for source in sources:
-        mapping = merge(mapping, source.patch)
-    try:
-        return SweepFile.model_validate(mapping)
-    except ValidationError as error:
-        where = sources[0].label
-        lines = [fault.line(sources, where) for fault in faults_of(error, SweepFile, mapping)]
-        raise as_error(lines, where) from error
-
-
-def _base_sources(file: SweepFile, source: Source, path: Path) -> list[Source]:
-    if isinstance(file.base, str):
-        base_path = find_base(file.base, source.label, path.parent)
-        return file_sources(base_path, read_base(base_path, source.label))
-    inline = Source(source.label, file.base, _lines_below(source, ("base",)))
-    return mapping_sources(inline, folder=path.parent)
+def _check_what_is_said(
+    given: SweepSources, members: Sequence[Member], quantities: Collection[str] | None
+) -> Reference | None:
+    """The reference of the rows that there are; one error for all that is wrong with it and with the claims."""
+    rows = {member.row: member.axes for member in members}
+    controls = {member.row for member in members if is_negative_control(member.recipe)}
+    reference, faults = check_reference(given, rows, [member.recipe for member in members])
+    claimed = {row: axes for row, axes in rows.items() if row not in controls}
+    faults += check_claims(given, claimed, controls, quantities)
+    if faults:
+        raise as_error(faults, str(given.path))
+    return reference
 
 
 # ---------------------------------------------------------------------------------------------------------------- axes
-def _read_axes(axes: Mapping[str, Any], source: Source) -> dict[str, _Axis]:
+def _read_axes(given: SweepSources) -> dict[str, _Axis]:
     """The variants of each axis; one error for all that is wrong with their form."""
     faults: list[str] = []
     found: dict[str, _Axis] = {}
-    for axis, content in axes.items():
-        try:
-            found[axis] = dict(_variants(axis, content, source))
-        except _AxisFault as fault:
-            line = source.lines.get(("axes", axis))
-            faults.append(f"axes.{axis}{f' (line {line})' if line else ''} {fault}")
+    lists: set[str] = set()  # a list of values is one value: another file replaces it whole
+    for source in given.sources:
+        axes = source.patch.get("axes", ...)
+        if not axes:  # null, or a block without anything in it
+            found.clear()
+        for axis, content in axes.items() if isinstance(axes, Mapping) else ():
+            if content is None and axis in found:
+                del found[axis]
+                continue
+            try:
+                variants = dict(_variants(axis, content, source, given.prefix(source)))
+                replaced = axis in lists or isinstance(content, list)
+                found[axis] = _changed({} if replaced else found.get(axis, {}), variants, content)
+                lists = lists | {axis} if isinstance(content, list) else lists - {axis}
+                if not found[axis]:
+                    raise _AxisFault("has no variant left; null in place of its variants takes the axis away")
+            except _AxisFault as fault:
+                faults.append(f"axes.{axis}{given.place(source, 'axes', axis)} {fault}")
     if faults:
-        raise as_error(faults, source.label)
+        raise as_error(faults, str(given.path))
     return found
 
 
@@ -175,7 +141,7 @@ class _AxisFault(Exception):
     """What is wrong with an axis, as the rest of a sentence that begins with its name."""
 
 
-def _variants(axis: str, content: Any, source: Source) -> Iterator[tuple[str, Source]]:
+def _variants(axis: str, content: Any, source: Source, prefix: str) -> Iterator[tuple[str, Source]]:
     if not content or not isinstance(content, Mapping | list):
         raise _AxisFault(f"is {show(content)}; must be a mapping of variants, or a list of values of the field {axis}")
     if isinstance(content, list):
@@ -193,12 +159,18 @@ def _variants(axis: str, content: Any, source: Source) -> Iterator[tuple[str, So
         taken = [key for key in ("name", "seed") if key in patch]
         if taken:
             raise _AxisFault(f"changes {' and '.join(taken)}, which the sweep sets itself: use seeds")
-        yield name, Source(f"axis {axis}, variant {name}", patch, _lines_below(source, ("axes", axis, name)))
+        yield name, Source(f"{prefix}axis {axis}, variant {name}", patch, lines_below(source, ("axes", axis, name)))
 
 
-def _lines_below(source: Source, path: tuple[str, ...]) -> dict[tuple[str, ...], int]:
-    """The lines of what stands below `path`, by their paths from there."""
-    return {key[len(path) :]: line for key, line in source.lines.items() if key[: len(path)] == path}
+def _changed(inherited: _Axis, variants: Mapping[str, Source], content: Any) -> _Axis:
+    """An axis as a further file changes it: null takes an inherited variant away, {} empties it."""
+    changed = dict(inherited)
+    for name, source in variants.items():
+        if name in inherited and content[name] is None:
+            del changed[name]
+        else:
+            changed[name] = (*(inherited.get(name, ()) if source.patch else ()), source)
+    return changed
 
 
 # ------------------------------------------------------------------------------------------------------------- members
@@ -211,7 +183,8 @@ def _members(
         variants = [name for name, _ in combination]
         row = "-".join(variants) or file.name
         first, *more = file.seeds or (None,)
-        sources = [*base, *(source for _, source in combination), *changes, Source("variant names", {"name": row})]
+        of_variants = [source for _, changed in combination for source in changed]
+        sources = [*base, *of_variants, *changes, Source("variant names", {"name": row})]
         sources += [] if first is None else [Source("seeds", {"seed": first})]
         of_first, found = resolve(sources)
         faults.update(dict.fromkeys(fault.line(sources, where) for fault in found))

@@ -12,7 +12,12 @@ import pytest
 from PIL import Image
 
 from cssl_cli.errors import InputError
-from cssl_cli.plot.accuracy_vs_terms import MAX_PANELS, accuracy_vs_terms, draw_accuracy_vs_terms
+from cssl_cli.plot.accuracy_vs_terms import (
+    MAX_PANELS,
+    accuracy_vs_terms,
+    draw_accuracy_vs_terms,
+    remove_accuracy_vs_terms,
+)
 from cssl_cli.plot.point_labels import Labelled, place_labels, short_names
 from cssl_cli.plot.style import drawing
 from cssl_cli.rank_correlation.screening import screen_accuracy
@@ -186,6 +191,27 @@ def test_rows_without_both_numbers_are_not_drawn(tmp_path: Path) -> None:
         row["cells"]["linear"] = None
     assert draw(rows, tmp_path / "none") == []
     assert draw([], tmp_path / "none") == []
+
+
+def test_negative_controls_are_crosses_that_no_number_counts(tmp_path: Path) -> None:
+    rows = table(NESTED, 1, 1)
+    found = screened(rows[1:])
+    rows[0]["control"] = True
+    with drawing():
+        figure = accuracy_vs_terms(rows, found, "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    (axes,) = figure.axes
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in crosses] == [
+        (rows[0]["cells"]["t0"]["mean"], 100 * rows[0]["cells"]["linear"]["mean"])
+    ]
+    caption = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "4 rows" in caption
+    assert "Crosses: negative controls, which enter no τ." in caption
+    paths = draw_accuracy_vs_terms(rows, found, "linear", tmp_path, accuracy_title="Linear", term_titles={})
+    assert "negative control" in texts_of(paths[1])
+    remove_accuracy_vs_terms(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -72,6 +72,31 @@ def test_tiny_distances_far_from_the_centre_keep_their_precision():
     np.testing.assert_allclose(found[:8, 8:], exact, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["in float64", "taken apart"])
+def test_images_that_share_a_view_are_at_distance_0_without_differences(apart, monkeypatch):
+    if apart:
+        monkeypatch.setattr(augmented_distance, "WIDE", 1)
+        monkeypatch.setattr(augmented_distance, "LEADING", 2)
+    random = torch.Generator().manual_seed(3)
+    views = torch.randn(12, 3, 7, generator=random)
+    views[::2, 1] = 0.5  # half of the images, at one place
+    views[3::4, 2] = 0.5  # others at another
+    views[1, 0] = views[5, 2]  # a pair of its own
+    asked = []
+    from_differences = augmented_distance._from_differences
+
+    def counted(left, right, first, second):
+        asked.append(len(first))
+        return from_differences(left, right, first, second)
+
+    monkeypatch.setattr(augmented_distance, "_from_differences", counted)
+    among = by_differences(views, views)
+    np.testing.assert_allclose(augmented_distances(views), np.where(np.eye(12), 0, among), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(augmented_distances(views[:5], views[5:]), among[:5, 5:], rtol=1e-6, atol=0)
+    assert (among == 0).sum() > 60
+    assert sum(asked) == 0
+
+
 def photographs(num, num_views, side=32):
     """Views (N, V, 3 · side²) that are smooth, as those of photographs are, with a little noise."""
     random = torch.Generator().manual_seed(1)

@@ -100,7 +100,18 @@ def test_several_runs_are_one_table(invoke: Invoke, run: Path) -> None:
     assert shown.code == 0, shown.stderr
     assert run.name in shown.stdout
     assert "other" in shown.stdout
-    assert set(json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)) == {str(run), str(other)}
+    content = json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)
+    assert set(content["runs"]) == {str(run), str(other)}
+
+
+def test_rank_correlations_take_three_runs(invoke: Invoke, run: Path) -> None:
+    refused = invoke("analyze", run, "--accuracy", "knn")
+    assert refused.code == 2
+    assert "--accuracy: rank correlations with the k-NN accuracy take 3 runs" in refused.stderr
+    assert "Did you mean 'nearest_center'?" in invoke("analyze", run, "--accuracy", "nearest_centre").stderr
+    others = [shutil.copytree(run, run.parent / name) for name in ("second", "third")]
+    shown = invoke("analyze", run, *others, "--no-figures").stdout
+    assert "take three rows that have it in all their seeds; there is 1." in " ".join(shown.split())  # one recipe
 
 
 def test_runs_measured_unlike_one_another_are_told_apart(

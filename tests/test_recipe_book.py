@@ -7,9 +7,12 @@ import pytest
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import book, list_recipes, load_recipe, read_recipe_text
 from cssl_cli.recipe.reference import reference, table
-from cssl_cli.sweep import SweepFile, load_sweep
+from cssl_cli.recipe.yaml_text import parse
+from cssl_cli.sweep import load_sweep
+from cssl_cli.sweep_file import Claim, Reference, SweepFile
 
 SHIPPED = list_recipes()
+CLAIM = "one of the `claims` of a sweep"
 DOCS = Path(__file__).parent.parent / "docs" / "recipes.md"
 
 
@@ -107,15 +110,23 @@ def test_the_documentation_holds_the_reference() -> None:
     assert reference() in text, (
         "docs/recipes.md is out of date: paste what `python -m cssl_cli.recipe.reference` prints"
     )
-    assert table(SweepFile, "a sweep") in text
+    for block, title in ((SweepFile, "a sweep"), (Reference, "`reference` of a sweep"), (Claim, CLAIM)):
+        assert table(block, title) in text
 
 
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
     examples = [part.partition("```")[0] for part in DOCS.read_text(encoding="utf-8").split("```yaml\n")[1:]]
     loaded = []
-    for number, example in enumerate(example for example in examples if "name:" in example):
+    for number, example in enumerate(example for example in examples if example.startswith("name:")):
         path = tmp_path / f"{number}.yaml"
         path.write_text(example)
         load = load_sweep if "\naxes:" in example else load_recipe
         loaded.append(load(str(path)).name)
-    assert loaded == ["simclr-cifar10", "simclr-cifar10-gentle", "strengths"]
+    (reference,) = (example for example in examples if example.startswith("reference:"))
+    assert Reference.model_validate(parse(reference, where="docs").value["reference"]).seeds == 3
+    (claims,) = (example for example in examples if example.startswith("claims:"))
+    assert [Claim.model_validate(claim).within for claim in parse(claims, where="docs").value["claims"]] == [
+        None,
+        "method",
+    ]
+    assert loaded == ["simclr-cifar10", "simclr-cifar10-gentle", "strengths", "quickstart-gentle"]

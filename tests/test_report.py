@@ -13,8 +13,11 @@ from rich.console import Console
 
 from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report.catalogue import central_epsilon
 from cssl_cli.report.layout import number, percent
-from cssl_cli.report.sweep import as_content, as_csv, central_epsilon, print_table, summarize
+from cssl_cli.report.rows import rows_of, summarize
+from cssl_cli.report.sweep import as_content, as_csv
+from cssl_cli.report.sweep_table import print_table
 from cssl_cli.sweep import Member, Sweep
 
 RECIPE = load_recipe("simclr-shapes")
@@ -65,7 +68,7 @@ RESULTS = [
 
 def printed(results: list[MemberResult], width: int) -> str:
     file = io.StringIO()
-    print_table(Console(file=file, width=width), results)
+    print_table(Console(file=file, width=width), rows_of(results))
     return file.getvalue()
 
 

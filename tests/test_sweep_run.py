@@ -178,6 +178,60 @@ def test_the_table_holds_means_and_deviations_over_seeds(folder: Path, cssl: Com
     assert float(lines[0]["linear_mean"]) == pytest.approx(table["rows"][0]["cells"]["linear"]["mean"])
 
 
+def test_a_sweep_says_which_terms_predict_and_draws_them(folder: Path, cssl: CommandLine) -> None:
+    axes = "{full: {}, flip: {augment: {flip: null}}, blur: {augment: {blur: null}}, control: {augment: {fade: {}}}}"
+    (folder / "four.yaml").write_text(f"name: four\nbase: tiny.yaml\naxes:\n  augment: {axes}\n")
+    options = ("probe.every=1", "--out", "runs", "--accuracy", "best_knn")
+    done = cssl("sweep", "four.yaml", *options, "--no-figures")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "Best k-NN accuracy against each term, over rows" in said
+    assert "Kendall's τ_b of the accuracy with each term over 3 rows" in said
+    assert "even a perfect order has p = 0.33" in said
+    assert "Negative control control best k-NN accuracy" in said
+    home = folder / "runs" / "four"
+    assert not list(home.glob("*.png"))
+    table = json.loads((home / "table.json").read_text())
+    assert [row["control"] for row in table["rows"]] == [False, False, False, True]
+    assert {row["group"] for row in table["rows"]} == {"simclr"}
+    assert list(table["correlations"]) == ["linear", "knn", "nearest_center", "best_knn"]
+    assert [found["n"] for found in table["correlations"].values()] == [3] * 4
+    assert [control["row"] for control in table["controls"]] == ["control"]
+    for member in table["members"]:
+        records = (folder / member["run"] / "knn.jsonl").read_text().splitlines()
+        assert member["values"]["best_knn"] == max(json.loads(record)["knn"] for record in records)
+    with (home / "table.csv").open() as file:
+        assert [line["negative_control"] for line in csv.DictReader(file)] == ["0", "0", "0", "1"]
+
+    again = cssl("sweep", "four.yaml", *options)
+    assert again.returncode == 0, again.stderr
+    assert {path.name for path in home.glob("accuracy_vs_terms.*")} == {
+        "accuracy_vs_terms.png",
+        "accuracy_vs_terms.svg",
+    }
+    assert "accuracy_vs_terms.png" in again.stdout.replace("\n", "")
+    report = cssl("sweep", "four.yaml", "probe.every=1", "--out", "runs", "--report", "--json")
+    assert json.loads(report.stdout) == table
+    refused = cssl("sweep", "four.yaml", "--report", "--accuracy", "best_kn")
+    assert refused.returncode == 2
+    assert "Did you mean 'best_knn'?" in refused.stderr
+
+    runs = sorted(home.glob("*-seed*"))
+    analyzed = cssl("analyze", *runs, "--no-figures", "--accuracy", "knn")
+    assert analyzed.returncode == 0, analyzed.stderr
+    said = " ".join(analyzed.stdout.split())
+    assert "k-NN accuracy against each term, over rows" in said
+    assert "Negative control control k-NN accuracy" in said
+    content = json.loads(cssl("analyze", *runs, "--no-figures", "--json").stdout)
+    assert set(content["runs"]) == {str(path) for path in runs}
+    by_term = {entry["term"]: entry["pooled"] for entry in content["correlations"]["linear"]["terms"]}
+    assert by_term == {entry["term"]: entry["pooled"] for entry in table["correlations"]["linear"]["terms"]}
+    (runs[0] / "probe.json").unlink()
+    assert f"First cssl probe {runs[0]}" in " ".join(
+        cssl("analyze", *runs, "--no-figures", COLUMNS="300").stdout.split()
+    )
+
+
 def test_an_interrupted_sweep_goes_on_where_it_was(folder: Path, cssl: CommandLine) -> None:
     process = subprocess.Popen(
         command("sweep", "nested.yaml", "train.epochs=40", "--out", "runs"),

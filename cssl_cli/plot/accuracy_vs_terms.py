@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cssl_cli.files import require_writable
+from cssl_cli.files import explained, require_writable
 from cssl_cli.plot.point_labels import Labelled, place_labels, short_names
 from cssl_cli.plot.quantities import counted_in_words, number, part
 from cssl_cli.plot.style import (
     GRAY,
     INK,
+    KINDS,
     LIGHT,
     class_marker,
     drawing,
@@ -30,12 +31,16 @@ NAME = "accuracy_vs_terms"
 MAX_PANELS = 12
 MAX_LABELLED = 12  # rows; more names would cover the points
 PANEL_HEIGHT = 1.75  # inches
+CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # how a negative control looks
 _REMEDY = "Give the figures another place."
 Row = Mapping[str, Any]
 
 
 class Point(NamedTuple):
-    """A row in one panel: its term and its accuracy in %, each with the deviation over seeds where there is one."""
+    """A row in one panel: its term and its accuracy in %, each with the deviation over seeds where there is one.
+
+    control: whether the row is a negative control.
+    """
 
     term: float
     accuracy: float
@@ -44,6 +49,7 @@ class Point(NamedTuple):
     reference: float | None
     group: int
     row: int
+    control: bool
 
 
 def draw_accuracy_vs_terms(
@@ -66,6 +72,14 @@ def draw_accuracy_vs_terms(
         return [] if figure is None else save(figure, folder, name)
 
 
+def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
+    """Remove the files of an earlier figure, which the numbers there now would not give."""
+    for kind in KINDS:
+        path = folder / f"{name}.{kind}"
+        with explained(path, _REMEDY):
+            path.unlink(missing_ok=True)
+
+
 def accuracy_vs_terms(
     rows: Sequence[Row],
     screened: Mapping[str, Any],
@@ -77,9 +91,9 @@ def accuracy_vs_terms(
     """Small multiples, one panel a term in the order of `screened`; None where no row has both numbers.
 
     rows: {"row": its name, "group": the name of its group, "cells": {quantity: {"mean", "sd"} or None}, "reference":
-    {accuracy: a share of 1, as published}}, the last one optional. Accuracies are shares of 1. screened: what
-    `rank_correlation.screening.screen_accuracy` says of this accuracy. `accuracy_title` and `term_titles` are how
-    the quantities are called; a term without a title is called by its name.
+    {accuracy: a share of 1, as published}, "control": whether it is a negative control}, the last two optional.
+    Accuracies are shares of 1. screened: what `rank_correlation.screening.screen_accuracy` says of this accuracy.
+    `accuracy_title` and `term_titles` are how the quantities are called; a term without a title is called by its name.
     """
     groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
     panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
@@ -93,7 +107,12 @@ def accuracy_vs_terms(
     caption = _caption(rows, panels, names, [entry["term"] for entry, _ in left_out])
     height = max(3.2, 1.15 + PANEL_HEIGHT * lines)
     figure = new_figure(f"{plain(accuracy_title)} against each term", caption, (6.0, height))
-    handles = _handles(groups, any(p.reference is not None for _, points in panels for p in points))
+    every_point = [point for _, points in panels for point in points]
+    handles = _handles(
+        groups,
+        with_reference=any(point.reference is not None for point in every_point),
+        with_control=any(point.control for point in every_point),
+    )
     if handles:
         legend_above(figure, handles, columns=min(len(handles), 5))
     drawn = []
@@ -130,6 +149,7 @@ def _points(rows: Sequence[Row], groups: Sequence[str], accuracy: str, term: str
                     None if published is None else 100 * published,
                     groups.index(str(row.get("group", ""))),
                     i,
+                    bool(row.get("control")),
                 )
             )
     return points
@@ -154,7 +174,10 @@ def _draw(axes: Axes, points: Sequence[Point], title: str, entry: Mapping[str, A
         if point.reference is not None:
             axes.plot([point.term] * 2, [point.accuracy, point.reference], color=LIGHT, lw=0.7, zorder=1)
             axes.plot(point.term, point.reference, **looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8})
-        axes.plot(point.term, point.accuracy, **looks, mec=INK, mew=0.4, zorder=3)
+        if point.control:
+            axes.plot(point.term, point.accuracy, **looks | CROSSED | {"mec": looks["color"]}, zorder=3)
+        else:
+            axes.plot(point.term, point.accuracy, **looks, mec=INK, mew=0.4, zorder=3)
     looks = {"fontsize": 6.1 if "tau" in entry["within"] else 6.8, "linespacing": 1.35, "pad": 3}
     axes.set_title(f"{plain(title, 34)}\n{_said(entry)}", **looks)
     axes.locator_params(axis="x", nbins=5)
@@ -177,7 +200,7 @@ def _signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _handles(groups: Sequence[str], with_reference: bool) -> list[Any]:
+def _handles(groups: Sequence[str], *, with_reference: bool, with_control: bool) -> list[Any]:
     from matplotlib.lines import Line2D
 
     handles = []
@@ -199,18 +222,23 @@ def _handles(groups: Sequence[str], with_reference: bool) -> list[Any]:
                 label="published",
             )
         )
+    if with_control:
+        handles.append(Line2D([], [], ls="", ms=4.5, **CROSSED | {"mec": GRAY}, label="negative control"))
     return handles
 
 
 def _caption(rows: Sequence[Row], panels: Sequence[Any], names: Sequence[Any], left_out: Sequence[str]) -> str:
     points = [point for _, of_panel in panels for point in of_panel]
-    sentences = [f"{counted_in_words(len(rows), 'row')}, sorted by |τ| over all of them."]
+    num_compared = sum(not row.get("control") for row in rows)
+    sentences = [f"{counted_in_words(num_compared, 'row')}, sorted by |τ| over all of them."]
     if any("tau" in entry["within"] for entry, _ in panels):
         sentences.append("Within: τ over pairs of rows of one group.")
     if any(entry["pooled"].get("tau", {}).get("interval") for entry, _ in panels):
         sentences.append("In brackets a 95 % interval over rows.")
     if any(point.term_sd or point.accuracy_sd for point in points):
         sentences.append("Bars: sample standard deviation over seeds.")
+    if any(point.control for point in points):
+        sentences.append("Crosses: negative controls, which enter no τ.")
     if any(point.reference is not None for point in points):
         sentences.append("Hollow: published accuracies, at our value of the term.")
     if len(rows) <= MAX_LABELLED and any(name.mark != name.name for name in names):

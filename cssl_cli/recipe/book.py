@@ -97,9 +97,26 @@ def read_header(text: str) -> dict[str, str]:
     return header
 
 
-def kind_of(text: str) -> str:
-    """What a file is by its keys: "sweep" or "recipe"."""
-    return "sweep" if re.search(r"^(base|axes):", text, re.MULTILINE) else "recipe"
+_SWEEP_KEY = re.compile(r"^(base|axes|seeds|reference|claims):", re.MULTILINE)
+_BASED_ON = re.compile(r"^based_on: *['\"]?([^\s#'\"]+)", re.MULTILINE)
+
+
+def kind_of(text: str, folder: Path | None = None, depth: int = 20) -> str:
+    """What a file is by its keys, or by those of what it is based on: "sweep" or "recipe".
+
+    A path in `based_on` starts from `folder`, a name is a shipped one; chains are followed to a `depth`.
+    """
+    if _SWEEP_KEY.search(text):
+        return "sweep"
+    named = _BASED_ON.search(text)
+    if named is None or not depth:
+        return "recipe"
+    shipped = recipes_folder() / f"{named[1]}.yaml"
+    base = shipped if shipped.is_file() else (folder or recipes_folder()) / named[1]
+    try:
+        return kind_of(base.read_text(encoding="utf-8"), base.parent, depth - 1)
+    except (OSError, ValueError):  # who reads the file as what it is says that its base is missing
+        return "recipe"
 
 
 def _listing(path: Path) -> Listing:
@@ -108,7 +125,7 @@ def _listing(path: Path) -> Listing:
     return Listing(
         name=path.stem,
         path=path,
-        kind=kind_of(text),
+        kind=kind_of(text, path.parent),
         summary=header.get("what", ""),
         time=header.get("time", ""),
         result=header.get("result", ""),

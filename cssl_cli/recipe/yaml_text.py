@@ -34,7 +34,10 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed text: its value (dicts with text keys, lists, scalars) and the line on which each path's key stands."""
+    """A parsed text: its value (dicts with text keys, lists, scalars) and the line on which each path's key stands.
+
+    In a path the items of a list are "0", "1", ...
+    """
 
     value: Any
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
@@ -102,7 +105,7 @@ class _NodeReader:
         if isinstance(node, yaml.MappingNode) and kind == "map":
             return self._read_mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and kind == "seq":
-            return [self.read(item, path) for item in node.value]
+            return [self._read_item(item, (*path, str(position))) for position, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and kind in _PLAIN:
             return self._read_scalar(node, kind)
         shown = f"!!{kind}" if node.tag.startswith(_TAG) else node.tag
@@ -122,6 +125,10 @@ class _NodeReader:
             first_lines[key] = self.lines[(*path, key)] = key_node.start_mark.line + 1
             mapping[key] = self.read(value_node, (*path, key))
         return mapping
+
+    def _read_item(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.lines[path] = node.start_mark.line + 1
+        return self.read(node, path)
 
     def _read_scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
         text = node.value

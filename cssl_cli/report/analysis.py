@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.report.alignment import r_epsilon
+from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.certificates import certificates, classes
 from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
 from cssl_cli.report.layout import (
@@ -25,7 +26,9 @@ from cssl_cli.report.layout import (
     table,
     without_interval,
 )
+from cssl_cli.report.prediction import prediction_content, print_prediction
 from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, quantity, reasons, short_direction
+from cssl_cli.report.run_rows import rows_of_runs
 from cssl_cli.report.sections import companions, divergence, lipschitz, losses
 from cssl_cli.report.verdicts import verdicts
 from cssl_cli.run_dir import PROBE, RESULTS_FORMAT, RunDir
@@ -43,6 +46,7 @@ SECTIONS: Mapping[str, Callable[[Console, Result], None]] = {
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 CENTRAL_EPSILON = 0.5
 BOTH_WAYS = "both"
+MIN_RUNS = 3  # of which rank correlations say anything
 ALIKE = ("num_views", "classes", "epsilons", "deltas")  # settings that runs must share to be compared
 
 # label, term, quantity, shown as a share
@@ -176,11 +180,23 @@ def _caption(result: Result, probe: Mapping[str, Any] | None) -> str:
 
 
 # ---------------------------------------------------------------------- several runs
-def show_runs(results: Mapping[Path, Result], as_json: bool) -> None:
-    """One table over runs: a row each, accuracies beside the main terms of the encoder."""
+def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Quantity = LINEAR) -> None:
+    """One table over runs: a row each, accuracies beside the main terms of the encoder; of three, what predicts."""
+    probes = {path: read_probe(path) for path in results}
     if as_json:
-        return print_json({str(path): {**result, "verdicts": verdicts(result)} for path, result in results.items()})
+        runs = {str(path): {**result, "verdicts": verdicts(result)} for path, result in results.items()}
+        return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
     out = console()
+    _print_runs(out, results, probes)
+    if len(results) >= MIN_RUNS:
+        unprobed = [f"cssl probe {path}" for path, probe in probes.items() if probe is None]
+        if unprobed:
+            note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
+        print_prediction(out, rows_of_runs(results, probes), accuracy)
+    return None
+
+
+def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
     accuracy = table("", *(f"{label}, %" for label in CLASSIFIERS.values()))
     first = next(iter(results.values()))
     measured = {
@@ -189,7 +205,7 @@ def show_runs(results: Mapping[Path, Result], as_json: bool) -> None:
     labels = list(dict.fromkeys(label for cells in measured.values() for label in cells))
     whole = table("", *(f"{label}, %" for label in CLASSIFIERS.values()), *labels)
     for path in results:
-        probe = read_probe(path)
+        probe = probes[path]
         scores = [percent(probe["trained"][name]["accuracy"]) if probe else "–" for name in CLASSIFIERS]
         cells = [measured[path].get(label, "–") for label in labels]
         accuracy.add_row(path.name, *scores)
@@ -208,7 +224,6 @@ def show_runs(results: Mapping[Path, Result], as_json: bool) -> None:
     if len(circumstances) > 1:
         said = "Measured on different images, classes, views or grids of ε and δ: the terms cannot be compared."
         out.print(Text(said, style="red"))
-    return None
 
 
 def _transposed(out: Console, measured: Mapping[Path, Mapping[str, str]], labels: Sequence[str]) -> None:

@@ -39,13 +39,13 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     """A recipe as resolved with its overrides, under the header of its file; a sweep as it stands in its file."""
     from cssl_cli.recipe import load_recipe
 
-    text = ""
+    text, folder = "", None
     if name in shipped_names():
         text = read_recipe_text(name)
     else:
         with suppress(OSError):  # the loader below says what is wrong with it
-            text = Path(name).read_text(encoding="utf-8", errors="replace")
-    if kind_of(text) == "sweep":
+            text, folder = Path(name).read_text(encoding="utf-8", errors="replace"), Path(name).parent
+    if kind_of(text, folder) == "sweep":
         if overrides:
             raise InputError(
                 f"overrides do not show in a sweep's file: {' '.join(overrides)}",

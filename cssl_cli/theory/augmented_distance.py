@@ -15,13 +15,15 @@ As (x + y)² ≤ 2 x² + 2 y², these are errors of either view, but for the mul
 distance of the V · V′ pairs of views lies, up to that multiple, between the least of what each can be and the least of
 what each may be: the middle is taken. Where its root may be wrong by more than a relative `TOLERANCE` for many pairs of
 images of a block, the block is computed again in float64; the pairs that are left, from differences, which is right to
-D u.
+D u. Images that share a view, as most do where an augmentation leaves nothing of an image, are at distance 0: no Gram
+matrix shows that, and differences of all their views would take minutes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,7 +54,7 @@ def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
     result = torch.zeros(len(views), len(columns), dtype=torch.float64, device=views.device)
     if result.numel() == 0:
         return result
-    gram = _Gram(views, others)
+    gram, shared = _Gram(views, others), _Shared(views, others)
     for rows in _blocks(views):
         for cols in _blocks(columns):
             if symmetric and cols.start < rows.start:
@@ -61,6 +63,8 @@ def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
             if symmetric and cols == rows:
                 block = torch.minimum(block, block.T)  # rounding differs above and below the diagonal
                 close = (close | close.T).fill_diagonal_(False).triu()
+            close, at_zero = shared.apart_from(close, rows, cols)
+            block[at_zero | at_zero.T if symmetric and cols == rows else at_zero] = 0
             first, second = close.nonzero(as_tuple=True)
             if len(first):
                 exact = _from_differences(views[rows], columns[cols], first, second)
@@ -101,6 +105,36 @@ class _Gram:
             self.failed += 1
         left = _Operand.whole(self.views[rows], self.origin)
         return _block(left, left if same else _Operand.whole(self.columns[cols], self.origin))
+
+
+class _Shared:
+    """Which images of `views` and `others`, or among `views`, have a view in common, to the last bit."""
+
+    def __init__(self, views: Tensor, others: Tensor | None) -> None:
+        self.views, self.others = views, others
+
+    @cached_property
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """A whole number for each view (N, V) and (N′, V′): the same where, and only where, the views are."""
+        every = self.views.flatten(0, 1)
+        if self.others is not None:
+            every = torch.cat([every, self.others.flatten(0, 1)])
+        codes = torch.unique(every, dim=0, return_inverse=True)[1]
+        of_views = codes[: self.views.shape[:2].numel()].unflatten(0, self.views.shape[:2])
+        if self.others is None:
+            return of_views, of_views
+        return of_views, codes[of_views.numel() :].unflatten(0, self.others.shape[:2])
+
+    def apart_from(self, close: Tensor, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """The pairs of `close` (A, B) without those that share a view, and these; looked for where many are close."""
+        if float(close.double().mean()) <= MANY_CLOSE:
+            return close, torch.zeros_like(close)
+        left, right = self.codes[0][rows], self.codes[1][cols]
+        share = torch.zeros_like(close)
+        for own in left.unbind(dim=1):
+            for other in right.unbind(dim=1):
+                share |= own.unsqueeze(1) == other
+        return close & ~share, close & share
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+"""Differences of two rows in words and as JSON: how far apart, and whether that is more than the noise of seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cssl_cli.paired_difference import ROUNDING, PairedDifference
+from cssl_cli.report.layout import plural
+from cssl_cli.report.named_quantities import shown_difference
+
+
+def exceeds(a: float, b: float) -> bool:
+    """Whether a > b by more than the rounding of means."""
+    return a - b > ROUNDING * max(abs(a), abs(b))
+
+
+def apart(name: str, found: PairedDifference | None) -> str:
+    """ "1.2 ±0.4 apart, beyond seed noise (95 % [0.2, 2.2], 3 seeds)"."""
+    if found is None:
+        return "no seed in common"
+    text = (
+        shown_difference(name, abs(found.mean))
+        + ("" if found.sd is None else f" ±{shown_difference(name, found.sd)}")
+        + " apart"
+    )
+    if found.beyond_noise is None:
+        return f"{text}, seed noise unknown (one seed)"
+    low_high = ""
+    if found.interval is not None:
+        low, high = found.interval if found.mean >= 0 else (-found.interval[1], -found.interval[0])
+        low_high = f"95 % [{shown_difference(name, low)}, {shown_difference(name, high)}], "
+    return f"{text}, {noise(found)} ({low_high}{plural(found.n, 'seed')})"
+
+
+def noise(found: PairedDifference | None) -> str:
+    """Whether a difference is more than the noise of seeds, in words."""
+    beyond = None if found is None else found.beyond_noise
+    return "seed noise unknown" if beyond is None else "beyond seed noise" if beyond else "within seed noise"
+
+
+def as_json(content: Any) -> Any:
+    """What holds differences as JSON types, each of them with whether it is beyond the noise of seeds."""
+    if isinstance(content, PairedDifference):
+        return {**content.to_dict(), "beyond_noise": content.beyond_noise}
+    if isinstance(content, dict):
+        return {key: as_json(value) for key, value in content.items()}
+    return [as_json(value) for value in content] if isinstance(content, list) else content

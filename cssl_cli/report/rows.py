@@ -1,0 +1,114 @@
+"""The rows of a table: the members that differ in their seed only, with mean and deviation of every quantity."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cssl_cli.claimed_rows import is_negative_control
+from cssl_cli.launch import MemberResult
+from cssl_cli.report.catalogue import BY_NAME, values_of
+
+METHOD_AXIS = "method"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation (None for a single value) and number of seeds behind a cell."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    group: its method, within which rows are also compared. control: whether it is a negative control. members: all of
+    them; values: the numbers of each by quantity. done: how many have finished; a member that failed counts in no cell,
+    whatever it had got to.
+    """
+
+    name: str
+    group: str
+    control: bool
+    members: tuple[MemberResult, ...]
+    values: tuple[Mapping[str, float | None], ...]
+    done: int
+    cells: Mapping[str, Summary | None]
+
+    def mean(self, quantity: str) -> float | None:
+        """A cell's mean over all of the row's finished members; None where some of them lack the number.
+
+        A mean over some of the seeds only may be a choice: W/B lacks where the centres lie closest together.
+        """
+        cell = self.cells[quantity]
+        return cell.mean if cell is not None and cell.n == self.done else None
+
+
+def is_finished(result: MemberResult) -> bool:
+    """Whether a member's results count."""
+    return bool(result.analysis) and not result.error
+
+
+def finished(results: Sequence[MemberResult]) -> list[MemberResult]:
+    """The members whose results count."""
+    return [result for result in results if is_finished(result)]
+
+
+def rows_of(results: Sequence[MemberResult]) -> list[Row]:
+    """The rows (a variant with all its seeds) in the order of the results."""
+    members: dict[str, list[MemberResult]] = {}
+    for result in results:
+        members.setdefault(result.member.row, []).append(result)
+    return [_row(name, tuple(of_row)) for name, of_row in members.items()]
+
+
+def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
+    first, values = members[0].member, tuple(values_of(result) for result in members)
+    done = [of_member for result, of_member in zip(members, values, strict=True) if is_finished(result)]
+    return Row(
+        name=name,
+        group=first.axes.get(METHOD_AXIS, first.recipe.method.name),
+        control=is_negative_control(first.recipe),
+        members=members,
+        values=values,
+        done=len(done),
+        cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
+    )
+
+
+def summarize(values: Sequence[float | None]) -> Summary | None:
+    """Mean ± sample standard deviation of the values there are; None when there is none."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    return Summary(statistics.fmean(present), statistics.stdev(present) if len(present) > 1 else None, len(present))
+
+
+def row_content(row: Row) -> dict[str, Any]:
+    """A row as JSON types."""
+    return {
+        "row": row.name,
+        "axes": dict(row.members[0].member.axes),
+        "group": row.group,
+        "control": row.control,
+        "cells": {name: vars(cell) if cell else None for name, cell in row.cells.items()},
+    }
+
+
+def circumstances(results: Sequence[MemberResult]) -> dict[str, set[Any]]:
+    """Under which circumstances the finished members' terms were measured: sets, since a sweep may vary them."""
+    analyses = [result.analysis for result in finished(results) if result.analysis]
+    settings = [analysis["settings"] for analysis in analyses]
+    return {
+        "content": {analysis["content_key"] for analysis in analyses},
+        "images": {analysis["num_images"] for analysis in analyses},
+        "views": {of_run["num_views"] for of_run in settings},
+        "epsilons": {tuple(of_run.get("epsilons") or ()) for of_run in settings},
+        "deltas": {tuple(of_run.get("deltas") or ()) for of_run in settings},
+        "classes": {tuple(of_run.get("classes") or ()) for of_run in settings},
+    }
