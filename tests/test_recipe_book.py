@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cssl_cli.errors import InputError
+from cssl_cli.methods import method_names
 from cssl_cli.recipe import book, list_recipes, load_recipe, read_recipe_text
 from cssl_cli.recipe.reference import reference, table
 from cssl_cli.recipe.yaml_text import parse
@@ -66,6 +67,15 @@ def test_the_published_settings() -> None:
     assert simclr.settings("method") == {"name": "simclr", "temperature": 0.5, "projector": (512, 128)}
     assert twins.optim.lr == 0.11
     assert twins.settings("method") == {"name": "barlow_twins", "lambda": 5e-3, "projector": (2048, 2048, 2048)}
+
+
+def test_each_method_has_its_recipe_on_shapes_and_the_sweep_of_all_methods_is_made_of_them() -> None:
+    members = load_sweep("methods-shapes").members
+    assert {member.axes["method"] for member in members} == set(method_names())
+    for member in members:
+        recipe = load_recipe(f"{member.axes['method']}-shapes", [f"seed={member.seed}"])
+        assert recipe.settings("method")["name"] == member.axes["method"]
+        assert recipe.fingerprint == member.recipe.fingerprint
 
 
 def test_text_of_a_recipe() -> None:
