@@ -50,6 +50,9 @@ class Summary(Mapping[str, Any]):
             values = self.sections[section] = json.loads(values)
         return values[position]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self.tree else default
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tree)
 
