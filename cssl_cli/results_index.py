@@ -20,8 +20,9 @@ from cssl_cli.errors import CsslError
 from cssl_cli.run_dir import ANALYSIS, ENCODER, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
 
 INDEX = "results-index.txt"
-FORMAT = [1, RESULTS_FORMAT]  # raise the first when what is kept changes
+FORMAT = [2, RESULTS_FORMAT]  # raise the first when what is kept changes
 MAX_LENGTH = 64  # of lists that are kept
+KEPT_MAPPINGS = ("between_quantiles",)  # 1−σ rel. has no meaning where the median is 0
 SECTION_DEPTH = 2  # an encoder and a term: what is decoded at a time
 PART, SECTION = "\x1e", "\x1f"  # ASCII's separators, which JSON does not use
 
@@ -29,8 +30,8 @@ Place = list[int]  # in the index: the section of a value, and its position ther
 
 
 class Summary(Mapping[str, Any]):
-    """The values of a result, nested as in its file: of a quantity its `value` alone, and that only if it is no mapping
-    over classes; no list that is long or has lists in it.
+    """The values of a result, nested as in its file: of a quantity its `value` alone, and a mapping, which mostly has
+    a number a class, only of `KEPT_MAPPINGS`; no list that is long or has lists in it.
 
     `tree` has the names, with the places of the values; `sections` the values as JSON texts, until they are asked for.
     """
@@ -66,21 +67,24 @@ class Summary(Mapping[str, Any]):
 def summarize(content: Mapping[str, Any]) -> Summary:
     """The summary of a result as it is in its file."""
     sections: list[list[Any]] = [[]]
-    return Summary(_tree(content, sections, 0), [json.dumps(values) for values in sections])
+    return Summary(_tree(content, sections, 0, ""), [json.dumps(values) for values in sections])
 
 
-def _tree(content: Mapping[str, Any], sections: list[list[Any]], depth: int) -> dict[str, Any]:
-    """The names of what is kept of `content` with the places of its values, which are appended to the last section."""
+def _tree(content: Mapping[str, Any], sections: list[list[Any]], depth: int, called: str) -> dict[str, Any]:
+    """The names of what is kept of `content`, which is `called` so in its file, with the places of its values.
+
+    The values are appended to the last section.
+    """
     tree: dict[str, Any] = {}
     is_quantity = "value" in content and "estimator" in content
     for name in ("value",) if is_quantity else content:
         value = content[name]
         if isinstance(value, Mapping):
-            if is_quantity:  # a number for each class
+            if is_quantity and called not in KEPT_MAPPINGS:
                 continue
             if depth < SECTION_DEPTH:
                 sections.append([])
-            tree[name] = _tree(value, sections, depth + 1)
+            tree[name] = _tree(value, sections, depth + 1, name)
             if depth < SECTION_DEPTH:
                 sections.append([])
         elif not _is_long(value):

@@ -101,7 +101,7 @@ def test_an_analysis_of_the_pipeline_has_every_term(run: Path) -> None:
     assert "reason" in content["trained"]["spread"]["ratio"]  # hardly trained: its centres are not above their noise
     assert found["linear"] == probe["trained"]["linear"]["accuracy"]
     sigma = content["concentration"]["trained"]["mean_sigma_low"]["value"][content["settings"]["deltas"].index(0.5)]
-    assert found["one_minus_sigma_trained"] == 1 - sigma
+    assert found["one_minus_sigma_trained"] == pytest.approx(1 - sigma, rel=1e-9)
     assert found["R_epsilon"] == content["trained"]["R_epsilon"]["curve"]["value"][1]  # of ε = 0.2 and 0.5
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,14 @@ def mean_of(members: list[MemberResult], quantity: str) -> float:
 
 
 def kendall(pairs: list[tuple[float, float]]) -> float:
-    """τ_b by counting pairs of rows."""
+    """τ_b by counting pairs of rows; means that differ by their rounding are tied."""
+
+    def sign(a: float, b: float) -> int:
+        return 0 if math.isclose(a, b, rel_tol=1e-9) else 1 if a > b else -1
+
     score, untied_x, untied_y = 0, 0, 0
     for (x1, y1), (x2, y2) in itertools.combinations(pairs, 2):
-        s, t = (x1 > x2) - (x1 < x2), (y1 > y2) - (y1 < y2)
+        s, t = sign(x1, x2), sign(y1, y2)
         score, untied_x, untied_y = score + s * t, untied_x + abs(s), untied_y + abs(t)
     return score / math.sqrt(untied_x * untied_y)
 
@@ -226,6 +231,12 @@ def test_best_knn_has_a_column_and_its_caveat_where_it_was_recorded(tmp_path: Pa
     assert "43.2" in text
     said = " ".join(text.split())
     assert "best epoch, chosen on the test images, comparable with published numbers chosen so, not an estimate" in said
+
+
+def test_a_probe_of_another_shape_counts_as_having_no_accuracies() -> None:
+    damaged = replace(member("a", alignment=0.1), probe={"content_key": "k", "trained": {"linear": 5}})
+    text = table(rows_of([damaged, member("b", alignment=0.2)]), 120)
+    assert text.splitlines()[2].split()[:4] == ["a", "–", "–", "–"]
 
 
 # ---------------------------------------------------------------------- the figure

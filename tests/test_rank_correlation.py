@@ -48,6 +48,18 @@ def normal_coefficients(r: float) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- values
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+def test_the_rounding_of_means_makes_no_order(scale: float) -> None:
+    rounded, exact = [0.1 + 0.2, 0.3, 0.2, 0.5], [0.3, 0.3, 0.2, 0.5]
+    assert rounded[0] != exact[0]
+    y = [4.0, 1.0, 2.0, 3.0]
+    found = correlation([scale * value for value in rounded], y)
+    assert found == correlation(exact, y) == correlation(y, exact)
+    assert found.num_tied_pairs == 1
+    assert correlation(y, rounded) == found
+    assert correlation([0.3 + 1e-9, *exact[1:]], y).num_tied_pairs == 0
+
+
 def by_loops(x, y, groups) -> tuple[float, float, int, int]:
     """τ_b and ρ within groups, pairs and tied pairs, by loops over rows and pairs."""
     concordant = discordant = tied_x = tied_y = pairs = tied = 0

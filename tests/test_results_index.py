@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
 from cssl_cli.recipe.blocks import Recipe
+from cssl_cli.report.catalogue import values_of
 from cssl_cli.report.sweep import as_content
 from cssl_cli.results_index import INDEX, Summary, summarize
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
@@ -39,21 +41,21 @@ def sweep(finished: Path, tmp_path: Path) -> Sweep:
     return load_sweep(str(finished / "two.yaml"))
 
 
-def values(content: Any) -> Any:
+def values(content: Any, called: str = "") -> Any:
     """What the index is to keep, by the words of its description."""
     if not isinstance(content, dict):
         return content
     if "value" in content and "estimator" in content:
         content = {"value": content["value"]}
         if isinstance(content["value"], dict):
-            return {}
+            return content if called == "between_quantiles" else {}
     flat = {name: value for name, value in content.items() if not isinstance(value, list)}
     short = {
         name: value
         for name, value in content.items()
         if isinstance(value, list) and len(value) <= 64 and not any(isinstance(item, (list, dict)) for item in value)
     }
-    return {name: values(content[name]) for name in content if name in flat or name in short}
+    return {name: values(content[name], name) for name in content if name in flat or name in short}
 
 
 def plain(content: Any) -> Any:
@@ -83,6 +85,24 @@ def test_a_summary_has_the_values_of_the_file(sweep: Sweep, tmp_path: Path) -> N
         assert "points" not in result.analysis["projection"]
         with pytest.raises(KeyError):
             result.analysis["no such term"]
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_quantities_are_those_of_the_files(sweep: Sweep, tmp_path: Path, apart: bool) -> None:
+    """Also where classes are no distance apart, which only a quantity that is a mapping tells."""
+    if not apart:
+        for file in (tmp_path / "runs").glob(f"*/*/{ANALYSIS}"):
+            content = json.loads(file.read_text())
+            content["concentration"]["pixels"]["between_quantiles"]["value"]["0.5"] = 0.0
+            file.write_text(json.dumps(content))
+    for _ in ("the files", "the index"):
+        for result in read_sweep(sweep, tmp_path / "runs"):
+            recipe = result.member.recipe
+            probe = RunDir(result.path).read_result(PROBE, recipe.settings("probe"))
+            analysis = RunDir(result.path).read_result(ANALYSIS, recipe.settings("analyze"))
+            found = values_of(result)
+            assert found == values_of(replace(result, probe=probe, analysis=analysis))
+            assert (found["one_minus_sigma_relative_pixels"] is not None) == apart
 
 
 def test_what_has_not_changed_is_not_read_again(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DIGITS = 12  # that count: means of the same shares over other seeds differ in the last bits alone, which is no order
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Signs = NDArray[np.float32]  # −1, 0, 1; sums of them stay exact up to 16 million
 
 
 def as_column(values: Sequence[float | None]) -> Floats:
-    """Numbers as an array (N,), with NaN for what is missing or not finite."""
-    column = np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
+    """Numbers as an array (N,) to `DIGITS` significant digits, with NaN for what is missing or not finite."""
+    rounded = (math.nan if value is None else float(f"{value:.{DIGITS - 1}e}") for value in values)
+    column = np.fromiter(rounded, dtype=np.float64, count=len(values))
     column[~np.isfinite(column)] = math.nan
     return column
 

@@ -19,6 +19,7 @@ from cssl_cli.report.concentration import central_delta, nearest_to_one
 from cssl_cli.run_dir import EPOCH_KNN, RunDir
 
 CENTRAL_EPSILON = 0.5
+SHARE_DIGITS = 12  # of 1 − σ: beyond them is the rounding of σ, which would order equal shares
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "centre"}
 DISTANCES = {
     "pixels": "pixels",
@@ -93,7 +94,7 @@ def _outside(distance: str, quantity: str, place: Callable[[Sequence[float]], in
         deltas = part(result.analysis, "settings").get("deltas")
         curve = part(result.analysis, "concentration", distance, quantity).get("value")
         sigma = number(curve[place(deltas)]) if deltas and curve else None
-        return None if sigma is None else 1 - sigma
+        return None if sigma is None else round(1 - sigma, SHARE_DIGITS)
 
     return read
 

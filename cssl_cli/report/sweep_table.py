@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.launch import MemberResult
+from cssl_cli.plot.quantities import number, part
 from cssl_cli.report.catalogue import (
     BEST_KNN,
     BY_NAME,
@@ -151,7 +152,8 @@ def _caption(rows: Sequence[Row], results: Sequence[MemberResult], shown: set[st
 
 
 def _about_accuracies(done: Sequence[MemberResult], shown: set[str]) -> str:
-    tested = {result.probe["trained"]["linear"]["num_images"] for result in done if result.probe}
+    counts = (number(part(result.probe, "trained", "linear").get("num_images")) for result in done)
+    tested = {int(count) for count in counts if count is not None}
     if not tested:
         return "No accuracies, since the images have no labels. "
     best = (
