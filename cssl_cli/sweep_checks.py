@@ -64,6 +64,9 @@ def check_reference(given: SweepSources, rows: Rows, recipes: Sequence[Recipe]) 
         if problem:
             faults.append(f"{'.'.join(path)}{_place(given, path)} {problem}")
         values[row] = value
+    if values and not faults and max(values.values()) <= 1:
+        path = ("reference", "values")
+        faults.append(f"{'.'.join(path)}{_place(given, path)} are all at most 1; give them in per cent, 89.8 not 0.898")
     if not values:
         path = ("reference", "values")
         problem = "names no row of this sweep; give its own values, or reference: null"

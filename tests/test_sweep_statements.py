@@ -91,6 +91,11 @@ def test_a_reference(load: Load) -> None:
             "simclr-a: 0.6274e3",
             "values.simclr-a (line 17) is 627.4; must be an accuracy in per cent",
         ),
+        (
+            "simclr-abc: 83.5\n    simclr-a: 62.74\n    moco-a: 75",
+            "simclr-abc: 0.835\n    moco-a: 1",
+            "reference.values (line 15) are all at most 1; give them in per cent",
+        ),
         ("simclr-a: 62.74", "simclr-a: '62'", 'values.simclr-a (line 17) is "62"; must be'),
         ("simclr-a: 62.74", "simclr-a: true", "values.simclr-a (line 17) is true; must be"),
         ("simclr-a: 62.74", "simclr-a: 0", "values.simclr-a (line 17) is 0; must be"),
