@@ -15,7 +15,10 @@ from cssl_cli.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-QUICK = "data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0"
+QUICK = (
+    "data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0 "
+    "probe.penalties=[1.0] encoder.width=4 analyze.num_images=50 analyze.bootstrap=20 analyze.refine_pairs=0"
+)
 QUICK_FOLDER = "train.epochs=1 train.batch_size=8 encoder.width=2 optim.warmup_epochs=0"
 
 
@@ -32,11 +35,10 @@ def shortened(line: str) -> str:
 
 
 def _changes(command: str) -> str:
-    if command.startswith("cssl pretrain simclr-shapes"):
-        return QUICK
     of_sweeps = ("--concentration-only", "--only", "--jobs", "--report")
-    if command.startswith("cssl analyze simclr-shapes ") or any(option in command for option in of_sweeps):
-        return f"{QUICK} analyze.num_images=100 analyze.refine_pairs=0"
+    of_shapes = command.startswith(("cssl pretrain simclr-shapes", "cssl analyze simclr-shapes "))
+    if of_shapes or any(option in command for option in of_sweeps):
+        return QUICK
     return QUICK_FOLDER if command.startswith("cssl pretrain simclr-folder") else ""
 
 
