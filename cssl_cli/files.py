@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,17 @@ def require_writable(folder: Path, remedy: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what a killed process had begun to write aside in `folder`, `older_than` seconds ago at least.
+
+    What another process writes at this moment would go, too: hold a lock, or give more seconds than a file takes.
+    """
+    for leftover in folder.glob(".*.partial"):
+        with suppress(FileNotFoundError):
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()
 
 
 @contextmanager

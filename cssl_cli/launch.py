@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import InUseError
-from cssl_cli.files import require_writable
+from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.results_index import ResultsIndex, Wanted
@@ -21,6 +21,7 @@ from cssl_cli.workers.workshop import Missing, Workshop
 
 CONCENTRATION = "concentration.json"
 LOGS = "logs"  # of the workers, a file a member
+LEFT_OVER = 3600.0  # seconds; no table takes so long to write
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def run_sweep(
     """
     home = out / sweep.name
     require_writable(home, "Choose another folder with --out DIR.")
+    remove_leftovers(home, LEFT_OVER)
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
     if jobs is None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli.errors import InputError, InUseError
-from cssl_cli.files import explained, replacing
+from cssl_cli.files import explained, remove_leftovers, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +55,17 @@ class RunDir:
         return cls(parent / f"{name}-{fingerprint}")
 
     def create(self, recipe_yaml: str) -> None:
-        """Make the directory and its recipe, unless they are there; `InputError` if it cannot be made."""
+        """Make the directory and its recipe, unless they are there; `InputError` if it cannot be made.
+
+        `InUseError` when another process is making it. The recipe is written under the lock, as all files are: whoever
+        holds it removes what was begun aside.
+        """
         with explained(self.path, "Choose another folder with --out DIR."):
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.file(RECIPE).exists():
-                self.write_text(RECIPE, recipe_yaml)
+        if not self.file(RECIPE).exists():
+            with self.locked():
+                if not self.file(RECIPE).exists():
+                    self.write_text(RECIPE, recipe_yaml)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -108,15 +114,10 @@ class RunDir:
                 ) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            self._remove_leftovers()
+            remove_leftovers(self.path)
             yield
         finally:
             os.close(handle)
-
-    def _remove_leftovers(self) -> None:
-        """Remove what a killed process had begun to write aside. Only under the lock."""
-        for leftover in self.path.glob(".*.partial"):
-            leftover.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ whole files only
     def replacing(self, name: str) -> AbstractContextManager[Path]:

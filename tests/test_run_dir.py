@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cssl_cli.errors import InputError, RunError
+from cssl_cli.errors import InputError, InUseError, RunError
 from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
@@ -77,6 +77,18 @@ def test_create_and_open(run: RunDir, tmp_path: Path) -> None:
 def test_create_leaves_an_existing_recipe_as_it_is(run: RunDir, tmp_path: Path) -> None:
     run.create("name: other\n")
     assert run.file(RECIPE).read_text() == "name: r\n"
+
+
+def test_a_directory_that_another_process_makes_is_in_use(tmp_path: Path) -> None:
+    # Who holds the lock removes what is begun aside, so that a recipe written without it could vanish half-way.
+    run = RunDir.at(tmp_path, name="r", fingerprint="0123456789")
+    run.path.mkdir()
+    with run.locked(), pytest.raises(InUseError):
+        run.create("name: r\n")
+    run.create("name: r\n")
+    assert run.file(RECIPE).read_text() == "name: r\n"
+    with run.locked():
+        run.create("name: r\n")  # it is there: nothing is to be written
 
 
 def test_a_missing_run_is_answered_with_the_runs_there_are(run: RunDir, tmp_path: Path) -> None:

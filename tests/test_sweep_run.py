@@ -103,6 +103,18 @@ def test_a_sweep_over_unlabelled_images_has_terms_and_no_accuracies(folder: Path
     assert crop["cells"]["linear"] is None
 
 
+def test_what_a_killed_sweep_left_aside_is_removed_once_it_is_old(folder: Path) -> None:
+    sweep = load()
+    home = folder / "runs" / sweep.name
+    home.mkdir(parents=True)
+    for name in ("old", "new"):
+        (home / f".table.csv.{name}.partial").touch()
+    an_hour_ago = time.time() - launch.LEFT_OVER
+    os.utime(home / ".table.csv.old.partial", (an_hour_ago, an_hour_ago))
+    run_sweep(sweep, out=folder / "runs", reporter=Silent(), members=())
+    assert [path.name for path in home.iterdir()] == [".table.csv.new.partial"]  # which another sweep may be writing
+
+
 def test_results_of_other_settings_do_not_count(folder: Path) -> None:
     sweep = load()
     results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
