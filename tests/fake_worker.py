@@ -51,6 +51,9 @@ def act(task: Task) -> None:
         (home / f"{name}.saved").touch()
         tell(Ended(error="interrupted", stopped=signal.SIGTERM, retire=True))
         os._exit(0)
+    if kind == "unsaved":
+        os.read(0, 1)
+        return tell(Ended(error="the disk is full"))
     if kind == "stubborn":
         while True:
             time.sleep(60)

@@ -1,4 +1,4 @@
-"""Members in several processes at a time: who does what, what a death costs, and what the terminal shows."""
+"""Members in several processes at a time: who does what, and what a death costs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+import torch
 
 from conftest import TINY_RECIPE, CommandLine, command
 from cssl_cli import launch
 from cssl_cli.errors import Interrupted
 from cssl_cli.launch import read_member, run_sweep
-from cssl_cli.progress import MemberProgress, Silent, SweepProgress
+from cssl_cli.progress import Silent, SweepProgress
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.signals import deferred_signals
 from cssl_cli.sweep import load_sweep
-from cssl_cli.sweep_display import SweepDisplay, draw, in_words
 from cssl_cli.workers import process
 from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
 from cssl_cli.workers.pool import Job, Outcome, Pool, Terms
 from cssl_cli.workers.process import end_in_words, killed_in_words, threads_each
+from cssl_cli.workers.worker import _open_workshop
 from cssl_cli.workers.workshop import Missing
 
 ALL_MISSING = Missing(probe=True, analysis=True)
@@ -196,6 +196,41 @@ def test_a_failed_member_is_tried_again_after_the_others(bench: Bench) -> None:
     assert any("attempt 1 of 3, tried again later" in message for message in listener.said)
 
 
+def test_a_failure_that_the_budget_leaves_no_time_to_try_again_is_told(bench: Bench) -> None:
+    # One worker: its second member runs until the deadline, when the first would be tried again.
+    pool = bench.pool(1, Listener(), retries=1, deadline=time.monotonic() + 1.0)
+
+    def wait(job: Job) -> Missing:
+        if job.name == "ok-1":
+            time.sleep(1.0)
+        return ALL_MISSING
+
+    pool.missing = wait
+    pool.run([bench.job(name) for name in ("killed-0", "ok-1", "ok-2")], done_before=0)
+    error = "killed (signal 9, SIGKILL: often out of memory)"
+    assert pool.outcomes == {"killed-0": Outcome(error=error), "ok-1": Outcome()}
+    assert pool.not_started == 1
+
+
+def test_more_workers_than_members_are_not_looked_at(bench: Bench) -> None:
+    begun = time.monotonic()
+    outcomes, _ = bench.run(10**12, "ok-0", "ok-1")
+    assert outcomes == {"ok-0": Outcome(), "ok-1": Outcome()}
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("device", [None, "cuda", "cuda:1", "cpu"])
+def test_workers_are_spread_over_the_gpus(bench: Bench, monkeypatch: pytest.MonkeyPatch, device: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    tasks = [Task({}, str(bench.folder), "log", device, slot, True, True, "") for slot in range(5)]
+    spread = [f"cuda:{slot % 3}" for slot in range(5)]
+    assert [_open_workshop(task).device_name for task in tasks] == (
+        spread if device in (None, "cuda") else [device] * 5
+    )
+
+
 def test_a_process_that_cannot_be_started_is_a_failure_of_its_member(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +268,33 @@ def test_a_signal_lets_all_members_save_and_ends_the_pool(bench: Bench) -> None:
     assert sorted(call[0] for call in bench.calls()) == ["long-0", "long-1"]
     assert pool.outcomes == {}
     assert any("2 members at work save what is done" in message for message in listener.said)
+
+
+def test_a_member_that_cannot_save_is_named(bench: Bench) -> None:
+    def interrupt(progress: SweepProgress) -> None:
+        if not progress.stopping and sum(member.task == "pretrain" for member in progress.running) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    listener = Listener(interrupt)
+    pool = bench.pool(2, listener)
+    with pytest.raises(Interrupted) as stopped:
+        pool.run([bench.job("long-0"), bench.job("unsaved-1")], done_before=0)
+    assert stopped.value.exit_code == 143
+    assert stopped.value.remedy == "All but unsaved-1 are saved; the same command goes on."
+    log = bench.folder / "logs" / "unsaved-1.log"
+    assert f"unsaved-1 failed: the disk is full\n  the end of {log}:\n    unsaved-1 is at work" in listener.said
+
+
+def test_an_error_of_the_display_lets_the_members_save(bench: Bench) -> None:
+    def break_off(progress: SweepProgress) -> None:
+        if sum(member.task == "pretrain" for member in progress.running) == 2:
+            raise BrokenPipeError
+
+    pool = bench.pool(2, Listener(break_off))
+    with pytest.raises(BrokenPipeError):
+        pool.run([bench.job("long-0"), bench.job("long-1")], done_before=0)
+    assert (bench.folder / "long-0.saved").exists()
+    assert (bench.folder / "long-1.saved").exists()
 
 
 def test_a_second_signal_kills(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,52 +354,6 @@ def test_messages_come_through_pipes_as_they_were(message: Message) -> None:
     lines = Lines()
     found = [decode(line) for part in range(0, len(data), 7) for line in lines.feed(data[part : part + 7])]
     assert found == [message, Ended()]
-
-
-# ---------------------------------------------------------------------- the display
-def progress(count: int = 2, **changes: Any) -> SweepProgress:
-    running = tuple(
-        MemberProgress(f"a-member-with-a-long-name-{number}", "pretrain", 30, 40, "epoch 3/4  loss 1.234", 65.0)
-        for number in range(count)
-    )
-    return SweepProgress(
-        running, **{"finished": 3, "failed": 0, "waiting": 5, "seconds_left": 3725.0, "stopping": False, **changes}
-    )
-
-
-def test_the_whole_in_words() -> None:
-    assert in_words(progress()) == "3 done, 2 running, 5 waiting, about 1:02:05 left"
-    assert in_words(progress(failed=1, seconds_left=None)) == "3 done, 2 running, 5 waiting, 1 failed"
-    assert in_words(progress(stopping=True)) == "3 done, 2 running, 5 waiting, stopping"
-
-
-@pytest.mark.parametrize(("width", "height"), [(60, 10), (80, 24), (120, 50)])
-def test_the_table_fits_the_terminal(width: int, height: int) -> None:
-    console = Console(width=width, height=height, force_terminal=True, color_system=None)
-    with console.capture() as capture:
-        console.print(draw(progress(count=20), console))
-    lines = capture.get().splitlines()
-    assert len(lines) <= height - 1
-    assert all(len(line) <= width for line in lines)
-    assert "75%" in lines[0]
-    assert "1:05" in lines[0]
-    hidden = 20 - (len(lines) - 1)
-    assert lines[-1].startswith(f"and {hidden} more; 3 done" if hidden else "3 done")
-
-
-def test_without_a_terminal_there_are_lines_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with SweepDisplay() as display:
-        display.show(progress())
-        display.last_line -= 60
-        display.show(progress())
-        display.show(progress())
-        display.say("[1/2] one: done")
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert "a-member-with-a-long-name-0 pretrain 75%" in lines[0]
-    assert "\x1b" not in "".join(lines)
 
 
 # ---------------------------------------------------------------------- real members

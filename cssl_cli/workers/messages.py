@@ -15,7 +15,7 @@ class Task:
     """A member to complete, told to a worker.
 
     `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` where messages
-    go. Without a `device`, worker number `slot` takes its share of the GPUs there are.
+    go. Without a `device`, or on "cuda", worker number `slot` takes its share of the GPUs there are.
     """
 
     recipe: dict[str, Any]

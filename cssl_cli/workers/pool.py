@@ -7,6 +7,7 @@ its place. Members that another process works on, and those to be tried again, c
 from __future__ import annotations
 
 import selectors
+import signal
 import statistics
 import time
 from collections import deque
@@ -24,7 +25,8 @@ from cssl_cli.workers.workshop import Missing
 
 TICK = 0.25  # seconds between two looks at signals and clock
 TAIL_LINES = 10  # of a failed member's log
-ENDING_TIME = 10.0  # seconds for a worker without work to end
+ENDING_TIME = 10.0  # seconds for a worker to end
+STOPPED = (0, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # exit statuses of workers that were asked to end
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class Pool:
         self.later: deque[deque[Job]] = deque()
         self.outcomes: dict[str, Outcome] = {}
         self.attempts: dict[str, int] = {}
+        self.to_try_again: dict[str, Outcome] = {}
+        self.lost: list[str] = []  # failed while all were to save
+        self.slots = terms.workers
         self.met_in_use: set[str] = set()
         self.durations: list[float] = []
         self.not_started = 0
@@ -93,12 +98,14 @@ class Pool:
     def run(self, jobs: Sequence[Job], *, done_before: int) -> None:
         """Complete the jobs; `done_before` were complete already.
 
-        SIGINT and SIGTERM let all workers save and end, then raise `Interrupted`; a second signal kills them.
+        SIGINT and SIGTERM let all workers save and end, then raise `Interrupted`; a second signal kills them. An error
+        of the reporter's, such as a terminal that is gone, lets them save, too.
         """
         groups: dict[Path, deque[Job]] = {}
         for job in jobs:
             groups.setdefault(job.path, deque()).append(job)
         self.waiting.extend(groups.values())
+        self.slots = min(self.terms.workers, len(groups))
         self.done_before, self.total = done_before, done_before + len(jobs)
         with deferred_signals() as pending:
             try:
@@ -108,13 +115,16 @@ class Pool:
                         self._stop_all()
                     self._listen([key.data for key, _ in ready])
                     self.reporter.show(self._progress())
+            except (KeyboardInterrupt, Interrupted):  # a second signal
+                for process in self.processes.values():
+                    process.process.kill()
+                raise
             finally:
                 self._end_all()
             if pending:
+                saved = f"All but {', '.join(self.lost)} are" if self.lost else "All members are"
                 raise Interrupted(
-                    pending[0],
-                    where=str(self.terms.home),
-                    remedy="All members are saved; the same command goes on.",
+                    pending[0], where=str(self.terms.home), remedy=f"{saved} saved; the same command goes on."
                 )
 
     # ------------------------------------------------------------------ handing out
@@ -122,7 +132,7 @@ class Pool:
         """Give work to the workers that have none; whether any is left."""
         if self.stopping:
             return False
-        for slot in range(self.terms.workers):
+        for slot in range(self.slots):
             while slot not in self.at_work and (group := self._next_group()) is not None:
                 self._begin(slot, group)
         return bool(self.waiting or self.later)
@@ -143,7 +153,10 @@ class Pool:
         while group:
             job = group.popleft()
             if time.monotonic() >= self.terms.deadline:
-                self.not_started += 1
+                if job.name in self.to_try_again:
+                    self.outcomes[job.name] = self.to_try_again[job.name]
+                else:
+                    self.not_started += 1
                 continue
             missing = self.missing(job)
             if missing is None:
@@ -186,7 +199,8 @@ class Pool:
             if messages is None:
                 status = self._remove(slot)
                 if slot in self.at_work:
-                    self._settle(slot, Ended(error=end_in_words(status)))
+                    stopped = -status if self.stopping and status in STOPPED else None
+                    self._settle(slot, Ended(error=end_in_words(status), stopped=stopped))
                 continue
             for message in messages:
                 if isinstance(message, Progress):
@@ -215,6 +229,9 @@ class Pool:
         job, attempt = work.job, self.attempts[work.job.name]
         seconds = time.monotonic() - work.begun
         if self.stopping:  # whatever it had got to, the same command goes on from there
+            if ended.error is not None and ended.stopped is None and not ended.in_use:
+                self.lost.append(job.name)
+                self._say_failed(work, f"{job.name} failed: {ended.error}")
             return
         if ended.error is None:
             self.durations.append(seconds)
@@ -234,11 +251,16 @@ class Pool:
         again = attempt <= self.terms.retries and not ended.hopeless
         if again:
             self.later.append(deque([work.job]))
+            self.to_try_again[work.job.name] = Outcome(error=what)
             head = f"{work.job.name}: {what}; attempt {attempt} of {self.terms.retries + 1}, tried again later"
         else:
             tried = f" (tried {attempt} times)" if attempt > 1 else ""
             self.outcomes[work.job.name] = Outcome(error=f"{what}{tried}")
             head = f"[{self._settled()}/{self.total}] {work.job.name} failed: {what}{tried}"
+        self._say_failed(work, head)
+
+    def _say_failed(self, work: _Work, head: str) -> None:
+        """What happened, with the end of the member's log."""
         end_of_log = [f"    {line}" for line in tail(work.log, work.log_start, TAIL_LINES)]
         self.reporter.say("\n".join([head, *([f"  the end of {work.log}:", *end_of_log] if end_of_log else [])]))
 
@@ -257,12 +279,9 @@ class Pool:
             process.stop()
 
     def _end_all(self) -> None:
-        """End the workers; one that is still at work, after a second signal or an error here, is killed."""
-        for slot, process in self.processes.items():
-            if slot in self.at_work:
-                process.process.kill()
-            else:
-                process.stop()
+        """End the workers; after an error here, those that are at work have a moment to save."""
+        for process in self.processes.values():
+            process.stop()
         for process in self.processes.values():
             process.end(ENDING_TIME)
         self.selector.close()

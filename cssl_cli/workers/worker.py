@@ -134,7 +134,7 @@ def _ended(error: CsslError | None) -> Ended:
 
 def _open_workshop(task: Task) -> Workshop:
     device = task.device
-    if device is None:
+    if device in (None, "cuda"):
         import torch
 
         if torch.cuda.is_available():

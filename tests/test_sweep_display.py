@@ -1,0 +1,56 @@
+"""Members that run at the same time, as the terminal shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cssl_cli.progress import MemberProgress, SweepProgress
+from cssl_cli.sweep_display import SweepDisplay, draw, in_words
+
+
+def progress(count: int = 2, **changes: Any) -> SweepProgress:
+    running = tuple(
+        MemberProgress(f"a-member-with-a-long-name-{number}", "pretrain", 30, 40, "epoch 3/4  loss 1.234", 65.0)
+        for number in range(count)
+    )
+    return SweepProgress(
+        running, **{"finished": 3, "failed": 0, "waiting": 5, "seconds_left": 3725.0, "stopping": False, **changes}
+    )
+
+
+def test_the_whole_in_words() -> None:
+    assert in_words(progress()) == "3 done, 2 running, 5 waiting, about 1:02:05 left"
+    assert in_words(progress(failed=1, seconds_left=None)) == "3 done, 2 running, 5 waiting, 1 failed"
+    assert in_words(progress(stopping=True)) == "3 done, 2 running, 5 waiting, stopping"
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 10), (80, 24), (120, 50)])
+def test_the_table_fits_the_terminal(width: int, height: int) -> None:
+    console = Console(width=width, height=height, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(draw(progress(count=20), console))
+    lines = capture.get().splitlines()
+    assert len(lines) <= height - 1
+    assert all(len(line) <= width for line in lines)
+    assert "75%" in lines[0]
+    assert "1:05" in lines[0]
+    hidden = 20 - (len(lines) - 1)
+    assert lines[-1].startswith(f"and {hidden} more; 3 done" if hidden else "3 done")
+
+
+def test_without_a_terminal_there_are_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SweepDisplay() as display:
+        display.show(progress())
+        display.last_line -= 60
+        display.show(progress())
+        display.show(progress())
+        display.say("[1/2] one: done")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "a-member-with-a-long-name-0 pretrain 75%" in lines[0]
+    assert "\x1b" not in "".join(lines)
