@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import socket
@@ -187,8 +188,10 @@ class RunDir:
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         import torch
 
-        with self.replacing(CHECKPOINT) as partial, partial.open("wb") as file:
-            torch.save(dict(state), file)
+        written = io.BytesIO()  # torch tells of a full disk in words of its own
+        torch.save(dict(state), written)
+        with self.replacing(CHECKPOINT) as partial:
+            partial.write_bytes(written.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, on the CPU; None when there is none; `InputError` when it cannot be read."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +135,22 @@ def test_a_checkpoint_that_cannot_be_replaced_leaves_the_old_one(run: RunDir, mo
         patched.setattr(Path, "replace", refuse)
         with pytest.raises(RunError, match="No space left"):
             run.save_checkpoint({"step": 2})
+    assert run.load_checkpoint() == {"step": 1}
+
+
+def test_a_disk_that_fills_up_under_a_checkpoint_is_told_as_such(run: RunDir) -> None:
+    run.save_checkpoint({"step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        # At every place of the file: torch, asked to write to it, tells of some in words of its own.
+        for limit in range(64, len(run.file("checkpoint.pt").read_bytes()), 100):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+            with pytest.raises(RunError, match=r"cannot be written: File too large"):
+                run.save_checkpoint({"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
     assert run.load_checkpoint() == {"step": 1}
 
 
