@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,10 @@ from cssl_cli.progress import Silent, SweepProgress
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.signals import deferred_signals
 from cssl_cli.sweep import load_sweep
-from cssl_cli.workers import process
+from cssl_cli.workers import process, worker
 from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
 from cssl_cli.workers.pool import Job, Outcome, Pool, Terms
 from cssl_cli.workers.process import end_in_words, killed_in_words, threads_each
-from cssl_cli.workers.worker import _open_workshop
 from cssl_cli.workers.workshop import Missing
 
 ALL_MISSING = Missing(probe=True, analysis=True)
@@ -226,7 +226,7 @@ def test_workers_are_spread_over_the_gpus(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     tasks = [Task({}, str(bench.folder), "log", device, slot, True, True, "") for slot in range(5)]
     spread = [f"cuda:{slot % 3}" for slot in range(5)]
-    assert [_open_workshop(task).device_name for task in tasks] == (
+    assert [worker._open_workshop(task).device_name for task in tasks] == (
         spread if device in (None, "cuda") else [device] * 5
     )
 
@@ -268,6 +268,27 @@ def test_a_signal_lets_all_members_save_and_ends_the_pool(bench: Bench) -> None:
     assert sorted(call[0] for call in bench.calls()) == ["long-0", "long-1"]
     assert pool.outcomes == {}
     assert any("2 members at work save what is done" in message for message in listener.said)
+
+
+def test_a_stop_that_a_library_has_caught_comes_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_stopped_by", [])
+    reporter = worker._LogReporter(lambda message: None)
+    before = signal.signal(signal.SIGTERM, worker._raise_once)
+    try:
+        for _ in range(2):
+            with suppress(worker._Stopped):  # as an import may do
+                os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(worker._Stopped):
+                reporter.advance("probe raw pixels", 1, 2)
+            worker._stopped_by.clear()
+        with suppress(worker._Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with deferred_signals() as pending:  # in training: saved after this step
+            reporter.advance("pretrain", 1, 2)
+            reporter.advance("pretrain", 2, 2)
+        assert pending == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_member_that_cannot_save_is_named(bench: Bench) -> None:

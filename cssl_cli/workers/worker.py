@@ -57,6 +57,12 @@ def _raise_once(number: int, _frame: FrameType | None) -> None:
         raise _Stopped
 
 
+def _insist() -> None:
+    """Send the signal once more if the work went on in spite of it: a bare `except` in a library catches anything."""
+    if _stopped_by:
+        signal.raise_signal(_stopped_by.pop())
+
+
 def _offer_to_die_first() -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE))
@@ -168,6 +174,7 @@ class _LogReporter:
             os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        _insist()
         now, ended = time.monotonic(), done >= total
         if ended or detail or now - self.sent.get(task, 0.0) >= EVENT_INTERVAL:
             self.send(Progress(task, done, total, detail))
