@@ -140,14 +140,16 @@ def test_a_checkpoint_that_cannot_be_replaced_leaves_the_old_one(run: RunDir, mo
 
 def test_a_disk_that_fills_up_under_a_checkpoint_is_told_as_such(run: RunDir) -> None:
     run.save_checkpoint({"step": 1})
+    state = {"step": 2, "weights": [torch.rand(3000) for _ in range(4)]}
+    size = 4 * 4 * 3000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         # At every place of the file: torch, asked to write to it, tells of some in words of its own.
-        for limit in range(64, len(run.file("checkpoint.pt").read_bytes()), 100):
+        for limit in range(size // 50, size, size // 50):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             with pytest.raises(RunError, match=r"cannot be written: File too large"):
-                run.save_checkpoint({"step": 2})
+                run.save_checkpoint(state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
