@@ -16,7 +16,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.results_index import ResultsIndex, Wanted
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep import Member, Sweep
-from cssl_cli.workers.pool import Job, Pool, Terms
+from cssl_cli.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.workers.workshop import Missing, Workshop
 
 CONCENTRATION = "concentration.json"
@@ -96,8 +96,10 @@ def run_sweep(
     if jobs is None:
         ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name), deadline)
     else:
-        terms = Terms(workers=jobs, home=home, logs=home / LOGS, device=device_name, retries=retries, deadline=deadline)
-        ends = _run_in_pool(sweep, meant, out, terms, reporter)
+        settings = PoolSettings(
+            workers=jobs, home=home, logs=home / LOGS, device=device_name, retries=retries, deadline=deadline
+        )
+        ends = _run_in_pool(sweep, meant, out, settings, reporter)
     _tell(ends, reporter)
     return [replace(result, error=ends.errors.get(result.member.name)) for result in read_sweep(sweep, out)]
 
@@ -159,11 +161,13 @@ def _run_here(sweep: Sweep, members: Sequence[Member], out: Path, workshop: Work
     return ends
 
 
-def _run_in_pool(sweep: Sweep, members: Sequence[Member], out: Path, terms: Terms, reporter: SweepReporter) -> _Ends:
+def _run_in_pool(
+    sweep: Sweep, members: Sequence[Member], out: Path, settings: PoolSettings, reporter: SweepReporter
+) -> _Ends:
     """Several members at a time, each in a process of its own."""
     by_name = {member.name: member for member in members}
     unfinished = _unfinished(sweep, members, out)
-    pool = Pool(terms, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
+    pool = Pool(settings, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
     jobs = [
         Job(member.name, _as_run(sweep, member), member_path(sweep, member, out))
         for member in members

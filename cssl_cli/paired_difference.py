@@ -30,10 +30,14 @@ class PairedDifference:
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether other seeds would show the same sign, at 95 %; None where a single pair cannot tell."""
-        if self.n < 2:
-            return None
-        return self.mean != 0 if self.interval is None else not self.interval[0] <= 0 <= self.interval[1]
+        """Whether other seeds would show the same sign, at 95 %; None where that cannot be told.
+
+        A single pair cannot tell, nor can pairs that all differ by the same: two seeds often differ by one and the same
+        image, and a deviation of 0 would make of that a certainty.
+        """
+        if self.interval is None:
+            return False if self.n > 1 and self.mean == 0 else None
+        return not self.interval[0] <= 0 <= self.interval[1]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types."""

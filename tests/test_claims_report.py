@@ -269,7 +269,7 @@ def test_differences_are_paired_by_seeds(tmp_path: Path) -> None:
         ((0.02, -0.05, -0.03), "ad is best: no, but what contradicts it is within seed noise 1"),
         ((0.01,), "ad is best: yes, with seed noise unknown 1"),
         ((-0.01,), "ad is best: no, with seed noise unknown 1"),
-        ((0.01, 0.01), "ad is best: yes 1"),  # the same in every seed
+        ((0.01, 0.01), "ad is best: yes, with seed noise unknown 1"),  # the same in every seed, as by chance
     ],
 )
 def test_the_verdict_says_what_seeds_may_have_made(
@@ -282,7 +282,7 @@ def test_the_verdict_says_what_seeds_may_have_made(
 
 
 def test_some_comparisons_within_noise_are_counted(tmp_path: Path) -> None:
-    steady = {"a": [0.10, 0.11], "ab": [0.20, 0.21], "abc": [0.22, 0.23]}
+    steady = {"a": [0.10, 0.11], "ab": [0.20, 0.212], "abc": [0.22, 0.234]}
     numbers = {
         f"{method}-{augment}": [{"linear": value} for value in values]
         for method in ("simclr", "vicreg")
@@ -297,6 +297,14 @@ def test_some_comparisons_within_noise_are_counted(tmp_path: Path) -> None:
     assert "vicreg, linear accuracy: 2 of 2 neighbours in order, 0 of them beyond seed noise" in text
 
 
+def test_an_interval_that_ends_near_0_is_not_said_to_end_there(tmp_path: Path) -> None:
+    # Two seeds: the interval reaches 12.7 half-deviations, d ± 12.706 |d1 − d2| / 2.
+    half = stats.t.ppf(0.975, 1) * 0.001
+    mean = half + 1e-5
+    text = flat(said(tmp_path, PAIRS + "seeds: 2\n" + LARGEST, seeded(mean - 0.001, mean + 0.001)))
+    assert f"beyond seed noise (95 % [just above 0, {100 * (mean + half):.2f}], 2 seeds)" in text
+
+
 # ---------------------------------------------------------------------- for machines and narrow screens
 def test_as_json(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, PAIRS + "seeds: 2\n" + SMALLEST + LARGEST.partition("\n")[2])
@@ -306,7 +314,7 @@ def test_as_json(tmp_path: Path) -> None:
     assert [claim["says"] for claim in content] == ["ad is ahead", "ad is best"]
     difference = content[1]["parts"][0]["difference"]
     assert difference["mean"] == pytest.approx(-0.1)
-    assert (difference["sd"], difference["n"], difference["p"], difference["beyond_noise"]) == (0.0, 2, None, True)
+    assert (difference["sd"], difference["n"], difference["p"], difference["beyond_noise"]) == (0.0, 2, None, None)
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

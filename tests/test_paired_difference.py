@@ -41,7 +41,7 @@ def test_one_pair_or_equal_differences_have_no_interval() -> None:
     same = paired_difference({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5})
     assert same is not None
     assert (same.mean, same.sd, same.interval) == (0.25, 0.0, None)
-    assert (same.p, same.beyond_noise) == (None, True)
+    assert (same.p, same.beyond_noise) == (None, None)
     none = paired_difference({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75})
     assert none is not None
     assert none.beyond_noise is False

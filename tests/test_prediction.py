@@ -284,3 +284,24 @@ def test_runs_that_differ_in_their_seed_only_are_one_row(tmp_path: Path) -> None
     ]
     assert rows[0].mean("linear") == pytest.approx(0.4)
     assert [result.path.name for result in rows[0].members] == ["first", "second", "third"]
+
+
+# ---------------------------------------------------------------------- rows that are not independent
+def of_views(methods: tuple[str, ...], overrides: dict[str, list[str]]) -> list[str]:
+    """The warnings of a sweep of methods, each under the augmentations that the overrides make."""
+    numbers = random.Random(5)
+    members = [
+        made(f"{method}-{name}", 0, numbers, method=method, recipe=load_recipe("simclr-shapes", changes))
+        for method in methods
+        for name, changes in overrides.items()
+    ]
+    warnings: list[str] = screen(rows_of(members), "linear")["warnings"]
+    return [warning for warning in warnings if "not independent" in warning]
+
+
+def test_rows_that_share_their_augmentations_are_not_taken_for_independent_in_silence() -> None:
+    sets = {"full": [], "crop": ["~augment.blur"], "flip": ["~augment.flip"]}
+    (warning,) = of_views(METHODS, sets)
+    assert "6 rows have 3 sets of augmentations" in warning
+    assert of_views(("simclr",), sets) == []  # a set a row
+    assert of_views(("simclr", "moco", "byol"), {"full": []}) == []  # methods alone differ

@@ -28,7 +28,7 @@ from cssl_cli.signals import deferred_signals
 from cssl_cli.sweep import load_sweep
 from cssl_cli.workers import process, worker
 from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
-from cssl_cli.workers.pool import Job, Outcome, Pool, Terms
+from cssl_cli.workers.pool import Job, Outcome, Pool, PoolSettings
 from cssl_cli.workers.process import end_in_words, killed_in_words, threads_each
 from cssl_cli.workers.workshop import Missing
 
@@ -61,9 +61,11 @@ class Bench:
         return Job(name, self.recipe.model_copy(update={"name": name}), self.folder / (run or name))
 
     def pool(self, workers: int, listener: Listener, **changes: Any) -> Pool:
-        terms = {"device": None, "retries": 0, "deadline": math.inf, **changes}
-        missing = terms.pop("missing", lambda job: ALL_MISSING)
-        return Pool(Terms(workers=workers, home=self.folder, logs=self.folder / "logs", **terms), missing, listener)
+        settings = {"device": None, "retries": 0, "deadline": math.inf, **changes}
+        missing = settings.pop("missing", lambda job: ALL_MISSING)
+        return Pool(
+            PoolSettings(workers=workers, home=self.folder, logs=self.folder / "logs", **settings), missing, listener
+        )
 
     def run(self, workers: int, *names: str, **changes: Any) -> tuple[dict[str, Outcome], Listener]:
         listener = Listener()
@@ -114,7 +116,7 @@ def test_members_of_one_run_never_work_at_the_same_time(bench: Bench) -> None:
     pool.reporter = Listener(check)
     # The second member of run b is to be tried again while others of its run wait.
     names = ["ok-a-0", "ok-a-1", "ok-a-2", "ok-b-0", "once-b-1", "ok-b-2", "ok-c-0"]
-    pool.terms = Terms(4, bench.folder, bench.folder / "logs", None, retries=1, deadline=math.inf)
+    pool.settings = PoolSettings(4, bench.folder, bench.folder / "logs", None, retries=1, deadline=math.inf)
     pool.run([bench.job(name, run=name.split("-")[1]) for name in names], done_before=0)
     assert pool.outcomes == {name: Outcome() for name in names}
     assert most == 3

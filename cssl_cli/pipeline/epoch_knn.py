@@ -13,10 +13,8 @@ from torch import nn
 
 from cssl_cli.data import Dataset
 from cssl_cli.errors import RunError
-from cssl_cli.features import FeatureExtractor
-from cssl_cli.pipeline.setup import EVALUATION_BATCH
-from cssl_cli.probe import score
-from cssl_cli.probe.knn import effective_k, knn_predict
+from cssl_cli.pipeline.setup import make_extractor
+from cssl_cli.probe import knn_probe
 from cssl_cli.recipe import Recipe
 
 
@@ -44,36 +42,20 @@ class EpochKnn:
         assert test is not None
         assert train.labels is not None
         assert test.labels is not None
-        extractor = FeatureExtractor(
-            encoder,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            batch_size=EVALUATION_BATCH[self.device.type],
-            device=self.device,
-        )
-        num_classes = len(self.dataset.class_names)
-        k = effective_k(self.recipe.probe.knn_k, len(train.labels), num_classes)
-        temperature = self.recipe.probe.knn_temperature
+        extractor = make_extractor(encoder, mean=self.dataset.mean, std=self.dataset.std, device=self.device)
         try:
-            # On the device from the labels to the votes: only the predictions come back.
-            predictions = knn_predict(
+            # On the device to the votes, which is where the time goes.
+            found = knn_probe(
                 extractor.clean(train.images).to(self.device),
                 train.labels.to(self.device),
                 extractor.clean(test.images).to(self.device),
-                k=k,
-                temperature=temperature,
-                num_classes=num_classes,
+                test.labels.to(self.device),
+                class_names=self.dataset.class_names,
+                settings=self.recipe.settings("probe"),
             )
         except RunError as error:  # training itself will say what is wrong with the encoder
             return {"epoch": epoch, "step": step, "error": error.what}
         finally:
             encoder.train()
-        accuracy = score(predictions.cpu(), test.labels.cpu(), self.dataset.class_names)["accuracy"]
-        return {
-            "epoch": epoch,
-            "step": step,
-            "knn": accuracy,
-            "num_images": len(test.labels),
-            "k": k,
-            "temperature": temperature,
-        }
+        facts = {name: found[name] for name in ("num_images", "k", "temperature")}
+        return {"epoch": epoch, "step": step, "knn": found["accuracy"], **facts}

@@ -14,7 +14,7 @@ from cssl_cli.data import Dataset
 from cssl_cli.data.image_set import ImageSet, subset
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.features import FeatureExtractor, stored_views
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, make_augmentation
+from cssl_cli.pipeline.setup import make_augmentation, make_extractor
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 
@@ -46,8 +46,7 @@ class Material:
         return stored_views(self.images[rows].to(self.device), self.augmentation, self.theta[rows].to(self.device))
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
-        batch_size = EVALUATION_BATCH[self.device.type]
-        return FeatureExtractor(encoder, mean=self.mean, std=self.std, batch_size=batch_size, device=self.device)
+        return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device)
 
 
 def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:

@@ -19,7 +19,7 @@ from cssl_cli.pipeline.finished import (
     trained_encoder,
     untrained_encoder,
 )
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, choose_device, make_augmentation
+from cssl_cli.pipeline.setup import choose_device, make_augmentation, make_extractor
 from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
@@ -89,13 +89,7 @@ class _Prober:
         on_features = (what, "features", *self.circumstances("data", "probe", *blocks))
         on_centers = (what, "centers", *self.circumstances("data", "probe", "augment", *blocks))
         if on_features not in known or on_centers not in known:
-            extractor = FeatureExtractor(
-                make_encoder(),
-                mean=self.dataset.mean,
-                std=self.dataset.std,
-                batch_size=EVALUATION_BATCH[self.device.type],
-                device=self.device,
-            )
+            extractor = make_extractor(make_encoder(), mean=self.dataset.mean, std=self.dataset.std, device=self.device)
             advance = counter(
                 self.reporter,
                 f"probe {what}",

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cssl_cli
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
+from cssl_cli.features import FeatureExtractor
 from cssl_cli.methods import Method, build_method
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
@@ -84,6 +85,13 @@ def resident(images: Tensor, device: torch.device) -> Tensor:
 
 def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
     return build_augmentation(recipe.settings("augment"), image_size=image_size)
+
+
+def make_extractor(
+    encoder: nn.Module | None, *, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> FeatureExtractor:
+    """What `encoder` (None: pixels) says of images with these statistics, in batches that suit the device."""
+    return FeatureExtractor(encoder, mean=mean, std=std, batch_size=EVALUATION_BATCH[device.type], device=device)
 
 
 def initial_method(recipe: Recipe) -> Method:

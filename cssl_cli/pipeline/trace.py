@@ -16,9 +16,8 @@ from cssl_cli.data.image_set import ImageSet, subset
 from cssl_cli.errors import RunError
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.geometry import unit_norm
-from cssl_cli.pipeline.setup import EVALUATION_BATCH, make_augmentation
-from cssl_cli.probe import score
-from cssl_cli.probe.knn import effective_k, knn_predict
+from cssl_cli.pipeline.setup import make_augmentation, make_extractor
+from cssl_cli.probe import knn_probe
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.theory.alignment import alignment
@@ -55,13 +54,7 @@ class Trace:
     def measure(self, encoder: nn.Module, *, epoch: int, step: int) -> dict[str, Any]:
         """The record of the encoder at `epoch` and `step`; a number that cannot be had is None. Leaves it in training
         mode."""
-        extractor = FeatureExtractor(
-            encoder,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            batch_size=EVALUATION_BATCH[self.device.type],
-            device=self.device,
-        )
+        extractor = make_extractor(encoder, mean=self.dataset.mean, std=self.dataset.std, device=self.device)
         try:
             features = extractor.view_table(self.images.images, self.augmentation, self.theta)
             labels, class_names = self.images.labels, self.dataset.class_names
@@ -81,17 +74,14 @@ class Trace:
         assert self.neighbours is not None
         assert self.neighbours.labels is not None
         assert self.images.labels is not None
-        probe = self.recipe.probe
-        num_classes = len(self.dataset.class_names)
-        predictions = knn_predict(
+        accuracy: float = knn_probe(
             extractor.clean(self.neighbours.images),
             self.neighbours.labels,
             features,
-            k=effective_k(probe.knn_k, len(self.neighbours.images), num_classes),
-            temperature=probe.knn_temperature,
-            num_classes=num_classes,
-        )
-        accuracy: float = score(predictions, self.images.labels, self.dataset.class_names)["accuracy"]
+            self.images.labels,
+            class_names=self.dataset.class_names,
+            settings=self.recipe.settings("probe"),
+        )["accuracy"]
         return accuracy
 
 

@@ -15,7 +15,7 @@ from cssl_cli.probe.knn import effective_k, knn_predict
 from cssl_cli.probe.linear import fit_linear
 from cssl_cli.probe.nearest_center import CenterAccumulator, nearest_center_predict
 
-__all__ = ["CenterAccumulator", "center_probe", "feature_probes", "score"]
+__all__ = ["CenterAccumulator", "center_probe", "feature_probes", "knn_probe", "score"]
 
 
 def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
@@ -70,14 +70,30 @@ def feature_probes(
         validation_fraction=settings["validation_fraction"],
         generator=generator,
     )
-    k, temperature = effective_k(settings["knn_k"], len(train_labels), num_classes), settings["knn_temperature"]
-    by_neighbours = knn_predict(
-        train_features, train_labels, test_features, k=k, temperature=temperature, num_classes=num_classes
-    )
     return {
         "linear": {**score(classifier.predict(test_features), test_labels, class_names), **linear_facts},
-        "knn": {**score(by_neighbours, test_labels, class_names), "k": k, "temperature": temperature},
+        "knn": knn_probe(
+            train_features, train_labels, test_features, test_labels, class_names=class_names, settings=settings
+        ),
     }
+
+
+def knn_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Score of the weighted k-NN classifier, with its `k` and `temperature`; arguments as those of `feature_probes`."""
+    num_classes = len(class_names)
+    k, temperature = effective_k(settings["knn_k"], len(train_labels), num_classes), settings["knn_temperature"]
+    predictions = knn_predict(
+        train_features, train_labels, test_features, k=k, temperature=temperature, num_classes=num_classes
+    )
+    return {**score(predictions, test_labels, class_names), "k": k, "temperature": temperature}
 
 
 def center_probe(

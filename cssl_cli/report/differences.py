@@ -24,12 +24,18 @@ def apart(name: str, found: PairedDifference | None) -> str:
         + " apart"
     )
     if found.beyond_noise is None:
-        return f"{text}, seed noise unknown (one seed)"
+        return f"{text}, seed noise unknown ({'one seed' if found.n == 1 else f'the same in {found.n} seeds'})"
     low_high = ""
     if found.interval is not None:
         low, high = found.interval if found.mean >= 0 else (-found.interval[1], -found.interval[0])
-        low_high = f"95 % [{shown_difference(name, low)}, {shown_difference(name, high)}], "
+        low_high = f"95 % [{_end(name, low)}, {_end(name, high)}], "
     return f"{text}, {noise(found)} ({low_high}{plural(found.n, 'seed')})"
+
+
+def _end(name: str, value: float) -> str:
+    """An end of an interval; one that is near 0 must not look as if it were 0, on which the words beside it depend."""
+    text = shown_difference(name, value)
+    return text if float(text) or not value else ("just above 0" if value > 0 else "just below 0")
 
 
 def noise(found: PairedDifference | None) -> str:

@@ -50,7 +50,7 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
     found = screen_accuracy(entries, accuracy, terms, LABELS)
-    found["warnings"] += _about_circumstances(compared)
+    found["warnings"] += [*_about_circumstances(compared), *_about_shared_views(compared)]
     return found
 
 
@@ -74,6 +74,17 @@ def _about_circumstances(rows: Sequence[Row]) -> list[str]:
     if not unlike:
         return []
     return [f"Rows were measured with different {' and '.join(unlike)}: what orders them may be that."]
+
+
+def _about_shared_views(rows: Sequence[Row]) -> list[str]:
+    """Rows on the same views, of several methods say, share the terms of pixels, and their accuracies go together."""
+    views = {repr([row.members[0].member.recipe.settings(block) for block in ("data", "augment")]) for row in rows}
+    if not 1 < len(views) < len(rows):
+        return []
+    return [
+        f"The {len(rows)} rows have {len(views)} sets of augmentations: rows that share theirs are not independent, "
+        "which makes p too small and intervals too narrow."
+    ]
 
 
 def print_prediction(out: Console, rows: Sequence[Row], accuracy: Quantity) -> None:

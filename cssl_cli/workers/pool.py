@@ -47,7 +47,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Terms:
+class PoolSettings:
     """How the members are worked on: how many `workers`, where logs go, how often a failed one is tried again."""
 
     workers: int
@@ -76,9 +76,11 @@ class Pool:
     `missing` says what a member lacks at this moment: another process may have finished it.
     """
 
-    def __init__(self, terms: Terms, missing: Callable[[Job], Missing | None], reporter: SweepReporter) -> None:
-        self.terms, self.missing, self.reporter = terms, missing, reporter
-        self.threads = threads_each(terms.workers)
+    def __init__(
+        self, settings: PoolSettings, missing: Callable[[Job], Missing | None], reporter: SweepReporter
+    ) -> None:
+        self.settings, self.missing, self.reporter = settings, missing, reporter
+        self.threads = threads_each(settings.workers)
         self.selector = selectors.DefaultSelector()
         self.processes: dict[int, WorkerProcess] = {}
         self.at_work: dict[int, _Work] = {}
@@ -88,7 +90,7 @@ class Pool:
         self.attempts: dict[str, int] = {}
         self.to_try_again: dict[str, Outcome] = {}
         self.lost: list[str] = []  # failed while all were to save
-        self.slots = terms.workers
+        self.slots = settings.workers
         self.met_in_use: set[str] = set()
         self.durations: list[float] = []
         self.not_started = 0
@@ -105,7 +107,7 @@ class Pool:
         for job in jobs:
             groups.setdefault(job.path, deque()).append(job)
         self.waiting.extend(groups.values())
-        self.slots = min(self.terms.workers, len(groups))
+        self.slots = min(self.settings.workers, len(groups))
         self.done_before, self.total = done_before, done_before + len(jobs)
         with deferred_signals() as pending:
             try:
@@ -124,7 +126,7 @@ class Pool:
             if pending:
                 saved = f"All but {', '.join(self.lost)} are" if self.lost else "All members are"
                 raise Interrupted(
-                    pending[0], where=str(self.terms.home), remedy=f"{saved} saved; the same command goes on."
+                    pending[0], where=str(self.settings.home), remedy=f"{saved} saved; the same command goes on."
                 )
 
     # ------------------------------------------------------------------ handing out
@@ -152,7 +154,7 @@ class Pool:
         """Start the first of the group that is to be done; the others follow it."""
         while group:
             job = group.popleft()
-            if time.monotonic() >= self.terms.deadline:
+            if time.monotonic() >= self.settings.deadline:
                 if job.name in self.to_try_again:
                     self.outcomes[job.name] = self.to_try_again[job.name]
                 else:
@@ -163,14 +165,14 @@ class Pool:
                 self.outcomes[job.name] = Outcome()
                 continue
             attempt = self.attempts[job.name] = self.attempts.get(job.name, 0) + 1
-            log = str(self.terms.logs / f"{job.name}.log")
+            log = str(self.settings.logs / f"{job.name}.log")
             work = _Work(job, group, log, _size(log), time.monotonic())
             self.at_work[slot] = work
             task = Task(
                 recipe=job.recipe.model_dump(mode="json", by_alias=True),
-                home=str(self.terms.home),
+                home=str(self.settings.home),
                 log=str(log),
-                device=self.terms.device,
+                device=self.settings.device,
                 slot=slot,
                 probe=missing.probe,
                 analysis=missing.analysis,
@@ -248,11 +250,11 @@ class Pool:
 
     def _fail(self, work: _Work, ended: Ended, attempt: int) -> None:
         what = ended.error if ended.stopped is None else killed_in_words(ended.stopped)
-        again = attempt <= self.terms.retries and not ended.hopeless
+        again = attempt <= self.settings.retries and not ended.hopeless
         if again:
             self.later.append(deque([work.job]))
             self.to_try_again[work.job.name] = Outcome(error=what)
-            head = f"{work.job.name}: {what}; attempt {attempt} of {self.terms.retries + 1}, tried again later"
+            head = f"{work.job.name}: {what}; attempt {attempt} of {self.settings.retries + 1}, tried again later"
         else:
             tried = f" (tried {attempt} times)" if attempt > 1 else ""
             self.outcomes[work.job.name] = Outcome(error=f"{what}{tried}")
@@ -318,7 +320,9 @@ class Pool:
             return None
         mean = statistics.fmean(self.durations)
         work = mean * waiting + sum(max(mean - member.seconds, 0.0) for member in running)
-        return work / max(min(self.terms.workers, waiting + len(running)), 1)
+        if work == 0 and running:  # all of them last longer than those before
+            return None
+        return work / max(min(self.settings.workers, waiting + len(running)), 1)
 
 
 def _size(log: str) -> int:
