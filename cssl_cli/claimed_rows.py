@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from cssl_cli.errors import nearest
-from cssl_cli.recipe.blocks import Recipe
+from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.sweep_file import Claim
 
 METHOD = "method"  # the axis of a claim whose rows are patterns, unless it names another one

@@ -18,11 +18,11 @@ from typing import Any
 
 from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.blocks import Recipe
 from cssl_cli.recipe.faults import Source, as_error
 from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, parse_overrides
+from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.schema import show
 from cssl_cli.sweep_checks import check_claims, check_reference
 from cssl_cli.sweep_file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file

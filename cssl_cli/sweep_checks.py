@@ -8,10 +8,11 @@ from typing import Any
 from cssl_cli.claimed_rows import Rows, faults_of
 from cssl_cli.errors import nearest
 from cssl_cli.recipe import schema
-from cssl_cli.recipe.blocks import Block, Recipe
+from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.faults import Source
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, merge
+from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.yaml_text import KeyPath
 from cssl_cli.sweep_file import Claim, Reference, SweepSources
 

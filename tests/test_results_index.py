@@ -16,7 +16,7 @@ from conftest import TINY_RECIPE
 from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
-from cssl_cli.recipe.blocks import Recipe
+from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.report.catalogue import values_of
 from cssl_cli.report.sweep import as_content
 from cssl_cli.results_index import INDEX, Summary, summarize

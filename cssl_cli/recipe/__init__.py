@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cssl_cli.recipe.blocks import Recipe
     from cssl_cli.recipe.book import Listing, list_recipes, read_recipe_text
     from cssl_cli.recipe.load import load_recipe
+    from cssl_cli.recipe.recipe import Recipe
 
 __all__ = ["Listing", "Recipe", "list_recipes", "load_recipe", "read_recipe_text"]
 
 _HOMES = {
-    "Recipe": "blocks",
+    "Recipe": "recipe",
     "Listing": "book",
     "list_recipes": "book",
     "read_recipe_text": "book",

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.recipe.blocks import Recipe
 from cssl_cli.recipe.book import shipped_names, shipped_path
 from cssl_cli.recipe.faults import Fault, Source, as_error, faults_of
 from cssl_cli.recipe.merge import merge, parse_overrides
+from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.yaml_text import Document, parse
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cssl_cli.recipe import schema
-from cssl_cli.recipe.blocks import Block, Recipe
+from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.recipe import Recipe
 
 _HEAD = "| field | takes | default | meaning |\n|---|---|---|---|"
 

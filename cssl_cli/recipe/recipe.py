@@ -1,0 +1,135 @@
+"""A recipe: its blocks together, what must hold between them, and the fingerprint of what decides a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from cssl_cli.recipe.blocks import (
+    BYOL,
+    LARS,
+    SGD,
+    AdamW,
+    Analyze,
+    Augment,
+    BarlowTwins,
+    Block,
+    DownloadedData,
+    FolderData,
+    MoCo,
+    Probe,
+    ResNet,
+    ShapesData,
+    SimCLR,
+    SimpleContrastive,
+    SimSiam,
+    SmallEncoder,
+    TInfoNCE,
+    Train,
+    VICReg,
+)
+from cssl_cli.recipe.field_types import Name, Seed
+from cssl_cli.recipe.yaml_text import dump
+
+FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
+
+
+class Recipe(Block):
+    """Everything that decides a run."""
+
+    name: Name
+    """what the run is called; decides nothing else"""
+    seed: Seed = 0
+    """from which all random numbers of the run follow"""
+    data: Annotated[ShapesData | DownloadedData | FolderData, Field(discriminator="name")]
+    """the images"""
+    augment: Augment
+    """what makes two views of an image; {} for no augmentation"""
+    encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
+    """the network that is trained"""
+    method: Annotated[
+        SimCLR | BarlowTwins | MoCo | SimSiam | BYOL | VICReg | TInfoNCE | SimpleContrastive,
+        Field(discriminator="name"),
+    ]
+    """the loss and its projector"""
+    optim: Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
+    """how the weights are updated"""
+    train: Train
+    """how long, in what batches"""
+    probe: Probe = Probe()
+    """classifiers on the frozen features"""
+    analyze: Analyze = Analyze()
+    """terms of the theory"""
+
+    @field_validator("train")
+    @classmethod
+    def _training_outlasts_warmup(cls, train: Train, info: ValidationInfo) -> Train:
+        optim = info.data.get("optim")
+        if optim is not None and train.epochs is not None and optim.warmup_epochs >= train.epochs:
+            raise ValueError(
+                f"lasts {train.epochs} epochs and must last longer than optim.warmup_epochs, {optim.warmup_epochs}"
+            )
+        return train
+
+    @field_validator("train")
+    @classmethod
+    def _batch_suits_moco(cls, train: Train, info: ValidationInfo) -> Train:
+        method = info.data.get("method")
+        if not isinstance(method, MoCo):
+            return train
+        splits, batch = method.batch_norm_splits, train.batch_size
+        if batch % splits:
+            raise ValueError(
+                f"has a batch_size of {batch}, which method.batch_norm_splits does not divide, {splits}; "
+                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}"
+            )
+        if splits > 1 and batch < 2 * splits:
+            raise ValueError(
+                f"has a batch_size of {batch}, which leaves a single image to each of the sub-batches of "
+                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}"
+            )
+        if method.queue < 2 * batch:
+            raise ValueError(
+                f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
+                f"give method.queue={2 * batch} or more"
+            )
+        return train
+
+    def settings(self, block: str) -> dict[str, Any]:
+        """One block as a plain dict, its keys as in a file: what the numeric core is built from."""
+        settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
+        return settings
+
+    def to_yaml(self) -> str:
+        """The recipe as a file with every default written out; loading it gives an equal recipe."""
+        return dump(self.model_dump(mode="json", by_alias=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """10 hex digits over all that decides the trained encoder; names the run directory.
+
+        Not the name, nor how often a checkpoint is written, nor how the finished encoder is measured: recipes that
+        differ in `probe` and `analyze` only share one run.
+        """
+        # Without what is not given: an operation or an option that a later version adds changes no fingerprint.
+        deciding: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        # What is recorded during training cannot be had afterwards.
+        if self.analyze.every is not None:
+            deciding["recorded_every"] = self.analyze.every
+        if self.probe.every is not None:
+            deciding["probed"] = [self.probe.every, self.probe.knn_k, self.probe.knn_temperature]
+        del deciding["name"], deciding["train"]["checkpoint_minutes"], deciding["probe"], deciding["analyze"]
+        if self.data.name != "folder":
+            deciding["data"].pop("root", None)  # where a download lies does not change it
+        return _digest(deciding)
+
+
+def _digest(deciding: Mapping[str, Any]) -> str:
+    canonical = json.dumps(
+        {"format": FINGERPRINT_FORMAT, **deciding}, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
