@@ -193,6 +193,16 @@ def test_rows_without_both_numbers_are_not_drawn(tmp_path: Path) -> None:
     assert draw([], tmp_path / "none") == []
 
 
+def test_rows_that_have_not_finished_are_neither_counted_nor_in_the_legend(tmp_path: Path) -> None:
+    rows = table(["a", "ab", "abc"], 3, 2)
+    for row in rows[6:]:
+        row["cells"] = dict.fromkeys(row["cells"])
+    text = texts_of(draw(rows, tmp_path)[1])
+    assert "6 rows" in text
+    assert "barlow_twins" in text
+    assert "moco" not in text
+
+
 def test_negative_controls_are_crosses_that_no_number_counts(tmp_path: Path) -> None:
     rows = table(NESTED, 1, 1)
     found = screened(rows[1:])

@@ -95,6 +95,8 @@ def accuracy_vs_terms(
     Accuracies are shares of 1. screened: what `rank_correlation.screening.screen_accuracy` says of this accuracy.
     `accuracy_title` and `term_titles` are how the quantities are called; a term without a title is called by its name.
     """
+    # What has not finished is neither counted nor in the legend.
+    rows = [row for row in rows if number(part(row, "cells", accuracy).get("mean")) is not None]
     groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
     panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
     panels = [(entry, points) for entry, points in panels if points]

@@ -174,13 +174,14 @@ def _about_companions(facts: dict[str, set[Any]], shown: set[str]) -> str:
         deltas = {grid[central_delta(grid)] for grid in facts["deltas"] if grid}
         said += (
             f"; 1−σ the share of images in % outside the main part of their class in pixels, at δ = {_span(deltas)} "
-            "median distances of clean images of two classes"
+            "median distances of clean images of two classes, too high since over so few views and by the main part "
+            "that was found"
         )
     if "one_minus_sigma_relative_pixels" in shown:
         said += (
             "; 1−σ rel. the same at δ = the median augmented distance between classes, its between-class counterpart"
         )
-    return said + ("; RankMe the effective rank" if "rankme" in shown else "")
+    return said + ("; RankMe the effective rank, of unscaled features" if "rankme" in shown else "")
 
 
 def _span(values: set[Any]) -> str:
