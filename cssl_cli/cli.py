@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
 import cssl_cli
 from cssl_cli.errors import CsslError, InputError, Interrupted
+
+if TYPE_CHECKING:
+    from cssl_cli.recipe import Recipe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -114,6 +118,7 @@ class _terminated_by_sigterm:
     "cssl pretrain simclr-shapes",
     "cssl pretrain simclr-cifar10 train.epochs=100 encoder.width=32",
     "cssl pretrain simclr-folder data.root=path/to/images --dry-run",
+    "cssl pretrain simclr-cifar10 --profile",
 )
 def pretrain(
     recipe: RecipeName,
@@ -122,6 +127,9 @@ def pretrain(
     device: Device = None,
     restart: Annotated[bool, typer.Option("--restart", help="Discard what the run directory holds.")] = False,
     dry_run: DryRun = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time of a step goes, and write a trace; trains nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train an encoder as a recipe says.
@@ -134,12 +142,25 @@ def pretrain(
     resolved = load_recipe(recipe, overrides or [])
     if dry_run:
         return recipes.show_plan(resolved, out, as_json)
+    if profile:
+        return _profile(resolved, out, device, as_json)
     from cssl_cli.pipeline.pretrain import pretrain as train
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
         trained = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart)
     return run.show_pretrained(trained, as_json)
+
+
+def _profile(resolved: Recipe, out: Path, device: str | None, as_json: bool) -> None:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: its profiler tells of its own start and end
+    from cssl_cli.pipeline.profile import profile
+    from cssl_cli.report.profile import show_profile
+    from cssl_cli.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        profiled, content = profile(resolved, out=out, reporter=reporter, device_name=device)
+    show_profile(profiled, content, as_json)
 
 
 @command("cssl probe runs/simclr-shapes-0123456789", "cssl probe runs/simclr-shapes-0123456789 --json")

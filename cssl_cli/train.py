@@ -1,7 +1,6 @@
 """The training loop over one step of static shape. It yields after every step and does no input or output.
 
-Images stay uint8 on the device; a step gathers a batch, augments both views at once, and updates the weights. Nothing
-in a step waits for the device: the loss terms of an epoch collect in a tensor that is read every `CHECK_INTERVAL`
+Nothing in it waits for the device: the loss terms of an epoch collect in a tensor that is read every `CHECK_INTERVAL`
 steps or `CHECK_SECONDS`, at the end of the epoch and before a checkpoint, which is when an infinite or undefined loss
 is found.
 """
@@ -9,18 +8,19 @@ is found.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.augment import Augmentation
+from cssl_cli.batches import Images
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
 from cssl_cli.optim import build_optimizer, learning_rate
+from cssl_cli.step import Notice, TrainingStep
 
 CHECK_INTERVAL = 50  # steps
 CHECK_SECONDS = 5.0
@@ -97,16 +97,16 @@ class Progress:
 class Trainer:
     """A run in progress: everything that changes from step to step, and the step itself.
 
-    `images` (N, C, H, W) uint8 lie on the `device` or, when they do not fit, on the CPU. `order` and `augment` are the
-    run's random streams for the order of the images and for the parameters of their views. `state_dict` holds all that
-    is needed to go on exactly.
+    `images` gives batches of the plan's images. `order` and `augment` are the run's random streams for the order of
+    the images and for the parameters of their views. `state_dict` holds all that is needed to go on exactly.
+    `precision`, `compiled` and `notice` as of `TrainingStep`.
     """
 
     def __init__(
         self,
         method: Method,
         augmentation: Augmentation,
-        images: Tensor,
+        images: Images,
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -116,14 +116,26 @@ class Trainer:
         device: torch.device,
         order: torch.Generator,
         augment: torch.Generator,
+        compiled: bool = False,
+        notice: Notice = lambda _: None,
     ) -> None:
         self.device = device
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.augmentation = augmentation
         self.images = images
-        self.mean, self.std = mean, std
         self.optim = optim
         self.optimizer = build_optimizer(self.method, optim)
+        self.training_step = TrainingStep(
+            self.method,
+            augmentation,
+            self.optimizer,
+            mean=mean,
+            std=std,
+            precision=precision,
+            device=device,
+            compiled=compiled,
+            notice=notice,
+        )
         self.plan = plan
         self.precision = precision
         self.order, self.augment = order, augment
@@ -139,18 +151,22 @@ class Trainer:
             permutation = self._begin_epoch()
             first, started = self.step, time.perf_counter()
             checked = started
-            ends_epoch = False
-            while not ends_epoch:
+            for batch in self.images.batches(self._rest_of_epoch(permutation)):
+                self._train_step(batch)
                 position = self.step % self.plan.steps_per_epoch
-                indices = permutation[position * self.plan.batch_size : (position + 1) * self.plan.batch_size]
-                self._train_step(indices, position)
-                ends_epoch = position + 1 == self.plan.steps_per_epoch or self.step == self.plan.num_steps
+                ends_epoch = position == 0 or self.step == self.plan.num_steps
                 due = self.step % CHECK_INTERVAL == 0 or time.perf_counter() - checked >= CHECK_SECONDS
                 record = None
                 if due or ends_epoch:
                     record = self._epoch_record(started, self.step - first)
                     checked = time.perf_counter()
                 yield Progress(self.step, record, ends_epoch)
+
+    def _rest_of_epoch(self, permutation: Tensor) -> Sequence[Tensor]:
+        """The indices (B,) of the batches from `step` to the end of its epoch or of the run."""
+        begin = self.step % self.plan.steps_per_epoch
+        end = min(self.plan.steps_per_epoch, begin + self.plan.num_steps - self.step)
+        return permutation[begin * self.plan.batch_size : end * self.plan.batch_size].split(self.plan.batch_size)
 
     def _begin_epoch(self) -> Tensor:
         """The order of the images in the epoch that `step` lies in; the same again after a resume within it."""
@@ -161,34 +177,16 @@ class Trainer:
             self.order.set_state(self.epoch_order_state)
         return torch.randperm(self.plan.num_images, generator=self.order)
 
-    def _train_step(self, indices: Tensor, position: int) -> None:
-        rate = self.current_learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        view_1, view_2 = self._views(indices)
-        with self._autocast():
-            terms = self.method(view_1, view_2)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        self.optimizer.step()
-        self.method.after_step()
-        self._collect(terms, position)
+    def _train_step(self, batch: Tensor) -> None:
+        position = self.step % self.plan.steps_per_epoch
+        theta = self.draw_theta(len(batch))
+        self._collect(self.training_step(batch, theta, self.current_learning_rate()), position)
         self.step += 1
 
-    def _views(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Two views (B, C, H, W) of each image, drawn independently and made in one batched pass."""
-        theta = self.augmentation.draw(2 * len(indices), self.augment)
-        if self.device.type == "cuda":  # from pinned memory, copies to the device need not be waited for
-            theta, indices = theta.pin_memory(), indices.pin_memory()
-        theta = theta.to(self.device, non_blocking=True)
-        batch = self.images[indices.to(self.images.device, non_blocking=True)].to(self.device, non_blocking=True)
-        views = self.augmentation.apply(torch.cat([batch, batch]), theta)
-        views = normalize(views, self.mean, self.std).contiguous(memory_format=torch.channels_last)
-        return views[: len(indices)], views[len(indices) :]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        enabled = self.precision != torch.float32
-        return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
+    def draw_theta(self, num_images: int) -> Tensor:
+        """theta (2B, P) of two views of each of B images, ready to be copied to the device without waiting."""
+        theta = self.augmentation.draw(2 * num_images, self.augment)
+        return theta.pin_memory() if self.device.type == "cuda" else theta
 
     def current_learning_rate(self) -> float:
         """The learning rate of the coming step."""

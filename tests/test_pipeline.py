@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 from conftest import TINY_RECIPE
+from cssl_cli.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.pipeline import analyze as analyzing
 from cssl_cli.pipeline import pretrain as pretraining
@@ -21,7 +22,7 @@ from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
 from cssl_cli.pipeline.material import Material, gather
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import choose_precision, prepare_data, resident
+from cssl_cli.pipeline.setup import choose_precision, compiles, place_images, prepare_data
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, RunDir
@@ -167,8 +168,8 @@ def test_after_an_infinite_loss_the_last_good_checkpoint_is_kept(tmp_path: Path)
     chosen = recipe(tmp_path, "train.checkpoint_minutes=0", "train.precision=float32")
     make = pretraining.make_trainer
 
-    def poisoned(*arguments: object) -> Trainer:
-        trainer = make(*arguments)  # type: ignore[arg-type]
+    def poisoned(*arguments: object, **named: object) -> Trainer:
+        trainer = make(*arguments, **named)  # type: ignore[arg-type]
         forward = trainer.method.forward
 
         def fail_at_step_six(view_1: torch.Tensor, view_2: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -207,5 +208,28 @@ def test_precision_follows_the_recipe_and_auto_the_device(monkeypatch: pytest.Mo
 def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images.nbytes - 1, 10**9))
-    assert resident(images, torch.device("cuda")) is images
-    assert resident(images, torch.device("meta")).device.type == "meta"
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    streamed = place_images(images, torch.device("cuda"))
+    assert isinstance(streamed, StreamedImages)
+    assert streamed.images is images
+    placed = place_images(images, torch.device("meta"))
+    assert isinstance(placed, ResidentImages)
+    assert placed.images.device.type == "meta"
+
+
+def test_a_run_is_compiled_as_the_recipe_says_or_where_it_is_long_enough(tmp_path: Path) -> None:
+    def decided(device: str, *overrides: str) -> bool:
+        resolved = recipe(tmp_path, *overrides)
+        plan = pretraining.plan_of(resolved, 100_000)
+        return compiles(resolved.train.compile, resolved, plan, 32, torch.device(device))
+
+    assert decided("cpu", "train.compile=true")
+    assert not decided("cpu")
+    assert not decided("cuda", "train={steps: 1999, batch_size: 64}")
+    assert decided("cuda", "train={steps: 2000, batch_size: 64}")
+    assert not decided("cuda", "train={steps: 2000, batch_size: 64, compile: false}")
+    # ResNet-18 of width 64 takes 2 · 555.4 million multiplications and additions forward, and twice that backward.
+    steps = 1e16 / (2 * 64 * 3 * 2 * 555.4e6)
+    long = "encoder={name: resnet18, width: 64}"
+    assert not decided("cpu", long, f"train={{steps: {int(0.99 * steps)}, batch_size: 64}}")
+    assert decided("cpu", long, f"train={{steps: {int(1.01 * steps)}, batch_size: 64}}")

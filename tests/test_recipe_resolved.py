@@ -251,7 +251,7 @@ OTHER: dict[str, dict[str, str]] = {
     "optim: sgd": {"momentum": "0.1", "weight_decay": "0.1", "nesterov": "true"},
     "optim: adamw": {"betas": "[0.1, 0.1]", "weight_decay": "0.1"},
     "optim: lars": {"momentum": "0.1", "weight_decay": "0.1", "trust_coefficient": "0.1"},
-    "train": {"epochs": "3", "steps": "3", "batch_size": "8", "precision": "float32"},
+    "train": {"epochs": "3", "steps": "3", "batch_size": "8", "precision": "float32", "compile": "true"},
     "probe": {
         "knn_k": "3",
         "knn_temperature": "1",

@@ -11,11 +11,13 @@ from small_methods import SETTINGS
 from torch import Tensor
 
 from cssl_cli.augment import build_augmentation
+from cssl_cli.batches import ResidentImages
 from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method, build_method, method_names
 from cssl_cli.optim import learning_rate
 from cssl_cli.randomness import stream
+from cssl_cli.step import Notice
 from cssl_cli.train import EpochRecord, Trainer, make_plan
 
 OPTIM = {
@@ -34,18 +36,24 @@ def random_images(num: int = 70) -> Tensor:
     return torch.randint(0, 256, (num, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def make_trainer(method_name: str = "simclr", *, epochs: int = 4, precision: torch.dtype = torch.float32) -> Trainer:
+def make_trainer(
+    method_name: str = "simclr",
+    *,
+    epochs: int = 4,
+    precision: torch.dtype = torch.float32,
+    compiled: bool = False,
+    notice: Notice = lambda _: None,
+) -> Trainer:
     settings = SETTINGS[method_name]
     with torch.device("meta"):
         method = build_method(settings, build_encoder({"name": "small", "width": 2}))
     generator = stream(0, "init")
     materialize(method, generator)
     method.after_initialization(generator)
-    images = random_images()
     return Trainer(
         method,
         build_augmentation(AUGMENT, image_size=12),
-        images,
+        ResidentImages(random_images()),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         optim=OPTIM,
@@ -54,6 +62,8 @@ def make_trainer(method_name: str = "simclr", *, epochs: int = 4, precision: tor
         device=torch.device("cpu"),
         order=stream(0, "order"),
         augment=stream(0, "augment"),
+        compiled=compiled,
+        notice=notice,
     )
 
 
@@ -149,7 +159,7 @@ def recording_trainer(augment: dict, epochs: int) -> tuple[Trainer, Recorder, Te
     trainer = Trainer(
         method,
         build_augmentation(augment, image_size=12),
-        images,
+        ResidentImages(images),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         optim=OPTIM,
@@ -178,7 +188,7 @@ def test_an_epoch_shows_each_image_at_most_once_and_the_left_out_ones_change() -
 
 def test_both_views_are_of_the_same_image_and_differ_from_each_other_and_between_epochs() -> None:
     trainer, method, _ = recording_trainer({"jitter": jitter()}, epochs=2)
-    trainer.images = random_images()
+    trainer.images = ResidentImages(random_images())
     finish(trainer)
     for view_1, view_2 in method.seen:
         assert not torch.equal(view_1, view_2)

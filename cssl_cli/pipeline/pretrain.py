@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
 from cssl_cli.files import require_writable
@@ -17,11 +18,12 @@ from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
     choose_device,
     choose_precision,
+    compiles,
     environment,
     initial_method,
     make_augmentation,
+    place_images,
     prepare_data,
-    resident,
 )
 from cssl_cli.pipeline.trace import Trace
 from cssl_cli.progress import Reporter
@@ -42,6 +44,7 @@ from cssl_cli.run_dir import (
     RunDir,
 )
 from cssl_cli.signals import deferred_signals
+from cssl_cli.step import Notice
 from cssl_cli.train import EpochRecord, Plan, Trainer, make_plan
 
 
@@ -80,7 +83,7 @@ def pretrain(
             reporter.say(f"{run.path} is finished already")
             return run
         dataset = dataset or prepare_data(recipe, reporter)
-        trainer = make_trainer(recipe, dataset, device)
+        trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
         check_images(run, dataset)
         _enter_environment(run, recipe, dataset, trainer, reporter)
         records = _resume(run, trainer, reporter)
@@ -144,32 +147,37 @@ def check_images(run: RunDir, dataset: Dataset) -> None:
         )
 
 
-def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
+def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, notice: Notice = lambda _: None) -> Trainer:
+    """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
     images = dataset.pretrain.images
+    plan = plan_of(recipe, len(images))
     return Trainer(
         initial_method(recipe),
         make_augmentation(recipe, images.shape[-1]),
-        resident(images, device),
+        place_images(images, device),
         mean=dataset.mean,
         std=dataset.std,
         optim=recipe.settings("optim"),
-        plan=plan_of(recipe, len(images)),
+        plan=plan,
         precision=choose_precision(recipe.train.precision, device),
         device=device,
         order=stream(recipe.seed, "order"),
         augment=stream(recipe.seed, "augment"),
+        compiled=compiles(recipe.train.compile, recipe, plan, images.shape[-1], device),
+        notice=notice,
     )
 
 
 def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter) -> None:
     """Record this process in environment.json."""
     before = run.read_json(ENVIRONMENT)
-    here = environment(trainer.device, trainer.precision)
+    here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
-        changed = [name for name in ("torch", "device", "threads", "precision") if processes[-1][name] != here[name]]
+        last = {"compiled": False, **processes[-1]}  # of a time when nothing was compiled
+        changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
         if changed:
-            changes = ", ".join(f"{name} {processes[-1][name]} → {here[name]}" for name in changed)
+            changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
             reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
     run.write_json(
         ENVIRONMENT,
@@ -251,7 +259,9 @@ def _train(
     if trainer.step == 0:
         measure(epoch=0)
     saved_at = time.monotonic()
-    for progress in trainer.run():
+    for done, progress in enumerate(trainer.run(), start=1):
+        if done == 1 and trainer.device.type == "cpu":
+            keep_freed_memory()  # now that it shows what a step takes
         detail = "" if progress.record is None else _describe(progress.record, plan)
         reporter.advance("pretrain", progress.step, plan.num_steps, detail)
         if progress.ends_epoch and progress.record is not None:

@@ -14,17 +14,22 @@ from torch import Tensor, nn
 
 import cssl_cli
 from cssl_cli.augment import Augmentation, build_augmentation
+from cssl_cli.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
 from cssl_cli.features import FeatureExtractor
+from cssl_cli.flops import forward_flops
 from cssl_cli.methods import Method, build_method
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.train import Plan
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
+COMPILED_STEPS = 2000  # on a GPU: compiling takes about a minute
+COMPILED_CPU_FLOPS = 1e16  # compiling takes half a minute and saves some percent (docs/performance.md)
 
 
 def cache_dir() -> Path:
@@ -76,11 +81,24 @@ def prepare_data(recipe: Recipe, reporter: Reporter) -> Dataset:
     )
 
 
-def resident(images: Tensor, device: torch.device) -> Tensor:
-    """The images on the device if they take no more than `RESIDENT_SHARE` of its free memory, else where they are."""
+def place_images(images: Tensor, device: torch.device) -> Images:
+    """The images on the device if they take no more than `RESIDENT_SHARE` of its free memory, else streamed to it."""
     if device.type == "cuda" and images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return images
-    return images.to(device)
+        return StreamedImages(images, device)
+    return ResidentImages(images.to(device))
+
+
+def compiles(setting: bool | None, recipe: Recipe, plan: Plan, image_size: int, device: torch.device) -> bool:
+    """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
+
+    Depends on nothing that differs from process to process, so that a run goes on as it began.
+    """
+    if setting is not None:
+        return setting
+    if device.type == "cuda":
+        return plan.num_steps >= COMPILED_STEPS
+    views = 2 * plan.num_steps * plan.batch_size
+    return 3 * views * forward_flops(build_encoder(recipe.settings("encoder")), image_size) >= COMPILED_CPU_FLOPS
 
 
 def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
@@ -104,7 +122,7 @@ def initial_method(recipe: Recipe) -> Method:
     return method
 
 
-def environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+def environment(device: torch.device, precision: torch.dtype, *, compiled: bool) -> dict[str, Any]:
     """Where and with what a process worked on a run."""
     return {
         "cssl": cssl_cli.__version__,
@@ -116,6 +134,7 @@ def environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
         "device_type": device.type,
         "threads": torch.get_num_threads(),
         "precision": str(precision).removeprefix("torch."),
+        "compiled": compiled,
     }
 
 

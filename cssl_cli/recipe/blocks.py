@@ -340,6 +340,8 @@ class Train(Block):
     """images in a batch, each seen in two views"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
+    compile: bool | None = None
+    """whether the training step is compiled; null: where the run is long enough to gain by it"""
     checkpoint_minutes: NonNegative = 1.0
     """least time between two checkpoints"""
 

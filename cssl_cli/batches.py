@@ -1,0 +1,99 @@
+"""Batches of uint8 images on the device: gathered there, or streamed to it where the images do not fit."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+AHEAD = 3  # batches under way while one is worked on
+
+
+class Images(Protocol):
+    """Images of which batches are taken; what `num_images` and `images_shape` (C, H, W) say is known without one."""
+
+    def batches(self, orders: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images (B, C, H, W) of each tensor of indices (B,), uint8 on the device, in order."""
+
+
+class ResidentImages:
+    """Images (N, C, H, W), uint8, that lie on the device."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def batches(self, orders: Iterable[Tensor]) -> Iterator[Tensor]:
+        for indices in orders:
+            if self.images.device.type == "cuda":  # from pinned memory, copies to the device need not be waited for
+                indices = indices.pin_memory().to(self.images.device, non_blocking=True)
+            yield self.images[indices]
+
+
+@dataclass
+class _Buffer:
+    """A batch in host memory, page-locked for a GPU; it may be written again when `copied` has happened there."""
+
+    batch: Tensor
+    copied: torch.cuda.Event | None
+
+
+class StreamedImages:
+    """Images (N, C, H, W), uint8, in host memory or in a file mapped to it, sent to the device a few batches ahead.
+
+    A thread gathers the coming batches into page-locked buffers and copies them on a stream of its own, while the
+    device computes. Batches are those of `ResidentImages`, bit for bit.
+    """
+
+    def __init__(self, images: Tensor, device: torch.device) -> None:
+        self.images, self.device = images, device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.free: deque[_Buffer] = deque()
+
+    def batches(self, orders: Iterable[Tensor]) -> Iterator[Tensor]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
+            coming: deque[Future[tuple[Tensor, _Buffer]]] = deque()
+            try:
+                for indices in orders:
+                    coming.append(thread.submit(self._send, indices))
+                    if len(coming) > AHEAD:
+                        yield self._receive(coming.popleft())
+                while coming:
+                    yield self._receive(coming.popleft())
+            finally:
+                for future in coming:
+                    future.cancel()
+
+    def _send(self, indices: Tensor) -> tuple[Tensor, _Buffer]:
+        """In the thread: gather and begin to copy."""
+        buffer = self._buffer(len(indices))
+        torch.index_select(self.images, 0, indices, out=buffer.batch)
+        if self.stream is None:
+            return buffer.batch.clone(), buffer
+        with torch.cuda.stream(self.stream):
+            batch = buffer.batch.to(self.device, non_blocking=True)
+            buffer.copied = self.stream.record_event()
+        return batch, buffer
+
+    def _buffer(self, length: int) -> _Buffer:
+        if not self.free or len(self.free[0].batch) != length:
+            shape = (length, *self.images.shape[1:])
+            return _Buffer(torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None), None)
+        buffer = self.free.popleft()
+        if buffer.copied is not None:
+            buffer.copied.synchronize()
+        return buffer
+
+    def _receive(self, future: Future[tuple[Tensor, _Buffer]]) -> Tensor:
+        """In the caller's thread: a batch that the device's later work waits for by itself."""
+        batch, buffer = future.result()
+        if buffer.copied is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(buffer.copied)
+            batch.record_stream(current)
+        self.free.append(buffer)
+        return batch

@@ -1,0 +1,63 @@
+"""Report of a profile: where the time of a training step goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.run_dir import RunDir
+
+PARTS = {
+    "batch": "batch and parameters of its views",
+    "augmentation": "augmentation",
+    "forward": "forward",
+    "loss": "loss",
+    "backward": "backward",
+    "optimizer": "optimizer",
+}
+
+
+def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
+    """A table of the parts, then the rate reached beside the machine's."""
+    if as_json:
+        return print_json({"profile": str(run.path), **content})
+    out = console()
+    spent = {part: seconds for part, seconds in content["parts"].items() if seconds is not None}
+    total = sum(spent.values())
+    grid = table("part of a step", "ms", "%")
+    for part, seconds in spent.items():
+        grid.add_row(PARTS[part], f"{1e3 * seconds:,.2f}", f"{100 * seconds / total:.1f}")
+    grid.add_section()
+    grid.add_row("in all, part after part", f"{1e3 * total:,.2f}", "100.0")
+    grid.add_row("step as in training", f"{1e3 * content['seconds']:,.2f}", "")
+    out.print(grid)
+    note(
+        out,
+        f"Means over {content['num_steps']} steps in rounds, of which the median is shown; the device is waited for "
+        "after each part."
+        + (" Compiled: the loss is part of forward." if "loss" not in spent else "")
+        + (" Compiling failed; these are uncompiled steps." if content["compiling_failed"] else ""),
+    )
+    out.print()
+    rate, most = content["flops"] / content["seconds"], content["matrix_rate"]
+    share = f"{100 * rate / most:.0f} %"
+    out.print(
+        f"{content['batch_size'] / content['seconds']:,.0f} images/s in batches of {content['batch_size']}: "
+        f"{content['precision']}, {_where(content)}, {'compiled' if content['compiled'] else 'not compiled'}"
+    )
+    out.print(
+        f"{content['flops'] / 1e9:,.1f} GFLOP a step, forward and backward: {_rate(rate)}, {share} of the "
+        f"{_rate(most)} of large matrix products here"
+    )
+    if content["device_memory_mb"] is not None:
+        out.print(f"{content['device_memory_mb']:,.0f} MiB of device memory at most")
+    return note(out, f"\nWritten to {run.path}: profile.json, and trace.json.gz for Perfetto or chrome://tracing")
+
+
+def _where(content: dict[str, Any]) -> str:
+    threads = content["threads"]
+    return content["device"] if content["device_type"] == "cuda" else f"{threads} thread{'' if threads == 1 else 's'}"
+
+
+def _rate(flops: float) -> str:
+    return f"{flops / 1e12:,.1f} TFLOP/s" if flops >= 1e13 else f"{flops / 1e9:,.0f} GFLOP/s"

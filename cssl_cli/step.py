@@ -1,0 +1,127 @@
+"""One training step of static shape: augment both views, forward, backward, update. Compiled where that is asked for.
+
+Nothing in a step waits for the device. Each part of a step is a method of its own, so that it can be timed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.methods import Method
+
+Notice = Callable[[str], None]  # receives a sentence for the user
+
+
+class TrainingStep:
+    """The step of a method under an augmentation; everything on the `device`.
+
+    mean, std: of the images' channels, on the 0..1 scale. precision: what encoder and heads compute in; losses and
+    statistics are float32. compiled: whether `forward` (on a GPU `views`, too) is compiled at the first step; where
+    that fails, `notice` is told and the steps run uncompiled.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        augmentation: Augmentation,
+        optimizer: Optimizer,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        precision: torch.dtype,
+        device: torch.device,
+        compiled: bool,
+        notice: Notice,
+    ) -> None:
+        self.method = method
+        self.augmentation = augmentation
+        self.optimizer = optimizer
+        self.mean, self.std = mean, std
+        self.precision = precision
+        self.device = device
+        self.notice = notice
+        self.compiled = compiled
+        self.on_trial = compiled
+        self._forward: Callable[[Tensor, Tensor], dict[str, Tensor]] = lambda *views: self.method(*views)
+        self._views: Callable[[Tensor, Tensor], Tensor] = self._both_views
+        if compiled:
+            self._forward = torch.compile(self._forward, dynamic=False)
+            if (
+                device.type == "cuda"
+            ):  # on a CPU, work is saved by looking at the parameters, which compiled code cannot
+                self._views = torch.compile(self._views, dynamic=False)
+
+    def __call__(self, batch: Tensor, theta: Tensor, rate: float) -> dict[str, Tensor]:
+        """Update the weights on a batch (B, C, H, W), uint8, under theta (2B, P); the method's terms.
+
+        Rows 0 … B − 1 of theta make the first views. rate: the learning rate.
+        """
+        terms = self._try_compiled(batch, theta) if self.on_trial else self._gradients(batch, theta)
+        self.update(rate)
+        return terms
+
+    # ------------------------------------------------------------------ the parts
+    def views(self, batch: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Two views (B, C, H, W) of each image, drawn independently and made in one batched pass."""
+        view_1, view_2 = self._views(batch, theta.to(self.device, non_blocking=True)).chunk(2)
+        return view_1, view_2
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        """The method's terms of two views."""
+        with self._autocast():
+            return self._forward(view_1, view_2)
+
+    def backward(self, terms: Mapping[str, Tensor]) -> None:
+        """Fresh gradients of the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+
+    def update(self, rate: float) -> None:
+        """Move the weights, and what moves after them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.method.after_step()
+
+    def _gradients(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
+        terms = self.forward(*self.views(batch, theta))
+        self.backward(terms)
+        return terms
+
+    def _both_views(self, batch: Tensor, theta: Tensor) -> Tensor:
+        views = self.augmentation.apply(torch.cat([batch, batch]), theta)
+        return normalize(views, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self.precision != torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision, enabled=enabled)
+
+    # ------------------------------------------------------------------ the first compiled step
+    def _try_compiled(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
+        """The first step, in which everything is compiled; uncompiled if that fails, from the same state."""
+        buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
+        self.on_trial = False
+        try:
+            return self._gradients(batch, theta)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler may raise: the uncompiled step below has the last word
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            self.run_uncompiled()
+            for name, buffer in self.method.named_buffers():
+                buffer.copy_(buffers[name])
+            terms = self._gradients(batch, theta)
+            self.notice(f"the step could not be compiled and runs uncompiled ({reason})")
+            return terms
+
+    def run_uncompiled(self) -> None:
+        """Leave compiled code aside from now on."""
+        self.compiled = self.on_trial = False
+        self._forward, self._views = self.method, self._both_views

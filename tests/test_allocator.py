@@ -1,0 +1,95 @@
+"""Freed memory is kept where there is plenty of it, and only there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cssl_cli import allocator
+from cssl_cli.allocator import HEADROOM, keep_freed_memory
+
+GIB = 2**20  # in the system's kB
+
+
+class Library:
+    """Stands for the C library; takes note of what is set."""
+
+    def __init__(self) -> None:
+        self.settings: dict[int, int] = {}
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.settings[parameter] = value
+        return 1
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
+    found = Library()
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: found)
+    monkeypatch.setattr(allocator, "PROC", tmp_path)
+    monkeypatch.setattr(allocator, "CGROUP", tmp_path)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text(f"Name:\tpython\nVmPeak:\t 99 kB\nVmHWM:\t  {2 * GIB} kB\n")
+    return found
+
+
+def free(folder: Path, kilobytes: float) -> None:
+    (folder / "meminfo").write_text(f"MemTotal:   1 kB\nMemAvailable:   {int(kilobytes)} kB\n")
+
+
+def test_memory_is_kept_where_it_is_plenty(library: Library, tmp_path: Path) -> None:
+    free(tmp_path, HEADROOM * 2 * GIB)
+    assert keep_freed_memory()
+    assert library.settings[allocator.M_MMAP_MAX] == 0
+
+
+def test_memory_that_is_short_is_given_back(library: Library, tmp_path: Path) -> None:
+    free(tmp_path, HEADROOM * 2 * GIB - 1)
+    assert not keep_freed_memory()
+    assert library.settings == {}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("max", True), (9, True), (6, False)])
+def test_a_container_may_have_less_than_the_machine(
+    library: Library, tmp_path: Path, limit: str | int, kept: bool
+) -> None:
+    free(tmp_path, 100 * GIB)
+    (tmp_path / "memory.max").write_text(limit if isinstance(limit, str) else str(1024 * limit * GIB))
+    (tmp_path / "memory.current").write_text(str(1024 * 2 * GIB))
+    assert keep_freed_memory() == kept
+    assert bool(library.settings) == kept
+
+
+def test_systems_without_these_files_change_nothing(library: Library) -> None:
+    assert not keep_freed_memory()
+    assert library.settings == {}
+
+
+PAGES = """
+import resource, torch
+from cssl_cli.allocator import keep_freed_memory
+{keep}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(2**24).fill_(1)  # 64 MiB, 16,384 pages of 4 KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+for _ in range(20):  # until the pieces have found their places
+    faults()
+print(faults(), {kept})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_large_tensors_come_without_new_pages() -> None:
+    def run(keep: str, kept: str) -> tuple[int, bool]:
+        command = [sys.executable, "-c", PAGES.format(keep=keep, kept=kept)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        return int(found[0]), found[1] == "True"
+
+    given_back, _ = run("", "False")
+    again, kept = run("kept = keep_freed_memory()", "kept")
+    assert kept, "this machine has less than three times the memory of a Python process free, or no glibc"
+    assert again < given_back / 4

@@ -1,0 +1,85 @@
+"""The profile of a step: its parts, its operations counted independently, its trace, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Invoke
+from cssl_cli.encoder import build_encoder
+from cssl_cli.flops import count_flops, forward_flops
+from cssl_cli.machine import copy_rate, matrix_rate
+from cssl_cli.pipeline.profile import PARTS, profile
+from cssl_cli.progress import Silent
+from cssl_cli.recipe import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cssl_cli.pipeline.profile.SECONDS", 0.05)
+    monkeypatch.setattr("cssl_cli.machine.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("cssl_cli.machine.COPY_BYTES", {"cpu": 2**20})
+
+
+def test_operations_are_those_of_the_layers() -> None:
+    left, right = torch.randn(3, 5, requires_grad=True), torch.randn(5, 7, requires_grad=True)
+    assert count_flops(lambda: left @ right) == 2 * 3 * 5 * 7
+    assert count_flops(lambda: (left @ right).sum().backward()) == 3 * 2 * 3 * 5 * 7
+    # The small encoder of width w on a side of s: 3×3 kernels, each stage doubling the channels and halving the side.
+    width, side = 4, 16
+    stages = [(3, width, side), (width, 2 * width, 8), (2 * width, 4 * width, 4), (4 * width, 8 * width, 2)]
+    expected = sum(2 * 9 * num_in * num_out * out_side**2 for num_in, num_out, out_side in stages)
+    assert forward_flops(build_encoder({"name": "small", "width": width}), side) == expected
+
+
+def test_rates_are_positive_and_finite() -> None:
+    cpu = torch.device("cpu")
+    for rate in (matrix_rate(cpu, torch.float32), copy_rate(cpu)):
+        assert 1e6 < rate < 1e16
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_parts_operations_and_trace(
+    tiny_recipe: Path, tmp_path: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_with(function, backend="eager"))
+    recipe = load_recipe(str(tiny_recipe), ["train.compile=true" if compiled else "train.compile=false"])
+    run, content = profile(recipe, out=tmp_path / "runs", reporter=Silent())
+    parts: dict[str, Any] = content["parts"]
+    assert list(parts) == list(PARTS)
+    assert (parts["loss"] is None) == compiled
+    assert content["compiled"] == compiled
+    assert all(seconds > 0 for seconds in parts.values() if seconds is not None)
+    # Backward takes twice the operations of forward, less those of the first layer's input, plus the loss's own.
+    images = 2 * content["batch_size"]
+    forward = images * forward_flops(build_encoder(recipe.settings("encoder")), 16)
+    assert 2 * forward < content["flops"] < 4 * forward
+    with gzip.open(run.file("trace.json.gz")) as file:
+        events = json.load(file)["traceEvents"]
+    assert any("convolution" in event["name"] for event in events)
+    assert json.loads(run.file("profile.json").read_text())["seconds"] == content["seconds"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["profiles"]  # no run
+
+
+def test_the_report_names_the_parts_and_the_rates(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
+    found = invoke("pretrain", tiny_recipe, "--profile", "--out", str(tmp_path))
+    assert found.code == 0, found.stderr
+    for words in (
+        "augmentation",
+        "backward",
+        "optimizer",
+        "step as in training",
+        "images/s in batches of",
+        "not compiled",
+    ):
+        assert words in found.stdout
+    content = json.loads(invoke("pretrain", tiny_recipe, "--profile", "--out", str(tmp_path), "--json").stdout)
+    rate = content["flops"] / content["seconds"]
+    assert 0 < rate < content["matrix_rate"] * 2
+    assert content["profile"].startswith(str(tmp_path / "profiles"))

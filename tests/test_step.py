@@ -1,0 +1,105 @@
+"""The compiled step equals the plain one, and a compiler that fails costs a sentence, not the run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_train import exact, finish, make_trainer, same_state, through_a_file
+
+from cssl_cli.methods import method_names
+from cssl_cli.train import Trainer
+
+compile_with = torch.compile
+
+
+def traced(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Weights and statistics after a whole run, and the losses of its epochs."""
+    losses = [record.terms["loss"] for record in finish(trainer)]
+    return {**trainer.method.state_dict(), "losses": torch.tensor(losses)}
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is taken and differentiated as for any compiler, and then carried out operation by operation."""
+    monkeypatch.setattr(torch, "compile", functools.partial(compile_with, backend="aot_eager"))
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_traced_step_equals_the_plain_one(method: str, precision: torch.dtype) -> None:
+    said: list[str] = []
+    plain = traced(make_trainer(method, epochs=2, precision=precision))
+    trainer = make_trainer(method, epochs=2, precision=precision, compiled=True, notice=said.append)
+    compiled = traced(trainer)
+    assert said == []
+    assert trainer.training_step.compiled
+    assert plain.keys() == compiled.keys()
+    tolerance = 1e-4 if precision == torch.float32 else 3e-2
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=tolerance, atol=tolerance)
+
+
+def test_the_compiled_step_equals_the_plain_one_and_goes_on_where_it_was() -> None:
+    said: list[str] = []
+    make: Callable[..., Trainer] = functools.partial(make_trainer, epochs=3, compiled=True, notice=said.append)
+    plain = traced(make_trainer(epochs=3))
+    whole = make()
+    records = finish(whole)
+    assert said == [], "this machine has no compiler for torch.compile, or it fails"
+    losses = torch.tensor([record.terms["loss"] for record in records])
+    for name, value in {**whole.method.state_dict(), "losses": losses}.items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5)
+    first = make()
+    for progress in first.run():
+        if progress.step == 6:  # within the second epoch
+            break
+    second = make()
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert [exact(record) for record in finish(second)] == [exact(record) for record in records[1:]]
+    assert same_state(second, whole)
+
+
+@pytest.mark.parametrize("fails", ["forward", "backward"])
+def test_a_compiler_that_fails_leaves_the_run_as_if_it_had_not_been_asked(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def failing(function, **_):
+        def compiled(view_1, view_2):
+            if fails == "forward":
+                raise RuntimeError("no C++ compiler\nand a page of details")
+            terms = function(view_1, view_2)  # moves the statistics of the batch norms
+            return {name: value * _Fails.apply(value) for name, value in terms.items()}
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", failing)
+    said: list[str] = []
+    trainer = make_trainer("barlow_twins", epochs=2, compiled=True, notice=said.append)
+    records = finish(trainer)
+    plain = make_trainer("barlow_twins", epochs=2)
+    assert [exact(record) for record in records] == [exact(record) for record in finish(plain)]
+    assert same_state(trainer, plain)
+    (sentence,) = said
+    assert sentence.endswith("runs uncompiled (no C++ compiler)")
+    assert not trainer.training_step.compiled
+
+
+class _Fails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return torch.ones_like(value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no C++ compiler")
+
+
+def test_what_fails_uncompiled_too_is_raised() -> None:
+    trainer = make_trainer(compiled=True)
+    trainer.method.forward = lambda *_: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        finish(trainer)
