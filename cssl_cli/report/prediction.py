@@ -69,7 +69,7 @@ def _too_few(accuracy: str, count: int, num_rows: int) -> dict[str, Any]:
 
 
 def _about_circumstances(rows: Sequence[Row]) -> list[str]:
-    facts = circumstances([result for row in rows for result in row.members])
+    facts = circumstances(rows)
     unlike = [words for name, words in UNLIKE.items() if len(facts[name]) > 1]
     if not unlike:
         return []
