@@ -273,6 +273,7 @@ def sweep(
     from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
     from cssl_cli.report.catalogue import accuracy_named
     from cssl_cli.report.concentration import show_sweep_concentration
+    from cssl_cli.report.extract import EXTRACTOR
     from cssl_cli.report.named_quantities import NAMES
     from cssl_cli.report.sorting import require_order
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
@@ -306,7 +307,7 @@ def sweep(
     if dry_run:
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        return show_sweep(resolved, read_sweep(resolved, out), members, as_json, **shown)
+        return show_sweep(resolved, read_sweep(resolved, out, EXTRACTOR), members, as_json, **shown)
     if concentration_only:
         with TerminalReporter() as reporter:
             content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
@@ -322,6 +323,7 @@ def sweep(
             budget=seconds,
             jobs=workers,
             retries=retry,
+            extractor=EXTRACTOR,
         )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
     show_sweep(resolved, results, members, as_json, written, **shown)

@@ -13,7 +13,7 @@ from cssl_cli.errors import InUseError
 from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
-from cssl_cli.results_index import ResultsIndex, Wanted
+from cssl_cli.results_index import Extractor, ResultsIndex, Wanted
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep import Member, Sweep
 from cssl_cli.workers.pool import Job, Pool, PoolSettings
@@ -26,13 +26,17 @@ LEFT_OVER = 3600.0  # seconds; no table takes so long to write
 
 @dataclass(frozen=True)
 class MemberResult:
-    """A member of a sweep with what its run directory holds, or the sentence that says why it failed."""
+    """A member of a sweep with what its run directory holds, or the sentence that says why it failed.
+
+    `taken` is what an extractor took from the results (results_index.py), None where none was asked for.
+    """
 
     member: Member
     path: Path
     probe: Mapping[str, Any] | None
     analysis: Mapping[str, Any] | None
     error: str | None
+    taken: Any = None
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
@@ -49,8 +53,8 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     return MemberResult(member, run.path, probe, analysis, None)
 
 
-def read_sweep(sweep: Sweep, out: Path) -> list[MemberResult]:
-    """What is on disk of every member, its results as summaries (results_index.py)."""
+def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> list[MemberResult]:
+    """What is on disk of every member, and what the extractor takes from it; results are read when looked into."""
     shared: dict[Any, dict[str, Any]] = {}  # the settings of equal blocks are one mapping
 
     def settings(member: Member, block: str) -> dict[str, Any]:
@@ -63,10 +67,10 @@ def read_sweep(sweep: Sweep, out: Path) -> list[MemberResult]:
         Wanted(member_path(sweep, member, out), settings(member, "probe"), settings(member, "analyze"))
         for member in sweep.members
     ]
-    found = ResultsIndex(out / sweep.name).read(wanted)
+    found = ResultsIndex(out / sweep.name, extractor).read(wanted)
     return [
-        MemberResult(member, one.path, probe, analysis, None)
-        for member, one, (probe, analysis) in zip(sweep.members, wanted, found, strict=True)
+        MemberResult(member, one.path, there.probe, there.analysis, None, there.taken)
+        for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
 
 
@@ -80,13 +84,14 @@ def run_sweep(
     budget: float | None = None,
     jobs: int | None = None,
     retries: int = 0,
+    extractor: Extractor | None = None,
 ) -> list[MemberResult]:
     """Pretrain, probe and analyse the `members` (None: all) that are not finished; a failure does not stop the rest.
 
     With `jobs`, so many members at a time, each in a process of its own, and one that fails is tried again up to
     `retries` times; without, one after another in this process. Gives every member of the sweep, those that were not
-    meant as they are on disk. Members that another process works on are taken up once more after the others. After
-    `budget` seconds no further member is started.
+    meant as they are on disk, with what the `extractor` takes from each. Members that another process works on are
+    taken up once more after the others. After `budget` seconds no further member is started.
     """
     home = out / sweep.name
     require_writable(home, "Choose another folder with --out DIR.")
@@ -101,7 +106,8 @@ def run_sweep(
         )
         ends = _run_in_pool(sweep, meant, out, settings, reporter)
     _tell(ends, reporter)
-    return [replace(result, error=ends.errors.get(result.member.name)) for result in read_sweep(sweep, out)]
+    results = read_sweep(sweep, out, extractor)
+    return [replace(result, error=ends.errors.get(result.member.name)) for result in results]
 
 
 @dataclass

@@ -206,8 +206,7 @@ def _check_distinct(members: Sequence[Member], where: str) -> None:
     for member in members:
         variants = ", ".join(f"{axis} {variant}" for axis, variant in member.axes.items())
         by_name[member.name].append(variants)
-        measured = repr([member.recipe.settings(block) for block in ("probe", "analyze")])
-        by_run[member.fingerprint, measured].append(member.name)
+        by_run[member.fingerprint, member.recipe.probe, member.recipe.analyze].append(member.name)
     clashes = [f"{' and '.join(same)} are both called {name}" for name, same in by_name.items() if len(same) > 1]
     clashes += [f"{' and '.join(same)} are the same run" for same in by_run.values() if len(set(same)) > 1]
     if clashes:

@@ -287,21 +287,27 @@ def test_runs_that_differ_in_their_seed_only_are_one_row(tmp_path: Path) -> None
 
 
 # ---------------------------------------------------------------------- rows that are not independent
-def of_views(methods: tuple[str, ...], overrides: dict[str, list[str]]) -> list[str]:
-    """The warnings of a sweep of methods, each under the augmentations that the overrides make."""
+def of_views(methods: tuple[str, ...], overrides: dict[str, list[str]], left_out: str = "") -> dict[str, Any]:
+    """What is said of a sweep of methods, each under the augmentations that the overrides make."""
     numbers = random.Random(5)
     members = [
-        made(f"{method}-{name}", 0, numbers, method=method, recipe=load_recipe("simclr-shapes", changes))
-        for method in methods
+        made(f"{method}-{name}", 0, numbers, method=method, recipe=load_recipe("simclr-shapes", [*changes, *other]))
+        for method, other in zip(methods, ([], ["method.temperature=0.7"], ["method.temperature=0.9"]), strict=False)
         for name, changes in overrides.items()
+        if f"{method}-{name}" != left_out
     ]
-    warnings: list[str] = screen(rows_of(members), "linear")["warnings"]
-    return [warning for warning in warnings if "not independent" in warning]
+    return screen(rows_of(members), "linear")
 
 
-def test_rows_that_share_their_augmentations_are_not_taken_for_independent_in_silence() -> None:
+def test_rows_that_share_their_augmentations_are_not_taken_for_independent() -> None:
     sets = {"full": [], "crop": ["~augment.blur"], "flip": ["~augment.flip"]}
-    (warning,) = of_views(METHODS, sets)
-    assert "6 rows have 3 sets of augmentations" in warning
-    assert of_views(("simclr",), sets) == []  # a set a row
-    assert of_views(("simclr", "moco", "byol"), {"full": []}) == []  # methods alone differ
+    found = of_views(METHODS, sets)
+    assert found["scopes"]["pooled"]["sets"] == found["scopes"]["within"]["sets"] == 3
+    assert not any("not independent" in warning for warning in found["warnings"])
+    incomplete = of_views(METHODS, sets, left_out=f"{METHODS[1]}-crop")
+    (warning,) = (warning for warning in incomplete["warnings"] if "not independent" in warning)
+    assert "5 rows share 3 sets of augmentations" in warning
+    assert "sets" not in incomplete["scopes"]["pooled"]
+    for others in (of_views(("simclr",), sets), of_views(("simclr", "moco", "byol"), {"full": []})):
+        assert "sets" not in others["scopes"]["pooled"]  # a set a row; methods alone differ
+        assert not any("not independent" in warning for warning in others["warnings"])

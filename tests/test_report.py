@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report.catalogue import central_epsilon
-from cssl_cli.report.layout import number, percent
+from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
 from cssl_cli.report.rows import rows_of, summarize
 from cssl_cli.report.sweep import as_content, as_csv
 from cssl_cli.report.sweep_table import print_table
@@ -169,3 +170,24 @@ def test_numbers_keep_two_digits_however_small() -> None:
     assert (number(0.12345), number(0.001234), number(1.5e-5), number(0.0)) == ("0.123", "0.0012", "1.5e-05", "0.000")
     assert (number(None), percent(None)) == ("–", "–")
     assert percent(0.1234, [0.1, 0.2]) == "12.3  [10.0, 20.0]"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5])
+def test_the_width_of_a_table_is_the_one_rich_measures(columns: int) -> None:
+    out = console()
+    grid = table(*(f"column {'x' * number}" for number in range(columns)))
+    grid.add_row(*(Text(f"‖μk−μl‖ {'7' * (4 * number)} ↓", style="bold") for number in range(columns)))
+    grid.add_section()
+    grid.add_row(*(f"漢字 :warning: {number}" for number in range(columns)))
+    for _ in range(2):
+        whole = out.measure(grid, options=out.options.update(max_width=10_000)).maximum
+        assert _natural_width(out, grid) == whole
+        grid.padding = (0, 0)
+
+
+def test_a_table_is_compacted_only_where_it_does_not_fit() -> None:
+    out = console()
+    for cell, padding in (("7" * (out.width - 14), (0, 1, 0, 1)), ("7" * (out.width - 13), (0, 0, 0, 0))):
+        grid = table("", "", "")
+        grid.add_row("four", cell, "four")
+        assert compacted(out, grid).padding == padding

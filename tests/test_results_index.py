@@ -1,4 +1,4 @@
-"""The index of a sweep's results: the values of the files, read again when a file has changed, and nothing else."""
+"""The index of a sweep's results: what is taken from the files, taken again when a file or the code has changed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import FunctionType
 
 import pytest
 
+import cssl_cli
 from conftest import TINY_RECIPE
 from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
 from cssl_cli.recipe.recipe import Recipe
+from cssl_cli.report import catalogue, extract
 from cssl_cli.report.catalogue import values_of
-from cssl_cli.report.sweep import as_content
-from cssl_cli.results_index import INDEX, Summary, summarize
-from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.report.extract import EXTRACTOR, SOURCES, extract_of
+from cssl_cli.report.sweep import as_content, show_sweep
+from cssl_cli.results_index import INDEX, Extractor, StoredResult
+from cssl_cli.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
 from cssl_cli.sweep import Sweep, load_sweep
 
 SWEEP = "name: two\nbase: tiny.yaml\naxes: {probe.knn_k: [5, 10]}\nseeds: [0, 1]\n"
@@ -41,27 +44,6 @@ def sweep(finished: Path, tmp_path: Path) -> Sweep:
     return load_sweep(str(finished / "two.yaml"))
 
 
-def values(content: Any, called: str = "") -> Any:
-    """What the index is to keep, by the words of its description."""
-    if not isinstance(content, dict):
-        return content
-    if "value" in content and "estimator" in content:
-        content = {"value": content["value"]}
-        if isinstance(content["value"], dict):
-            return content if called == "between_quantiles" else {}
-    flat = {name: value for name, value in content.items() if not isinstance(value, list)}
-    short = {
-        name: value
-        for name, value in content.items()
-        if isinstance(value, list) and len(value) <= 64 and not any(isinstance(item, (list, dict)) for item in value)
-    }
-    return {name: values(content[name], name) for name in content if name in flat or name in short}
-
-
-def plain(content: Any) -> Any:
-    return {name: plain(value) for name, value in content.items()} if isinstance(content, Summary) else content
-
-
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: RunDir, name: str, settings: object) -> None:
         raise AssertionError(f"{self.path / name} is read although nothing has changed")
@@ -69,26 +51,31 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RunDir, "read_result", refuse)
 
 
-def test_a_summary_has_the_values_of_the_file(sweep: Sweep, tmp_path: Path) -> None:
-    for result in read_sweep(sweep, tmp_path / "runs"):
-        run = RunDir(result.path)
-        probe = run.read_result(PROBE, result.member.recipe.settings("probe"))
-        analysis = run.read_result(ANALYSIS, result.member.recipe.settings("analyze"))
-        assert probe is not None
-        assert analysis is not None
-        assert plain(result.probe) == values(probe)
-        assert plain(result.analysis) == values(analysis)
-        assert plain(summarize(analysis)) == values(analysis)
-        assert result.analysis is not None
-        assert result.analysis["trained"]["alignment"]["unbiased"]["value"] > 0
-        assert "projection" in result.analysis
-        assert "points" not in result.analysis["projection"]
-        with pytest.raises(KeyError):
-            result.analysis["no such term"]
+def test_results_are_those_of_the_files(sweep: Sweep, tmp_path: Path) -> None:
+    for stored in (False, True):
+        for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
+            run, recipe = RunDir(result.path), result.member.recipe
+            assert isinstance(result.probe, StoredResult) == isinstance(result.analysis, StoredResult) == stored
+            assert result.probe == run.read_result(PROBE, recipe.settings("probe"))
+            assert result.analysis == run.read_result(ANALYSIS, recipe.settings("analyze"))
+            with pytest.raises(KeyError):
+                (result.analysis or {})["no such term"]
+
+
+def test_a_stored_result_is_read_when_it_is_looked_into(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_sweep(sweep, tmp_path / "runs")
+    result = read_sweep(sweep, tmp_path / "runs")[0]
+    with monkeypatch.context() as forbidden:
+        forbid_reading(forbidden)
+        assert result.probe
+        assert result.analysis
+    assert result.analysis["trained"]["alignment"]["unbiased"]["value"] > 0
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_quantities_are_those_of_the_files(sweep: Sweep, tmp_path: Path, apart: bool) -> None:
+def test_what_is_kept_is_what_the_files_say(sweep: Sweep, tmp_path: Path, apart: bool) -> None:
     """Also where classes are no distance apart, which only a quantity that is a mapping tells."""
     if not apart:
         for file in (tmp_path / "runs").glob(f"*/*/{ANALYSIS}"):
@@ -96,31 +83,109 @@ def test_quantities_are_those_of_the_files(sweep: Sweep, tmp_path: Path, apart: 
             content["concentration"]["pixels"]["between_quantiles"]["value"]["0.5"] = 0.0
             file.write_text(json.dumps(content))
     for _ in ("the files", "the index"):
-        for result in read_sweep(sweep, tmp_path / "runs"):
+        for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
             recipe = result.member.recipe
             probe = RunDir(result.path).read_result(PROBE, recipe.settings("probe"))
             analysis = RunDir(result.path).read_result(ANALYSIS, recipe.settings("analyze"))
-            found = values_of(result)
-            assert found == values_of(replace(result, probe=probe, analysis=analysis))
-            assert (found["one_minus_sigma_relative_pixels"] is not None) == apart
+            assert result.taken is not None
+            assert probe is not None
+            assert analysis is not None
+            found = extract_of(result)
+            assert found == extract_of(replace(result, probe=probe, analysis=analysis, taken=None))
+            assert list(found.values.items()) == list(values_of(replace(result, probe=probe)).items())
+            assert (found.values["one_minus_sigma_relative_pixels"] is not None) == apart
+            assert found.circumstances == (
+                analysis["content_key"],
+                analysis["num_images"],
+                analysis["settings"]["num_views"],
+                probe["content_key"],
+                probe["trained"]["linear"]["num_images"],
+                tuple(analysis["settings"]["epsilons"]),
+                tuple(analysis["settings"]["deltas"]),
+                tuple(analysis["settings"]["classes"] or ()),
+            )
 
 
-def test_what_has_not_changed_is_not_read_again(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs"))
+def test_what_has_not_changed_is_not_read_again(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def report() -> tuple[str, str]:
+        results = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
+        show_sweep(sweep, results, sweep.members, False)
+        return json.dumps(as_content(sweep, results)), capsys.readouterr().out
+
+    first = report()
     index = tmp_path / "runs" / "two" / INDEX
     written = index.stat().st_mtime_ns
     forbid_reading(monkeypatch)
-    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs")) == first
+    assert report() == first
+    read_sweep(sweep, tmp_path / "runs")  # without an extractor: whether results are there is all that is asked
     assert index.stat().st_mtime_ns == written
+
+
+def test_what_another_extractor_took_is_not_taken_over(sweep: Sweep, tmp_path: Path) -> None:
+    """Neither what an earlier version of the code took, nor that nothing was asked for."""
+    counted: list[Path] = []
+
+    def reading(version: str) -> list[object]:
+        def take(measured: results_index.Measured) -> str:
+            counted.append(measured.path)
+            return version
+
+        counted.clear()
+        return [result.taken for result in read_sweep(sweep, tmp_path / "runs", Extractor(version, take))]
+
+    assert [result.taken for result in read_sweep(sweep, tmp_path / "runs")] == [None] * 4
+    assert reading("old") == ["old"] * 4
+    assert len(counted) == 4
+    assert reading("new") == ["new"] * 4
+    assert len(counted) == 4
+    assert [result.taken for result in read_sweep(sweep, tmp_path / "runs")] == [None] * 4
+    assert reading("new") == ["new"] * 4
+    assert counted == []
+
+
+def test_the_version_of_what_is_taken_covers_the_code_that_takes_it() -> None:
+    """Each module of the package of which the catalogue or the extract uses a function, but for errors."""
+    used = {
+        value.__module__
+        for module in (catalogue, extract)
+        for value in vars(module).values()
+        if isinstance(value, FunctionType) and value.__module__.startswith("cssl_cli.")
+    }
+    covered = {f"cssl_cli.{source.removesuffix('.py').replace('/', '.')}" for source in SOURCES}
+    assert used - {"cssl_cli.errors"} == covered - {"cssl_cli.run_dir"}  # which reads knn.jsonl, and is a class
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_version_of_what_is_taken_changes_with_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    package = Path(results_index.__file__).parent
+    for name in SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((package / name).read_bytes())
+    monkeypatch.setattr(cssl_cli, "__file__", str(tmp_path / "__init__.py"))
+    assert extract._version() == EXTRACTOR.version
+    with (tmp_path / source).open("a") as file:
+        file.write("\n")
+    assert extract._version() != EXTRACTOR.version
+
+
+def test_the_epochs_are_looked_at_for_changes(sweep: Sweep, tmp_path: Path) -> None:
+    before = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
+    (before[1].path / EPOCH_KNN).write_text('{"epoch": 1, "step": 1, "knn": 0.25}\n')
+    after = [extract_of(result).values["best_knn"] for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR)]
+    assert after == [None, 0.25, None, 0.25]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "head and body\n", "cut", "swapped"])
 def test_a_damaged_index_is_made_again(sweep: Sweep, tmp_path: Path, damage: str) -> None:
     index = tmp_path / "runs" / "two" / INDEX
-    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs"))
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR))
     whole = index.read_text()
     index.write_text({"cut": whole[:-100], "swapped": whole.replace("0.", "1.")}.get(damage, damage))
-    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs")) == first
+    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR)) == first
     assert index.read_text() == whole
 
 
@@ -213,11 +278,11 @@ def test_many_members_are_named_read_and_shown_without_a_second_look(
 
     monkeypatch.setattr(Recipe, "fingerprint", property(counting))
     sweep = load_sweep(str(many / "many.yaml"))
-    first = read_sweep(sweep, many / "runs")
+    first = read_sweep(sweep, many / "runs", EXTRACTOR)
     assert counted["fingerprints"] == len(sweep.members) == 200
     assert all(result.probe and result.analysis for result in first)
     forbid_reading(monkeypatch)
-    content = as_content(sweep, read_sweep(sweep, many / "runs"))
+    content = as_content(sweep, read_sweep(sweep, many / "runs", EXTRACTOR))
     assert len(content["rows"]) == 20
     assert content["rows"][0]["cells"]["linear"]["n"] == 10
 
@@ -235,9 +300,12 @@ def test_the_report_of_a_sweep_loads_no_torch(finished: Path) -> None:
 
 
 def test_the_state_of_a_file_changes_with_its_content(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    assert results_index._state(file) is None
-    file.write_text("one")
-    before = results_index._state(file)
-    os.utime(file, ns=(1, 1))
-    assert results_index._state(file) != before
+    def state() -> object:
+        return results_index._states(tmp_path, ["file", "no such file"])
+
+    assert state() == [None, None]
+    assert results_index._states(tmp_path / "no such folder", ["file"]) == [None]
+    (tmp_path / "file").write_text("one")
+    before = state()
+    os.utime(tmp_path / "file", ns=(1, 1))
+    assert state() != before

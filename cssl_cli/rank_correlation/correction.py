@@ -33,6 +33,11 @@ def step_down_min_p(scores: Floats) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def smallest_p(scores: Floats) -> float:
+    """The least p-value that any term could have had, from the scores (R, M) of its terms in all orders."""
+    return float(_orders_as_far(scores).min() / len(scores))
+
+
 def smallest_adjusted_p(scores: Floats) -> float:
     """The least adjusted p-value that any term could have had, from the scores (R, M) of its terms in all orders."""
     counts = _orders_as_far(scores)

@@ -14,10 +14,11 @@ from cssl_cli.rank_correlation.signs import Floats, Ints, Signs, group_sizes
 
 MAX_ENUMERATED = math.factorial(8)  # orders that are gone through one by one
 NUM_ORDERS = 10_000  # drawn beyond that, the observed one among them
+PMethod = Literal["exact", "Monte Carlo"]
 SEED = 0  # the same rows give the same numbers
 
 
-def orders_within(codes: Ints) -> tuple[Ints, Literal["exact", "Monte Carlo"]]:
+def orders_within(codes: Ints) -> tuple[Ints, PMethod]:
     """Orders (R, N) of rows that stand group by group, first the one they are in: all of them if few, else drawn."""
     sizes = group_sizes(codes)
     if math.prod(math.factorial(size) for size in sizes) <= MAX_ENUMERATED:

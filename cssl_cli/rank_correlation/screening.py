@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from cssl_cli.rank_correlation import (
     rank_correlations,
 )
 from cssl_cli.rank_correlation.attainable import least_tau, smallest_p_values
-from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, step_down_min_p
+from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, smallest_p, step_down_min_p
+from cssl_cli.rank_correlation.crossed import Crossed, Found, crossed, over_sets
 from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
 from cssl_cli.rank_correlation.signs import (
     Floats,
@@ -50,7 +51,11 @@ def screen_terms(
 
 
 def screen_accuracy(
-    rows: Sequence[Row], accuracy: str, terms: Mapping[str, int | None], titles: Mapping[str, str] | None = None
+    rows: Sequence[Row],
+    accuracy: str,
+    terms: Mapping[str, int | None],
+    titles: Mapping[str, str] | None = None,
+    design: Sequence[tuple[Hashable, Hashable]] | None = None,
 ) -> dict[str, Any]:
     """One accuracy against each of the terms, those first that predict it best (by |τ| over all rows).
 
@@ -60,6 +65,9 @@ def screen_accuracy(
     is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
     reason. `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what
     |τ| would be needed; `warnings` are sentences.
+
+    design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
+    these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
     """
     y = as_column([quantities.get(accuracy) for _, _, quantities in rows])
     x = (
@@ -69,10 +77,13 @@ def screen_accuracy(
     )
     names = [group for _, group, _ in rows]
     codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
-    pooled, of_pooled = _scope(x, y, alone, list(terms.values()))
+    sharing = _sharing(y, codes, design)
+    pooled, of_pooled = _scope(x, y, alone, list(terms.values()), sharing)
     grouped = len(set(names)) > 1
-    within, of_within = _scope(x, y, codes, list(terms.values())) if grouped else ([_ONE_GROUP] * len(terms), None)
-    by_group = _by_group(x, y, names, list(terms.values())) if grouped else {}
+    within, of_within = (
+        _scope(x, y, codes, list(terms.values()), sharing) if grouped else ([_ONE_GROUP] * len(terms), None)
+    )
+    by_group = _by_group(x, y, names, list(terms.values()), sharing) if grouped else {}
     entries: list[dict[str, Any]] = [
         {
             "term": term,
@@ -95,18 +106,29 @@ def screen_accuracy(
     }
 
 
+def _sharing(y: Floats, codes: Ints, design: Sequence[tuple[Hashable, Hashable]] | None) -> Crossed | None:
+    """The design where it is crossed, no row lacks the accuracy, and the rows are few enough to be put in orders."""
+    if not design or len(y) > MAX_ROWS_RESAMPLED or not np.isfinite(y).all():
+        return None
+    found = crossed(design)
+    of_one_group = found is not None and len({*zip(found.columns, codes, strict=True)}) == len({*found.columns})
+    return found if of_one_group else None
+
+
 _ONE_GROUP = Absent("all rows are of one group").to_dict()
 
 
 def _scope(
-    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None]
+    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: Crossed | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
     found = rank_correlations(x, y, codes)
-    entries = _entries(found, predicted)
     defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
     if not defined:
-        return entries, None
+        return _entries(found, predicted), None
+    if sharing is not None:
+        return _scope_over_sets(found, x, y, codes, predicted, defined, sharing)
+    entries = _entries(found, predicted)
     raw = [entries[position]["tau"]["p"] for position in defined]
     adjusted, correction, smallest = _adjusted(x[:, defined], y, codes, raw)
     for position, p in zip(defined, adjusted, strict=True):
@@ -125,7 +147,33 @@ def _scope(
     return entries, scope
 
 
-def _entries(found: Sequence[RankCorrelation | Absent], predicted: Sequence[int | None]) -> list[dict[str, Any]]:
+def _scope_over_sets(
+    found: Found,
+    x: Floats,
+    y: Floats,
+    codes: Ints,
+    predicted: Sequence[int | None],
+    defined: Sequence[int],
+    sharing: Crossed,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The same for rows that share their sets; `least_tau` is not known for them."""
+    found, scores, method = over_sets(found, x, y, codes, sharing)
+    entries, scores = _entries(found, predicted), scores[:, defined]
+    for position, p in zip(defined, step_down_min_p(scores), strict=True):
+        entries[position]["tau"]["p_adjusted"] = p
+    sizes, exact = _sizes_with(y, codes), method == "exact"
+    return entries, {
+        "n": sum(sizes),
+        "groups": len(sizes),
+        "sets": sharing.num_sets,
+        "num_terms": len(defined),
+        "correction": MIN_P,
+        "smallest_p": smallest_p(scores) if exact else None,
+        "smallest_adjusted_p": smallest_adjusted_p(scores) if exact else None,
+    }
+
+
+def _entries(found: Found, predicted: Sequence[int | None]) -> list[dict[str, Any]]:
     entries = []
     for result, sign in zip(found, predicted, strict=True):
         entry = result.to_dict()
@@ -158,14 +206,23 @@ def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
 
 
 def _by_group(
-    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None]
+    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], sharing: Crossed | None
 ) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for group in dict.fromkeys(names):
         rows = np.array([name == group for name in names])
         if rows.sum() >= MIN_ROWS_COMPARED:
             one = group_codes(None, int(rows.sum()))
-            found[group] = _entries(rank_correlations(x[rows], y[rows], one, with_intervals=False), predicted)
+            of_group: Sequence[RankCorrelation | Absent] = rank_correlations(
+                x[rows], y[rows], one, with_intervals=False
+            )
+            # Several rows of a group may share a set, too: of methods with several temperatures, say.
+            shared = (
+                None if sharing is None else crossed(list(zip(sharing.sets[rows], sharing.columns[rows], strict=True)))
+            )
+            if shared is not None:
+                of_group, _, _ = over_sets(of_group, x[rows], y[rows], one, shared)
+            found[group] = _entries(of_group, predicted)
     return found
 
 
@@ -174,16 +231,15 @@ def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     """Where so few rows have so few orders that little, or nothing, could be told from chance."""
     said = []
     for name, scope in scopes.items():
-        if scope is None or "smallest_p" not in scope:
+        if scope is None or scope.get("smallest_p") is None:
             continue
-        rows = f"n = {scope['n']} rows" + (
-            f" in {scope['groups']} groups, ordered within them" if name == "within" else ""
-        )
+        rows = f"n = {scope['n']} rows" + (f" of {scope['sets']} sets" if "sets" in scope else "")
+        rows += f" in {scope['groups']} groups, ordered within them" if name == "within" else ""
         perfect, adjusted = scope["smallest_p"], scope["smallest_adjusted_p"]
         if perfect > LEVEL:
             said.append(f"{rows}: even a perfect order has p = {perfect:.2g}; nothing here can be told from chance.")
             continue
-        if scope["next_smallest_p"] > LEVEL:
+        if scope.get("next_smallest_p", 0) > LEVEL:
             said.append(f"{rows}: even a perfect order has p = {perfect:.2g}; nothing weaker can be told from chance.")
         if adjusted is not None and adjusted > LEVEL:
             said.append(

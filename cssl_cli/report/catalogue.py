@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.launch import MemberResult
 from cssl_cli.plot.quantities import number, part
 from cssl_cli.report.concentration import central_delta, nearest_to_one
+from cssl_cli.results_index import Measured
 from cssl_cli.run_dir import EPOCH_KNN, RunDir
 
 CENTRAL_EPSILON = 0.5
@@ -27,7 +27,7 @@ DISTANCES = {
     "untrained": "untrained",
     "trained": "trained",
 }
-Read = Callable[[MemberResult], float | None]
+Read = Callable[[Measured], float | None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _term(term: str, quantity: str, encoder: str = "trained") -> Read:
     return lambda result: number(part(result.analysis, encoder, term, quantity).get("value"))
 
 
-def _r_epsilon(result: MemberResult) -> float | None:
+def _r_epsilon(result: Measured) -> float | None:
     epsilons = part(result.analysis, "settings").get("epsilons")
     curve = part(result.analysis, "trained", "R_epsilon", "curve").get("value")
     return number(curve[epsilons.index(central_epsilon(epsilons))]) if epsilons and curve else None
@@ -90,7 +90,7 @@ def _of_distance(distance: str, quantity: str) -> Read:
 def _outside(distance: str, quantity: str, place: Callable[[Sequence[float]], int]) -> Read:
     """1 − σ in a distance at one place of the grid of δ."""
 
-    def read(result: MemberResult) -> float | None:
+    def read(result: Measured) -> float | None:
         deltas = part(result.analysis, "settings").get("deltas")
         curve = part(result.analysis, "concentration", distance, quantity).get("value")
         sigma = number(curve[place(deltas)]) if deltas and curve else None
@@ -103,14 +103,14 @@ def _relative(distance: str) -> Read:
     """1 − σ at δ = the median d_A between classes; None where that is 0, as any δ that is a multiple of it is."""
     outside = _outside(distance, "sigma_relative", nearest_to_one)
 
-    def read(result: MemberResult) -> float | None:
+    def read(result: Measured) -> float | None:
         quantiles = part(result.analysis, "concentration", distance, "between_quantiles", "value")
         return None if quantiles.get("0.5") == 0 else outside(result)
 
     return read
 
 
-def _best_knn(result: MemberResult) -> float | None:
+def _best_knn(result: Measured) -> float | None:
     """The greatest k-NN accuracy through training; a file of records that is damaged counts as none."""
     try:
         records = RunDir(result.path).read_records(EPOCH_KNN)
@@ -187,7 +187,7 @@ SIGNS: Mapping[str, int | None] = {term.name: term.sign for term in TERMS}
 LABELS: Mapping[str, str] = {quantity.name: quantity.label for quantity in (*ACCURACIES, *TERMS)}
 
 
-def values_of(result: MemberResult) -> dict[str, float | None]:
+def values_of(result: Measured) -> dict[str, float | None]:
     """Every quantity of a member by its name."""
     return {name: quantity.read(result) for name, quantity in BY_NAME.items()}
 

@@ -96,10 +96,17 @@ def _caption(screened: Screened) -> str:
         f"Kendall's τ_b of the accuracy with each term over {pooled['n']} rows, each the mean of its seeds: 1 the same "
         "order, −1 the reverse, sorted by |τ|."
     ]
+    sets = pooled.get("sets")
     if any(entry["pooled"].get("tau", {}).get("interval") for entry in screened["terms"]):
-        sentences.append("In brackets 95 % intervals, as if the rows were a sample of others like them.")
+        of = "rows" if sets is None else f"{sets} sets of augmentations"
+        sentences.append(f"In brackets 95 % intervals, as if the {of} were a sample of others like them.")
+    orders = (
+        "of the rows"
+        if sets is None
+        else f"of the {sets} sets of augmentations that rows share, and of the methods (or what else differs),"
+    )
     sentences.append(
-        "p: against every order of the rows being as likely, two-sided; "
+        f"p: against every order {orders} being as likely, two-sided; "
         + HOW[pooled["correction"]].format(m=pooled["num_terms"])
         + "."
     )

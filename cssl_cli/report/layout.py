@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import IO, Any, cast
 
 from rich.box import Box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +55,22 @@ def table(*columns: str, text_columns: int = 1) -> Table:
 
 def fits(out: Console, grid: Table) -> bool:
     """Whether a table needs no cell cut or folded."""
-    return out.measure(grid, options=out.options.update(max_width=10_000)).maximum <= out.width
+    return _natural_width(out, grid) <= out.width
+
+
+def _natural_width(out: Console, grid: Table) -> int:
+    """The width of a table in the house style with every cell on one line: what rich measures, many times quicker."""
+    gap = 1 + grid.padding[1] + grid.padding[3]
+    widths = [max(_length(out, cell) for cell in (column.header, *column.cells)) for column in grid.columns]
+    return sum(widths) + gap * (len(widths) - 1)
+
+
+def _length(out: Console, cell: RenderableType) -> int:
+    if isinstance(cell, str):
+        if ":" not in cell:  # that begins the name of an emoji
+            return cell_len(cell)
+        cell = out.render_str(cell)
+    return cell.cell_len if isinstance(cell, Text) else out.measure(cell).maximum
 
 
 def compacted(out: Console, grid: Table) -> Table:

@@ -10,7 +10,8 @@ from typing import Any
 
 from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.launch import MemberResult
-from cssl_cli.report.catalogue import BY_NAME, values_of
+from cssl_cli.report.catalogue import BY_NAME
+from cssl_cli.report.extract import Circumstances, extract_of
 
 METHOD_AXIS = "method"
 
@@ -29,8 +30,8 @@ class Row:
     """A row of the table.
 
     group: its method, within which rows are also compared. control: whether it is a negative control. members: all of
-    them; values: the numbers of each by quantity. done: how many have finished; a member that failed counts in no cell,
-    whatever it had got to.
+    them; values, circumstances: the numbers of each by quantity, and how they were measured. done: how many have
+    finished; a member that failed counts in no cell, whatever it had got to.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Row:
     control: bool
     members: tuple[MemberResult, ...]
     values: tuple[Mapping[str, float | None], ...]
+    circumstances: tuple[Circumstances, ...]
     done: int
     cells: Mapping[str, Summary | None]
 
@@ -69,7 +71,8 @@ def rows_of(results: Sequence[MemberResult]) -> list[Row]:
 
 
 def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
-    first, values = members[0].member, tuple(values_of(result) for result in members)
+    first, extracts = members[0].member, [extract_of(result) for result in members]
+    values = tuple(extract.values for extract in extracts)
     done = [of_member for result, of_member in zip(members, values, strict=True) if is_finished(result)]
     return Row(
         name=name,
@@ -77,6 +80,7 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
         control=is_negative_control(first.recipe),
         members=members,
         values=values,
+        circumstances=tuple(extract.circumstances for extract in extracts),
         done=len(done),
         cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
     )
@@ -105,15 +109,9 @@ def row_content(row: Row) -> dict[str, Any]:
     }
 
 
-def circumstances(results: Sequence[MemberResult]) -> dict[str, set[Any]]:
-    """Under which circumstances the finished members' terms were measured: sets, since a sweep may vary them."""
-    analyses = [result.analysis for result in finished(results) if result.analysis]
-    settings = [analysis["settings"] for analysis in analyses]
-    return {
-        "content": {analysis["content_key"] for analysis in analyses},
-        "images": {analysis["num_images"] for analysis in analyses},
-        "views": {of_run["num_views"] for of_run in settings},
-        "epsilons": {tuple(of_run.get("epsilons") or ()) for of_run in settings},
-        "deltas": {tuple(of_run.get("deltas") or ()) for of_run in settings},
-        "classes": {tuple(of_run.get("classes") or ()) for of_run in settings},
+def circumstances(rows: Sequence[Row]) -> dict[str, set[Any]]:
+    """Under which circumstances the finished members were measured: sets, since a sweep may vary them."""
+    distinct = {
+        one for row in rows for result, one in zip(row.members, row.circumstances, strict=True) if is_finished(result)
     }
+    return {name: {getattr(one, name) for one in distinct} for name in Circumstances._fields}

@@ -9,11 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.launch import MemberResult
-from cssl_cli.plot.quantities import number, part
 from cssl_cli.report.catalogue import (
     BEST_KNN,
-    BY_NAME,
     CLASSIFIERS,
     COMPANIONS,
     FEATURE_TERMS,
@@ -23,7 +20,7 @@ from cssl_cli.report.catalogue import (
 )
 from cssl_cli.report.concentration import central_delta
 from cssl_cli.report.layout import compacted, fits, note, table
-from cssl_cli.report.rows import Row, circumstances, finished
+from cssl_cli.report.rows import Row, circumstances, is_finished
 
 CONTROL = " (control)"
 
@@ -45,9 +42,9 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     for result in results:
         if result.error:
             out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
-    if _images_differ(results):
+    if _images_differ(rows):
         out.print(Text("The images changed between members: their numbers cannot be compared.", style="red"))
-    note(out, _caption(rows, results, {quantity.name for quantity in (*accuracies, *companions)}))
+    note(out, _caption(rows, {quantity.name for quantity in (*accuracies, *companions)}))
 
 
 def _with_values(rows: Sequence[Row], *quantities: Quantity) -> tuple[Quantity, ...]:
@@ -68,32 +65,40 @@ def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[
         out.print(grid)
 
 
-def _images_differ(results: Sequence[MemberResult]) -> bool:
+def _images_differ(rows: Sequence[Row]) -> bool:
     """Whether members whose recipes name the same data were measured on different images."""
-    keys: dict[str, set[str]] = {}
-    for result in finished(results):
-        for content in (result.probe, result.analysis):
-            if content is not None:
-                keys.setdefault(repr(result.member.recipe.settings("data")), set()).add(content["content_key"])
+    keys: dict[Any, set[str | None]] = {}
+    for row in rows:
+        for result, measured in zip(row.members, row.circumstances, strict=True):
+            if is_finished(result):
+                found = keys.setdefault(result.member.recipe.data, set())
+                found.add(measured.content)
+                if result.probe is not None:
+                    found.add(measured.probed_content)
     return any(len(found) > 1 for found in keys.values())
 
 
 def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
     grid = table("", *(column.title for column in columns))
     grid.columns[0].no_wrap = True
-    done = finished([result for row in rows for result in row.members])
-    facts = circumstances(done)
+    facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
     # R_ε grows with the views and falls with ε: between unlike ones there is no best.
     best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
         grid.add_row(row.name + (CONTROL if row.control else ""), *shown)
-    if columns[0] == LAST_EPOCH[0] and any(result.probe for result in done):
+    done = [
+        values
+        for row in rows
+        for result, values in zip(row.members, row.values, strict=True)
+        if is_finished(result) and result.probe
+    ]
+    if columns[0] == LAST_EPOCH[0] and done:
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
-            of_classifiers = [BY_NAME[f"{encoder}_{classifier}"] for classifier in CLASSIFIERS]
-            grid.add_row(label, *(_range([quantity.read(result) for result in done]) for quantity in of_classifiers))
+            of_classifiers = [f"{encoder}_{classifier}" for classifier in CLASSIFIERS]
+            grid.add_row(label, *(_range([values[name] for values in done]) for name in of_classifiers))
     return grid
 
 
@@ -129,9 +134,8 @@ def _range(accuracies: Sequence[float | None]) -> str:
     return f"{low} " if low == high else f"{low}–{high} "
 
 
-def _caption(rows: Sequence[Row], results: Sequence[MemberResult], shown: set[str]) -> str:
-    done = finished(results)
-    if not done:
+def _caption(rows: Sequence[Row], shown: set[str]) -> str:
+    if not any(row.done for row in rows):
         return "No member has finished."
     counts = {row.done for row in rows} - {0}
     spread = "One seed, hence no ±" if counts == {1} else f"Mean ± sample standard deviation over {_span(counts)} seeds"
@@ -140,10 +144,10 @@ def _caption(rows: Sequence[Row], results: Sequence[MemberResult], shown: set[st
         if any(row.control for row in rows)
         else ""
     )
-    facts = circumstances(done)
+    facts = circumstances(rows)
     epsilons = {central_epsilon(grid) for grid in facts["epsilons"] if grid}
     return (
-        f"{spread}; * best mean{controls}. {_about_accuracies(done, shown)}Terms on "
+        f"{spread}; * best mean{controls}. {_about_accuracies(rows, shown)}Terms on "
         f"{_span(facts['images'])} images, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product of "
         f"class centres; R_ε at ε = {_span(epsilons)}, too low since over {_span(facts['views'])} views only; "
         "W/B the spread within classes over that between their centres, – where the latter is not above its noise"
@@ -151,9 +155,8 @@ def _caption(rows: Sequence[Row], results: Sequence[MemberResult], shown: set[st
     )
 
 
-def _about_accuracies(done: Sequence[MemberResult], shown: set[str]) -> str:
-    counts = (number(part(result.probe, "trained", "linear").get("num_images")) for result in done)
-    tested = {int(count) for count in counts if count is not None}
+def _about_accuracies(rows: Sequence[Row], shown: set[str]) -> str:
+    tested = circumstances(rows)["probed_images"] - {None}
     if not tested:
         return "No accuracies, since the images have no labels. "
     best = (
