@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.encoder import folded
 from cssl_cli.geometry import require_finite
 
 PIXEL_SIDE = 32  # the linear probe's cost grows with the cube of the number of features
@@ -19,7 +20,8 @@ Advance = Callable[[int], None]  # called with the number of images done since t
 class FeatureExtractor:
     """An encoder held in eval mode, with the normalisation its images need.
 
-    Runs in float32 whatever the training precision was. `encoder=None` stands for pixels: the normalised image,
+    Runs in float32 whatever the training precision was, on a copy of the encoder as it is now, with the batch norms
+    folded into the convolutions. `encoder=None` stands for pixels: the normalised image,
     averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
@@ -32,7 +34,9 @@ class FeatureExtractor:
         batch_size: int,
         device: torch.device,
     ) -> None:
-        self.encoder = None if encoder is None else encoder.to(device).eval()
+        self.encoder = None
+        if encoder is not None:
+            self.encoder = folded(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean, self.std = mean, std
         self.batch_size = batch_size
         self.device = device

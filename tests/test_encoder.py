@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cssl_cli.encoder import ENCODERS, MLP, build_encoder, materialize
+from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize, split_batch_norms
 from cssl_cli.errors import InputError
 
 
@@ -78,3 +78,27 @@ def test_a_new_kind_of_layer_needs_a_rule() -> None:
 def test_an_unknown_encoder_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match="resnet18"):
         build_encoder({"name": "resnet-18", "width": 64})
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("splits", [1, 2])
+def test_folded_batch_norms_are_the_same_function(name: str, splits: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = build_encoder({"name": name, "width": 4})
+    if splits > 1:
+        split_batch_norms(network, splits)
+    materialize(network, generator).double()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # statistics and scales as after some training
+            for tensor in (layer.running_mean, layer.weight, layer.bias):
+                tensor.data.normal_(generator=generator)
+            layer.running_var.uniform_(0.5, 2, generator=generator)
+    network.train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    copy = folded(network)
+    images = torch.randn(3, 3, 16, 16, dtype=torch.float64, generator=generator)
+    assert network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in copy.modules())
+    network.eval()
+    torch.testing.assert_close(copy(images), network(images), rtol=1e-10, atol=1e-10)
