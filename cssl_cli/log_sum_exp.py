@@ -203,15 +203,18 @@ def _over_keys_shapes(queries: Tensor, _: Tensor, __: float, ___: int, wanted: b
     return queries.new_empty(len(queries)), queries.new_empty(queries.shape if wanted else 0)
 
 
-def _keep_over_keys(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:  # noqa: ARG001
-    ctx.mark_non_differentiable(output[1])
+def _keep_over_keys(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    queries, (_, gradients) = inputs[0], output
+    ctx.mark_non_differentiable(gradients)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
+    ctx.save_for_backward(gradients, queries)
 
 
 def _pull_over_keys(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    pulled = None if gradient is None else scaled(ctx.saved_tensors[0], gradient.unsqueeze(1))
-    return pulled, None, None, None, None
+    if gradient is None:
+        return None, None, None, None, None
+    kept, queries = ctx.saved_tensors
+    return scaled(kept, gradient.unsqueeze(1), queries), None, None, None, None
 
 
 # ---------------------------------------------------------------------- as operators

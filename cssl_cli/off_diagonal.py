@@ -39,37 +39,41 @@ def _off_diagonal_squares(
     """The sum, and if they are `wanted` its gradients with respect to a and b; with `symmetric`, b is a, and the
     gradient is that with respect to both, in the place of a's."""
     total = a.new_zeros(())
-    of_a, of_b = [], b.new_zeros(b.shape if wanted and not symmetric else 0)
+    of_a, of_b = _empty_gradients(a, b, symmetric, wanted)
+    of_b.zero_()
     for number, part in enumerate(a.split(rows, dim=1)):
         product = part.T @ b  # (rows, P)
         product.diagonal(offset=number * rows).zero_()
         total += product.square().sum()
         if wanted:
-            of_a.append((b @ product.T).mul_(4 if symmetric else 2))
+            of_a[:, number * rows : number * rows + len(product)] = b @ product.mul_(4 if symmetric else 2).T
         if wanted and not symmetric:
-            of_b.addmm_(part, product, alpha=2)
-    return total, torch.cat(of_a, dim=1) if wanted else a.new_empty(0), of_b
+            of_b.addmm_(part, product)
+    return total, of_a, of_b
+
+
+def _empty_gradients(a: Tensor, b: Tensor, symmetric: bool, wanted: bool) -> tuple[Tensor, Tensor]:
+    return a.new_empty(a.shape if wanted else 0), b.new_empty(b.shape if wanted and not symmetric else 0)
 
 
 def _shapes(a: Tensor, b: Tensor, rows: int, symmetric: bool, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
-    of_a = a.new_empty(a.shape if wanted else 0)
-    of_b = b.new_empty(b.shape if wanted and not symmetric else 0)
-    return a.new_empty(()), of_a, of_b
+    return a.new_empty(()), *_empty_gradients(a, b, symmetric, wanted)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *_, ctx.symmetric, _ = inputs
+    a, b, _, ctx.symmetric, _ = inputs
     _, of_a, of_b = output
     ctx.mark_non_differentiable(of_a, of_b)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(of_a, of_b)
+    ctx.save_for_backward(of_a, of_b, a, b)
 
 
 def _pull(ctx: Any, gradient: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if gradient is None:
         return None, None, None, None, None
-    of_a, of_b = ctx.saved_tensors
-    return scaled(of_a, gradient), None if ctx.symmetric else scaled(of_b, gradient), None, None, None
+    of_a, of_b, a, b = ctx.saved_tensors
+    pulled_b = None if ctx.symmetric else scaled(of_b, gradient, b)
+    return scaled(of_a, gradient, a), pulled_b, None, None, None
 
 
 define_operator(

@@ -48,12 +48,12 @@ def define_operator(
     torch.library.register_autograd(qualified, backward or _not_differentiable, setup_context=keep)
 
 
-def scaled(kept: Tensor, factor: Tensor) -> Tensor:
-    """`kept` · `factor`, where `kept` is a gradient taken beforehand, during the forward pass.
+def scaled(kept: Tensor, factor: Tensor, of: Tensor) -> Tensor:
+    """`kept` · `factor`, where `kept` is a gradient with respect to `of` taken beforehand, during the forward pass.
 
-    An operator, so that a second derivative, of which it knows nothing, is an error and not wrong.
+    An operator of all three, so that a second derivative, of which `kept` knows nothing, is an error and not wrong.
     """
-    return torch.ops.cssl.scaled(kept, factor)
+    return torch.ops.cssl.scaled(kept, factor, of)
 
 
 def _not_differentiable(*_: Any) -> None:
@@ -62,7 +62,7 @@ def _not_differentiable(*_: Any) -> None:
 
 define_operator(
     "scaled",
-    "(Tensor kept, Tensor factor) -> Tensor",
-    lambda kept, factor: kept * factor,
-    shapes=lambda kept, _: kept.new_empty(kept.shape),
+    "(Tensor kept, Tensor factor, Tensor of) -> Tensor",
+    lambda kept, factor, _: kept * factor,
+    shapes=lambda kept, *_: kept.new_empty(kept.shape),
 )
