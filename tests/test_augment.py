@@ -555,3 +555,20 @@ def test_normalize_equals_torchvision() -> None:
     )
     assert math.isclose(float(flat.mean()), 0, abs_tol=1e-5)
     assert math.isclose(float(flat[:, 0].std()), 1, abs_tol=1e-5)
+
+
+def test_sorting_by_the_place_of_hue_changes_no_bit() -> None:
+    """On a CPU the blends that an image does not use are skipped; asked for gradients, all are evaluated."""
+    generator = torch.Generator().manual_seed(0)
+    jitter = Jitter(image_size=8, p=1.0, **JITTER)
+    images = torch.rand(200, 3, 8, 8, generator=generator)
+    parameters = jitter.parameters(torch.rand(200, 5, generator=generator))
+    assert set((parameters["order"] // 6).tolist()) == {0, 1, 2, 3}
+    plain = jitter.apply(images.requires_grad_(), parameters)
+    assert plain.requires_grad
+    for count in (1, 7, 200):
+        some = {name: values[:count] for name, values in parameters.items()}
+        before = images[:count].detach().clone()
+        given = before.clone()
+        assert torch.equal(jitter.apply(given, some), plain[:count])
+        assert torch.equal(given, before), "the images given are changed"

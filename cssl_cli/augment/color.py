@@ -55,6 +55,8 @@ class Jitter(Operation):
     def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         # The place of hue differs from image to image, yet hue is by far the dearest step. So it is evaluated once, and
         # three blends stand on either side of it, of which an image uses three and passes the others unchanged.
+        if images.device.type == "cpu" and not _differentiated(images, parameters):
+            return _apply_sorted(images, parameters)
         factors, kinds = _blends_in_order(parameters)
         before_hue = torch.arange(3, device=images.device) < (parameters["order"] // 6)[:, None]
         images = _blend_in_turn(images, factors, kinds, before_hue)
@@ -99,7 +101,7 @@ def luminance(images: Tensor) -> Tensor:
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 
 
-def blend(images: Tensor, factor: Tensor, to_gray: Tensor, to_mean: Tensor) -> Tensor:
+def blend(images: Tensor, factor: Tensor, to_gray: Tensor, to_mean: Tensor, *, out: Tensor | None = None) -> Tensor:
     """factor · image + to_gray · luminance + to_mean · mean luminance, clamped to [0, 1]; coefficients (N, 1, 1, 1).
 
     With factor f, brightness is (f, 0, 0), saturation (f, 1 − f, 0) and contrast (f, 0, 1 − f). (1, 0, 0) changes
@@ -107,7 +109,7 @@ def blend(images: Tensor, factor: Tensor, to_gray: Tensor, to_mean: Tensor) -> T
     """
     gray = luminance(images)
     shift = (gray * to_gray).add_(gray.mean(dim=(1, 2, 3), keepdim=True) * to_mean)
-    return torch.addcmul(shift, images, factor).clamp_(0, 1)
+    return torch.addcmul(shift, images, factor, out=out).clamp_(0, 1)
 
 
 def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
@@ -129,6 +131,29 @@ def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
     return torch.clamp(from_opposite, chroma, 2 * chroma).add_(low - chroma)
 
 
+def _differentiated(images: Tensor, parameters: dict[str, Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(value.requires_grad for value in (images, *parameters.values()))
+
+
+def _apply_sorted(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    """Jitter with no blend that an image does not use: those that use one lie side by side, sorted by hue's place.
+
+    To the last bit what it is without sorting. Not for autograd, as it writes in place.
+    """
+    place, order = (parameters["order"] // 6).sort(descending=True)
+    parameters = {name: values[order] for name, values in parameters.items()}
+    factors, kinds = _blends_in_order(parameters)
+    coefficients = _coefficients(factors, kinds, images.dtype)
+    images = images[order]
+    ends = [int((place > turn).sum()) for turn in range(3)]  # of the images whose blend of this turn precedes hue
+    for end, turn in zip(ends, coefficients.unbind(dim=2), strict=True):
+        blend(images[:end], *turn[:, :end], out=images[:end])
+    images = shift_hue(images, parameters["hue"])
+    for end, turn in zip(ends, coefficients.unbind(dim=2), strict=True):
+        blend(images[end:], *turn[:, end:], out=images[end:])
+    return torch.empty_like(images).index_copy_(0, order, images)
+
+
 def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Factors and kinds, both (N, 3), of the three blends of each image in the order they are applied."""
     permutation = parameters["order"] % 6
@@ -144,9 +169,13 @@ def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _blend_in_turn(images: Tensor, factors: Tensor, kinds: Tensor, active: Tensor) -> Tensor:
     """The three blends of each image, of which only the `active` (N, 3) ones change it."""
-    factors = torch.where(active, factors, 1.0)
-    rest = 1 - factors
-    coefficients = torch.stack((factors, rest * (kinds == SATURATION), rest * (kinds == CONTRAST))).to(images.dtype)
-    for turn in coefficients[..., None, None, None].unbind(dim=2):
+    for turn in _coefficients(torch.where(active, factors, 1.0), kinds, images.dtype).unbind(dim=2):
         images = blend(images, *turn)
     return images
+
+
+def _coefficients(factors: Tensor, kinds: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `blend` takes, (3, N, 3, 1, 1, 1): factor, to_gray and to_mean of each image and turn."""
+    rest = 1 - factors
+    coefficients = torch.stack((factors, rest * (kinds == SATURATION), rest * (kinds == CONTRAST))).to(dtype)
+    return coefficients[..., None, None, None]

@@ -29,7 +29,7 @@ OPERATIONS: dict[str, type[Operation]] = {
     "fade": Fade,
 }
 
-CPU_BLOCK = 3 * 2**16  # pixel values worked on together on a CPU (768 KiB): 64 RGB images of side 32
+CPU_BLOCK = 3 * 2**17  # pixel values worked on together on a CPU (1.5 MiB): 128 RGB images of side 32
 
 
 class Augmentation:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.off_diagonal import off_diagonal_squares
 
 VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
 
@@ -25,10 +26,9 @@ def barlow_twins_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Ten
     With M the P×P cross-correlation of the standardised views: Σ_i (1 − M_ii)² and λ Σ_{i≠j} M_ij². Both are ≥ 0.
     """
     z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
-    correlation = standardize(z_1).T @ standardize(z_2) / len(z_1)
-    diagonal = correlation.diagonal()
-    off_diagonal = correlation - torch.diag(diagonal)
-    return (1 - diagonal).square().sum(), lambda_ * off_diagonal.square().sum()
+    z_1, z_2 = standardize(z_1), standardize(z_2) / len(z_1)
+    diagonal = (z_1 * z_2).sum(dim=0)
+    return (1 - diagonal).square().sum(), lambda_ * off_diagonal_squares(z_1, z_2)
 
 
 def barlow_twins_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:

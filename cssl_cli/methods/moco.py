@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP, split_batch_norms
+from cssl_cli.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.methods import Method, at_least_float32, copy_weights, momentum_copy, move_towards
 
 
@@ -27,9 +28,8 @@ def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temper
     queries = F.normalize(at_least_float32(queries), dim=1)
     keys = F.normalize(at_least_float32(keys), dim=1)
     positive = (queries * keys).sum(dim=1) / temperature
-    negative = queries @ queue.T / temperature
-    log_sum_exp = torch.cat([positive[:, None], negative], dim=1).logsumexp(dim=1)
-    return -positive.mean(), log_sum_exp.mean()
+    negative = log_sum_exp_over_keys(queries, queue, temperature=temperature)
+    return -positive.mean(), torch.logaddexp(positive, negative).mean()
 
 
 def queue_info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP
+from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products
 from cssl_cli.methods import Method, at_least_float32
 
 
@@ -21,11 +22,8 @@ def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tens
     """
     num_images = len(z_1)
     z = F.normalize(at_least_float32(torch.cat([z_1, z_2])), dim=1)
-    similarity = z @ z.T / temperature
     positive = (z[:num_images] * z[num_images:]).sum(dim=1) / temperature
-    itself = torch.eye(2 * num_images, dtype=torch.bool, device=z.device)
-    log_sum_exp = similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1)
-    return -positive.mean(), log_sum_exp.mean()
+    return -positive.mean(), log_sum_exp_of_inner_products(z, temperature=temperature).mean()
 
 
 def nt_xent_loss(z_1: Tensor, z_2: Tensor, *, temperature: float) -> Tensor:

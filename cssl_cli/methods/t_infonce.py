@@ -13,13 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cssl_cli.encoder import MLP
+from cssl_cli.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
 from cssl_cli.methods import Method, at_least_float32
-
-
-def log_t_kernel(squared_distance: Tensor, *, t_df: float, tau: float) -> Tensor:
-    """−(t_df + 1)/2 · log(1 + d²/(τ · t_df)): the log density of Student's t at d/√τ, but for a
-    constant; of any shape, ≤ 0. With growing t_df it becomes the Gaussian's −d²/(2τ)."""
-    return -(t_df + 1) / 2 * torch.log1p(squared_distance / (tau * t_df))
 
 
 def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:
@@ -31,14 +26,9 @@ def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tu
     num_images = len(z_1)
     z = at_least_float32(torch.cat([z_1, z_2]))
     z = z - z.mean(dim=0)  # the distances stay, with fewer digits lost in their differences
-    squared_norm = z.square().sum(dim=1)
-    squared_distance = (squared_norm[:, None] + squared_norm - 2 * z @ z.T).clamp(min=0)
-    similarity = log_t_kernel(squared_distance, t_df=t_df, tau=tau)
-    itself = torch.eye(2 * num_images, dtype=torch.bool, device=z.device)
-    log_sum_exp = similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1)
     between_views = (z[:num_images] - z[num_images:]).square().sum(dim=1)
     positive = log_t_kernel(between_views, t_df=t_df, tau=tau)
-    return -positive.mean(), log_sum_exp.mean()
+    return -positive.mean(), log_sum_exp_of_t_kernel(z, t_df=t_df, tau=tau).mean()
 
 
 def t_info_nce_loss(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.off_diagonal import off_diagonal_squares
 
 STD_TARGET = 1.0  # the authors' γ
 VARIANCE_FLOOR = 1e-4  # the authors' ε
@@ -25,9 +26,7 @@ def variance_part(z: Tensor) -> Tensor:
 def covariance_part(z: Tensor) -> Tensor:
     """Sum of the squared covariances of different columns of (B, P), divided by P (equations 3 and 4)."""
     centered = z - z.mean(dim=0)
-    covariance = centered.T @ centered / (len(z) - 1)
-    off_diagonal = covariance - torch.diag(covariance.diagonal())
-    return off_diagonal.square().sum() / z.shape[1]
+    return off_diagonal_squares(centered, centered) / ((len(z) - 1) ** 2 * z.shape[1])
 
 
 def vicreg_terms(

@@ -31,6 +31,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from torch import Tensor
 
+from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity
 from cssl_cli.theory.table import FeatureTable, class_moments
 
@@ -68,8 +69,7 @@ def nt_xent(
 def log_sum_exp_of_batch(views: Tensor, temperature: float) -> Tensor:
     """log(exp(s₊) + Σ₋ exp(s₋)) for every anchor of a batch (B, 2, D): (B, 2)."""
     flat = views.flatten(0, 1)
-    similarity = (flat @ flat.T).div_(temperature).fill_diagonal_(-torch.inf)
-    return similarity.logsumexp(dim=1).unflatten(0, views.shape[:2])
+    return log_sum_exp_of_inner_products(flat, temperature=temperature).unflatten(0, views.shape[:2])
 
 
 class ClassFloor:
