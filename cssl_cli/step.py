@@ -56,6 +56,7 @@ class TrainingStep:
             if (
                 device.type == "cuda"
             ):  # on a CPU, work is saved by looking at the parameters, which compiled code cannot
+                augmentation.parameters(torch.zeros(1, augmentation.num_parameters, device=device))  # fills its tables
                 self._views = torch.compile(self._views, dynamic=False)
 
     def __call__(self, batch: Tensor, theta: Tensor, rate: float) -> dict[str, Tensor]:

@@ -435,7 +435,7 @@ def test_both_ways_to_leave_images_out_agree(monkeypatch: pytest.MonkeyPatch) ->
     augmentation = everything()
     images, theta = random_images(200), theta_of(augmentation, 200)
     expected = augmentation.apply(images, theta)
-    monkeypatch.setattr("cssl_cli.augment.pipeline._on_cpu", lambda _: False)
+    monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: False)
     views = augmentation.apply(images, theta)
     torch.testing.assert_close(views, expected, atol=1e-6, rtol=0)
     untouched = ~torch.stack([v["applied"] for v in augmentation.parameters(theta).values() if "applied" in v]).any(0)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_train import exact, finish, make_trainer, same_state, through_a_file
+from test_train import exact, finish, make_trainer, random_images, same_state, through_a_file
 
+from cssl_cli.augment import build_augmentation
 from cssl_cli.methods import method_names
+from cssl_cli.randomness import stream
 from cssl_cli.train import Trainer
 
 compile_with = torch.compile
@@ -61,6 +63,27 @@ def test_the_compiled_step_equals_the_plain_one_and_goes_on_where_it_was() -> No
     second.load_state_dict(through_a_file(first.state_dict()))
     assert [exact(record) for record in finish(second)] == [exact(record) for record in records[1:]]
     assert same_state(second, whole)
+
+
+def test_views_compiled_for_a_gpu_are_one_graph_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code cannot look at the parameters: all images take every operation, and those it concerns change."""
+    jitter = {"strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None}
+    settings = {
+        "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},
+        "flip": {"p": 0.5},
+        "jitter": {"p": 0.8, **jitter},
+        "gray": {"p": 0.2},
+        "blur": {"p": 0.5, "sigma": (0.1, 2.0), "kernel_size": None},
+        "cutout": {"p": 0.5, "scale": (0.1, 0.3)},
+    }
+    augmentation = build_augmentation(settings, image_size=12)
+    step = make_trainer().training_step
+    step.augmentation = augmentation
+    theta = augmentation.draw(2 * 16, stream(0, "augment"))
+    plain = step._both_views(random_images(16), theta)
+    monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: False)
+    compiled = compile_with(step._both_views, backend="aot_eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(random_images(16), theta), plain, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("fails", ["forward", "backward"])

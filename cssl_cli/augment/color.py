@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cssl_cli.augment import op
 from cssl_cli.augment.op import Operation, between, chance, whole_number
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
@@ -55,7 +56,7 @@ class Jitter(Operation):
     def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         # The place of hue differs from image to image, yet hue is by far the dearest step. So it is evaluated once, and
         # three blends stand on either side of it, of which an image uses three and passes the others unchanged.
-        if images.device.type == "cpu" and not _differentiated(images, parameters):
+        if op.on_cpu(images) and not _differentiated(images, parameters):
             return _apply_sorted(images, parameters)
         factors, kinds = _blends_in_order(parameters)
         before_hue = torch.arange(3, device=images.device) < (parameters["order"] // 6)[:, None]

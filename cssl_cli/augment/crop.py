@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -34,6 +33,8 @@ class Crop(Operation):
     ratio: tuple[float, float]
 
     num_parameters: ClassVar[int] = 4
+    # By device; compiled code may look a table up, and would compute it in every step if a function kept it.
+    _quantiles: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.scale[0] > _largest_area(self.image_size, *map(math.log, self.ratio)):
@@ -47,8 +48,9 @@ class Crop(Operation):
         area_u, ratio_u, top_u, left_u = theta.unbind(1)
         side = self.image_size
         log_ratio_range = (math.log(self.ratio[0]), math.log(self.ratio[1]))
-        quantiles = _area_quantiles(side, tuple(self.scale), log_ratio_range, theta.device)
-        area = _interpolate(quantiles, area_u)
+        if theta.device not in self._quantiles:
+            self._quantiles[theta.device] = _area_quantiles(side, self.scale, log_ratio_range).to(theta.device)
+        area = _interpolate(self._quantiles[theta.device], area_u)
         room = _log_ratio_room(side) - area.log()
         log_ratio = between(ratio_u, (-room).clamp(min=log_ratio_range[0]), room.clamp(max=log_ratio_range[1]))
         width = (side * (area * log_ratio.exp()).sqrt()).round().clamp(1, side)
@@ -91,10 +93,7 @@ def _largest_area(side: int, low: float, high: float) -> float:
     return math.exp(_log_ratio_room(side) - max(low, -high, 0.0))
 
 
-@functools.lru_cache(maxsize=32)
-def _area_quantiles(
-    side: int, scale: tuple[float, float], log_ratio_range: tuple[float, float], device: torch.device
-) -> Tensor:
+def _area_quantiles(side: int, scale: tuple[float, float], log_ratio_range: tuple[float, float]) -> Tensor:
     """Quantiles of the relative area of a box that fits, at NUM_QUANTILES evenly spaced probabilities from 0 to 1.
 
     Area and log ratio are uniform on the boxes that fit, so the density of an area is the length of the range of log
@@ -109,7 +108,7 @@ def _area_quantiles(
     probabilities = torch.linspace(0, 1, NUM_QUANTILES, dtype=torch.double) * cumulative[-1]
     upper = torch.searchsorted(cumulative, probabilities).clamp(1, len(areas) - 1)
     part = (probabilities - cumulative[upper - 1]) / (cumulative[upper] - cumulative[upper - 1])
-    return torch.lerp(areas[upper - 1], areas[upper], part).float().to(device)
+    return torch.lerp(areas[upper - 1], areas[upper], part).float()
 
 
 def _interpolate(table: Tensor, u: Tensor) -> Tensor:

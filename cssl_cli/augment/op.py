@@ -58,3 +58,8 @@ def whole_number(u: Tensor, count: int | Tensor) -> Tensor:
 def per_image(values: Tensor) -> Tensor:
     """One number per image (N,), shaped (N, 1, 1, 1) to act on images."""
     return values.reshape(-1, 1, 1, 1)
+
+
+def on_cpu(images: Tensor) -> bool:
+    """Whether an operation may look at the parameters to save work; an accelerator would have to be waited for."""
+    return images.device.type == "cpu"

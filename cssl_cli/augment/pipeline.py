@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cssl_cli.augment import op
 from cssl_cli.augment.blur import Blur
 from cssl_cli.augment.color import Gray, Jitter, Solarize
 from cssl_cli.augment.crop import Crop
@@ -58,7 +59,7 @@ class Augmentation:
 
     def parameters(self, theta: Tensor) -> dict[str, dict[str, Tensor]]:
         """What each operation does to each image, by operation and parameter name, each (N,), from theta (N, P)."""
-        return {name: op.parameters(theta[:, self.columns[name]]) for name, op in self.operations.items()}
+        return {name: one.parameters(theta[:, self.columns[name]]) for name, one in self.operations.items()}
 
     def apply(self, images: Tensor, theta: Tensor) -> Tensor:
         """Views (N, C, H, W), float32 in [0, 1], of images (N, C, H, W), uint8 or floating point in [0, 1].
@@ -71,7 +72,7 @@ class Augmentation:
             raise ValueError(f"theta of shape {(len(images), self.num_parameters)} expected, got {tuple(theta.shape)}")
         parameters = self.parameters(theta)
         # On a CPU some images at a time: temporaries then stay in its cache, and small enough for malloc to keep.
-        num_blocks = max(1, round(images.numel() / CPU_BLOCK)) if _on_cpu(images) else 1
+        num_blocks = max(1, round(images.numel() / CPU_BLOCK)) if op.on_cpu(images) else 1
         if num_blocks == 1:
             return self._apply_block(images, parameters)
         num_rows = -(-len(images) // num_blocks)
@@ -83,10 +84,6 @@ class Augmentation:
         for name, operation in self.operations.items():
             views = _apply_where_drawn(operation, views, parameters[name])
         return views
-
-
-def _on_cpu(images: Tensor) -> bool:
-    return images.device.type == "cpu"
 
 
 def _select(parameters: dict[str, dict[str, Tensor]], rows: slice) -> dict[str, dict[str, Tensor]]:
@@ -119,8 +116,7 @@ def _apply_where_drawn(operation: Operation, images: Tensor, parameters: dict[st
     applied = parameters.get("applied")
     if applied is None:
         return operation.apply(images, parameters)
-    if _on_cpu(images):
-        # Only the chosen images are worked on. On an accelerator their number would first have to come to the host.
+    if op.on_cpu(images):  # only the chosen images are worked on
         rows = applied.nonzero().squeeze(1)
         chosen = {name: values[rows] for name, values in parameters.items()}
         return images.index_copy_(0, rows, operation.apply(images.index_select(0, rows), chosen))
