@@ -26,7 +26,7 @@ from cssl_cli.pipeline.setup import choose_precision, compiles, place_images, pr
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, RunDir
-from cssl_cli.train import Trainer
+from cssl_cli.train import Plan, Trainer
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
@@ -217,19 +217,12 @@ def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch
     assert placed.images.device.type == "meta"
 
 
-def test_a_run_is_compiled_as_the_recipe_says_or_where_it_is_long_enough(tmp_path: Path) -> None:
-    def decided(device: str, *overrides: str) -> bool:
-        resolved = recipe(tmp_path, *overrides)
-        plan = pretraining.plan_of(resolved, 100_000)
-        return compiles(resolved.train.compile, resolved, plan, 32, torch.device(device))
+@pytest.mark.parametrize(("device", "least"), [("cpu", 20_000), ("cuda", 2_000)])
+def test_a_run_is_compiled_as_the_recipe_says_or_where_it_is_long_enough(device: str, least: int) -> None:
+    def decided(num_steps: int, setting: bool | None) -> bool:
+        return compiles(setting, Plan(1000, 100, num_steps, warmup_steps=0), torch.device(device))
 
-    assert decided("cpu", "train.compile=true")
-    assert not decided("cpu")
-    assert not decided("cuda", "train={steps: 1999, batch_size: 64}")
-    assert decided("cuda", "train={steps: 2000, batch_size: 64}")
-    assert not decided("cuda", "train={steps: 2000, batch_size: 64, compile: false}")
-    # ResNet-18 of width 64 takes 2 · 555.4 million multiplications and additions forward, and twice that backward.
-    steps = 1e16 / (2 * 64 * 3 * 2 * 555.4e6)
-    long = "encoder={name: resnet18, width: 64}"
-    assert not decided("cpu", long, f"train={{steps: {int(0.99 * steps)}, batch_size: 64}}")
-    assert decided("cpu", long, f"train={{steps: {int(1.01 * steps)}, batch_size: 64}}")
+    assert decided(1, True)
+    assert not decided(10 * least, False)
+    assert not decided(least - 1, None)
+    assert decided(least, None)

@@ -163,7 +163,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
         device=device,
         order=stream(recipe.seed, "order"),
         augment=stream(recipe.seed, "augment"),
-        compiled=compiles(recipe.train.compile, recipe, plan, images.shape[-1], device),
+        compiled=compiles(recipe.train.compile, plan, device),
         notice=notice,
     )
 

@@ -19,7 +19,6 @@ from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
 from cssl_cli.features import FeatureExtractor
-from cssl_cli.flops import forward_flops
 from cssl_cli.methods import Method, build_method
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
@@ -28,8 +27,7 @@ from cssl_cli.train import Plan
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
-COMPILED_STEPS = 2000  # on a GPU: compiling takes about a minute
-COMPILED_CPU_FLOPS = 1e16  # compiling takes half a minute and saves some percent (docs/performance.md)
+COMPILED_STEPS = {"cpu": 20_000, "cuda": 2_000}  # how long compiling takes and what it saves: docs/performance.md
 
 
 def cache_dir() -> Path:
@@ -43,6 +41,8 @@ def choose_device(name: str | None) -> torch.device:
     """The device called `name`, or the best there is; `InputError` when it is not there."""
     # Where float32 is said, CUDA's convolutions are to compute in it, not in TF32 with its 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
+    # Batches have one shape: the fastest algorithm for each convolution is worth a search.
+    torch.backends.cudnn.benchmark = True
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     remedy = "Give cpu, cuda or cuda:N, or leave --device out to take the best device there is."
@@ -88,17 +88,12 @@ def place_images(images: Tensor, device: torch.device) -> Images:
     return ResidentImages(images.to(device))
 
 
-def compiles(setting: bool | None, recipe: Recipe, plan: Plan, image_size: int, device: torch.device) -> bool:
+def compiles(setting: bool | None, plan: Plan, device: torch.device) -> bool:
     """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
 
-    Depends on nothing that differs from process to process, so that a run goes on as it began.
+    Depends on nothing that changes while a run lasts, so that it goes on as it began.
     """
-    if setting is not None:
-        return setting
-    if device.type == "cuda":
-        return plan.num_steps >= COMPILED_STEPS
-    views = 2 * plan.num_steps * plan.batch_size
-    return 3 * views * forward_flops(build_encoder(recipe.settings("encoder")), image_size) >= COMPILED_CPU_FLOPS
+    return plan.num_steps >= COMPILED_STEPS[device.type] if setting is None else setting
 
 
 def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
