@@ -1,13 +1,12 @@
-"""Seconds of a whole `cssl analyze` of a ResNet-18, stage by stage, and the memory of the process at its largest.
+"""Seconds of a whole `cssl analyze` of an encoder, stage by stage, and the memory of the process at its largest.
 
-    python benchmarks/analysis.py [--width 16] [--images 10000] [--views 8] [--distances pixels,trained] [--pairs 0]
-        [--threads 2] [--json PATH]
+    python benchmarks/analysis.py [--encoder resnet18] [--width 16] [--images 10000] [--views 8]
+        [--distances pixels,trained] [--pairs 0] [--threads 2] [--json PATH]
 
 Trains SimCLR for one step on drawn shapes of 32×32 pixels in ten classes, so that there is a run, and analyses it: what
 an analysis costs hardly depends on what the encoder has learnt. A stage's time runs from the end of the one before. The
 ratio is the time that the forward passes of the two encoders would take at the machine's float32 matrix rate over that
-of the whole analysis.
-Measure on an otherwise idle machine.
+of the whole analysis. Measure on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ class Stopwatch(Silent):
 
 def main() -> None:
     parser = measuring.option_parser(__doc__)
+    parser.add_argument("--encoder", default="resnet18", choices=["resnet18", "small"])
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--views", type=int, default=8)
@@ -54,7 +54,7 @@ def main() -> None:
         "simclr-cifar10",
         [
             f"data={{name: shapes, num_train: 512, num_test: {options.images}}}",
-            f"encoder.width={options.width}",
+            f"encoder={{name: {options.encoder}, width: {options.width}}}",
             "train={steps: 1, batch_size: 64, precision: float32}",
             f"analyze={{num_images: {options.images}, num_views: {options.views}, refine_pairs: {options.pairs}, "
             f"distances: [{options.distances}]}}",
@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = pretrain(recipe, out=Path(folder), reporter=Silent())
         print(
-            f"resnet18 of width {options.width}, {options.images} images, {options.views} views, "
+            f"{options.encoder} of width {options.width}, {options.images} images, {options.views} views, "
             f"{options.threads} threads"
         )
         measuring.reset_peak_memory()  # of the rates and the training before
@@ -73,7 +73,8 @@ def main() -> None:
         print(f"  {'in all':44s} {seconds:7.1f} s")
     memory = measuring.peak_memory()
     print(f"  {'memory of the process':44s} {memory / 2**30:7.2f} GiB")
-    case = f"width {options.width}, {options.images:,} images, {options.views} views, {options.distances}"
+    sizes = f"width {options.width}, {options.images:,} images, {options.views} views"
+    case = f"{options.encoder} {sizes}, {options.distances}"
     report.numbers |= {f"seconds, {stage}: {case}": spent for stage, spent in watch.stages.items()}
     report.numbers |= {f"seconds in all: {case}": seconds, f"bytes of the process: {case}": memory}
     passes = 2 * options.images * options.views * forward_operations(build_encoder(recipe.settings("encoder")), 32)

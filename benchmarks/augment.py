@@ -10,6 +10,7 @@ the ratio with one thread is the one per core. Threads wait for one another: mea
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 import measuring
 import torch
@@ -19,7 +20,7 @@ from cssl_cli.augment import build_augmentation
 from cssl_cli.randomness import stream
 
 TORCHVISION = "torchvision, PIL, one image at a time"
-FIVE = {
+FIVE: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},
     "flip": {"p": 0.5},
     "jitter": {"p": 0.8, "strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None},

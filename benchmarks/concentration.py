@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import measuring
 import torch
@@ -28,7 +29,7 @@ from cssl_cli.randomness import stream
 from cssl_cli.theory.concentration import concentration, pixels, standardized_pixels
 from cssl_cli.theory.refined_distance import refined_concentration
 
-AUGMENT = {
+AUGMENT: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},
     "flip": {"p": 0.5},
     "jitter": {"p": 0.8, "strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None},

@@ -74,6 +74,8 @@ def main() -> None:
     options = parser.parse_args()
     options.quick = options.quick or options.check is not None or options.store is not None
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.check and not options.check.exists():
+        sys.exit(f"{options.check} does not exist: make bench-baseline stores one")
     baseline = json.loads(options.check.read_text(encoding="utf-8")) if options.check else None
     results, failed = run(options)
     if options.store and not failed:
@@ -146,9 +148,9 @@ def show(comparisons: Sequence[Comparison], baseline: dict[str, Any], results: d
     for found in comparisons:
         allowed = "" if found.tolerance is None else f"{100 * found.tolerance:.0f} %"
         change = "" if found.change is None else f"{100 * (found.change - 1):+.0f} %"
-        before, now = ("" if value is None else f"{value:.3g}" for value in (found.before, found.now))
+        ratios = ["" if value is None else f"{value:.3g}" for value in (found.before, found.now)]
         verdict = found.verdict + (f" ({found.reason})" if found.reason else "")
-        rows.append([f"{found.benchmark}: {found.name}", before, now, change, allowed, verdict])
+        rows.append([f"{found.benchmark}: {found.name}", *ratios, change, allowed, verdict])
     print_table(["", "baseline", "now", "better by", "noise", ""], rows)
     worse = sum(found.verdict == "worse" for found in comparisons)
     print(f"\n{worse} of {len(comparisons)} ratios are worse than the baseline by more than their noise")

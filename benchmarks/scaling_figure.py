@@ -50,7 +50,7 @@ def caption(machine: Mapping[str, Any]) -> str:
 
 
 def draw_panel(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     medians = [statistics.median(values) for values in panel.values]
     below = [median - min(values) for median, values in zip(medians, panel.values, strict=True)]
@@ -68,8 +68,9 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     low, high = axes.get_ylim()
     middle = (low * high) ** 0.5
     axes.set_ylim(min(low, middle / 2), max(high, middle * 2))  # hardly any change is to look like hardly any
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_title(panel.title, size=7.5)
     axes.set_xlabel(panel.axis)
     grid(axes)

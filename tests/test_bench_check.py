@@ -139,6 +139,11 @@ def test_check_exits_with_1_when_a_ratio_is_worse(check, tmp_path: Path):
     assert "not comparable (threads 2 → 1)" in said
 
 
+def test_a_check_without_a_baseline_says_how_to_make_one(check, tmp_path: Path):
+    code, _ = check(3.0, "--check", str(tmp_path / "none.json"))
+    assert "make bench-baseline" in str(code)
+
+
 def test_a_script_that_fails_leaves_no_baseline(check, tmp_path: Path):
     (tmp_path / "measure.py").write_text("raise SystemExit(1)\n")
     code, said = check(3.0, "--store", str(tmp_path / "baseline.json"))
