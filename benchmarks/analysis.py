@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import measuring
-from counted import forward_operations
 
 from cssl_cli.encoder import build_encoder
+from cssl_cli.flops import forward_flops
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.progress import Silent
@@ -77,7 +77,7 @@ def main() -> None:
     case = f"{options.encoder} {sizes}, {options.distances}"
     report.numbers |= {f"seconds, {stage}: {case}": spent for stage, spent in watch.stages.items()}
     report.numbers |= {f"seconds in all: {case}": seconds, f"bytes of the process: {case}": memory}
-    passes = 2 * options.images * options.views * forward_operations(build_encoder(recipe.settings("encoder")), 32)
+    passes = 2 * options.images * options.views * forward_flops(build_encoder(recipe.settings("encoder")), 32)
     floor = passes / report.machine["matrix_product"]["float32"]
     report.ratios[f"floor of the forward passes over the analysis: {case}"] = measuring.ratio([floor], [seconds])
     report.finish(options.json)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.features import stored_views
+from cssl_cli.machine import matrix_rate
 from cssl_cli.randomness import stream
 from cssl_cli.theory.concentration import concentration, pixels, standardized_pixels
 from cssl_cli.theory.refined_distance import refined_concentration
@@ -77,7 +78,7 @@ def add(found: measuring.Report, title: str, options: argparse.Namespace, name: 
 def measure(options: argparse.Namespace, name: str, images_of_each: int) -> tuple[float, float, float, float]:
     """Seconds, seconds of all cores together, bytes by which the process grew at its largest, and the matrix rate."""
     torch.set_num_threads(options.threads)
-    rate = measuring.matrix_rate(torch.device("cpu"), torch.float32)
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
     labels = torch.arange(options.classes).repeat_interleave(images_of_each)
     run = features_run(options, labels) if name == "features" else pixel_run(options, labels, name)
     measuring.reset_peak_memory()

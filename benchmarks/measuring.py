@@ -17,18 +17,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cssl_cli.machine import copy_rate, matrix_rate, synchronize
 from cssl_cli.pipeline.setup import choose_precision
-
-MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
-COPY_BYTES = {"cpu": 2**28, "cuda": 2**32}
-RATE_SECONDS = 0.5  # for which a rate is measured, three times at least
 
 CPU = torch.device("cpu")
 Turn = Callable[[], object]
@@ -56,17 +53,12 @@ def prepare(options: argparse.Namespace) -> torch.device:
 
 
 # --------------------------------------------------------------------------------------------------------- measuring
-def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds_of(function: Turn, device: torch.device = CPU) -> float:
-    wait_for(device)
+    """Seconds of a call, from an idle device to one that has done all of it."""
+    synchronize(device)
     began = time.perf_counter()
     function()
-    wait_for(device)
+    synchronize(device)
     return time.perf_counter() - began
 
 
@@ -115,9 +107,13 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], *, better:
 # ----------------------------------------------------------------------------------------------- processes of their own
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns in a process of its own, so that its memory is that of nothing else."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+    with process_of_its_own() as process:
         return process.submit(function, *arguments).result()
+
+
+def process_of_its_own() -> Executor:
+    """A process that does what is submitted to it, one after the other."""
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def reset_peak_memory() -> None:
@@ -141,29 +137,6 @@ def peak_memory() -> int:
 
 
 # -------------------------------------------------------------------------------------------------------- the machine
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large square matrix product, multiplications and additions counted."""
-    side = MATRIX_SIDE[device.type]
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(left)
-    return 2 * side**3 / _typical_seconds(lambda: torch.mm(left, right, out=out), device)
-
-
-def copy_rate(device: torch.device) -> float:
-    """Bytes per second of copying an array within the device's memory, read and written ones both counted."""
-    source = torch.zeros(COPY_BYTES[device.type], dtype=torch.uint8, device=device)
-    target = torch.ones_like(source)
-    return 2 * source.nbytes / _typical_seconds(lambda: target.copy_(source), device)
-
-
-def _typical_seconds(function: Turn, device: torch.device) -> float:
-    function()
-    values: list[float] = []
-    while len(values) < 3 or sum(values) < RATE_SECONDS:
-        values.append(seconds_of(function, device))
-    return statistics.median(values)
-
-
 def precision_of(device: torch.device) -> torch.dtype:
     """What `train.precision: auto` comes to here."""
     return choose_precision("auto", device)

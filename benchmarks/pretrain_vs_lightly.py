@@ -1,11 +1,11 @@
 """SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
 
 All train the same encoder and projector with the same batch size on the same image files, which this script draws into
-a temporary folder, and take turns. lightly: its SimCLR transform and loss and torch's DataLoader, in float32, as its
-examples have it; and once more with bfloat16 autocast switched on by hand. cssl: as `cssl pretrain` does it. A turn
-begins with steps that are not timed, in which lightly's workers come to their usual pace. Loading the files once, which
-cssl does before it trains, is timed apart. For cssl the operations of a step are counted, too, and held against the
-machine's own rate of matrix products.
+a temporary folder, and take turns, each in a process of its own. lightly: its SimCLR transform and loss and torch's
+DataLoader, in float32, as its examples have it; and once more with bfloat16 autocast switched on by hand. cssl: as
+`cssl pretrain` does it. A turn begins with steps that are not timed, in which lightly's workers come to their usual
+pace. Loading the files once, which cssl does before it trains, is timed apart. For cssl the operations of a step are
+counted, too, and held against the machine's own rate of matrix products.
 
     pip install 'cssl[benchmark]'
     python benchmarks/pretrain_vs_lightly.py --width 16
@@ -21,11 +21,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import measuring
 import torch
-from contenders import Contender, compete, cssl_steps
-from counted import step_operations
+from contenders import TrainingOfItsOwn, compete, cssl_steps, step_flops
 from drawn_images import simclr_recipe, write_images
 from torch import nn
 
@@ -38,7 +38,7 @@ PREFETCHED = 2  # batches a DataLoader worker has ready
 IMAGE_SIZE = 32
 
 
-def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device, *, autocast: bool) -> Iterator[None]:
+def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device, autocast: bool) -> Iterator[None]:
     """One item a training step, for ever."""
     from lightly.loss import NTXentLoss
     from lightly.transforms import SimCLRTransform
@@ -67,7 +67,6 @@ def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device
     total_loss = torch.zeros((), device=device)
     while True:
         for views, _ in loader:
-            torch.backends.cudnn.allow_tf32 = True  # torch's default, which cssl turns off for itself
             view_1, view_2 = (view.to(device, non_blocking=True) for view in views)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
                 loss = criterion(model(view_1), model(view_2))
@@ -76,6 +75,15 @@ def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device
             optimizer.step()
             optimizer.zero_grad()
             yield
+
+
+def steps_on_files(recipe: Recipe, cache: Path, device: torch.device) -> Iterator[None]:
+    """The same with this package."""
+    choose_device(device.type)
+    began = time.perf_counter()
+    dataset = load_dataset(recipe.settings("data"), cache_dir=cache, progress=None)
+    print(f"cssl: {len(dataset.pretrain):,} files loaded in {time.perf_counter() - began:.1f} s, once", flush=True)
+    yield from cssl_steps(recipe, dataset, device)
 
 
 def parse() -> argparse.Namespace:
@@ -115,32 +123,27 @@ def main() -> None:
         precision = choose_precision(recipe.train.precision, device)
         if options.bf16_lightly is None:
             options.bf16_lightly = measuring.precision_of(device) == torch.bfloat16
-        seconds = compete(
-            entered(options, recipe, root, Path(name) / "cache", device),
-            repetitions=options.repetitions,
-            device=device,
-            rest=options.lightly,
-        )
+        contenders = entered(options, recipe, root, Path(name) / "cache", device)
+        seconds = compete(contenders, repetitions=options.repetitions, rest=options.lightly)
+        for contender in contenders.values():
+            contender.process.shutdown()
     case = f"{options.encoder} width {options.width}, batch {options.batch_size}"
     show_speeds(report, seconds, case, options, precision)
-    show_share(report, seconds["cssl"], step_operations(recipe, IMAGE_SIZE, device), case, options, precision)
+    show_share(report, seconds["cssl"], step_flops(recipe, IMAGE_SIZE, device), case, options, precision)
     report.finish(options.json)
 
 
 def entered(
     options: argparse.Namespace, recipe: Recipe, root: Path, cache: Path, device: torch.device
-) -> dict[str, Contender]:
+) -> dict[str, TrainingOfItsOwn]:
+    conditions: dict[str, Any] = {"threads": options.threads, "device": device, "num_steps": options.steps}
     contenders = {}
     for name, autocast in (("lightly", False), ("lightly, bf16 autocast", True)):
         if options.lightly and (options.bf16_lightly or not autocast):
-            steps = lightly_steps(recipe, root, options.workers, device, autocast=autocast)
+            arguments = (recipe, root, options.workers, device, autocast)
             untimed = max(1, PREFETCHED * options.workers)
-            contenders[name] = Contender(steps, num_steps=options.steps, untimed=untimed)
-    began = time.perf_counter()
-    dataset = load_dataset(recipe.settings("data"), cache_dir=cache, progress=None)
-    print(f"cssl: {len(dataset.pretrain):,} files loaded in {time.perf_counter() - began:.1f} s, once", flush=True)
-    steps = cssl_steps(recipe, dataset, device)
-    contenders["cssl"] = Contender(steps, num_steps=options.steps, untimed=4)
+            contenders[name] = TrainingOfItsOwn(lightly_steps, *arguments, untimed=untimed, **conditions)
+    contenders["cssl"] = TrainingOfItsOwn(steps_on_files, recipe, cache, device, untimed=4, **conditions)
     return contenders
 
 

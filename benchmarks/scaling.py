@@ -20,7 +20,7 @@ from pathlib import Path
 import measuring
 import terms
 import torch
-from contenders import Contender, compete, cssl_steps
+from contenders import Training, compete, cssl_steps
 from drawn_images import simclr_recipe, write_images
 from scaling_figure import Panel, draw
 
@@ -79,8 +79,9 @@ def speed(report: measuring.Report, options: argparse.Namespace, root: Path, dev
         recipe = simclr_recipe(root, encoder="resnet18", width=width, batch_size=batch_size, overrides=options.set)
         dataset = load_dataset(recipe.settings("data"), cache_dir=root.parent / "cache", progress=None)
         num_steps = max(1, options.turn_images // batch_size)
-        contenders[name] = Contender(cssl_steps(recipe, dataset, device), num_steps=num_steps, untimed=1)
-    seconds = compete(contenders, repetitions=options.repetitions, device=device, rest=False)
+        steps = cssl_steps(recipe, dataset, device)
+        contenders[name] = Training(steps, device, num_steps=num_steps, untimed=1)
+    seconds = compete(contenders, repetitions=options.repetitions, rest=False)
     speeds = {
         sizes[name]: [sizes[name][0] / spent for spent in values] for name, values in seconds.items()
     }  # images/s of each turn

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.geometry import unit_norm
+from cssl_cli.machine import matrix_rate
 from cssl_cli.randomness import stream
 from cssl_cli.theory import LossSettings, analyze_table
 
@@ -56,7 +57,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, images: int) -> dict[str, Any]:
     """Seconds in all and of each term, peak bytes, and the rate of matrix products just before."""
     torch.set_num_threads(options.threads)
-    rate = measuring.matrix_rate(torch.device("cpu"), torch.float32)
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
     measuring.reset_peak_memory()
     features, labels = table(options.classes, images, options.views, options.width)
     seconds: list[float] = []

@@ -9,17 +9,20 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import measuring
 import pytest
 import torch
-from counted import forward_operations, step_operations
+from contenders import step_flops
 from scaling_figure import Panel, draw
 
+from cssl_cli import machine
 from cssl_cli.cli import app
 from cssl_cli.encoder import build_encoder
+from cssl_cli.flops import forward_flops
 from cssl_cli.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -74,10 +77,10 @@ def test_operations_of_a_step_follow_from_the_shapes(tmp_path: Path):
     views, side = 10, 16
     sizes = [(3, 2, side), (2, 4, side // 2), (4, 8, side // 4), (8, 16, side // 8)]
     convolutions = [2 * 9 * num_in * num_out * out * out for num_in, num_out, out in sizes]
-    assert forward_operations(build_encoder(recipe.settings("encoder")), side) == sum(convolutions)
+    assert forward_flops(build_encoder(recipe.settings("encoder")), side) == sum(convolutions)
     linear = 2 * (16 * 4 + 4 * 3)
     least = views * (3 * (sum(convolutions) + linear) - convolutions[0])
-    found = step_operations(recipe, side, torch.device("cpu"))
+    found = step_flops(recipe, side, torch.device("cpu"))
     # What the loss multiplies is at most the similarities of all views and their gradients, a few times over.
     assert least <= found <= least + 6 * 2 * views * views * 3
 
@@ -94,13 +97,21 @@ def test_the_figure_is_drawn_in_both_forms(tmp_path: Path):
 Run = Callable[..., dict[str, Any]]
 
 
+class InThisProcess(Executor):
+    """In place of a process of its own, which would take seconds to start."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*arguments, **named))
+        return done
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A script's `main` in this process, which measures the machine only roughly; returns what it wrote."""
-    monkeypatch.setattr(measuring, "MATRIX_SIDE", {"cpu": 64})
-    monkeypatch.setattr(measuring, "COPY_BYTES", {"cpu": 2**16})
-    monkeypatch.setattr(measuring, "RATE_SECONDS", 0)
-    monkeypatch.setattr(measuring, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(machine, "MATRIX_SIDE", {"cpu": 64})
+    monkeypatch.setattr(machine, "COPY_BYTES", {"cpu": 2**16})
+    monkeypatch.setattr(measuring, "process_of_its_own", InThisProcess)
 
     def main(script: str, *arguments: object) -> dict[str, Any]:
         path = tmp_path / "results" / f"{script}.json"
