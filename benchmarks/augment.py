@@ -1,6 +1,6 @@
 """Augmentation throughput on a CPU: the package's batched five augmentations against torchvision's on PIL images.
 
-    python benchmarks/augment.py [--threads 2] [--batch 256] [--side 32] [--repetitions 15]
+    python benchmarks/augment.py [--threads 2] [--batch 256] [--side 32] [--repetitions 15] [--json PATH]
 
 Both sides run the same five (crop, flip, colour distortion, grayscale, blur) with the same settings on the same images,
 in turns, in one process; medians are printed. torchvision's pipeline works on one image at a time and so on one core:
@@ -9,18 +9,18 @@ the ratio with one thread is the one per core. Threads wait for one another: mea
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
-from collections.abc import Callable
+from typing import Any
 
+import measuring
 import torch
 from torchvision import transforms
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.randomness import stream
 
-FIVE = {
+TORCHVISION = "torchvision, PIL, one image at a time"
+FIVE: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},
     "flip": {"p": 0.5},
     "jitter": {"p": 0.8, "strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None},
@@ -30,12 +30,12 @@ FIVE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = measuring.option_parser(__doc__)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
+    report = measuring.Report(measuring.machine(measuring.prepare(options)))
 
     generator = stream(0, "benchmark")
     shape = (options.batch, 3, options.side, options.side)
@@ -44,32 +44,40 @@ def main() -> None:
     pil_pipeline = torchvision_pipeline(options.side)
     augmentation = build_augmentation(FIVE, image_size=options.side)
 
-    candidates: dict[str, Callable[[], object]] = {
-        "torchvision, PIL, one image at a time": with_threads(
-            1, lambda: torch.stack([pil_pipeline(image) for image in pil_images])
-        ),
+    candidates: dict[str, measuring.Turn] = {
+        TORCHVISION: measuring.with_threads(1, lambda: torch.stack([pil_pipeline(image) for image in pil_images])),
     }
     for threads in sorted({1, options.threads}):
-        candidates[f"cssl, {threads} thread{'s' if threads > 1 else ''}"] = with_threads(
+        candidates[f"cssl, {threads} thread{'s' if threads > 1 else ''}"] = measuring.with_threads(
             threads, lambda: augmentation.apply(images, augmentation.draw(options.batch, generator))
         )
-    seconds = alternate(candidates, options.repetitions)
+    seconds = measuring.alternate(candidates, options.repetitions, warm_up=2)
 
     print(
         f"five augmentations, {options.batch} images of {options.side}×{options.side}, median of {options.repetitions}"
     )
-    slowest = next(iter(seconds.values()))
-    for name, duration in seconds.items():
-        print(f"  {name:40s} {options.batch / duration:10,.0f} images/s  ×{slowest / duration:.1f}")
+    rows = []
+    for name, durations in seconds.items():
+        found = measuring.ratio(seconds[TORCHVISION], durations)
+        report.numbers[f"{name}, images/s"] = options.batch / statistics.median(durations)
+        rows.append([name, f"{report.numbers[f'{name}, images/s']:,.0f}", f"{found['ratio']:.1f}"])
+        if name != TORCHVISION:
+            report.ratios[f"{name} over torchvision: {options.batch} images of side {options.side}"] = found
+    measuring.print_table(["", "images/s", "× torchvision"], rows)
     print(f"\neach operation alone, {options.threads} threads")
     floats = images.float() / 255
-    alone: dict[str, Callable[[], object]] = {}
+    alone: dict[str, measuring.Turn] = {}
     for name, fields in FIVE.items():
         one = build_augmentation({name: fields}, image_size=options.side)
         theta = one.draw(options.batch, generator)
-        alone[name] = with_threads(options.threads, lambda one=one, theta=theta: one.apply(floats, theta))
-    for name, duration in alternate(alone, options.repetitions).items():
-        print(f"  {name:8s} {1e3 * duration:7.2f} ms")
+        alone[name] = measuring.with_threads(options.threads, lambda one=one, theta=theta: one.apply(floats, theta))
+    medians = {
+        name: statistics.median(durations)
+        for name, durations in measuring.alternate(alone, options.repetitions, warm_up=2).items()
+    }
+    measuring.print_table(["", "ms"], [[name, f"{1e3 * median:.2f}"] for name, median in medians.items()])
+    report.numbers |= {f"{name} alone, seconds": median for name, median in medians.items()}
+    report.finish(options.json)
 
 
 def torchvision_pipeline(side: int) -> transforms.Compose:
@@ -85,26 +93,6 @@ def torchvision_pipeline(side: int) -> transforms.Compose:
             transforms.ToTensor(),
         ]
     )
-
-
-def with_threads(threads: int, function: Callable[[], object]) -> Callable[[], object]:
-    def run() -> None:
-        torch.set_num_threads(threads)
-        function()
-
-    return run
-
-
-def alternate(candidates: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Median seconds of each candidate; they take turns, so that whatever disturbs the machine disturbs them all."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for repetition in range(repetitions + 2):
-        for name, function in candidates.items():
-            start = time.perf_counter()
-            function()
-            if repetition >= 2:  # the first two warm up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

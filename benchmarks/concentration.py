@@ -1,33 +1,36 @@
 """Seconds and peak memory of the concentration terms: classes of pixel views, and of features, of growing size.
 
     python benchmarks/concentration.py [--threads 2] [--classes 10] [--images 100 300 1000] [--views 8] [--side 32]
-        [--width 512] [--pairs 500]
+        [--width 512] [--pairs 500] [--repetitions 1] [--json PATH]
 
 Images are smooth random fields of random contrast with a little noise, and features clusters, so that the graphs of
 augmented distances are as structured as those of photographs: bounding a clique takes longer on unstructured ones.
-Each measurement runs in a process of its own; its memory counts what concentration takes beyond the data. Threads
-wait for one another: measure on an otherwise idle machine.
+Each measurement runs in a process of its own; its memory counts what concentration takes beyond the data. The ratios
+are the time that the distances of all views within classes would take at the machine's float32 matrix rate, measured in
+the same process, over the whole. Threads wait for one another: measure on an otherwise idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
+import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
+import measuring
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.features import stored_views
+from cssl_cli.machine import matrix_rate
 from cssl_cli.randomness import stream
 from cssl_cli.theory.concentration import concentration, pixels, standardized_pixels
 from cssl_cli.theory.refined_distance import refined_concentration
 
-AUGMENT = {
+AUGMENT: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},
     "flip": {"p": 0.5},
     "jitter": {"p": 0.8, "strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None},
@@ -39,41 +42,50 @@ DISTANCES = {"pixels": pixels, "standardized_pixels": standardized_pixels}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = measuring.option_parser(__doc__)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--images", type=int, nargs="+", default=[100, 300, 1000], help="of each class")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=500, help="searched for nearer views; 0 for none")
+    parser.add_argument("--repetitions", type=int, default=1)
     options = parser.parse_args()
-
+    found = measuring.Report(measuring.machine(measuring.prepare(options)))
     print(f"{options.classes} classes, {options.views} views, {len(DELTAS)} deltas, {options.threads} threads")
     for images in options.images:
         for name in (*DISTANCES, "features"):
-            report(f"{images:5d} images a class, {name}", options, name, images)
+            add(found, f"{images} images a class, {name}", options, name, images)
     if options.pairs:
         for name in DISTANCES:
-            report(f"search over {options.pairs} + {options.pairs} pairs, {name}", options, f"search {name}", 100)
+            add(found, f"search over {options.pairs} + {options.pairs} pairs, {name}", options, f"search {name}", 100)
+    found.finish(options.json)
 
 
-def report(title: str, options: argparse.Namespace, name: str, images: int) -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds, cpu_seconds, mebibytes = pool.apply(measure, (options, name, images))
-    print(f"  {title:58s} {seconds:7.1f} s {cpu_seconds:7.1f} CPU s {mebibytes:7.0f} MiB", flush=True)
+def add(found: measuring.Report, title: str, options: argparse.Namespace, name: str, images: int) -> None:
+    runs = [measuring.in_own_process(measure, options, name, images) for _ in range(options.repetitions)]
+    seconds, cpu_seconds, memory, _ = (statistics.median(values) for values in zip(*runs, strict=True))
+    print(f"  {title:58s} {seconds:7.1f} s {cpu_seconds:7.1f} CPU s {memory / 2**20:7.0f} MiB", flush=True)
+    found.numbers |= {f"seconds: {title}": seconds, f"bytes: {title}": memory}
+    if not name.startswith("search"):
+        dimension = options.width if name == "features" else 3 * options.side**2
+        operations = options.classes * (images * options.views) ** 2 * dimension
+        found.ratios[f"floor of the distances over concentration: {title}"] = measuring.ratio(
+            [operations / rate for *_, rate in runs], [spent for spent, *_ in runs]
+        )
 
 
-def measure(options: argparse.Namespace, name: str, images_of_each: int) -> tuple[float, float, float]:
-    """Seconds, seconds of all cores together, and MiB by which the process grew at its largest."""
+def measure(options: argparse.Namespace, name: str, images_of_each: int) -> tuple[float, float, float, float]:
+    """Seconds, seconds of all cores together, bytes by which the process grew at its largest, and the matrix rate."""
     torch.set_num_threads(options.threads)
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
     labels = torch.arange(options.classes).repeat_interleave(images_of_each)
     run = features_run(options, labels) if name == "features" else pixel_run(options, labels, name)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start, cpu_start = time.perf_counter(), time.process_time()
-    run()
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    return seconds, cpu_seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    measuring.reset_peak_memory()
+    before = measuring.peak_memory()
+    cpu_start = time.process_time()
+    seconds = measuring.seconds_of(run)
+    return seconds, time.process_time() - cpu_start, measuring.peak_memory() - before, rate
 
 
 def pixel_run(options: argparse.Namespace, labels: Tensor, name: str) -> Callable[[], object]:

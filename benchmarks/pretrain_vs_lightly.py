@@ -1,154 +1,196 @@
 """SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
 
-Both train the same encoder and projector with the same batch size on the same image files, which this script draws
-into a temporary folder. lightly: its SimCLR transform and loss, torch's DataLoader with two workers, float32, as its
-examples have it. cssl: as `cssl pretrain` does it, precision `auto`. The two take turns; the ratio is that of the
-medians over the repetitions. Loading the files once, which cssl does before it trains, is timed and printed apart.
+All train the same encoder and projector with the same batch size on the same image files, which this script draws into
+a temporary folder, and take turns, each in a process of its own. lightly: its SimCLR transform and loss and torch's
+DataLoader, in float32, as its examples have it; and once more with bfloat16 autocast switched on by hand. cssl: as
+`cssl pretrain` does it. A turn begins with steps that are not timed, in which lightly's workers come to their usual
+pace. Loading the files once, which cssl does before it trains, is timed apart. For cssl the operations of a step are
+counted, too, and held against the machine's own rate of matrix products.
 
     pip install 'cssl[benchmark]'
     python benchmarks/pretrain_vs_lightly.py --width 16
+    python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 --steps 97
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import measuring
 import torch
-from lightly.loss import NTXentLoss
-from lightly.transforms import SimCLRTransform
-from PIL import Image
+from contenders import TrainingOfItsOwn, compete, cssl_steps, step_flops
+from drawn_images import simclr_recipe, write_images
 from torch import nn
-from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
 
 from cssl_cli.data import load_dataset
 from cssl_cli.encoder import MLP, build_encoder, materialize
-from cssl_cli.pipeline.pretrain import make_trainer
-from cssl_cli.pipeline.setup import choose_precision
-from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.pipeline.setup import choose_device, choose_precision
+from cssl_cli.recipe import Recipe
+
+PREFETCHED = 2  # batches a DataLoader worker has ready
+IMAGE_SIZE = 32
 
 
-def write_images(folder: Path, num_images: int) -> None:
-    """Class folders of JPEG files, drawn by the `shapes` source."""
-    settings = {
-        "name": "shapes",
-        "num_train": num_images,
-        "num_test": 10,
-        "size": 32,
-        "limit": None,
-        "limit_test": None,
-    }
-    drawn = load_dataset(settings, cache_dir=folder / "cache", progress=None)
-    assert drawn.train is not None
-    assert drawn.train.labels is not None
-    for number, (image, label) in enumerate(zip(drawn.train.images, drawn.train.labels.tolist(), strict=True)):
-        target = folder / "images" / drawn.class_names[label] / f"{number}.jpg"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(target, quality=90)
-
-
-def recipe_for(arguments: argparse.Namespace, folder: Path) -> Recipe:
-    return load_recipe(
-        "simclr-folder",
-        [
-            f"data.root={folder / 'images'}",
-            f"encoder={{name: {arguments.encoder}, width: {arguments.width}}}",
-            f"train={{epochs: 1000, batch_size: {arguments.batch_size}}}",
-        ],
-    )
-
-
-def lightly_steps(recipe: Recipe, folder: Path, workers: int) -> Iterator[None]:
+def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device, autocast: bool) -> Iterator[None]:
     """One item a training step, for ever."""
+    from lightly.loss import NTXentLoss
+    from lightly.transforms import SimCLRTransform
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+
     torch.manual_seed(0)
-    transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.5)
+    cuda = device.type == "cuda"
+    transform = SimCLRTransform(input_size=IMAGE_SIZE, cj_strength=0.5, gaussian_blur=0.5)
     loader = DataLoader(
-        ImageFolder(str(folder / "images"), transform=transform),
+        ImageFolder(str(root / "train"), transform=transform),
         batch_size=recipe.train.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=cuda,
     )
     encoder = build_encoder(recipe.settings("encoder"))
     with torch.device("meta"):
         projector = MLP(encoder.num_features, [512, 128], batch_norm=False)  # type: ignore[arg-type]
-    model = materialize(nn.Sequential(encoder, projector), torch.Generator().manual_seed(0))
+    model = materialize(nn.Sequential(encoder, projector), torch.Generator().manual_seed(0)).to(device)
     criterion = NTXentLoss(temperature=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
     model.train()
+    total_loss = torch.zeros((), device=device)
     while True:
-        for (view_1, view_2), _ in loader:
-            loss = criterion(model(view_1), model(view_2))
+        for views, _ in loader:
+            view_1, view_2 = (view.to(device, non_blocking=True) for view in views)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+                loss = criterion(model(view_1), model(view_2))
+            total_loss += loss.detach()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            loss.item()
             yield
 
 
-def cssl_steps(recipe: Recipe, folder: Path) -> Iterator[None]:
+def steps_on_files(recipe: Recipe, cache: Path, device: torch.device) -> Iterator[None]:
     """The same with this package."""
+    choose_device(device.type)
     began = time.perf_counter()
-    dataset = load_dataset(recipe.settings("data"), cache_dir=folder / "cache", progress=None)
-    print(f"cssl: {len(dataset.pretrain):,} files loaded in {time.perf_counter() - began:.1f} s, once")
-    trainer = make_trainer(recipe, dataset, torch.device("cpu"))
-    for _ in trainer.run():
-        yield
+    dataset = load_dataset(recipe.settings("data"), cache_dir=cache, progress=None)
+    print(f"cssl: {len(dataset.pretrain):,} files loaded in {time.perf_counter() - began:.1f} s, once", flush=True)
+    yield from cssl_steps(recipe, dataset, device)
 
 
-def images_per_second(steps: Iterator[None], num_steps: int, batch_size: int) -> float:
-    began = time.perf_counter()
-    for _ in range(num_steps):
-        next(steps)
-    return num_steps * batch_size / (time.perf_counter() - began)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse() -> argparse.Namespace:
+    parser = measuring.option_parser(__doc__, cuda=True)
     parser.add_argument("--encoder", default="resnet18", choices=["resnet18", "small"])
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=15, help="steps in a repetition")
+    parser.add_argument("--steps", type=int, default=15, help="timed in a turn")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2, help="lightly's DataLoader workers")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder, arguments.images)
-        recipe = recipe_for(arguments, folder)
-        contenders: dict[str, Iterator[None]] = {
-            "lightly": lightly_steps(recipe, folder, arguments.workers),
-            "cssl": cssl_steps(recipe, folder),
-        }
-        speeds = compete(contenders, arguments)
-    precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
-    medians = {contender: statistics.median(values) for contender, values in speeds.items()}
-    for contender, values in speeds.items():
-        print(f"{contender:8} {medians[contender]:8.0f} images/s  ({min(values):.0f} to {max(values):.0f})")
-    print(
-        f"ratio    {medians['cssl'] / medians['lightly']:8.2f}  {arguments.encoder} width {arguments.width}, batch "
-        f"{arguments.batch_size}, {arguments.threads} threads, cssl in {precision}, lightly in float32"
+    parser.add_argument("--workers", type=int, help="lightly's DataLoader workers; 2, or all cores beside a GPU")
+    parser.add_argument(
+        "--bf16-lightly",
+        action=argparse.BooleanOptionalAction,
+        help="lightly with bfloat16 autocast as well; by default where the device has instructions for it",
     )
+    parser.add_argument("--lightly", action=argparse.BooleanOptionalAction, default=True, help="measure lightly")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a field of cssl's recipe; repeatable"
+    )
+    options = parser.parse_args()
+    if options.workers is None:
+        options.workers = (os.cpu_count() or 1) if options.device == "cuda" else 2
+    return options
 
 
-def compete(contenders: dict[str, Iterator[None]], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Images per second of each contender, taking turns after a warm-up."""
-    speeds: dict[str, list[float]] = {contender: [] for contender in contenders}
-    for repetition in range(arguments.repetitions + 1):
-        for contender, steps in contenders.items():
-            speed = images_per_second(steps, arguments.steps, arguments.batch_size)
-            if repetition > 0:
-                speeds[contender].append(speed)
-    return speeds
+def main() -> None:
+    options = parse()
+    device = measuring.prepare(options)
+    device = choose_device(device.type)
+    report = measuring.Report(measuring.machine(device))
+    with tempfile.TemporaryDirectory() as name:
+        root = write_images(Path(name), options.images)
+        recipe = simclr_recipe(
+            root, encoder=options.encoder, width=options.width, batch_size=options.batch_size, overrides=options.set
+        )
+        precision = choose_precision(recipe.train.precision, device)
+        if options.bf16_lightly is None:
+            options.bf16_lightly = measuring.precision_of(device) == torch.bfloat16
+        contenders = entered(options, recipe, root, Path(name) / "cache", device)
+        seconds = compete(contenders, repetitions=options.repetitions, rest=options.lightly)
+        for contender in contenders.values():
+            contender.process.shutdown()
+    case = f"{options.encoder} width {options.width}, batch {options.batch_size}"
+    show_speeds(report, seconds, case, options, precision)
+    show_share(report, seconds["cssl"], step_flops(recipe, IMAGE_SIZE, device), case, options, precision)
+    report.finish(options.json)
+
+
+def entered(
+    options: argparse.Namespace, recipe: Recipe, root: Path, cache: Path, device: torch.device
+) -> dict[str, TrainingOfItsOwn]:
+    conditions: dict[str, Any] = {"threads": options.threads, "device": device, "num_steps": options.steps}
+    contenders = {}
+    for name, autocast in (("lightly", False), ("lightly, bf16 autocast", True)):
+        if options.lightly and (options.bf16_lightly or not autocast):
+            arguments = (recipe, root, options.workers, device, autocast)
+            untimed = max(1, PREFETCHED * options.workers)
+            contenders[name] = TrainingOfItsOwn(lightly_steps, *arguments, untimed=untimed, **conditions)
+    contenders["cssl"] = TrainingOfItsOwn(steps_on_files, recipe, cache, device, untimed=4, **conditions)
+    return contenders
+
+
+def show_speeds(
+    report: measuring.Report,
+    seconds: dict[str, list[float]],
+    case: str,
+    options: argparse.Namespace,
+    precision: torch.dtype,
+) -> None:
+    rows = []
+    for name, values in seconds.items():
+        median, slowest, fastest = (
+            options.batch_size / spent for spent in (statistics.median(values), max(values), min(values))
+        )
+        rows.append([name, f"{median:,.0f}", f"{slowest:,.0f} to {fastest:,.0f}"])
+        report.numbers[f"{name}, images/s: {case}"] = median
+        if name != "cssl":
+            report.ratios[f"cssl over {name}: {case}"] = measuring.ratio(values, seconds["cssl"])
+    print(
+        f"{case}, {options.images:,} images, {options.threads} threads, {options.workers} workers of lightly's, "
+        f"cssl in {measuring.short_name(precision)}, lightly in float32 where it says nothing else"
+    )
+    measuring.print_table(["", "images/s", "slowest to fastest turn"], rows)
+
+
+def show_share(
+    report: measuring.Report,
+    seconds: list[float],
+    operations: int,
+    case: str,
+    options: argparse.Namespace,
+    precision: torch.dtype,
+) -> None:
+    """What of the machine's rate of matrix products cssl reaches from end to end."""
+    name = measuring.short_name(precision)
+    if name not in report.machine["matrix_product"]:
+        return
+    rate = report.machine["matrix_product"][name]
+    reached = [operations / spent / rate for spent in seconds]
+    report.ratios[f"cssl, share of the matrix rate: {case}"] = measuring.ratio(reached, [1.0] * len(reached))
+    report.numbers[f"operations of a step: {case}"] = operations
+    print(
+        f"\ncssl: {1e-9 * operations / options.batch_size:,.2f} GFLOP an image, both views, forward and backward; "
+        f"{1e-9 * operations / statistics.median(seconds):,.0f} GFLOP/s, "
+        f"{100 * statistics.median(reached):.0f} % of the {1e-9 * rate:,.0f} of a matrix product in {name}"
+    )
 
 
 if __name__ == "__main__":

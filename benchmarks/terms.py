@@ -1,48 +1,66 @@
 """Seconds and peak memory of all terms of a table of features, term by term, for tables of growing size.
 
     python benchmarks/terms.py [--threads 2] [--classes 10] [--images 100 300 1000] [--views 8] [--width 512]
-        [--bootstrap 200]
+        [--bootstrap 200] [--repetitions 1] [--json PATH]
 
 Features are clusters on the unit sphere with views about each image. Each size runs in a process of its own; its memory
-is that of the whole process, table and libraries included. Threads wait for one another: measure on an idle machine.
+is that of the whole process, table and libraries included. The ratio is the time that the distances within classes
+alone (N² V² D / K operations) would take at the machine's float32 matrix rate, measured in the same process, over that
+of all terms. Threads wait for one another: measure on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
+import statistics
 import time
+from typing import Any
 
+import measuring
 import torch
 from torch import Tensor
 
 from cssl_cli.geometry import unit_norm
+from cssl_cli.machine import matrix_rate
 from cssl_cli.randomness import stream
 from cssl_cli.theory import LossSettings, analyze_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = measuring.option_parser(__doc__)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--images", type=int, nargs="+", default=[100, 300, 1000], help="of each class")
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--bootstrap", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=1)
     options = parser.parse_args()
+    report = measuring.Report(measuring.machine(measuring.prepare(options)))
     print(f"{options.classes} classes, {options.views} views, width {options.width}, {options.threads} threads")
     for images in options.images:
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(options, images))
-        process.start()
-        process.join()
+        runs = [measuring.in_own_process(measure, options, images) for _ in range(options.repetitions)]
+        num_images = options.classes * images
+        case = f"{num_images:,} images, {options.views} views, width {options.width}"
+        seconds = statistics.median(run["seconds"] for run in runs)
+        memory = statistics.median(run["memory"] for run in runs)
+        print(f"\n{num_images:,} images: {seconds:.1f} s, process at most {memory / 2**30:.2f} GiB")
+        slowest = sorted(runs[-1]["of_terms"].items(), key=lambda item: -item[1])[:6]
+        print("   " + ", ".join(f"{name} {spent:.1f} s" for name, spent in slowest), flush=True)
+        report.numbers |= {f"seconds: {case}": seconds, f"bytes of the process: {case}": memory}
+        operations = (num_images * options.views) ** 2 * options.width / options.classes
+        report.ratios[f"floor of the distances over all terms: {case}"] = measuring.ratio(
+            [operations / run["rate"] for run in runs], [run["seconds"] for run in runs]
+        )
+    report.finish(options.json)
 
 
-def measure(options: argparse.Namespace, images: int) -> None:
+def measure(options: argparse.Namespace, images: int) -> dict[str, Any]:
+    """Seconds in all and of each term, peak bytes, and the rate of matrix products just before."""
     torch.set_num_threads(options.threads)
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
+    measuring.reset_peak_memory()
     features, labels = table(options.classes, images, options.views, options.width)
     seconds: list[float] = []
-    names: list[str] = []
     started = time.perf_counter()
     last = started
 
@@ -64,12 +82,9 @@ def measure(options: argparse.Namespace, images: int) -> None:
         generator=stream(0, "bootstrap"),
         advance=advance,
     )
-    names.extend(found)
     total = time.perf_counter() - started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\n{options.classes * images:,} images: {total:.1f} s, process at most {memory:.2f} GiB")
-    slowest = sorted(zip(seconds, names, strict=True), reverse=True)[:6]
-    print("   " + ", ".join(f"{name} {spent:.1f} s" for spent, name in slowest), flush=True)
+    of_terms = dict(zip(found, seconds, strict=True))
+    return {"seconds": total, "of_terms": of_terms, "memory": measuring.peak_memory(), "rate": rate}
 
 
 def table(num_classes: int, images: int, num_views: int, width: int) -> tuple[Tensor, Tensor]:

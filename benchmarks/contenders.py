@@ -1,0 +1,124 @@
+"""Training runs that take turns: a few steps of one, a few steps of the next, and again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import measuring
+import torch
+
+from cssl_cli.allocator import keep_freed_memory
+from cssl_cli.data import Dataset
+from cssl_cli.flops import count_flops
+from cssl_cli.pipeline.pretrain import make_trainer
+from cssl_cli.pipeline.setup import initial_method
+from cssl_cli.recipe import Recipe
+
+SETTLE_SECONDS = 3.0  # at most, at the beginning of a turn and after it
+
+
+def cssl_steps(recipe: Recipe, dataset: Dataset, device: torch.device) -> Iterator[None]:
+    """One item a training step of this package, done as `cssl pretrain` does it."""
+    for done, _ in enumerate(make_trainer(recipe, dataset, device, notice=print).run()):
+        if done == 0 and device.type == "cpu":
+            keep_freed_memory()
+        yield
+
+
+def step_flops(recipe: Recipe, image_size: int, device: torch.device) -> int:
+    """Operations of one uncompiled step: both views, forward and backward.
+
+    Augmentation and optimizer hold no matrix products worth counting.
+    """
+    method = initial_method(recipe).to(device).train()
+    views = [torch.randn(recipe.train.batch_size, 3, image_size, image_size, device=device) for _ in range(2)]
+    return count_flops(lambda: method(*views)["loss"].backward())
+
+
+class Contender(Protocol):
+    """What takes turns; `untimed`: the steps at the beginning of a turn without the clock."""
+
+    untimed: int
+
+    def turn(self) -> float:
+        """Seconds per step of the steps that are timed."""
+
+
+class Training:
+    """Training that goes on by `num_steps` timed steps whenever it is its turn.
+
+    A turn begins with at least one and at most `untimed` steps without the clock, which use up what workers had
+    prepared while the others had their turns.
+    """
+
+    def __init__(self, steps: Iterator[None], device: torch.device, *, num_steps: int, untimed: int) -> None:
+        self.steps = steps
+        self.device = device
+        self.num_steps = num_steps
+        self.untimed = untimed
+
+    def turn(self) -> float:
+        began = time.perf_counter()
+        for _ in range(self.untimed):
+            next(self.steps)
+            if time.perf_counter() - began > SETTLE_SECONDS:
+                break
+        return measuring.seconds_of(self._advance, self.device) / self.num_steps
+
+    def _advance(self) -> None:
+        for _ in range(self.num_steps):
+            next(self.steps)
+
+
+class TrainingOfItsOwn:
+    """Training in a process of its own: what it asks of the allocator or of torch does not reach the others.
+
+    `make_steps(*arguments)` is called there, at the first turn.
+    """
+
+    def __init__(
+        self,
+        make_steps: Callable[..., Iterator[None]],
+        *arguments: Any,
+        threads: int,
+        device: torch.device,
+        num_steps: int,
+        untimed: int,
+    ) -> None:
+        self.key = f"{make_steps.__name__} {arguments}"
+        self.making = (make_steps, arguments, threads, device, num_steps, untimed)
+        self.untimed = untimed
+        self.process = measuring.process_of_its_own()
+
+    def turn(self) -> float:
+        return self.process.submit(_turn, self.key, self.making).result()
+
+
+_TRAININGS: dict[str, Training] = {}  # of this process, which is asked for a turn again and again
+
+
+def _turn(key: str, making: tuple[Any, ...]) -> float:
+    if key not in _TRAININGS:
+        make_steps, arguments, threads, device, num_steps, untimed = making
+        torch.set_num_threads(threads)
+        _TRAININGS[key] = Training(make_steps(*arguments), device, num_steps=num_steps, untimed=untimed)
+    return _TRAININGS[key].turn()
+
+
+def compete(contenders: Mapping[str, Contender], *, repetitions: int, rest: bool) -> dict[str, list[float]]:
+    """Seconds per step of each contender, taking turns after a warm-up.
+
+    With `rest`, each turn is followed by the time in which its workers refill their queues and leave the cores to the
+    next: that of so many steps as it has untimed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for repetition in range(repetitions + 1):
+        for name, contender in contenders.items():
+            spent = contender.turn()
+            if rest:
+                time.sleep(min(SETTLE_SECONDS, contender.untimed * spent))
+            if repetition > 0:
+                seconds[name].append(spent)
+    return seconds
