@@ -9,21 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from conftest import Invoke
 from cssl_cli.encoder import build_encoder
-from cssl_cli.flops import count_flops
+from cssl_cli.flops import count_flops, forward_flops
 from cssl_cli.machine import copy_rate, matrix_rate
 from cssl_cli.pipeline.profile import PARTS, profile
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import load_recipe
-
-
-def forward_flops(encoder: nn.Module, side: int) -> int:
-    """Of one image; nothing is computed."""
-    with torch.no_grad():
-        return count_flops(lambda: encoder.eval()(torch.empty(1, 3, side, side, device="meta")))
 
 
 @pytest.fixture(autouse=True)
