@@ -26,7 +26,10 @@ def tell(message: Message) -> None:
 def act(task: Task) -> None:
     name, home = task.recipe["name"], Path(task.home)
     with (home / "calls").open("a") as calls:  # who did what with which threads, in order
-        calls.write(f"{name} {task.slot} {os.getpid()} {os.environ['OMP_NUM_THREADS']} {time.monotonic()}\n")
+        calls.write(
+            f"{name} {task.slot} {os.getpid()} {os.environ['OMP_NUM_THREADS']} {time.monotonic()} "
+            f"{os.environ['TORCHINDUCTOR_COMPILE_THREADS']}\n"
+        )
     with Path(task.log).open("a") as log:
         log.write(f"{name} is at work\n")
     tell(Progress("pretrain", 1, 2, "epoch 1/2"))

@@ -153,6 +153,7 @@ def test_each_worker_has_its_share_of_the_cores(bench: Bench, monkeypatch: pytes
     monkeypatch.setenv("OMP_NUM_THREADS", "5")  # what the user has set goes before
     bench.run(3, "ok-1")
     assert [call[3] for call in bench.calls()] == ["2", "5"]
+    assert [call[5] for call in bench.calls()] == ["2", "2"]  # of the compiler
 
 
 # ---------------------------------------------------------------------- what a death costs

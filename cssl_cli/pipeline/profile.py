@@ -29,7 +29,7 @@ from cssl_cli.train import Trainer
 PROFILE, STEP_TRACE = "profile.json", "trace.json.gz"
 WARM_UP_STEPS = 5  # of which the first compiles
 ROUNDS = 3  # of the whole step and of its parts, taking turns
-SECONDS = 2.0  # a round lasts about as long
+SECONDS = 1.0  # a round lasts about as long
 MOST_STEPS = 50  # of a round
 TRACED_STEPS = 3
 PARTS = ("batch", "augmentation", "forward", "loss", "backward", "optimizer")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 THREADS = "OMP_NUM_THREADS"  # the environment variable by which a worker has its share of the cores
+COMPILING = "TORCHINDUCTOR_COMPILE_THREADS"  # the one for what compiles a training step
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from cssl_cli.workers.messages import THREADS, Lines, Message, Task, decode, encode
+from cssl_cli.workers.messages import COMPILING, THREADS, Lines, Message, Task, decode, encode
 
 # With the sweep's own import path, wherever it was started from.
 _CODE = "import sys; sys.path[:] = {path!r}; from cssl_cli.workers.worker import main; main()"
@@ -37,7 +37,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={THREADS: str(threads), **os.environ},
+                env={THREADS: str(threads), COMPILING: str(threads), **os.environ},
             )
         finally:
             os.close(log)
