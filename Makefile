@@ -29,12 +29,14 @@ bench-check: .venv/benchmarks-installed
 bench-baseline: .venv/benchmarks-installed
 	$(BIN)/python benchmarks/run_all.py --store benchmarks/baseline.json
 
-# SimCLR as in the paper on one GPU, 50,000 images.
+# SimCLR as in the paper on one GPU, 50,000 images; the same with images that are streamed to it.
 bench-gpu: .venv/benchmarks-installed
 	$(BIN)/python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 \
 	  --steps 97 --repetitions 3 --json benchmarks/results/gpu-pretrain.json
 	$(BIN)/python benchmarks/features.py --device cuda --width 64 --images 50000 \
 	  --json benchmarks/results/gpu-features.json
+	$(BIN)/python benchmarks/streaming.py --device cuda --width 64 --batch-size 512 --images 50000 \
+	  --steps 97 --repetitions 3 --json benchmarks/results/gpu-streaming.json
 
 install: .venv/installed
 

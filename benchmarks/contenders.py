@@ -10,6 +10,7 @@ import measuring
 import torch
 
 from cssl_cli.allocator import keep_freed_memory
+from cssl_cli.batches import Images
 from cssl_cli.data import Dataset
 from cssl_cli.flops import count_flops
 from cssl_cli.pipeline.pretrain import make_trainer
@@ -19,9 +20,15 @@ from cssl_cli.recipe import Recipe
 SETTLE_SECONDS = 3.0  # at most, at the beginning of a turn and after it
 
 
-def cssl_steps(recipe: Recipe, dataset: Dataset, device: torch.device) -> Iterator[None]:
-    """One item a training step of this package, done as `cssl pretrain` does it."""
-    for done, _ in enumerate(make_trainer(recipe, dataset, device, notice=print).run()):
+def cssl_steps(recipe: Recipe, dataset: Dataset, device: torch.device, images: Images | None = None) -> Iterator[None]:
+    """One item a training step of this package, done as `cssl pretrain` does it.
+
+    `images`: where batches come from, if not from where the package would place the images of the data set.
+    """
+    trainer = make_trainer(recipe, dataset, device, notice=print)
+    if images is not None:
+        trainer.images = images
+    for done, _ in enumerate(trainer.run()):
         if done == 0 and device.type == "cpu":
             keep_freed_memory()
         yield

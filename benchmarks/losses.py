@@ -1,7 +1,7 @@
 """Seconds and peak memory of the losses at scale: in blocks, as cssl computes them, against plain dense formulas.
 
     python benchmarks/losses.py [--threads 2] [--batches 512 2048 8192] [--widths 512 2048 8192] [--rounds 3]
-        [--json PATH]
+        [--seconds 2] [--json PATH]
 
 NT-Xent of B images in two views, P = 128, and Barlow Twins of 256 images at P columns; float32, forward and backward.
 Each measurement is in a process of its own: the median time of a few repetitions, and by how much the process grew at
@@ -18,15 +18,11 @@ Threads wait for one another: measure on an otherwise idle machine.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import resource
 import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import NamedTuple
 
+import measuring
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,9 +34,8 @@ from cssl_cli.randomness import stream
 TEMPERATURE, LAMBDA = 0.5, 0.005
 NT_XENT_WIDTH = 128
 BARLOW_TWINS_BATCH = 256
-SECONDS = 2.0  # over which a measurement is repeated, and at least twice
-TO_MEBIBYTES = 2**20 if sys.platform == "darwin" else 2**10  # the unit of ru_maxrss
-RATE_SIDE = 2048
+DENSE_PRODUCTS = 3
+PLAIN, OURS = "plain formula", "cssl"
 
 
 def dense_nt_xent(z_1: Tensor, z_2: Tensor) -> Tensor:
@@ -59,97 +54,98 @@ def dense_barlow_twins(z_1: Tensor, z_2: Tensor) -> Tensor:
     return (1 - diagonal).square().sum() + LAMBDA * off_diagonal.square().sum()
 
 
-LOSSES: dict[str, dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
-    "nt_xent": {"blocks": lambda a, b: nt_xent_loss(a, b, temperature=TEMPERATURE), "dense": dense_nt_xent},
-    "barlow_twins": {"blocks": lambda a, b: barlow_twins_loss(a, b, lambda_=LAMBDA), "dense": dense_barlow_twins},
+class Loss(NamedTuple):
+    """A loss of two tensors in both ways; `size` is the name of what its matrix grows with."""
+
+    size: str
+    ways: dict[str, Callable[[Tensor, Tensor], Tensor]]
+
+
+LOSSES = {
+    "NT-Xent": Loss(
+        "B", {PLAIN: dense_nt_xent, OURS: lambda z_1, z_2: nt_xent_loss(z_1, z_2, temperature=TEMPERATURE)}
+    ),
+    "Barlow Twins": Loss(
+        "P", {PLAIN: dense_barlow_twins, OURS: lambda z_1, z_2: barlow_twins_loss(z_1, z_2, lambda_=LAMBDA)}
+    ),
 }
 
 
+class Cost(NamedTuple):
+    """Seconds of forward and backward, and the bytes by which the process grew at its largest."""
+
+    seconds: float
+    memory: int
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = measuring.option_parser(__doc__)
     parser.add_argument("--batches", type=int, nargs="*", default=[512, 2048, 8192], help="of NT-Xent")
     parser.add_argument("--widths", type=int, nargs="*", default=[512, 2048, 8192], help="of Barlow Twins")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the numbers as {name: number}")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement, at least")
     options = parser.parse_args()
-
-    print(f"{options.threads} threads, {options.rounds} rounds; dense → in blocks; seconds of forward and backward")
-    print(f"{'':22s} {'seconds':>16s} {'ratio':>6s} {'of floor':>8s} {'MiB':>16s} {'ratio':>6s} {'matrices':>14s}")
-    numbers: dict[str, float] = {}
-    for name, sizes in (("nt_xent", options.batches), ("barlow_twins", options.widths)):
-        for size in sizes:
-            numbers |= compare(name, size, options)
-    if options.json:
-        options.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    report = measuring.Report(measuring.machine(measuring.prepare(options)))
+    print(f"forward and backward, {options.threads} threads, {options.rounds} rounds: {PLAIN} → {OURS}")
+    headings = ["", "seconds", "ratio", "of the floor", "MiB", "ratio", "matrices"]
+    rows = [compare(report, "NT-Xent", size, options) for size in options.batches]
+    rows += [compare(report, "Barlow Twins", size, options) for size in options.widths]
+    measuring.print_table(headings, rows)
+    report.finish(options.json)
 
 
-def compare(name: str, size: int, options: argparse.Namespace) -> dict[str, float]:
-    """Measure one loss at one size in turns, print a line, and return its numbers."""
-    rounds = [
-        {way: in_its_own_process(measure, options.threads, name, way, size) for way in ("dense", "blocks")}
-        for _ in range(options.rounds)
+def compare(report: measuring.Report, name: str, size: int, options: argparse.Namespace) -> list[str]:
+    """Measure one loss at one size in turns, add what was found to the report, and return its line of the table."""
+    loss = LOSSES[name]
+    costs: dict[str, list[Cost]] = {way: [] for way in loss.ways}
+    for _ in range(options.rounds):
+        for way, found in costs.items():
+            found.append(measuring.in_own_process(measure, options.threads, options.seconds, name, way, size))
+    case = f"{loss.size} = {size:,}"
+    seconds = {way: [cost.seconds for cost in found] for way, found in costs.items()}
+    memory = {way: [cost.memory for cost in found] for way, found in costs.items()}
+    faster, smaller = (measuring.ratio(values[PLAIN], values[OURS]) for values in (seconds, memory))
+    report.ratios[f"{name}, the plain formula's seconds over cssl's: {case}"] = faster
+    report.ratios[f"{name}, the plain formula's memory over cssl's: {case}"] = smaller
+    side, depth = (2 * size, NT_XENT_WIDTH) if name == "NT-Xent" else (size, BARLOW_TWINS_BATCH)
+    floor = DENSE_PRODUCTS * 2 * side**2 * depth / report.machine["matrix_product"]["float32"]
+    share = floor / statistics.median(seconds[OURS])
+    for way in costs:
+        report.numbers[f"{name}, {way}, seconds: {case}"] = statistics.median(seconds[way])
+        report.numbers[f"{name}, {way}, bytes: {case}"] = statistics.median(memory[way])
+    report.numbers[f"{name}, share of the floor: {case}"] = share
+    return [
+        f"{name}, {case}",
+        " → ".join(f"{statistics.median(values):.4f}" for values in seconds.values()),
+        f"{faster['ratio']:.2f}",
+        f"{share:.2f}",
+        " → ".join(f"{statistics.median(values) / 2**20:,.1f}" for values in memory.values()),
+        f"{smaller['ratio']:.1f}",
+        " → ".join(f"{statistics.median(values) / (4 * side**2):.2f}" for values in memory.values()),
     ]
-    rate = statistics.median(in_its_own_process(matrix_rate, options.threads) for _ in rounds)
-    side, depth = (2 * size, NT_XENT_WIDTH) if name == "nt_xent" else (size, BARLOW_TWINS_BATCH)
-    seconds = {way: statistics.median(turn[way][0] for turn in rounds) for way in ("dense", "blocks")}
-    memory = {way: statistics.median(turn[way][1] for turn in rounds) for way in ("dense", "blocks")}
-    found = {
-        "seconds": seconds["blocks"],
-        "seconds_ratio": statistics.median(turn["blocks"][0] / turn["dense"][0] for turn in rounds),
-        "of_floor": 3 * 2 * side**2 * depth / rate / seconds["blocks"],
-        "mebibytes": memory["blocks"],
-        "mebibytes_ratio": statistics.median(turn["blocks"][1] / turn["dense"][1] for turn in rounds),
-        "matrices": memory["blocks"] / (4 * side**2 / 2**20),
-    }
-    dense_matrices = memory["dense"] / (4 * side**2 / 2**20)
-    print(
-        f"{name + (' B = ' if name == 'nt_xent' else ' P = ') + format(size, ','):22s} "
-        f"{seconds['dense']:7.3f} {seconds['blocks']:8.3f} {found['seconds_ratio']:6.2f} {found['of_floor']:8.2f} "
-        f"{memory['dense']:7.0f} {memory['blocks']:8.0f} {found['mebibytes_ratio']:6.2f} "
-        f"{dense_matrices:6.1f} {found['matrices']:7.2f}",
-        flush=True,
-    )
-    return {f"{name}_{size}_{key}": value for key, value in found.items()}
 
 
-def in_its_own_process(function: Callable, *arguments: object):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def measure(threads: int, name: str, way: str, size: int) -> tuple[float, float]:
-    """Seconds of forward and backward, and MiB by which the process grew at its largest."""
+def measure(threads: int, seconds: float, name: str, way: str, size: int) -> Cost:
+    """What one way costs, measured in this process."""
     torch.set_num_threads(threads)
-    shape = (size, NT_XENT_WIDTH) if name == "nt_xent" else (BARLOW_TWINS_BATCH, size)
+    shape = (size, NT_XENT_WIDTH) if name == "NT-Xent" else (BARLOW_TWINS_BATCH, size)
     generator = stream(0, "benchmark")
-    views = [torch.randn(shape, generator=generator) for _ in range(2)]
-    step(name, way, [view[:32, :64].clone() for view in views])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = [step(name, way, views)]
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    while len(seconds) < 3 or sum(seconds) < SECONDS:
-        seconds.append(step(name, way, views))
-    return statistics.median(seconds[1:]), grown / TO_MEBIBYTES
+    views = [torch.randn(shape, generator=generator).requires_grad_() for _ in range(2)]
+    function = LOSSES[name].ways[way]
+    few = [view[:32, :64].detach().clone().requires_grad_() for view in views]
+    torch.autograd.grad(function(*few), few)
+    measuring.reset_peak_memory()
+    before = measuring.peak_memory()
 
+    def step() -> None:
+        torch.autograd.grad(function(*views), views)
 
-def step(name: str, way: str, views: list[Tensor]) -> float:
-    inputs = [view.requires_grad_() for view in views]
-    started = time.perf_counter()
-    torch.autograd.grad(LOSSES[name][way](*inputs), inputs)
-    return time.perf_counter() - started
-
-
-def matrix_rate(threads: int) -> float:
-    """Operations a second of a large product of float32 matrices."""
-    torch.set_num_threads(threads)
-    factor = torch.randn(RATE_SIDE, RATE_SIDE, generator=stream(0, "benchmark"))
-    seconds = []
-    while len(seconds) < 3 or sum(seconds) < SECONDS:
-        started = time.perf_counter()
-        factor @ factor
-        seconds.append(time.perf_counter() - started)
-    return 2 * RATE_SIDE**3 / statistics.median(seconds[1:])
+    step()
+    grown = measuring.peak_memory() - before
+    spent: list[float] = []
+    while len(spent) < 2 or sum(spent) < seconds:
+        spent.append(measuring.seconds_of(step))
+    return Cost(statistics.median(spent), max(1, grown))
 
 
 if __name__ == "__main__":

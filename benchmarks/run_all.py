@@ -38,12 +38,16 @@ class Benchmark(NamedTuple):
 BENCHMARKS = (
     Benchmark("startup", "startup", [], ["--images", "2000", "--repetitions", "5"]),
     Benchmark("augment", "augment", [], []),
-    Benchmark("losses", "losses", [], None),
+    Benchmark("losses", "losses", [], ["--batches", "1024", "--widths", "2048", "--seconds", "0.3"]),
     Benchmark("pretrain-width-16", "pretrain_vs_lightly", ["--width", "16"], ["--width", "16", "--repetitions", "3"]),
     Benchmark(
         "pretrain-width-64", "pretrain_vs_lightly",
         ["--width", "64", "--steps", "2", "--repetitions", "3"],
         None,
+    ),
+    Benchmark(
+        "streaming", "streaming", [],
+        ["--width", "8", "--batch-size", "64", "--images", "512", "--steps", "8", "--repetitions", "3"],
     ),
     Benchmark("features", "features", [], ["--train", "20000", "--test", "4000"]),
     Benchmark(

@@ -13,8 +13,12 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import contenders
+import losses
 import measuring
+import numpy as np
 import pytest
+import streaming
 import torch
 from contenders import step_flops
 from scaling_figure import Panel, draw
@@ -112,6 +116,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(machine, "MATRIX_SIDE", {"cpu": 64})
     monkeypatch.setattr(machine, "COPY_BYTES", {"cpu": 2**16})
     monkeypatch.setattr(measuring, "process_of_its_own", InThisProcess)
+    monkeypatch.setattr(contenders, "_TRAININGS", {})  # left unfinished, with their threads
 
     def main(script: str, *arguments: object) -> dict[str, Any]:
         path = tmp_path / "results" / f"{script}.json"
@@ -144,6 +149,58 @@ def test_pretrain_vs_lightly_measures_cssl_where_lightly_is_not_there(run: Run):
 def test_augment(run: Run):
     written = run("augment", "--batch", 4, "--side", 16, "--repetitions", 1)
     assert list(written["ratios"]) == ["cssl, 1 thread over torchvision: 4 images of side 16"]
+
+
+def test_losses(run: Run):
+    written = run("losses", "--batches", 40, "--widths", 40, "--rounds", 1, "--seconds", 0)
+    assert len(written["ratios"]) == 2 * 2
+    assert written["numbers"]["NT-Xent, plain formula, bytes: B = 40"] > 0
+
+
+@pytest.mark.parametrize(("name", "loss"), losses.LOSSES.items())
+def test_both_ways_of_a_loss_are_the_same_loss(name: str, loss: losses.Loss):
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(24, 10, generator=generator).requires_grad_() for _ in range(2)]
+    plain, ours = (function(*views) for function in loss.ways.values())
+    assert torch.allclose(plain, ours, rtol=1e-5), name
+    of_plain, of_ours = (torch.autograd.grad(value, views) for value in (plain, ours))
+    for expected, found in zip(of_plain, of_ours, strict=True):
+        assert torch.allclose(expected, found, rtol=1e-4, atol=1e-6), name
+
+
+def test_memory_of_a_loss_is_growth_after_the_same_on_a_few_images(monkeypatch: pytest.MonkeyPatch):
+    most = 1_000
+
+    def growing(z_1: torch.Tensor, z_2: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, 1_700 if len(z_1) == losses.BARLOW_TWINS_BATCH else 1_200)
+        return (z_1 * z_2).sum()
+
+    monkeypatch.setattr(measuring, "peak_memory", lambda: most)
+    monkeypatch.setitem(losses.LOSSES, "Barlow Twins", losses.Loss("P", {"growing": growing}))
+    assert losses.measure(torch.get_num_threads(), 0.0, "Barlow Twins", "growing", 8).memory == 1_700 - 1_200
+
+
+def test_streaming(run: Run, capsys: pytest.CaptureFixture[str]):
+    small = ("--encoder", "small", "--width", 1, "--batch-size", 4, "--images", 12, "--size", 16)
+    written = run("streaming", *small, "--steps", 1, "--repetitions", 1, "--set", "method.projector=[8, 4]")
+    case = "small width 1, batch 4, side 16"
+    assert all(written["numbers"][f"{way}, images/s: {case}"] > 0 for way in streaming.WAYS)
+    assert [name.partition(":")[0] for name in written["ratios"]] == [
+        "streamed from host memory over resident",
+        "streamed from a mapped file over resident",
+        "streamed from host memory over plain copies in the loop",
+    ]
+    assert "only the overhead of the gathering thread" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", streaming.WAYS)
+def test_images_are_the_same_however_they_come(way: str, tmp_path: Path):
+    path = streaming.write_random_images(tmp_path / "images.npy", 20, 4)
+    written = torch.from_numpy(np.load(path))
+    orders = torch.randperm(20, generator=torch.Generator().manual_seed(0)).split(5)
+    batches = list(streaming.images_of(way, path, torch.device("cpu")).batches(orders))
+    assert all(torch.equal(batch, written[indices]) for batch, indices in zip(batches, orders, strict=True))
 
 
 def test_terms(run: Run):
