@@ -45,7 +45,7 @@ def simclr_recipe(root: Path, *, encoder: str, width: int, batch_size: int, over
         [
             f"data.root={root}",
             f"encoder={{name: {encoder}, width: {width}}}",
-            f"train={{epochs: 1000, batch_size: {batch_size}}}",
+            f"train={{epochs: 1000, batch_size: {batch_size}, compile: false}}",  # --set train.compile=true
             *overrides,
         ],
     )

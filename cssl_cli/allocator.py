@@ -40,13 +40,24 @@ def _most_taken() -> int | None:
 
 
 def _free() -> int | None:
-    """Bytes that the machine, or the container this process runs in, can still give."""
+    """Bytes that the machine, or the control groups this process runs in (version 2), can still give."""
     free = _kilobytes(PROC / "meminfo", "MemAvailable")
     if free is not None:
-        with suppress(OSError, ValueError):  # no container, or one without a limit
-            limit = int((CGROUP / "memory.max").read_text())
-            free = min(free, limit - int((CGROUP / "memory.current").read_text()))
+        for group in _groups():
+            with suppress(OSError, ValueError):  # most groups have no limit
+                limit = int((group / "memory.max").read_text())
+                free = min(free, limit - int((group / "memory.current").read_text()))
     return free
+
+
+def _groups() -> list[Path]:
+    """The folders of the control group of this process and of those around it."""
+    with suppress(OSError):
+        for line in (PROC / "self" / "cgroup").read_text().splitlines():
+            if line.startswith("0::/"):
+                own = CGROUP / line.removeprefix("0::/")
+                return [own, *(parent for parent in own.parents if parent.is_relative_to(CGROUP))]
+    return [CGROUP]
 
 
 def _kilobytes(path: Path, name: str) -> int | None:

@@ -15,7 +15,7 @@ AHEAD = 3  # batches under way while one is worked on
 
 
 class Images(Protocol):
-    """Images of which batches are taken; what `num_images` and `images_shape` (C, H, W) say is known without one."""
+    """Images of which batches are taken."""
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images (B, C, H, W) of each tensor of indices (B,), uint8 on the device, in order."""
@@ -80,7 +80,9 @@ class StreamedImages:
         return batch, buffer
 
     def _buffer(self, length: int) -> _Buffer:
-        if not self.free or len(self.free[0].batch) != length:
+        while self.free and len(self.free[0].batch) != length:
+            self.free.popleft()
+        if not self.free:
             shape = (length, *self.images.shape[1:])
             return _Buffer(torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None), None)
         buffer = self.free.popleft()

@@ -139,6 +139,12 @@ def pretrain(
     from cssl_cli.recipe import load_recipe
     from cssl_cli.report import recipes, run
 
+    if profile and (dry_run or restart):
+        raise InputError(
+            f"--profile trains nothing and cannot go with {'--dry-run' if dry_run else '--restart'}",
+            where="--profile",
+            remedy="Give one of them.",
+        )
     resolved = load_recipe(recipe, overrides or [])
     if dry_run:
         return recipes.show_plan(resolved, out, as_json)

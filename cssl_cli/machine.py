@@ -22,7 +22,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def copy_rate(device: torch.device) -> float:
     """Bytes per second of a copy within the device's memory, read and written: the best of a few."""
-    source = torch.zeros(COPY_BYTES[device.type] // 4, device=device)
+    num_bytes = COPY_BYTES[device.type]
+    if device.type == "cuda":
+        num_bytes = min(num_bytes, torch.cuda.mem_get_info(device)[0] // 8)
+    source = torch.zeros(num_bytes // 4, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _least_seconds(lambda: target.copy_(source), device)
 

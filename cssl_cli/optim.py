@@ -57,7 +57,7 @@ class LARS(Optimizer):
                 self._step_group(parameters, group)
 
     def _step_group(self, parameters: list[Tensor], group: Mapping[str, Any]) -> None:
-        """All parameters of a group at once: on a GPU, one by one would be hundreds of tiny kernels."""
+        """The parameters of a group together: on a GPU, one by one would be hundreds of tiny kernels."""
         gradients = [parameter.grad for parameter in parameters]
         directions = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])  # type: ignore[arg-type]
         weights = [number for number, parameter in enumerate(parameters) if parameter.ndim > 1]

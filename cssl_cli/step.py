@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.errors import RunError
 from cssl_cli.methods import Method
 
 Notice = Callable[[str], None]  # receives a sentence for the user
@@ -52,10 +53,12 @@ class TrainingStep:
         self._forward: Callable[[Tensor, Tensor], dict[str, Tensor]] = lambda *views: self.method(*views)
         self._views: Callable[[Tensor, Tensor], Tensor] = self._both_views
         if compiled:
+            # Graphs are counted by the code they come from: those of earlier runs in this process would use up the
+            # limit, beyond which code silently runs uncompiled.
+            torch.compiler.reset()
             self._forward = torch.compile(self._forward, dynamic=False)
-            if (
-                device.type == "cuda"
-            ):  # on a CPU, work is saved by looking at the parameters, which compiled code cannot
+            # On a CPU an operation works on the images it concerns only, which compiled code cannot tell.
+            if device.type == "cuda":
                 augmentation.parameters(torch.zeros(1, augmentation.num_parameters, device=device))  # fills its tables
                 self._views = torch.compile(self._views, dynamic=False)
 
@@ -64,7 +67,12 @@ class TrainingStep:
 
         Rows 0 … B − 1 of theta make the first views. rate: the learning rate.
         """
-        terms = self._try_compiled(batch, theta) if self.on_trial else self._gradients(batch, theta)
+        if self.on_trial:
+            terms = self._try_compiled(batch, theta)
+        elif self.compiled:
+            terms = self._compiled_gradients(batch, theta)
+        else:
+            terms = self._gradients(batch, theta)
         self.update(rate)
         return terms
 
@@ -107,6 +115,7 @@ class TrainingStep:
     # ------------------------------------------------------------------ the first compiled step
     def _try_compiled(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
         """The first step, in which everything is compiled; uncompiled if that fails, from the same state."""
+        self.notice("compiling the training step, which takes from some seconds to a minute")
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         self.on_trial = False
         try:
@@ -114,15 +123,28 @@ class TrainingStep:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler may raise: the uncompiled step below has the last word
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             self.run_uncompiled()
             for name, buffer in self.method.named_buffers():
                 buffer.copy_(buffers[name])
             terms = self._gradients(batch, theta)
-            self.notice(f"the step could not be compiled and runs uncompiled ({reason})")
+            self.notice(f"the step could not be compiled and runs uncompiled ({_first_line(error)})")
             return terms
+
+    def _compiled_gradients(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
+        """A later step; something may have to be compiled anew, and fail."""
+        try:
+            return self._gradients(batch, theta)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise RunError(
+                f"the step was compiled, and had to be again, which failed ({_first_line(error)})",
+                remedy="What was saved is intact. Run again, or with train.compile=false and --restart.",
+            ) from error
 
     def run_uncompiled(self) -> None:
         """Leave compiled code aside from now on."""
         self.compiled = self.on_trial = False
         self._forward, self._views = self.method, self._both_views
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -53,12 +53,16 @@ def test_memory_that_is_short_is_given_back(library: Library, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("limit", "kept"), [("max", True), (9, True), (6, False)])
-def test_a_container_may_have_less_than_the_machine(
-    library: Library, tmp_path: Path, limit: str | int, kept: bool
+@pytest.mark.parametrize("group", ["", "batch", "batch/job"])
+def test_a_container_or_a_job_may_have_less_than_the_machine(
+    library: Library, tmp_path: Path, limit: str | int, kept: bool, group: str
 ) -> None:
     free(tmp_path, 100 * GIB)
-    (tmp_path / "memory.max").write_text(limit if isinstance(limit, str) else str(1024 * limit * GIB))
-    (tmp_path / "memory.current").write_text(str(1024 * 2 * GIB))
+    (tmp_path / "self" / "cgroup").write_text("1:cpu:/elsewhere\n0::/batch/job\n")
+    folder = tmp_path / group
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(limit if isinstance(limit, str) else str(1024 * limit * GIB))
+    (folder / "memory.current").write_text(str(1024 * 2 * GIB))
     assert keep_freed_memory() == kept
     assert bool(library.settings) == kept
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import nn
 
 from conftest import TINY_RECIPE
 from cssl_cli.batches import ResidentImages, StreamedImages
-from cssl_cli.errors import InputError, RunError
+from cssl_cli.errors import InputError, Interrupted, RunError
 from cssl_cli.pipeline import analyze as analyzing
 from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.analyze import analyze
@@ -226,3 +228,38 @@ def test_a_run_is_compiled_as_the_recipe_says_or_where_it_is_long_enough(device:
     assert not decided(10 * least, False)
     assert not decided(least - 1, None)
     assert decided(least, None)
+
+
+def test_the_environment_says_what_was_compiled_and_what_changes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler fails in the first process and works in the second."""
+    chosen = recipe(tmp_path, "train.compile=true", "train.checkpoint_minutes=0")
+    real = torch.compile
+
+    def failing(function: object, **_: object) -> object:
+        def compiled(*_: object) -> object:
+            raise RuntimeError("no compiler")
+
+        return compiled
+
+    class Listener(Silent):
+        def __init__(self, stop_at: int | None) -> None:
+            self.stop_at, self.said = stop_at, []  # type: ignore[var-annotated]
+
+        def say(self, message: str) -> None:
+            self.said.append(message)
+
+        def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+            if task == "pretrain" and done == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch, "compile", failing)
+    with pytest.raises(Interrupted):
+        pretrain(chosen, out=tmp_path / "runs", reporter=Listener(stop_at=2))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, backend="eager"))
+    listener = Listener(stop_at=None)
+    run = pretrain(chosen, out=tmp_path / "runs", reporter=listener)
+    processes = (run.read_json("environment.json") or {})["processes"]
+    assert [process["compiled"] for process in processes] == [False, True]
+    assert any("compiled False → True" in sentence for sentence in listener.said)

@@ -13,7 +13,9 @@ import torch
 from conftest import Invoke
 from cssl_cli.encoder import build_encoder
 from cssl_cli.flops import count_flops, forward_flops
+from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_over_keys
 from cssl_cli.machine import copy_rate, matrix_rate
+from cssl_cli.off_diagonal import off_diagonal_squares
 from cssl_cli.pipeline.profile import PARTS, profile
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import load_recipe
@@ -35,6 +37,22 @@ def test_operations_are_those_of_the_layers() -> None:
     stages = [(3, width, side), (width, 2 * width, 8), (2 * width, 4 * width, 4), (4 * width, 8 * width, 2)]
     expected = sum(2 * 9 * num_in * num_out * out_side**2 for num_in, num_out, out_side in stages)
     assert forward_flops(build_encoder({"name": "small", "width": width}), side) == expected
+
+
+@pytest.mark.parametrize("tile", [100, 4])
+def test_operations_of_the_losses_are_those_of_their_products(tile: int) -> None:
+    z = torch.randn(10, 3, requires_grad=True)
+    whole = 2 * 10 * 10 * 3  # a product of all pairs
+    forward = whole if tile == 100 else 2 * 3 * (4 * 4 + 4 * 4 + 2 * 2 + 4 * 4 + 4 * 2 + 4 * 2)  # tiles of 4, 4 and 2
+    again = 0 if tile == 100 else forward
+    found = count_flops(lambda: log_sum_exp_of_inner_products(z, temperature=0.5, tile=tile).sum().backward())
+    assert found == forward + again + whole
+    keys = torch.randn(7, 3)
+    assert count_flops(lambda: log_sum_exp_over_keys(z, keys, temperature=0.5).sum().backward()) == 2 * 2 * 10 * 7 * 3
+    assert count_flops(lambda: log_sum_exp_over_keys(z.detach(), keys, temperature=0.5)) == 2 * 10 * 7 * 3
+    a, b = torch.randn(6, 4, requires_grad=True), torch.randn(6, 4, requires_grad=True)
+    assert count_flops(lambda: off_diagonal_squares(a, b).backward()) == 3 * 2 * 6 * 4 * 4
+    assert count_flops(lambda: off_diagonal_squares(a, a).backward()) == 2 * 2 * 6 * 4 * 4
 
 
 def test_rates_are_positive_and_finite() -> None:
@@ -83,3 +101,20 @@ def test_the_report_names_the_parts_and_the_rates(invoke: Invoke, tiny_recipe: P
     rate = content["flops"] / content["seconds"]
     assert 0 < rate < content["matrix_rate"] * 2
     assert content["profile"].startswith(str(tmp_path / "profiles"))
+
+
+@pytest.mark.parametrize("other", ["--dry-run", "--restart"])
+def test_a_profile_goes_with_nothing_that_trains(invoke: Invoke, tiny_recipe: Path, other: str) -> None:
+    found = invoke("pretrain", tiny_recipe, "--profile", other)
+    assert found.code == 2
+    assert other in found.stderr
+
+
+def test_a_profile_that_cannot_be_written_is_refused_before_anything_is_measured(
+    invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cssl_cli.pipeline.profile.matrix_rate", lambda *_: 1 / 0)
+    (tmp_path / "file").touch()
+    found = invoke("pretrain", tiny_recipe, "--profile", "--out", tmp_path / "file")
+    assert found.code == 2
+    assert "--out" in found.stderr

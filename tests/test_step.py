@@ -31,18 +31,34 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("method", method_names())
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_traced_step_equals_the_plain_one(method: str, precision: torch.dtype) -> None:
+def test_a_run_of_traced_steps_equals_the_plain_one(method: str) -> None:
     said: list[str] = []
-    plain = traced(make_trainer(method, epochs=2, precision=precision))
-    trainer = make_trainer(method, epochs=2, precision=precision, compiled=True, notice=said.append)
+    plain = traced(make_trainer(method, epochs=2))
+    trainer = make_trainer(method, epochs=2, compiled=True, notice=said.append)
     compiled = traced(trainer)
-    assert said == []
+    assert len(said) == 1
     assert trainer.training_step.compiled
     assert plain.keys() == compiled.keys()
-    tolerance = 1e-4 if precision == torch.float32 else 3e-2
     for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.parametrize("method", method_names())
+def test_gradients_of_a_traced_step_in_bfloat16(method: str) -> None:
+    """Two passes through the same weights are added up in another order, at bfloat16's precision of 2⁻⁸; later steps
+    would amplify that."""
+    gradients, losses = [], []
+    for compiled in (False, True):
+        trainer = make_trainer(method, precision=torch.bfloat16, compiled=compiled)
+        trainer.method.train()
+        step = trainer.training_step
+        terms = step.forward(*step.views(random_images(16), trainer.draw_theta(16)))
+        step.backward(terms)
+        gradients.append(torch.cat([one.grad.flatten() for one in step.method.parameters() if one.grad is not None]))
+        losses.append(terms["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert (gradients[0] - gradients[1]).norm() < 2**-8 * gradients[0].norm()
 
 
 def test_the_compiled_step_equals_the_plain_one_and_goes_on_where_it_was() -> None:
@@ -51,7 +67,7 @@ def test_the_compiled_step_equals_the_plain_one_and_goes_on_where_it_was() -> No
     plain = traced(make_trainer(epochs=3))
     whole = make()
     records = finish(whole)
-    assert said == [], "this machine has no compiler for torch.compile, or it fails"
+    assert all(sentence.startswith("compiling") for sentence in said), said
     losses = torch.tensor([record.terms["loss"] for record in records])
     for name, value in {**whole.method.state_dict(), "losses": losses}.items():
         torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5)
@@ -86,6 +102,23 @@ def test_views_compiled_for_a_gpu_are_one_graph_and_the_same(monkeypatch: pytest
     torch.testing.assert_close(compiled(random_images(16), theta), plain, rtol=0, atol=1e-5)
 
 
+def test_every_run_of_a_process_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler gives up silently after eight graphs of the same code, which all steps share."""
+    graphs = 0
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(compile_with, backend=counting))
+    for number in range(10):
+        trainer = make_trainer(epochs=2, compiled=True)
+        trainer.method.temperature = 0.1 + 0.1 * number  # another graph
+        finish(trainer)
+        assert graphs == number + 1
+
+
 @pytest.mark.parametrize("fails", ["forward", "backward"])
 def test_a_compiler_that_fails_leaves_the_run_as_if_it_had_not_been_asked(
     monkeypatch: pytest.MonkeyPatch, fails: str
@@ -106,7 +139,8 @@ def test_a_compiler_that_fails_leaves_the_run_as_if_it_had_not_been_asked(
     plain = make_trainer("barlow_twins", epochs=2)
     assert [exact(record) for record in records] == [exact(record) for record in finish(plain)]
     assert same_state(trainer, plain)
-    (sentence,) = said
+    first, sentence = said
+    assert first.startswith("compiling")
     assert sentence.endswith("runs uncompiled (no C++ compiler)")
     assert not trainer.training_step.compiled
 

@@ -185,6 +185,14 @@ def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: T
     )
 
 
+def _enter_compiled(run: RunDir, *, compiled: bool) -> None:
+    """Correct environment.json once it has turned out whether the step can be compiled."""
+    content = run.read_json(ENVIRONMENT)
+    if content and content["processes"][-1]["compiled"] != compiled:
+        content["processes"][-1]["compiled"] = compiled
+        run.write_json(ENVIRONMENT, content)
+
+
 def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
     """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
     checkpoint = run.load_checkpoint()
@@ -260,8 +268,10 @@ def _train(
         measure(epoch=0)
     saved_at = time.monotonic()
     for done, progress in enumerate(trainer.run(), start=1):
-        if done == 1 and trainer.device.type == "cpu":
-            keep_freed_memory()  # now that it shows what a step takes
+        if done == 1:
+            _enter_compiled(run, compiled=trainer.training_step.compiled)
+            if trainer.device.type == "cpu":
+                keep_freed_memory()  # now that it shows what a step takes
         detail = "" if progress.record is None else _describe(progress.record, plan)
         reporter.advance("pretrain", progress.step, plan.num_steps, detail)
         if progress.ends_epoch and progress.record is not None:

@@ -17,10 +17,11 @@ from torch.profiler import ProfilerActivity
 
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
+from cssl_cli.files import require_writable
 from cssl_cli.flops import count_flops
 from cssl_cli.machine import copy_rate, matrix_rate, synchronize
 from cssl_cli.pipeline.pretrain import make_trainer
-from cssl_cli.pipeline.setup import choose_device, environment, prepare_data
+from cssl_cli.pipeline.setup import choose_device, choose_precision, environment, prepare_data
 from cssl_cli.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import RunDir
@@ -51,6 +52,8 @@ def profile(
     apart: the loss is then in `forward`.
     """
     device = choose_device(device_name)
+    require_writable(out, "Choose another folder with --out DIR.")
+    rates = _machine_rates(device, choose_precision(recipe.train.precision, device))
     trainer = make_trainer(recipe, dataset or prepare_data(recipe, reporter), device, notice=reporter.say)
     compiled_as_asked = trainer.training_step.compiled
     trainer.plan = replace(trainer.plan, num_steps=2**40)  # the profile ends by itself
@@ -83,12 +86,20 @@ def profile(
         "seconds": statistics.median(whole),
         "parts": {part: _median([found[part] for found in parts]) for part in PARTS},
         "flops": _step_flops(trainer),
-        "matrix_rate": matrix_rate(device, trainer.precision),
-        "copy_rate": copy_rate(device),
+        **rates,
         "device_memory_mb": memory,
     }
     run.write_json(PROFILE, content)
     return run, content
+
+
+def _machine_rates(device: torch.device, precision: torch.dtype) -> dict[str, float]:
+    """Measured before the trainer takes its memory."""
+    rates = {"matrix_rate": matrix_rate(device, precision), "copy_rate": copy_rate(device)}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return rates
 
 
 def _endless(trainer: Trainer) -> Iterator[None]:

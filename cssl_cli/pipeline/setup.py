@@ -41,7 +41,7 @@ def choose_device(name: str | None) -> torch.device:
     """The device called `name`, or the best there is; `InputError` when it is not there."""
     # Where float32 is said, CUDA's convolutions are to compute in it, not in TF32 with its 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
-    # Batches have one shape: the fastest algorithm for each convolution is worth a search.
+    # Nearly all batches have one shape: the fastest algorithm for each convolution is worth a search.
     torch.backends.cudnn.benchmark = True
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

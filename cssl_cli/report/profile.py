@@ -46,7 +46,7 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
         f"{content['precision']}, {_where(content)}, {'compiled' if content['compiled'] else 'not compiled'}"
     )
     out.print(
-        f"{content['flops'] / 1e9:,.1f} GFLOP a step, forward and backward: {_rate(rate)}, {share} of the "
+        f"{_flops(content['flops'])} a step, forward and backward: {_rate(rate)}, {share} of the "
         f"{_rate(most)} of large matrix products here"
     )
     if content["device_memory_mb"] is not None:
@@ -60,4 +60,12 @@ def _where(content: dict[str, Any]) -> str:
 
 
 def _rate(flops: float) -> str:
-    return f"{flops / 1e12:,.1f} TFLOP/s" if flops >= 1e13 else f"{flops / 1e9:,.0f} GFLOP/s"
+    return f"{_flops(flops)}/s"
+
+
+def _flops(flops: float) -> str:
+    """With two digits or more before the decimal point."""
+    for unit, name in ((1e12, "TFLOP"), (1e9, "GFLOP")):
+        if flops >= 10 * unit:
+            return f"{flops / unit:,.1f} {name}" if flops < 100 * unit else f"{flops / unit:,.0f} {name}"
+    return f"{flops / 1e6:,.0f} MFLOP"
