@@ -32,13 +32,13 @@ def test_noise_is_three_combined_spreads_and_a_tenth_at_least():
 
 @pytest.mark.parametrize(
     ("now", "verdict"),
-    [(3.0, "within noise"), (3.27, "within noise"), (3.33, "better"), (2.75, "within noise"), (2.7, "worse")],
+    [(3.0, "within noise"), (3.74, "within noise"), (3.76, "better"), (2.41, "within noise"), (2.39, "worse")],
 )
-def test_a_change_by_more_than_a_tenth_counts(now: float, verdict: str):
+def test_a_change_by_more_than_a_quarter_counts(now: float, verdict: str):
     assert only(results(speed=(3.0, 0.01)), results(speed=(now, 0.01))).verdict == verdict
 
 
-@pytest.mark.parametrize(("now", "verdict"), [(3.33, "worse"), (3.27, "within noise"), (2.7, "better")])
+@pytest.mark.parametrize(("now", "verdict"), [(3.76, "worse"), (3.74, "within noise"), (2.39, "better")])
 def test_where_less_is_better(now: float, verdict: str):
     before = results(better="lower", seconds=(3.0, 0.01))
     assert only(before, results(better="lower", seconds=(now, 0.01))).verdict == verdict
