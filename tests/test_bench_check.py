@@ -24,9 +24,9 @@ def only(before: dict[str, Any], now: dict[str, Any]) -> Comparison:
     return found
 
 
-def test_noise_is_three_combined_spreads_and_a_tenth_at_least():
-    assert tolerance_of(0.03, 0.04) == pytest.approx(3 * 0.05)
-    assert tolerance_of(0.0, 0.0) == tolerance_of(0.01, 0.01) == 0.10
+def test_noise_is_three_combined_spreads_and_a_quarter_at_least():
+    assert tolerance_of(0.06, 0.08) == pytest.approx(3 * 0.10)
+    assert tolerance_of(0.0, 0.0) == tolerance_of(0.01, 0.01) == 0.25
     assert tolerance_of(None, 0.0) == pytest.approx(3 * UNKNOWN_SPREAD)
 
 
