@@ -2,8 +2,8 @@
 
 A ratio may change by three times its combined spread or by a quarter, whichever is more: runs of the same code half an
 hour apart, between which the machine had become slower at moving memory, differed by up to a fifth. Where it was
-measured once, its spread is taken to be `UNKNOWN_SPREAD`. Ratios taken on another kind of device, in another precision or with
-another number of threads are not compared.
+measured once, its spread is taken to be `UNKNOWN_SPREAD`. Ratios taken on another kind of device, in another precision
+or with another number of threads are not compared.
 """
 
 from __future__ import annotations
