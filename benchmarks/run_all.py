@@ -49,6 +49,13 @@ BENCHMARKS = (
         "streaming", "streaming", [],
         ["--width", "8", "--batch-size", "64", "--images", "512", "--steps", "8", "--repetitions", "3"],
     ),
+    Benchmark("step-choices-width-16", "step_choices", ["--width", "16"], None),
+    Benchmark(
+        "step-choices-width-64", "step_choices",
+        ["--width", "64", "--steps", "1", "--repetitions", "4", "--no-gradients"],
+        None,
+    ),
+    Benchmark("step-choices-small", "step_choices", ["--encoder", "small", "--width", "16", "--steps", "30"], None),
     Benchmark("features", "features", [], ["--train", "20000", "--test", "4000"]),
     Benchmark(
         "terms", "terms",

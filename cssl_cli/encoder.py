@@ -21,6 +21,8 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from cssl_cli.errors import unknown_name
 
+CHANNELS_OF_A_VECTOR = 16  # float32 numbers in AVX-512; 8 in AVX2
+
 
 class ResNet(TorchvisionResNet):
     """Torchvision's ResNet with the small-image stem, `width` channels in the first stage, and no classifier.
@@ -45,6 +47,25 @@ class ResNet(TorchvisionResNet):
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Identity()
         self.num_features = 8 * width * block.expansion
+        for stage in (self.layer2, self.layer3, self.layer4):
+            shortcut = stage[0].downsample[0]
+            if shortcut.in_channels < CHANNELS_OF_A_VECTOR:
+                stage[0].downsample[0] = StridedPointwiseConv2d(shortcut.in_channels, shortcut.out_channels)
+
+
+class StridedPointwiseConv2d(nn.Conv2d):
+    """A 1×1 convolution of stride 2 without bias, computed as one of stride 1 on every other pixel: the same function.
+
+    For a channels_last input with fewer channels than a vector register holds, oneDNN writes past its buffer when it
+    takes the gradient of a strided one's weights (its issue 6035): wrong gradients, or the end of the process.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, stride=2, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        # A bias there is once a batch norm has been folded in.
+        return F.conv2d(input[:, :, ::2, ::2], self.weight, self.bias)
 
 
 class SmallEncoder(nn.Module):

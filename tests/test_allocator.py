@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -86,8 +87,9 @@ print(faults(), {kept})
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 def test_large_tensors_come_without_new_pages() -> None:
+    """With glibc, that is; elsewhere nothing is said to be kept."""
+
     def run(keep: str, kept: str) -> tuple[int, bool]:
         command = [sys.executable, "-c", PAGES.format(keep=keep, kept=kept)]
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
@@ -95,5 +97,7 @@ def test_large_tensors_come_without_new_pages() -> None:
 
     given_back, _ = run("", "False")
     again, kept = run("kept = keep_freed_memory()", "kept")
-    assert kept, "this machine has less than three times the memory of a Python process free, or no glibc"
-    assert again < given_back / 4
+    with_glibc = platform.libc_ver()[0] == "glibc"
+    assert kept == with_glibc, "less than three times the memory of a Python process is free"
+    if with_glibc:
+        assert again < given_back / 4

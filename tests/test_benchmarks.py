@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -22,6 +23,7 @@ import streaming
 import torch
 from contenders import step_flops
 from scaling_figure import Panel, draw
+from step_choices import WAYS
 
 from cssl_cli import machine
 from cssl_cli.cli import app
@@ -201,6 +203,19 @@ def test_images_are_the_same_however_they_come(way: str, tmp_path: Path):
     orders = torch.randperm(20, generator=torch.Generator().manual_seed(0)).split(5)
     batches = list(streaming.images_of(way, path, torch.device("cpu")).batches(orders))
     assert all(torch.equal(batch, written[indices]) for batch, indices in zip(batches, orders, strict=True))
+
+
+def test_step_choices(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr("step_choices.keep_freed_memory", lambda: True)  # not of the process that tests
+    written = run("step_choices", "--encoder", "small", "--width", 2, "--batch-size", 20, "--repetitions", 1)
+    case = "small width 2, batch 20"
+    assert [name for name, _, _ in (ratio.partition(", times") for ratio in written["ratios"])] == list(WAYS)[1:]
+    distances = {name: value for name, value in written["numbers"].items() if name.startswith("gradient")}
+    # The same operations one by one; rounding to 8 and to 24 bits, amplified by the layers.
+    assert distances[f"gradient, float32, compiled from plain: {case}"] < 1e-3
+    assert 0 < distances[f"gradient, plain, float32 from float64: {case}"] < 1e-3
+    assert 1e-3 < distances[f"gradient, plain, bfloat16 from float64: {case}"] < 1
 
 
 def test_terms(run: Run):

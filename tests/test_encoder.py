@@ -8,9 +8,11 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize, split_batch_norms
 from cssl_cli.errors import InputError
+from cssl_cli.randomness import stream
 
 
 def encoder(name: str, width: int, seed: int = 0) -> nn.Module:
@@ -102,3 +104,31 @@ def test_folded_batch_norms_are_the_same_function(name: str, splits: int) -> Non
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in copy.modules())
     network.eval()
     torch.testing.assert_close(copy(images), network(images), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 8])
+def test_shortcuts_of_few_channels_have_the_gradients_of_strided_convolutions(name: str, width: int) -> None:
+    """oneDNN's own of a channels_last input with fewer channels than a vector are wrong, or crash."""
+    encoder = materialize(build_encoder({"name": name, "width": width}), stream(0, "init"))
+    for stage in (encoder.layer2, encoder.layer3, encoder.layer4):
+        shortcut = stage[0].downsample[0]
+        assert isinstance(shortcut, nn.Conv2d)
+        assert (shortcut.kernel_size, shortcut.stride, shortcut.bias) == ((1, 1), (2, 2), None)
+        if shortcut.in_channels >= 16:
+            assert type(shortcut) is nn.Conv2d
+            continue
+        for side in (7, 16):
+            image = torch.randn(8, shortcut.in_channels, side, side, generator=stream(side, "order"))
+            exact = image.double().requires_grad_()
+            weight = shortcut.weight.detach().double().requires_grad_()
+            expected = F.conv2d(exact, weight, stride=2)  # not oneDNN's in float64
+            direction = torch.randn(expected.shape, generator=stream(side, "augment"))
+            expected.backward(direction.double())
+            image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
+            shortcut.to(memory_format=torch.channels_last).zero_grad()
+            found = shortcut(image)
+            found.backward(direction.contiguous(memory_format=torch.channels_last))
+            pairs = ((found, expected), (image.grad, exact.grad), (shortcut.weight.grad, weight.grad))
+            for ours, theirs in pairs:
+                torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)

@@ -219,15 +219,26 @@ def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch
     assert placed.images.device.type == "meta"
 
 
-@pytest.mark.parametrize(("device", "least"), [("cpu", 20_000), ("cuda", 2_000)])
-def test_a_run_is_compiled_as_the_recipe_says_or_where_it_is_long_enough(device: str, least: int) -> None:
+@pytest.mark.parametrize(
+    ("device", "vectors", "least"),
+    [("cpu", "AVX512", 20_000), ("cpu", "AVX2", None), ("cpu", "DEFAULT", None), ("cuda", "AVX2", 2_000)],
+)
+def test_a_run_is_compiled_as_the_recipe_says_or_where_that_pays(
+    device: str, vectors: str, least: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+
     def decided(num_steps: int, setting: bool | None) -> bool:
         return compiles(setting, Plan(1000, 100, num_steps, warmup_steps=0), torch.device(device))
 
     assert decided(1, True)
-    assert not decided(10 * least, False)
-    assert not decided(least - 1, None)
-    assert decided(least, None)
+    assert not decided(10**6, False)
+    assert not decided(1_999, None)
+    if least is None:
+        assert not decided(10**6, None)
+    else:
+        assert not decided(least - 1, None)
+        assert decided(least, None)
 
 
 def test_the_environment_says_what_was_compiled_and_what_changes_is_told(

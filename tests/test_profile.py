@@ -110,6 +110,20 @@ def test_a_profile_goes_with_nothing_that_trains(invoke: Invoke, tiny_recipe: Pa
     assert other in found.stderr
 
 
+def test_a_trace_that_cannot_be_written_leaves_nothing_behind(
+    invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, path: str) -> None:
+        Path(path).write_bytes(b"half of a trace")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.profiler.profile.export_chrome_trace", full)
+    found = invoke("pretrain", tiny_recipe, "--profile", "--out", tmp_path)
+    assert found.code == 1
+    assert "No space left on device" in found.stderr
+    assert [path.name for path in tmp_path.glob("profiles/*/*") if "trace" in path.name] == []
+
+
 def test_a_profile_that_cannot_be_written_is_refused_before_anything_is_measured(
     invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from test_train import exact, finish, make_trainer, random_images, same_state, through_a_file
 
 from cssl_cli.augment import build_augmentation
+from cssl_cli.errors import RunError
 from cssl_cli.methods import method_names
 from cssl_cli.randomness import stream
 from cssl_cli.train import Trainer
@@ -153,6 +154,28 @@ class _Fails(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         raise RuntimeError("no C++ compiler")
+
+
+def test_a_compiler_that_fails_later_ends_the_run_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def failing_later(function, **_):
+        def compiled(view_1, view_2):
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise torch._dynamo.exc.InternalTorchDynamoError("a guard failed\nand a page of details")
+            return function(view_1, view_2)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", failing_later)
+    trainer = make_trainer(compiled=True)
+    with pytest.raises(RunError, match=r"\(a guard failed\)") as found:
+        finish(trainer)
+    assert trainer.step == 1
+    assert "same command" in found.value.remedy
+    assert "train.compile=false" in found.value.remedy
 
 
 def test_what_fails_uncompiled_too_is_raised() -> None:

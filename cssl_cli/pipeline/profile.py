@@ -216,6 +216,9 @@ def _write_trace(run: RunDir, steps: Iterator[None], device: torch.device) -> No
             pass
         synchronize(device)
     with run.replacing(STEP_TRACE) as path:
-        whole = path.with_name(f"{path.name}.gz")  # whether it is compressed follows from the name
-        traced.export_chrome_trace(str(whole))
-        whole.replace(path)
+        compressed = path.with_name(f"{path.name}.gz")  # whether it is compressed follows from the name
+        try:
+            traced.export_chrome_trace(str(compressed))
+            compressed.replace(path)
+        finally:
+            compressed.unlink(missing_ok=True)

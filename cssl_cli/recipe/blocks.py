@@ -341,7 +341,7 @@ class Train(Block):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
     compile: bool | None = None
-    """whether the training step is compiled; null: from 2,000 steps on a GPU and 20,000 on a CPU"""
+    """whether the training step is compiled; null: from 2,000 steps on a GPU, 20,000 on a CPU with AVX-512"""
     checkpoint_minutes: NonNegative = 1.0
     """least time between two checkpoints"""
 

@@ -36,7 +36,9 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
         f"Means over {content['num_steps']} steps in rounds, of which the median is shown; the device is waited for "
         "after each part."
         + (" Compiled: the loss is part of forward." if "loss" not in spent else "")
-        + (" Compiling failed; these are uncompiled steps." if content["compiling_failed"] else ""),
+        + (" Compiling failed; these are uncompiled steps." if content["compiling_failed"] else "")
+        + " Operations are those of matrix products and convolutions; the rate here is the best of a few products, so "
+        "that the share is rather too low than too high.",
     )
     out.print()
     rate, most = content["flops"] / content["seconds"], content["matrix_rate"]
