@@ -137,8 +137,8 @@ class TrainingStep:
         except torch._dynamo.exc.TorchDynamoException as error:
             raise RunError(
                 f"the step was compiled, and had to be again, which failed ({_first_line(error)})",
-                remedy="What was saved is intact. The same command goes on from there; train.compile=false makes a run of "
-                "its own, uncompiled.",
+                remedy="What was saved is intact. The same command goes on from there; train.compile=false makes a run "
+                "of its own, uncompiled.",
             ) from error
 
     def run_uncompiled(self) -> None:
