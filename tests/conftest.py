@@ -30,8 +30,15 @@ method: {name: simclr, temperature: 0.5, projector: [16, 8]}
 optim: {name: sgd, lr: 0.05}
 train: {epochs: 3, batch_size: 64}
 probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
-analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 20}
+analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 4}
 """
+
+# For sweeps, which measure it many times.
+QUICKLY_MEASURED = (
+    TINY_RECIPE.replace("refine_pairs: 4", "refine_pairs: 2, distances: [pixels, trained], deltas: [0.5, 1.0]")
+    .replace("num_images: 50, num_views: 4", "num_images: 30, num_views: 3")
+    .replace("penalties: [0.001, 0.1]", "penalties: [0.1]")
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -96,6 +103,20 @@ def cssl(tmp_path: Path) -> CommandLine:
             timeout=300,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def cssl_here(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The same in this process, which spares the seconds that a process takes to start."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            outcome = invoke(*arguments)
+        return subprocess.CompletedProcess(list(arguments), outcome.code, outcome.stdout, outcome.stderr)
 
     return run
 

@@ -13,7 +13,7 @@ from types import FunctionType
 import pytest
 
 import cssl_cli
-from conftest import TINY_RECIPE
+from conftest import QUICKLY_MEASURED
 from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
@@ -32,7 +32,7 @@ SWEEP = "name: two\nbase: tiny.yaml\naxes: {probe.knn_k: [5, 10]}\nseeds: [0, 1]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
-    (folder / "tiny.yaml").write_text(TINY_RECIPE.replace("epochs: 3", "steps: 2"))
+    (folder / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 2"))
     (folder / "two.yaml").write_text(SWEEP)
     run_sweep(load_sweep(str(folder / "two.yaml")), out=folder / "runs", reporter=Silent())
     return folder

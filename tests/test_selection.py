@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY_RECIPE, CommandLine
+from conftest import QUICKLY_MEASURED, CommandLine
 from cssl_cli import launch
 from cssl_cli.errors import InputError
 from cssl_cli.launch import run_sweep
@@ -30,7 +30,7 @@ seeds: [0, 1]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE.replace("epochs: 3", "steps: 2"))
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 2"))
     (tmp_path / "parts.yaml").write_text(SWEEP)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -87,8 +87,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-def test_a_part_is_run_and_shown_and_the_whole_is_written(folder: Path, cssl: CommandLine) -> None:
-    done = cssl("sweep", "parts.yaml", "--only", "full-5", "--out", "runs")
+def test_a_part_is_run_and_shown_and_the_whole_is_written(folder: Path, cssl_here: CommandLine) -> None:
+    done = cssl_here("sweep", "parts.yaml", "--only", "full-5", "--out", "runs")
     assert done.returncode == 0, done.stderr
     assert "full-5" in done.stdout
     assert "crop" not in done.stdout.partition("Written")[0]
@@ -96,7 +96,7 @@ def test_a_part_is_run_and_shown_and_the_whole_is_written(folder: Path, cssl: Co
     assert [row["row"] for row in rows if row["cells"]["knn"]] == ["full-5"]
     assert len(rows) == 6
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
-    shown = cssl("sweep", "parts.yaml", "--report", "--out", "runs", "--json")
+    shown = cssl_here("sweep", "parts.yaml", "--report", "--out", "runs", "--json")
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["rows"] == rows
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} == before
@@ -107,8 +107,10 @@ def test_a_part_is_run_and_shown_and_the_whole_is_written(folder: Path, cssl: Co
     [("--report", "--dry-run"), ("--report", "--concentration-only"), ("--report", "--budget", "1h")],
     ids=" ".join,
 )
-def test_options_that_do_not_go_together_are_refused(folder: Path, cssl: CommandLine, options: tuple[str, ...]) -> None:
-    done = cssl("sweep", "parts.yaml", *options)
+def test_options_that_do_not_go_together_are_refused(
+    folder: Path, cssl_here: CommandLine, options: tuple[str, ...]
+) -> None:
+    done = cssl_here("sweep", "parts.yaml", *options)
     assert done.returncode == 2
     assert "exclude one another" in done.stderr
     assert not (folder / "runs").exists()

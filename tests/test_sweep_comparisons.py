@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY_RECIPE, CommandLine, Invoke
+from conftest import QUICKLY_MEASURED, CommandLine, Invoke
 
 SWEEP = """\
 name: compared
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cssl_cli.sweep import load_sweep
 
     folder = tmp_path_factory.mktemp("compared")
-    recipe = TINY_RECIPE.replace("epochs: 3", "epochs: 2").replace("knn_k: 10,", "knn_k: 10, every: 1,")
+    recipe = QUICKLY_MEASURED.replace("epochs: 3", "epochs: 2").replace("knn_k: 10,", "knn_k: 10, every: 1,")
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "compared.yaml").write_text(SWEEP)
     run_sweep(load_sweep(str(folder / "compared.yaml")), out=folder / "runs", reporter=Silent())
@@ -94,18 +94,18 @@ def test_a_part_of_the_rows_is_shown_and_claims_are_of_the_whole(finished: Path,
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(
-    tmp_path: Path, cssl: CommandLine, options: tuple[str, ...], message: str
+    tmp_path: Path, cssl_here: CommandLine, options: tuple[str, ...], message: str
 ) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED)
     (tmp_path / "compared.yaml").write_text(SWEEP)
-    done = cssl("sweep", "compared.yaml", *options)
+    done = cssl_here("sweep", "compared.yaml", *options)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_claim_about_an_unknown_quantity_is_refused_before_anything_runs(tmp_path: Path, invoke: Invoke) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED)
     (tmp_path / "compared.yaml").write_text(SWEEP.replace("one_minus_sigma_pixels", "one_minus_sigma_pixel"))
     refused = invoke("sweep", "compared.yaml")
     assert refused.code == 2

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -321,7 +321,16 @@ def test_an_error_of_the_display_lets_the_members_save(bench: Bench) -> None:
     assert (bench.folder / "long-1.saved").exists()
 
 
-def test_a_second_signal_kills(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def default_interrupt() -> Iterator[None]:
+    """SIGINT as in a shell's foreground; processes that run in its background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
+def test_a_second_signal_kills(bench: Bench) -> None:
     begun = time.monotonic()
     times = {"first": 0.0, "second": 0.0}
 
