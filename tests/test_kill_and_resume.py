@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-
-from conftest import CommandLine, command
+from forked_process import ForkedProcess
 
 LONGER = ["train.epochs=null", "train.steps=150", "train.batch_size=32", "train.checkpoint_minutes=0"]
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
-    )
+def finished(folder: Path, *arguments: str) -> tuple[int | None, str]:
+    """Exit code and messages of a command that ran to its end."""
+    process = ForkedProcess(folder, *arguments)
+    _, stderr = process.communicate(timeout=300)
+    return process.returncode, stderr
 
 
 def run_path(out: Path) -> Path:
@@ -37,7 +35,7 @@ def steps_done(out: Path) -> int:
         return 0
 
 
-def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
+def wait_for_step(process: ForkedProcess, out: Path, step: int) -> None:
     deadline = time.monotonic() + 120
     while steps_done(out) < step and process.poll() is None:
         assert time.monotonic() < deadline, "the run does not get on"
@@ -53,22 +51,22 @@ def losses(out: Path) -> list[dict]:
     "method",
     ["{name: simclr, projector: [16, 8]}", "{name: moco, queue: 200, batch_norm_splits: 2, projector: [16, 8]}"],
 )
-def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cssl: CommandLine, method: str) -> None:
+def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, method: str) -> None:
     folder = tiny_recipe.parent
     arguments = ["pretrain", "tiny.yaml", *LONGER, f"method={method}"]
-    undisturbed = cssl(*arguments, "--out", "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    code, stderr = finished(folder, *arguments, "--out", "undisturbed")
+    assert code == 0, stderr
     moments = random.Random(0)
     for step in (8, 48, 96):
-        process = start(folder, *arguments, "--out", "killed")
+        process = ForkedProcess(folder, *arguments, "--out", "killed")
         wait_for_step(process, folder / "killed", step)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    last = cssl(*arguments, "--out", "killed")
-    assert last.returncode == 0, last.stderr
-    assert "going on from step" in last.stderr
+    code, stderr = finished(folder, *arguments, "--out", "killed")
+    assert code == 0, stderr
+    assert "going on from step" in stderr
 
     one, other = run_path(folder / "undisturbed"), run_path(folder / "killed")
     assert (one / "encoder.safetensors").read_bytes() == (other / "encoder.safetensors").read_bytes()
@@ -77,13 +75,11 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cs
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(
-    tiny_recipe: Path, cssl: CommandLine, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: signal.Signals, code: int) -> None:
     folder = tiny_recipe.parent
     # Without a checkpoint on the way: what is saved is saved because of the signal.
     longer = [*LONGER[:-1], "train.checkpoint_minutes=60"]
-    process = start(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
+    process = ForkedProcess(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
     wait_for_step(process, folder / "runs", 16)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
@@ -93,22 +89,22 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     status = json.loads((run_path(folder / "runs") / "status").read_text())
     assert status["state"] == "interrupted"
     assert 16 <= status["step"] < 150
-    resumed = cssl("pretrain", "tiny.yaml", *longer, "--out", "runs")
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"going on from step {status['step']} of 150" in resumed.stderr
+    resumed, stderr = finished(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
+    assert resumed == 0, stderr
+    assert f"going on from step {status['step']} of 150" in stderr
     assert json.loads((run_path(folder / "runs") / "status").read_text())["state"] == "finished"
 
 
-def test_a_second_process_on_the_same_run_is_refused(tiny_recipe: Path, cssl: CommandLine) -> None:
+def test_a_second_process_on_the_same_run_is_refused(tiny_recipe: Path) -> None:
     folder = tiny_recipe.parent
     endless = [*LONGER, "train.steps=1000000"]
-    process = start(folder, "pretrain", "tiny.yaml", *endless, "--out", "runs")
+    process = ForkedProcess(folder, "pretrain", "tiny.yaml", *endless, "--out", "runs")
     try:
         wait_for_step(process, folder / "runs", 8)
-        second = cssl("pretrain", "tiny.yaml", *endless, "--out", "runs")
+        second, stderr = finished(folder, "pretrain", "tiny.yaml", *endless, "--out", "runs")
     finally:
         process.kill()
         process.communicate()
-    assert second.returncode == 2
-    assert "in use by process" in second.stderr
-    assert "Traceback" not in second.stderr
+    assert second == 2
+    assert "in use by process" in stderr
+    assert "Traceback" not in stderr

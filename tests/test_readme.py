@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import Invoke
 from cssl_cli.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,13 @@ def _changes(command: str) -> str:
     return QUICK_FOLDER if command.startswith("cssl pretrain simclr-folder") else ""
 
 
-def test_every_command_runs(tmp_path: Path) -> None:
+def words(line: str) -> list[str]:
+    """What a shell makes of a command, in the current folder."""
+    split = shlex.split(line, comments=True)
+    return [word for pattern in split for word in sorted(map(str, Path().glob(pattern))) or [pattern]]
+
+
+def test_every_command_runs(tmp_path: Path, invoke: Invoke) -> None:
     generator = np.random.default_rng(0)
     for number in range(40):
         folder = tmp_path / "path" / "to" / "images" / ("cat" if number % 2 else "dog")
@@ -50,11 +58,10 @@ def test_every_command_runs(tmp_path: Path) -> None:
         Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     assert len(commands()) >= 8
     for line in commands():
-        script = shortened(line).replace("cssl ", f"{sys.executable} -m cssl_cli ", 1)
-        done = subprocess.run(
-            script, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        program, *arguments = words(shortened(line))
+        assert program == "cssl"
+        done = invoke(*arguments)
+        assert done.code == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "views.png").exists()
 
 

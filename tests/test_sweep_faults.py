@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_process import ForkedProcess
 
-from conftest import TINY_RECIPE, command
+from conftest import TINY_RECIPE
 from cssl_cli.launch import member_path, run_sweep
 from cssl_cli.progress import Silent
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
@@ -30,7 +29,7 @@ axes:
     full: {}
 seeds: [0, 1]
 """
-STEPS = 64  # 16 epochs of 4 batches
+STEPS = 32  # 8 epochs of 4 batches
 TIMEOUT = 300.0
 RUN_FILES = {"encoder.safetensors", "projector.safetensors"}
 
@@ -55,27 +54,14 @@ def sweep(files: Path) -> Sweep:
 
 
 @pytest.fixture
-def start(files: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `cssl sweep` on the files, under a folder of the test's own, leading a process group of its own."""
-    begun: list[subprocess.Popen[str]] = []
+def start(files: Path, tmp_path: Path) -> Iterator[Callable[..., ForkedProcess]]:
+    """Start `cssl sweep` on the files, under a folder of the test's own."""
+    begun: list[ForkedProcess] = []
 
-    def start_one(*options: str, limit: int | None = None) -> subprocess.Popen[str]:
-        def set_limit() -> None:
-            if limit is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        process = subprocess.Popen(
-            command("sweep", files / "faults.yaml", "--out", tmp_path / "runs", *options),
-            cwd=files,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=set_limit,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
-        begun.append(process)
-        return process
+    def start_one(*options: str, largest_file: int | None = None) -> ForkedProcess:
+        arguments = ("sweep", files / "faults.yaml", "--out", tmp_path / "runs", *options)
+        begun.append(ForkedProcess(tmp_path, *arguments, largest_file=largest_file))
+        return begun[-1]
 
     yield start_one
     for process in begun:
@@ -84,7 +70,7 @@ def start(files: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pope
             process.communicate()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(process: ForkedProcess) -> tuple[int | None, str]:
     _, stderr = process.communicate(timeout=TIMEOUT)
     assert "Traceback" not in stderr
     return process.returncode, stderr
@@ -149,8 +135,8 @@ def finished_at(sweep: Sweep, out: Path) -> dict[str, int]:
     }
 
 
-def test_a_sweep_killed_ten_times_ends_bit_identical_and_trains_nothing_twice(
-    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_twice(
+    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:
     out = tmp_path / "runs"
     moments = random.Random(0)
@@ -158,8 +144,8 @@ def test_a_sweep_killed_ten_times_ends_bit_identical_and_trains_nothing_twice(
     options = ("--jobs", "2", "--retry", "20")
     whole = len(sweep.members) * (STEPS // 4 + 3)
     process = start(*options)
-    for kill in range(10):
-        goal = whole * (kill + 1) // 12 + moments.randrange(3)
+    for kill in range(6):
+        goal = whole * (kill + 1) // 8 + moments.randrange(3)
         wait_until(
             lambda goal=goal, process=process: (
                 bool(events(sweep, out) >= goal and holders(sweep, out)) or process.poll() is not None
@@ -187,7 +173,7 @@ def test_a_sweep_killed_ten_times_ends_bit_identical_and_trains_nothing_twice(
 
 
 def test_two_sweeps_at_once_share_the_members(
-    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:
     both = [start("--jobs", "1"), start("--jobs", "1")]
     outcomes = [ended(process) for process in both]
@@ -205,7 +191,7 @@ def test_an_interrupt_lets_every_member_save(
     sweep: Sweep,
     files: Path,
     tmp_path: Path,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., ForkedProcess],
     number: signal.Signals,
     workers: int,
 ) -> None:
@@ -235,7 +221,7 @@ def test_an_interrupt_lets_every_member_save(
 
 
 def test_a_disk_that_is_full_costs_no_finished_member(
-    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+    sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:
     out = tmp_path / "runs"
     for run in runs_of(sweep, files / "undisturbed")[:2]:
@@ -245,7 +231,7 @@ def test_a_disk_that_is_full_costs_no_finished_member(
         for run in runs_of(sweep, out)[:2]
         for path in run.path.iterdir()
     }
-    code, stderr = ended(start("--jobs", "1", limit=8192))  # no file may grow beyond
+    code, stderr = ended(start("--jobs", "1", largest_file=8192))  # no file may grow beyond
     assert code == 1
     assert "failed: cannot be written: File too large" in stderr
     assert "Free some space" in stderr
