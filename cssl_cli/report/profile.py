@@ -37,8 +37,8 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
         "after each part."
         + (" Compiled: the loss is part of forward." if "loss" not in spent else "")
         + (" Compiling failed; these are uncompiled steps." if content["compiling_failed"] else "")
-        + " Operations are those of matrix products and convolutions; the rate here is the best of a few products, so "
-        "that the share is rather too low than too high.",
+        + " Operations are those of matrix products and convolutions; the rate of products is the best of a few, which "
+        "convolutions may exceed on some processors.",
     )
     out.print()
     rate, most = content["flops"] / content["seconds"], content["matrix_rate"]
