@@ -92,7 +92,7 @@ def compiles(setting: bool | None, plan: Plan, device: torch.device) -> bool:
     """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
 
     Of processors, those with AVX-512 gain; others were seen to lose as much on one encoder as they gain on another.
-    Depends on nothing that changes while a run lasts, so that it goes on as it began.
+    Depends on nothing that changes while a run stays on its machine, so that it goes on as it began.
     """
     if setting is not None:
         return setting
