@@ -1,9 +1,9 @@
 """What each choice made for the step of a CPU brings: forward, loss and backward of SimCLR, in turns.
 
 Memory format (NCHW or channels_last), the allocator's keeping of freed memory, and compiling, each added to the one
-before, every way in a process of its own. Then how far the gradients of one step are from one another on the same
-weights and views of drawn images: compiled and plain ones, and, as a yardstick, the plain ones from those of a higher
-precision; |difference| over |gradient|.
+before, every way in a process of its own and in float32. Then how far the gradients of one step are from those in
+float64 on the same weights and views of drawn images, and from one another, plain and compiled; |difference| over
+|gradient|.
 
     python benchmarks/step_choices.py [--encoder resnet18] [--width 16] [--batch-size 128] [--repetitions 5]
         [--no-gradients]
@@ -33,10 +33,11 @@ from cssl_cli.randomness import stream
 from cssl_cli.recipe import load_recipe
 
 SIDE = 32
+KEPT = "and freed memory kept"
 WAYS = {
     "NCHW": {"channels_last": False, "keep": False, "compiled": False},
     "channels_last": {"channels_last": True, "keep": False, "compiled": False},
-    "and freed memory kept": {"channels_last": True, "keep": True, "compiled": False},
+    KEPT: {"channels_last": True, "keep": True, "compiled": False},
     "and compiled": {"channels_last": True, "keep": True, "compiled": True},
 }
 
@@ -49,8 +50,8 @@ def passes(encoder: str, width: int, batch_size: int, way: str) -> Iterator[None
     for done in itertools.count():
         method.zero_grad(set_to_none=True)
         forward(*images.chunk(2))["loss"].backward()
-        if done == 0 and chosen["keep"] and not keep_freed_memory():
-            print("freed memory is not kept: too little is free, or the C library has no such setting", flush=True)
+        if done == 0 and chosen["keep"]:
+            keep_freed_memory()
         yield
 
 
@@ -98,6 +99,10 @@ def main() -> None:
 
 
 def compare_speeds(report: measuring.Report, options: argparse.Namespace, case: str, device: torch.device) -> None:
+    ways = list(WAYS)
+    if not keep_freed_memory():
+        print("freed memory cannot be kept (too little is free, or the C library has no such setting): left out")
+        ways.remove(KEPT)
     contenders = {
         name: TrainingOfItsOwn(
             passes,
@@ -110,16 +115,17 @@ def compare_speeds(report: measuring.Report, options: argparse.Namespace, case: 
             num_steps=options.steps,
             untimed=1,
         )
-        for name in WAYS
+        for name in ways
     }
     seconds = compete(contenders, repetitions=options.repetitions, rest=False)
     for contender in contenders.values():
         contender.process.shutdown()
-    for before, after in pairwise(WAYS):
-        report.ratios[f"{after}, times as fast as before: {case}"] = measuring.ratio(seconds[before], seconds[after])
+    for before, after in pairwise(ways):
+        name = f"{after}, times as fast as before: {case}, float32"
+        report.ratios[name] = measuring.ratio(seconds[before], seconds[after])
     medians = {name: statistics.median(spent) for name, spent in seconds.items()}
-    report.numbers |= {f"seconds, {name}: {case}": spent for name, spent in medians.items()}
-    print(f"forward, loss and backward, SimCLR, {case}, {options.threads} threads")
+    report.numbers |= {f"seconds, {name}: {case}, float32": spent for name, spent in medians.items()}
+    print(f"forward, loss and backward, SimCLR, {case}, float32, {options.threads} threads")
     measuring.print_table(["", "ms"], [[name, f"{1e3 * spent:,.1f}"] for name, spent in medians.items()])
 
 
@@ -130,12 +136,17 @@ def compare_gradients(report: measuring.Report, options: argparse.Namespace, cas
         for precision in (torch.float32, torch.bfloat16)
         for compiled in (False, True)
     )
+    method.to(memory_format=torch.contiguous_format)
+    first = gradient(method, images.contiguous(), torch.float32, compiled=False).double()
     exact = gradient(method.double(), images.double(), torch.float64, compiled=False)
     pairs = {
+        "float32 from float64": (plain, exact),
+        "float32 in NCHW from float64": (first, exact),
+        "float32, compiled from float64": (compiled, exact),
         "float32, compiled from plain": (compiled, plain),
-        "plain, float32 from float64": (plain, exact),
+        "bfloat16 from float64": (plain_16, exact),
+        "bfloat16, compiled from float64": (compiled_16, exact),
         "bfloat16, compiled from plain": (compiled_16, plain_16),
-        "plain, bfloat16 from float64": (plain_16, exact),
     }
     found = {name: float((one - other).norm() / other.norm()) for name, (one, other) in pairs.items()}
     report.numbers |= {f"gradient, {name}: {case}": value for name, value in found.items()}

@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
+from cssl_cli.batch_norm import BatchNorm2d
 from cssl_cli.errors import unknown_name
 
 CHANNELS_OF_A_VECTOR = 16  # float32 numbers in AVX-512; 8 in AVX2
@@ -34,10 +35,10 @@ class ResNet(TorchvisionResNet):
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], num_blocks: Sequence[int], *, width: int) -> None:
         nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
-        self._norm_layer = nn.BatchNorm2d
+        self._norm_layer = BatchNorm2d
         self.inplanes, self.dilation, self.groups, self.base_width = width, 1, 1, 64
         self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity()
         self.layer1 = self._make_layer(block, width, num_blocks[0])
@@ -81,7 +82,7 @@ class SmallEncoder(nn.Module):
         for stage, (num_in, num_out) in enumerate(pairwise(channels)):
             layers += [
                 nn.Conv2d(num_in, num_out, kernel_size=3, stride=1 if stage == 0 else 2, padding=1, bias=False),
-                nn.BatchNorm2d(num_out),
+                BatchNorm2d(num_out),
                 nn.ReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
@@ -89,54 +90,6 @@ class SmallEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images).mean(dim=(2, 3))
-
-
-class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over `num_splits` sub-batches apart, as on so many devices; in eval mode plain batch norm.
-
-    Input (B, C, H, W); in training the B images, a multiple of `num_splits`, are cut into consecutive runs of equal
-    length. Parameters and buffers are those of `nn.BatchNorm2d`: the running statistics follow the mean of the
-    sub-batches' statistics.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, num_features: int, *, num_splits: int) -> None:
-        super().__init__(num_features)
-        self.num_splits = num_splits
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(input)
-        assert len(input) % self.num_splits == 0, f"{len(input)} images in {self.num_splits} sub-batches"
-        means = torch.zeros(self.num_splits, self.num_features, dtype=self.running_mean.dtype, device=input.device)
-        variances = torch.zeros_like(means)
-        parts = zip(input.chunk(self.num_splits), means, variances, strict=True)
-        # A momentum of 1 leaves the statistics of the sub-batch itself where running ones are asked for.
-        normalized = [
-            F.batch_norm(part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-            for part, mean, variance in parts
-        ]
-        self._follow(means.mean(dim=0), variances.mean(dim=0))
-        return torch.cat(normalized)
-
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.momentum is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-
-
-def split_batch_norms(module: nn.Module, num_splits: int) -> None:
-    """Replace each `nn.BatchNorm2d` inside a module without storage by one that normalises sub-batches apart."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                with torch.device(child.weight.device):
-                    setattr(parent, name, SplitBatchNorm2d(child.num_features, num_splits=num_splits))
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -212,10 +212,21 @@ def test_step_choices(run: Run, monkeypatch: pytest.MonkeyPatch):
     case = "small width 2, batch 20"
     assert [name for name, _, _ in (ratio.partition(", times") for ratio in written["ratios"])] == list(WAYS)[1:]
     distances = {name: value for name, value in written["numbers"].items() if name.startswith("gradient")}
-    # The same operations one by one; rounding to 8 and to 24 bits, amplified by the layers.
+    # Rounding to 8 and to 24 bits, amplified by the layers.
+    for name in ("float32 from float64", "float32 in NCHW from float64", "float32, compiled from float64"):
+        assert 0 < distances[f"gradient, {name}: {case}"] < 1e-3
     assert distances[f"gradient, float32, compiled from plain: {case}"] < 1e-3
-    assert 0 < distances[f"gradient, plain, float32 from float64: {case}"] < 1e-3
-    assert 1e-3 < distances[f"gradient, plain, bfloat16 from float64: {case}"] < 1
+    for name in ("bfloat16 from float64", "bfloat16, compiled from float64"):
+        assert 1e-3 < distances[f"gradient, {name}: {case}"] < 1
+
+
+def test_step_choices_without_kept_memory(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("step_choices.keep_freed_memory", lambda: False)
+    monkeypatch.setattr("step_choices.WAYS", {name: way for name, way in WAYS.items() if not way["compiled"]})
+    written = run(
+        "step_choices", "--encoder", "small", "--width", 2, "--batch-size", 20, "--repetitions", 1, "--no-gradients"
+    )
+    assert [name.partition(", times")[0] for name in written["ratios"]] == ["channels_last"]
 
 
 def test_terms(run: Run):

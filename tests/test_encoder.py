@@ -10,7 +10,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize, split_batch_norms
+from cssl_cli.batch_norm import split_batch_norms
+from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize
 from cssl_cli.errors import InputError
 from cssl_cli.randomness import stream
 

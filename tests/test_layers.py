@@ -29,6 +29,7 @@ ORDER = [
     "data",
     "batches",
     "augment",
+    "batch_norm",
     "encoder",
     "machine",
     "allocator",

@@ -8,7 +8,8 @@ import torchvision
 from small_methods import normal
 from torch import nn
 
-from cssl_cli.encoder import SplitBatchNorm2d, build_encoder, materialize, split_batch_norms
+from cssl_cli.batch_norm import SplitBatchNorm2d, split_batch_norms
+from cssl_cli.encoder import build_encoder, materialize
 
 
 def split_norm(num_splits: int = 4) -> SplitBatchNorm2d:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli.encoder import MLP, split_batch_norms
+from cssl_cli.batch_norm import split_batch_norms
+from cssl_cli.encoder import MLP
 from cssl_cli.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.methods import Method, at_least_float32, copy_weights, momentum_copy, move_towards
 
