@@ -281,6 +281,21 @@ def test_the_verdict_says_what_seeds_may_have_made(
     assert ("With one seed nothing is known of seed noise." in found) == (len(differences) == 1)
 
 
+def test_one_contradiction_beyond_noise_is_enough(tmp_path: Path) -> None:
+    """a < ab < abc: the first step is wrong beyond noise, the second by the same in every seed."""
+    values = {"a": [0.30, 0.31, 0.32], "ab": [0.20, 0.215, 0.225], "abc": [0.10, 0.115, 0.125]}
+    numbers = {
+        f"{method}-{augment}": [{"linear": value} for value in found]
+        for method in ("simclr", "vicreg")
+        for augment, found in values.items()
+    }
+    text = NESTED + "seeds: 3\n" + ORDER
+    claim = answer(tmp_path, text, by_row(numbers))
+    assert claim["noise_unknown"]
+    assert claim["beyond_noise"]
+    assert "no, with seed noise unknown" not in flat(said(tmp_path, text, by_row(numbers)))
+
+
 def test_some_comparisons_within_noise_are_counted(tmp_path: Path) -> None:
     steady = {"a": [0.10, 0.11], "ab": [0.20, 0.212], "abc": [0.22, 0.234]}
     numbers = {

@@ -55,6 +55,16 @@ def test_a_recipe_that_fades_is_a_control() -> None:
     assert (is_negative_control(RECIPE), is_negative_control(CONTROL)) == (False, True)
 
 
+def test_means_that_differ_by_rounding_alone_fool_nothing() -> None:
+    control = [made("fade", (0.2, alignment, 0.5, 40.0, -2.0), seed=k) for k, alignment in enumerate((0.1, 0.2, 0.3))]
+    others = [made(row, (0.5, 0.2, 0.5, 40.0, -2.0), seed=k) for row in "abc" for k in range(3)]
+    (of_control,) = (row for row in rows_of([*control, *others]) if row.name == "fade")
+    assert of_control.mean("alignment") != 0.2  # but for the last bit
+    found = compared([*control, *others])
+    assert set(verdicts(found).values()) == {"not"}
+    assert {entry["place"] for entry in found["accuracies"]["linear"]["terms"]} == {1}
+
+
 def test_terms_are_fooled_by_what_they_like_better_than_the_best_or_the_median_row() -> None:
     found = compared([made(row, numbers) for row, numbers in ROWS.items()])
     # alignment: 0.05 is less than c's 0.30. μk·μl: 0.5 is less than the median 0.6, not than c's 0.3. RankMe: 40 is

@@ -355,6 +355,8 @@ def test_which_interval_there_is() -> None:
         assert found.tau.interval == (perfect_order_limits((n,))[0], 1.0)
         assert correlation(x, -x).rho.interval == (-1.0, -perfect_order_limits((n,))[1])
     assert correlation(*sample(8, 1), list("aabbccdd")).tau.interval is None  # no group has a spread
+    x = np.tile(np.arange(2), 4)
+    assert correlation(x, x, list("aabbccdd")).tau.interval is None  # in perfect order either
 
 
 @pytest.mark.parametrize("lengths", [(5,), (10,), (3, 4)])

@@ -15,6 +15,7 @@ from rich.text import Text
 from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report.catalogue import central_epsilon
+from cssl_cli.report.concentration import outside_band
 from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
 from cssl_cli.report.rows import rows_of, summarize
 from cssl_cli.report.sweep import as_content, as_csv
@@ -191,3 +192,32 @@ def test_a_table_is_compacted_only_where_it_does_not_fit() -> None:
         grid = table("", "", "")
         grid.add_row("four", cell, "four")
         assert compacted(out, grid).padding == padding
+
+
+@pytest.mark.parametrize(
+    ("value", "down", "nearest", "up"),
+    [
+        (1 / 3, "0.333", "0.333", "0.334"),
+        (2 / 3, "0.666", "0.667", "0.667"),
+        (0.1 + 0.2, "0.300", "0.300", "0.300"),  # 0.30000000000000004
+        (-2 / 3, "-0.667", "-0.667", "-0.666"),
+        (1 + 1e-12, "1.000", "1.000", "1.000"),
+        (1e-13, "0.000", "0.000", "0.000"),
+        (0.00123456, "0.0012", "0.0012", "0.0013"),
+        (1.26e-5, "1.2e-05", "1.3e-05", "1.3e-05"),
+        (1234.5678, "1,234", "1,235", "1,235"),
+        (7654321.0, "7.6e+06", "7.7e+06", "7.7e+06"),
+        (0.0, "0.000", "0.000", "0.000"),
+    ],
+)
+def test_a_bound_is_rounded_away_from_what_it_bounds(value: float, down: str, nearest: str, up: str) -> None:
+    assert (number(value, rounded="down"), number(value), number(value, rounded="up")) == (down, nearest, up)
+
+
+def test_a_bound_in_per_cent_is_rounded_away_from_what_it_bounds() -> None:
+    assert percent(1 / 3000, rounded="up") == "0.1"
+    assert percent(0.8999, rounded="down") == "89.9"
+    assert percent(0.893, rounded="up") == "89.3"  # 89.30000000000001
+    assert percent(1.0, rounded="up") == "100.0"
+    assert outside_band([0.33333], [0.66666], 0) == "33.3–66.7"
+    assert outside_band([0.2], [0.2], 0) == "80.0"

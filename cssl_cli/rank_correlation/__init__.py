@@ -156,7 +156,7 @@ def _few_rows(pairs: Sequence[Pair], codes: Ints, with_intervals: bool) -> Itera
         if pair.num_untied == pair.num_pairs:  # then its distribution is known, whatever the number of orders
             of_tau = p_without_ties(group_sizes(codes), pair.score), "exact"
         spans, how = NO_INTERVALS, TOO_FEW if with_intervals else None
-        if with_intervals and len(codes) >= MIN_ROWS and pair.all_agree:
+        if weights is not None and pair.all_agree:
             spans, how = _of_perfect_order(pair), PERFECT_ORDER
         elif weights is not None:
             tau, rho = weighted_coefficients(of_x[position], of_y.matrix, weights)

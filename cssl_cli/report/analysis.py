@@ -14,6 +14,7 @@ from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.certificates import certificates, classes
 from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
 from cssl_cli.report.layout import (
+    Rounding,
     compacted,
     console,
     fits,
@@ -109,8 +110,9 @@ def _rows(result: Result) -> list[tuple[str, str, list[str]]]:
     for label, term, name, share in SUMMARY:
         entries = [quantity(result, encoder, term, name) for encoder in COLUMNS]
         show = percent if share else number
+        rounded: Rounding = "up" if name.endswith("_bound") else "nearest"
         cells = [
-            show(entry["value"], entry.get("interval")) + (" vacuous" if entry.get("vacuous") else "")
+            show(entry["value"], entry.get("interval"), rounded=rounded) + (" vacuous" if entry.get("vacuous") else "")
             for entry in entries
         ]
         rows.append((label, _errs(entries), cells))

@@ -56,7 +56,7 @@ def _by_views(out: Console, result: Result) -> None:
     grid = table("views", *(COLUMNS[encoder] for encoder, values in by_views.items() if values), text_columns=0)
     shown = [values for values in by_views.values() if values]
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
-        grid.add_row(str(num_views), *(percent(value) for value in row))
+        grid.add_row(str(num_views), *(percent(value, rounded="up") for value in row))
     out.print(grid)
     note(out, "Centres over all augmented views throughout, so that the error is the same in every row.")
 
@@ -120,7 +120,7 @@ def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str]
         grid.add_row(
             name,
             percent(error and error.get(name)),
-            percent(bound and bound.get(name)),
+            percent(bound and bound.get(name), rounded="up"),
             aligned if intervals else without_interval(aligned),
             number(within and within.get(name)),
             nearest.get(name, "–"),

@@ -158,7 +158,8 @@ def _verdict(claim: Answer) -> str:
     if verdict == OPEN:
         unfinished = claim["finished"] < claim["rows"]
         return f"open: {claim['finished']} of {claim['rows']} rows finished" if unfinished else verdict
-    if claim["noise_unknown"]:
+    refuted = verdict == NO and claim["beyond_noise"]  # one such difference is enough
+    if claim["noise_unknown"] and not refuted:
         return f"{verdict}, with seed noise unknown"
     if verdict == NO and not claim["beyond_noise"]:
         return "no, but what contradicts it is within seed noise"

@@ -127,8 +127,11 @@ def outside_band(low: Sequence[float] | None, high: Sequence[float] | None, at: 
     """1 − σ between its certain bounds, in per cent; one number where they agree."""
     if low is None:
         return "–"
-    least, most = f"{100 * (1 - (high or low)[at]) + 0.0:.1f}", f"{100 * (1 - low[at]) + 0.0:.1f}"
-    return least if least == most else f"{least}–{most}"
+    outside = 1 - (high or low)[at] + 0.0, 1 - low[at] + 0.0
+    least, most = (percent(share) for share in outside)
+    if least == most:
+        return least
+    return f"{percent(outside[0], rounded='down')}–{percent(outside[1], rounded='up')}"
 
 
 def _searched(quantities: Quantities, at: int) -> str:
@@ -198,7 +201,7 @@ def _stars(out: Console, by_distance: Mapping[str, Quantities], relative: Sequen
     heading(out, "1−σ of the population in %, at most (95 %), over δ in the same units")
     grid = table("δ", *(name.replace("_", " ") for name in shown), text_columns=0)
     for position, delta in enumerate(relative):
-        grid.add_row(f"{delta:g}", *(percent(1 - bound["value"][position]) for bound in shown.values()))
+        grid.add_row(f"{delta:g}", *(percent(1 - bound["value"][position], rounded="up") for bound in shown.values()))
     out.print(grid)
     counted = next(iter(shown.values()))["num_images"]
     note(

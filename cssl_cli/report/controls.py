@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.report.catalogue import BY_NAME, SIGNS, Quantity
+from cssl_cli.report.differences import exceeds
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.rows import Row
 
@@ -52,14 +53,20 @@ def _against(control: Row, others: Sequence[Row], accuracy: str) -> dict[str, An
     best = max(accuracies, key=lambda name: accuracies[name])
     terms = [
         _term(
-            term, sign, control, known, best, value < accuracies[best], value < statistics.median(accuracies.values())
+            term,
+            sign,
+            control,
+            known,
+            best,
+            exceeds(accuracies[best], value),
+            exceeds(statistics.median(accuracies.values()), value),
         )
         for term, sign in SIGNS.items()
         if sign is not None and known[best].mean(term) is not None
     ]
     return {
         "value": value,
-        "place": 1 + sum(other > value for other in accuracies.values()),
+        "place": 1 + sum(exceeds(other, value) for other in accuracies.values()),
         "num_rows": len(known) + 1,
         "best_row": best,
         "best_row_value": accuracies[best],
@@ -76,11 +83,11 @@ def _term(
     if value is None:
         return {**found, "place": None, "num_rows": len(values) + 1, "fooled": NO_VALUE}
     fooled = NOT
-    if below_best and sign * (value - values[best]) > 0:
+    if below_best and exceeds(sign * value, sign * values[best]):
         fooled = BY_BEST
-    elif below_median and sign * (value - median) > 0:
+    elif below_median and exceeds(sign * value, sign * median):
         fooled = BY_MEDIAN
-    place = 1 + sum(sign * (other - value) > 0 for other in values.values())
+    place = 1 + sum(exceeds(sign * other, sign * value) for other in values.values())
     return {**found, "place": place, "num_rows": len(values) + 1, "fooled": fooled}
 
 
@@ -100,7 +107,7 @@ def print_control(out: Console, name: str, compared: Entry, accuracy: Quantity) 
             f"{of_group}; best is {found['best_row']}, {accuracy.shown(found['best_row_value'])} %."
         )
     )
-    if found["value"] >= found["best_row_value"]:
+    if not exceeds(found["best_row_value"], found["value"]):
         return note(out, "Its accuracy is not below the best: it controls nothing here.")
     for fooled, says in (
         (BY_BEST, "Fooled, like it better than the best row: "),

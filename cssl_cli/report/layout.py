@@ -7,8 +7,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import IO, Any, cast
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import IO, Any, Literal, cast
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -19,6 +20,9 @@ from rich.text import Text
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 PIPED_WIDTH = 120
+
+Rounding = Literal["nearest", "up", "down"]  # a bound is never shown as tighter than it is
+SLACK = 1e-8  # of a number and of its last digit: what its own computation may have rounded
 
 
 def console() -> Console:
@@ -91,23 +95,33 @@ def without_interval(cell: str) -> str:
     return re.sub(r" +\[.*?\]", "", cell)
 
 
-def percent(value: float | None, interval: Sequence[float] | None = None) -> str:
+def percent(value: float | None, interval: Sequence[float] | None = None, *, rounded: Rounding = "nearest") -> str:
     """A share as a percentage, with its interval."""
     if value is None:
         return "–"
-    text = f"{100 * value:.1f}"
+    text = _rounded(100 * value, lambda share: f"{share:.1f}", rounded)
     return text if interval is None else f"{text}  [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def number(value: float | None, interval: Sequence[float] | None = None) -> str:
+def number(value: float | None, interval: Sequence[float] | None = None, *, rounded: Rounding = "nearest") -> str:
     """A term of the theory to three decimals, with its interval."""
     if value is None:
         return "–"
-    return (
-        _decimals(value)
-        if interval is None
-        else f"{_decimals(value)}  [{_decimals(interval[0])}, {_decimals(interval[1])}]"
-    )
+    text = _rounded(value, _decimals, rounded)
+    return text if interval is None else f"{text}  [{_decimals(interval[0])}, {_decimals(interval[1])}]"
+
+
+def _rounded(value: float, shown: Callable[[float], str], rounded: Rounding) -> str:
+    """The number as `shown`, or one unit of its last digit higher or lower where that had rounded the other way."""
+    text = shown(value)
+    if rounded == "nearest":
+        return text
+    nearest = Decimal(text.replace(",", ""))
+    unit = Decimal(1).scaleb(int(nearest.as_tuple().exponent))
+    missing = (value - float(nearest)) * (1 if rounded == "up" else -1)
+    if not missing > SLACK * max(abs(value), float(unit)):
+        return text
+    return shown(float(nearest + unit if rounded == "up" else nearest - unit))
 
 
 def _decimals(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cssl_cli.report.layout import heading, note, number, print_widest, table, without_interval
+from cssl_cli.report.layout import Rounding, heading, note, number, print_widest, table, without_interval
 
 Result = Mapping[str, Any]
 Rows = Sequence[tuple[str, str, str]]  # label, term, quantity
@@ -48,6 +48,13 @@ def by_encoder(*parts: Sequence[Row], intervals: int) -> Table:
     return grid
 
 
+def _rounding(label: str, name: str) -> Rounding:
+    """Away from what is bounded."""
+    if name.endswith("_bound") or "≤" in label:
+        return "up"
+    return "down" if "≥" in label else "nearest"
+
+
 def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> None:
     """A row a quantity, a column an encoder; then the reasons of what is absent."""
     heading(out, title)
@@ -57,7 +64,7 @@ def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> No
         errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
         one_sided = (term, name) == ("population", "error_bound")  # the bound is the interval
         cells = [
-            number(entry["value"], None if one_sided else entry.get("interval"))
+            number(entry["value"], None if one_sided else entry.get("interval"), rounded=_rounding(label, name))
             + (" v" if entry.get("vacuous") and name != "rho" else "")
             for entry in entries
         ]

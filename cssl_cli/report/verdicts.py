@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cssl_cli.report.layout import number, plural
+from cssl_cli.report.layout import Rounding, number, percent, plural
 from cssl_cli.report.quantities import Result, quantity
 
 COINCIDE = 1e-10  # squared distances of unit-norm features below this are the rounding of an encoder in float32
@@ -26,14 +26,14 @@ def verdicts(result: Result, encoder: str = "trained") -> list[str]:
 
 
 def _collapsed(result: Result) -> str | None:
-    """Said where all features coincide: the terms that follow are then zeros, and no bound says anything."""
+    """Said where all unit-norm features coincide: their terms are then zeros, and no bound says anything."""
     names = {"trained": "the encoder", "projector": "the projector"}
     found = [name for encoder, name in names.items() if _coincide(result, encoder)]
     if not found:
         return None
     return (
-        f"All outputs of {' and of '.join(found)} coincide, for every image and view measured: collapsed to a point, "
-        "nothing can be told apart by them."
+        f"All outputs of {' and of '.join(found)} coincide once scaled to unit norm, those of the clean images and "
+        "those of the views of each image: collapsed to a point, whose terms tell nothing apart."
     )
 
 
@@ -55,9 +55,9 @@ def _certificate(result: Result, encoder: str) -> str | None:
     if bound.get("vacuous"):
         by_views = quantity(result, encoder, "certificate_c", "by_views")["value"] or []
         less = [(count, value) for count, value in enumerate(by_views, start=1) if value < 1]
-        fewer = f"; with {plural(less[-1][0], 'view')} certified ≤ {_percent(less[-1][1])}" if less else ""
+        fewer = f"; with {plural(less[-1][0], 'view')} certified {_at_most(less[-1][1])}" if less else ""
         return f"{head}; Theorem C is vacuous with {seen}{fewer}."
-    return f"{head}, certified ≤ {_percent(bound['value'])} (Theorem C, {seen})."
+    return f"{head}, certified {_at_most(bound['value'])} (Theorem C, {seen})."
 
 
 def views_seen(num_views: int) -> str:
@@ -71,7 +71,7 @@ def _projector(result: Result) -> str | None:
     bound = quantity(result, "projector", "certificate_c", "error_bound")
     if error["value"] is None or bound["value"] is None or bound.get("vacuous"):
         return None
-    return f"With the projector's outputs: error {_percent(error['value'])}, certified ≤ {_percent(bound['value'])}."
+    return f"With the projector's outputs: error {_percent(error['value'])}, certified {_at_most(bound['value'])}."
 
 
 def _weaker(result: Result, encoder: str) -> str | None:
@@ -82,7 +82,7 @@ def _weaker(result: Result, encoder: str) -> str | None:
         return None
     parts = [
         f"{'Theorem ' if len(name) == 1 else ''}{name}: "
-        + ("vacuous" if bound.get("vacuous") else f"≤ {_percent(bound['value'])}")
+        + ("vacuous" if bound.get("vacuous") else _at_most(bound["value"]))
         for name, bound in said.items()
     ]
     return f"{'; '.join(parts)}."
@@ -95,7 +95,7 @@ def _paper(result: Result, encoder: str) -> str | None:
     if rho["value"] is None:
         return None
     if bound["value"] is not None and not bound.get("vacuous"):
-        return f"The paper's Theorem 1 certifies error ≤ {_percent(bound['value'])}: its ρ is {number(rho['value'])}."
+        return f"The paper's Theorem 1 certifies error {_at_most(bound['value'])}."
     if needed["value"] is None:
         return (
             f"The paper's condition is vacuous here: its ρ is {number(rho['value'])}, and with these class centres no "
@@ -114,7 +114,7 @@ def _population(result: Result, encoder: str) -> str | None:
         return None
     low, high = error["interval"]
     direct = f"measured directly {_percent(error['value'])} [{_percent(low)}, {_percent(high)}]"
-    said = "nothing is certified" if bound.get("vacuous") else f"certified ≤ {_percent(bound['value'])}"
+    said = "nothing is certified" if bound.get("vacuous") else f"certified {_at_most(bound['value'])}"
     return (
         f"For new images {said} at 95 % confidence: centres from one half of the images, tested on the other, "
         f"{plural(bound['num_images'], 'image')} ({direct}).{_left_out(list(bound.get('absent', {})))}"
@@ -142,10 +142,16 @@ def _lipschitz(result: Result, encoder: str) -> str | None:
         return None
     vacuous = " (vacuous)" if high.get("vacuous") else ""
     return (
-        f"Lipschitz constant of the encoder: at least {number(low)}; at most {number(high['value'])}{vacuous} among "
+        f"Lipschitz constant of the encoder: at least {number(low, rounded='down')}; at most "
+        f"{number(high['value'], rounded='up')}{vacuous} among "
         "images whose features before scaling are no shorter than those measured."
     )
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+def _at_most(bound: float) -> str:
+    """A bound from above, never shown as less than it is."""
+    return f"≤ {_percent(bound, rounded='up')}"
+
+
+def _percent(value: float, *, rounded: Rounding = "nearest") -> str:
+    return f"{percent(value, rounded=rounded)}\N{NO-BREAK SPACE}%"

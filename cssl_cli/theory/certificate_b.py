@@ -114,15 +114,16 @@ def certificate_b(
         "radius_per_class": per_class(
             geometry,
             geometry.class_means(geometry.radius),
-            f"alignment: mean over images of the largest distance of a view to the image's mean; {few_views}",
-            "low",
+            "alignment: mean over images of the largest distance of a view to the image's mean; a supremum over "
+            "finitely many views is too small, the noise of their mean may make it too large",
+            "either",
         ),
         "half_distance_per_class": per_class(
             geometry,
             half,
             "divergence: half the distance of the class's centre to the nearest other, centres as used for the "
-            "certificate (plug-in: their noise makes it too large)",
-            "high",
+            "certificate (their noise makes each distance too large, the least of several too small)",
+            "either",
         ),
         **margins_of_images(geometry, certificate.margins),
     }

@@ -51,8 +51,8 @@ def clique_bounds(adjacent: Graph, *, seed: int = 0, upper: bool = True) -> Cliq
         high = _dsatur_colors(~missing, high)
     if len(members) < high:
         members = _search(missing, members, enough=high, seed=seed)
-    # The matching bound is never below half the vertices.
-    if upper and len(members) < high and high > (num + 1) // 2:
+    # The matching bound is never below half the vertices, rounded down.
+    if upper and len(members) < high and high > num // 2:
         high = min(high, num - _vertex_cover_bound(missing))
     if not upper and len(members) < high:
         high = num
