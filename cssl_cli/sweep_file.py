@@ -283,6 +283,7 @@ def _claims(items: Any, sources: Sequence[Source], where: str) -> tuple[tuple[Cl
             origin = next(source for source in reversed(sources) if "claims" in source.patch)
             own = replace(origin, patch={"claims": {str(position): item}})
             for fault in faults_of(error, Claim, item):
-                path, blame = (f"claims[{position}]", *fault.path), ("claims", str(position), *fault.blame)
+                path = (f"claims[{position}]", *fault.path)
+                blame = tuple(("claims", str(position), *blamed) for blamed in fault.blame)
                 faults.append(replace(fault, path=path, blame=blame).line([own], where))
     return tuple(found), faults

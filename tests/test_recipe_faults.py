@@ -310,3 +310,28 @@ def test_a_sweep_is_pointed_to_its_command() -> None:
     error = refusal("quickstart")
     assert "is a sweep, not a recipe" in error.what
     assert error.remedy == "Run it with: cssl sweep quickstart"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "blamed"),
+    [
+        (["train.epochs=2", "train.batch_size=8"], "train.epochs=2"),
+        (["optim.warmup_epochs=9", "train.batch_size=8"], "optim.warmup_epochs=9"),
+        (["train.epochs=9", "optim.warmup_epochs=9"], "optim.warmup_epochs=9"),
+        (["optim.warmup_epochs=9", "train.epochs=9"], "train.epochs=9"),
+    ],
+)
+def test_of_two_fields_that_do_not_go_together_the_last_given_is_to_blame(
+    write: Callable[..., str], overrides: list[str], blamed: str
+) -> None:
+    path = write(GOOD.replace("optim: {", "optim: {warmup_epochs: 3, "))
+    with pytest.raises(InputError, match="must last longer than") as caught:
+        load_recipe(path, overrides)
+    assert caught.value.where == f"override '{blamed}'"
+
+
+def test_a_warm_up_that_is_too_long_is_told_with_its_line_and_what_to_give(write: Callable[..., str]) -> None:
+    text = GOOD.replace("optim: {", "optim: {warmup_epochs: 30, ")
+    with pytest.raises(InputError, match=r"train \(line 7\)") as caught:
+        load_recipe(write(text))
+    assert "give optim.warmup_epochs=0, or more epochs" in str(caught.value)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from cssl_cli.errors import InputError, nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.field_types import Disagreement
 from cssl_cli.recipe.yaml_text import KeyPath
 
 
@@ -25,15 +26,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong at `path`, worded to follow it in a sentence; `blame` is the path to look up in the sources."""
+    """What is wrong at `path`, worded to follow it in a sentence; `blame` are the paths to look up in the sources."""
 
     path: KeyPath
     problem: str
-    blame: KeyPath
+    blame: tuple[KeyPath, ...]
 
     def source(self, sources: Sequence[Source]) -> Source | None:
-        """The last of the sources that go furthest along the path, None when none has any of it."""
-        depths = [_depth(source.patch, self.blame) for source in sources]
+        """The last of the sources that go furthest along a path to blame, None when none has any of it."""
+        depths = [max(_depth(source.patch, path) for path in self.blame) for source in sources]
         furthest = max(depths)
         return sources[len(depths) - 1 - depths[::-1].index(furthest)] if furthest else None
 
@@ -41,7 +42,8 @@ class Fault:
         """The fault as one line; names its source unless that is `where`."""
         source = self.source(sources)
         place = [source.label] if source is not None and source.label != where else []
-        prefixes = [self.blame[:length] for length in range(len(self.blame), 0, -1)]
+        blamed = max(self.blame, key=lambda path: _depth(source.patch, path) if source is not None else 0)
+        prefixes = [blamed[:length] for length in range(len(blamed), 0, -1)]
         lines = [source.lines[prefix] for prefix in prefixes if prefix in source.lines] if source is not None else []
         place += [f"line {lines[0]}"] if lines else []
         origin = f" ({', '.join(place)})" if place else ""
@@ -67,21 +69,22 @@ def as_error(lines: Sequence[str], where: str, remedy: str | None = None) -> Inp
 def _fault(detail: Any, root: type[Block], document: Mapping[str, Any], path: KeyPath) -> Fault:
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return Fault(path, _unknown_field(root, document, path), path)
+        return Fault(path, _unknown_field(root, document, path), (path,))
     if kind == "union_tag_not_found" or (kind == "union_tag_invalid" and _value_at(document, (*path, "name")) is None):
         path = (*path, "name")
         kind = "missing"
     if kind == "union_tag_invalid":
-        return Fault((*path, "name"), _unknown_name(root, document, path), (*path, "name"))
+        return Fault((*path, "name"), _unknown_name(root, document, path), ((*path, "name"),))
     if kind == "value_error":
-        return Fault(path, str(detail["ctx"]["error"]), path)
+        problem = detail["ctx"]["error"]
+        return Fault(path, str(problem), problem.fields if isinstance(problem, Disagreement) else (path,))
     info = schema.field_at(root, document, path)
     if kind == "missing" and not isinstance(detail["loc"][-1], int):  # an int: an item that a list lacks
         # What asks for the field is the choice of its block.
         chosen = (*path[:-1], "name")
-        return Fault(path, _missing(root, document, path), chosen if len(path) > 1 else ())
+        return Fault(path, _missing(root, document, path), (chosen if len(path) > 1 else (),))
     assert info is not None, f"a fault outside the schema: {detail}"
-    return Fault(path, f"is {schema.show(_value_at(document, path))}; must be {schema.allowed(info)}", path)
+    return Fault(path, f"is {schema.show(_value_at(document, path))}; must be {schema.allowed(info)}", (path,))
 
 
 def _missing(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:

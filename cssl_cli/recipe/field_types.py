@@ -15,6 +15,14 @@ MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
 
 
+class Disagreement(ValueError):
+    """Two fields that do not go together, each by its path in a recipe: what was given last is to blame."""
+
+    def __init__(self, problem: str, *fields: str) -> None:
+        super().__init__(problem)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
 @dataclass(frozen=True)
 class Allowed:
     """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""

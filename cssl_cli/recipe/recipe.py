@@ -32,7 +32,7 @@ from cssl_cli.recipe.blocks import (
     Train,
     VICReg,
 )
-from cssl_cli.recipe.field_types import Name, Seed
+from cssl_cli.recipe.field_types import Disagreement, Name, Seed
 from cssl_cli.recipe.yaml_text import dump
 
 FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
@@ -70,8 +70,11 @@ class Recipe(Block):
     def _training_outlasts_warmup(cls, train: Train, info: ValidationInfo) -> Train:
         optim = info.data.get("optim")
         if optim is not None and train.epochs is not None and optim.warmup_epochs >= train.epochs:
-            raise ValueError(
-                f"lasts {train.epochs} epochs and must last longer than optim.warmup_epochs, {optim.warmup_epochs}"
+            last = f"{train.epochs} epoch{'s' if train.epochs > 1 else ''}"
+            raise Disagreement(
+                f"lasts {last} and must last longer than optim.warmup_epochs, {optim.warmup_epochs}; "
+                f"give optim.warmup_epochs={train.epochs // 10}, or more epochs",
+                *("train.epochs", "optim.warmup_epochs"),
             )
         return train
 
@@ -83,19 +86,22 @@ class Recipe(Block):
             return train
         splits, batch = method.batch_norm_splits, train.batch_size
         if batch % splits:
-            raise ValueError(
+            raise Disagreement(
                 f"has a batch_size of {batch}, which method.batch_norm_splits does not divide, {splits}; "
-                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}"
+                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}",
+                *("train.batch_size", "method.batch_norm_splits"),
             )
         if splits > 1 and batch < 2 * splits:
-            raise ValueError(
+            raise Disagreement(
                 f"has a batch_size of {batch}, which leaves a single image to each of the sub-batches of "
-                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}"
+                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}",
+                *("train.batch_size", "method.batch_norm_splits"),
             )
         if method.queue < 2 * batch:
-            raise ValueError(
+            raise Disagreement(
                 f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
-                f"give method.queue={2 * batch} or more"
+                f"give method.queue={2 * batch} or more",
+                *("train.batch_size", "method.queue"),
             )
         return train
 
