@@ -332,6 +332,6 @@ def test_of_two_fields_that_do_not_go_together_the_last_given_is_to_blame(
 
 def test_a_warm_up_that_is_too_long_is_told_with_its_line_and_what_to_give(write: Callable[..., str]) -> None:
     text = GOOD.replace("optim: {", "optim: {warmup_epochs: 30, ")
-    with pytest.raises(InputError, match=r"train \(line 7\)") as caught:
+    with pytest.raises(InputError, match=r"train \(line 8\)") as caught:
         load_recipe(write(text))
     assert "give optim.warmup_epochs=0, or more epochs" in str(caught.value)
