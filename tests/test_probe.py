@@ -193,6 +193,7 @@ def test_a_score_counts_by_class_and_has_an_exact_interval():
     result = score(predictions, labels, ["cat", "dog", "owl"])
     assert (result["accuracy"], result["num_images"]) == (4 / 6, 6)
     assert result["per_class"] == {"cat": 3 / 4, "dog": 1 / 2, "owl": None}
+    assert result["images_per_class"] == {"cat": 4, "dog": 2, "owl": 0}
     low, high = result["interval"]
     assert stats.binom.sf(3, 6, low) == pytest.approx(0.025)
     assert stats.binom.cdf(4, 6, high) == pytest.approx(0.025)

@@ -18,6 +18,7 @@ from cssl_cli.report.catalogue import central_epsilon
 from cssl_cli.report.concentration import outside_band
 from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
 from cssl_cli.report.rows import rows_of, summarize
+from cssl_cli.report.run import _per_class
 from cssl_cli.report.sweep import as_content, as_csv
 from cssl_cli.report.sweep_table import print_table
 from cssl_cli.sweep import Member, Sweep
@@ -221,3 +222,20 @@ def test_a_bound_in_per_cent_is_rounded_away_from_what_it_bounds() -> None:
     assert percent(1.0, rounded="up") == "100.0"
     assert outside_band([0.33333], [0.66666], 0) == "33.3–66.7"
     assert outside_band([0.2], [0.2], 0) == "80.0"
+
+
+@pytest.mark.parametrize("counts", [{"cat": 100, "dog": 1, "ship": 12}, {"cat": 7, "dog": 7, "ship": 7}, None])
+def test_unequal_classes_are_counted_beside_what_naming_the_largest_scores(
+    counts: dict[str, int] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    per_class = {"cat": 1.0, "dog": 0.0, "ship": 0.5}
+    scores = {name: {**score(0.9), "per_class": per_class} for name in ("linear", "knn", "nearest_center")}
+    if counts is not None:  # results of earlier versions have none
+        scores["linear"]["images_per_class"] = counts
+    _per_class(console(), scores)
+    printed = " ".join(capsys.readouterr().out.split())
+    unequal = counts is not None and counts["cat"] == 100
+    assert ("class images linear" in printed) == unequal
+    # 100 of 113
+    assert ("always naming cat would be right for 88.5 %" in printed) == unequal
+    assert ("cat 100 100.0" in printed) == unequal

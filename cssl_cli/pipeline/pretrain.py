@@ -181,7 +181,12 @@ def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: T
             reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
     run.write_json(
         ENVIRONMENT,
-        {"fingerprint": recipe.fingerprint, "content_key": dataset.content_key, "processes": [*processes, here]},
+        {
+            "fingerprint": recipe.fingerprint,
+            "content_key": dataset.content_key,
+            "labelled": has_labels(dataset),
+            "processes": [*processes, here],
+        },
     )
 
 

@@ -146,6 +146,6 @@ def _labelled(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:
         raise InputError(
             f"{dataset.name} has no labelled {part} images, which probing needs",
             where="data",
-            remedy="Put the images in class folders; unlabelled folders can be pretrained on and analysed.",
+            remedy="Put the images in class folders; without, cssl pretrain and cssl analyze work.",
         )
     return images.images, images.labels

@@ -25,7 +25,7 @@ def certificate(content: Mapping[str, Any]) -> Figure | None:
     facts = [
         sample(quantity),
         f"the bound is {said}" if (said := direction(quantity)) else "",
-        "the error is too low for new images",
+        "centres and error are of these images alone",
     ]
     figure = new_figure("Certified bound on the error", "; ".join(fact for fact in facts if fact) + ".")
     axes = figure.add_subplot()

@@ -52,7 +52,8 @@ def _caption(plane: Mapping[str, Any], num_images: int, has_centers: bool) -> st
     shares = [share for share in numbers(plane.get("explained")) or [] if share is not None]
     shown = f": the plane shows {100 * sum(shares):.0f} % of the variance" if len(shares) == 2 else ""
     outlined = "; outlined: class means" if has_centers else ""
-    return f"{counted_in_words(num_images, 'image')}, 1 view (clean){outlined}. Distances come out too low{shown}."
+    distances = "Distances come out too low" if sum(shares) < 0.995 else "Distances are nearly whole"
+    return f"{counted_in_words(num_images, 'image')}, 1 view (clean){outlined}. {distances}{shown}."
 
 
 def _label_axes(axes: Axes, plane: Mapping[str, Any]) -> None:

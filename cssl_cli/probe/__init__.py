@@ -21,8 +21,8 @@ __all__ = ["CenterAccumulator", "center_probe", "feature_probes", "knn_probe", "
 def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     """What predictions (N,) are worth against labels (N,), both 0 … K − 1; a negative prediction is an error.
 
-    `accuracy` (0 to 1), its 95 % Clopper–Pearson `interval` over the test images, `num_images` and `per_class`, the
-    accuracy by class name, None for a class without a test image.
+    `accuracy` (0 to 1), its 95 % Clopper–Pearson `interval` over the test images, `num_images`, and by class name
+    `images_per_class` and `per_class`, the accuracy, None for a class without a test image.
     """
     right = predictions == labels
     num_right, num_images = int(right.sum()), len(labels)
@@ -35,6 +35,7 @@ def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> di
         "per_class": {
             name: hit / size if size else None for name, hit, size in zip(class_names, hits, sizes, strict=True)
         },
+        "images_per_class": dict(zip(class_names, sizes, strict=True)),
     }
 
 

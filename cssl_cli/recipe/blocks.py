@@ -388,6 +388,6 @@ class Analyze(Block):
     refine_pairs: Annotated[int, Ge(0)] = 500
     """pairs of images for which the least pixel distance of two views is also searched for; 0: none"""
     bootstrap: Annotated[int, Ge(0)] = 200
-    """resamples behind each bootstrap interval; 0: no such intervals"""
+    """resamples behind each bootstrap interval; fewer than 20: no such intervals"""
     every: Count | None = None
     """epochs of training between measurements of the cheap terms; null: none through training"""

@@ -100,7 +100,7 @@ def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path
     print_widest(out, [by_encoder(accuracies, _rows(result), intervals=count) for count in (3, 1, 0)])
     note(out, _caption(result, probe))
     reasons(out, result, [(term, name) for _, term, name, _ in SUMMARY])
-    if probe is None:
+    if probe is None and result["class_names"] is not None:
         note(out, f"Accuracies: cssl probe {path}")
 
 

@@ -52,7 +52,13 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
                 remedy=f"See what they come to with: cssl sweep {name} {' '.join(overrides)} --dry-run",
             )
         return print_json({"name": name, "text": text}) if as_json else print(text, end="")
-    recipe = load_recipe(name, overrides)
+    try:
+        recipe = load_recipe(name, overrides)
+    except InputError as error:
+        if overrides or name not in shipped_names():
+            raise
+        # It lacks only what its user knows.
+        return print_json({"name": name, "text": text}) if as_json else print(f"{text.rstrip()}\n# {error.what}")
     if as_json:
         return print_json({"fingerprint": recipe.fingerprint, "recipe": recipe.model_dump(mode="json", by_alias=True)})
     header = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
@@ -70,7 +76,8 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     print(recipe.to_yaml(), end="")
     out = console()
     out.print()
-    out.print(f"would run in {run.path} ({state})", soft_wrap=True)
+    text = f"finished already: {run.path}" if run.finished else f"would run in {run.path} ({state})"
+    out.print(text, soft_wrap=True)
     return None
 
 

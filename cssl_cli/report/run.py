@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
-from cssl_cli.run_dir import METRICS, RunDir
+from cssl_cli.run_dir import ENVIRONMENT, METRICS, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -27,7 +27,8 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         out.print(f"epoch {last['epoch']}, step {last['step']:,}: {terms}")
         out.print(f"{seconds:,.0f} s of training recorded, {last['images_per_second']:,.0f} images/s in the last epoch")
     out.print(str(run.path), soft_wrap=True)
-    note(out, f"Next: cssl probe {run.path}")
+    labelled = (run.read_json(ENVIRONMENT) or {}).get("labelled", True)
+    note(out, f"Next: cssl {'probe' if labelled else 'analyze'} {run.path}")
     return None
 
 
@@ -63,7 +64,15 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
 
 def _per_class(out: Console, scores: dict[str, Any]) -> None:
     heading(out, "Accuracy by class, trained encoder, %")
-    grid = table("class", *CLASSIFIERS.values())
+    # Results of before do not have the counts.
+    counts: dict[str, int] = scores["linear"].get("images_per_class", {})
+    unequal = len(set(counts.values())) > 1
+    grid = table("class", *(["images"] if unequal else []), *CLASSIFIERS.values())
     for name in scores["linear"]["per_class"]:
-        grid.add_row(name, *(percent(scores[classifier]["per_class"][name]) for classifier in CLASSIFIERS))
+        shares = (percent(scores[classifier]["per_class"][name]) for classifier in CLASSIFIERS)
+        grid.add_row(name, *([f"{counts[name]:,}"] if unequal else []), *shares)
     out.print(grid)
+    if unequal:
+        largest = max(counts, key=lambda name: counts[name])
+        share = percent(counts[largest] / sum(counts.values()))
+        note(out, f"The classes are not equally large: always naming {largest} would be right for {share} %.")
