@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
+from scipy.special import betaincinv, ndtri, stdtrit
 from torch import Tensor
 
 MIN_REPLICATES = 20  # fewer show no 95 % interval
 MIN_BOOTSTRAP_IMAGES = 3  # below this the spread of a stratum cannot be resampled
+MIN_CLASS_IMAGES = 3  # below this an interval about a single class does not hold what it says
 
 
 def clopper_pearson(
@@ -64,11 +66,36 @@ def replicate(statistics: Callable[[Tensor], dict[str, Tensor]], weights: Tensor
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
 
 
-def percentile_interval(replicates: Tensor, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval (low, high) from the bootstrap values (R,) of one number; None for fewer than 20 or an
-    undefined value."""
+def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence: float = 0.95) -> float | None:
+    """By how many of their standard deviations P numbers (P,) may be off, all at once, from replicates (R, P).
+
+    The quantile of the largest deviation of any of them, wider for few `degrees` of freedom as in `bootstrap_interval`.
+    None as there. Numbers without a deviation (fixed ones) are left out.
+    """
     if len(replicates) < MIN_REPLICATES or not torch.isfinite(replicates).all():
+        return None
+    deviations = replicates.std(dim=0)
+    varies = deviations > 0
+    if not varies.any():
+        return 0.0
+    largest = ((replicates - values)[:, varies] / deviations[varies]).abs().amax(dim=1)
+    tail = (1 - confidence) / 2
+    return torch.quantile(largest, confidence).item() * float(stdtrit(degrees, tail) / ndtri(tail))
+
+
+def bootstrap_interval(
+    value: float, replicates: Tensor, *, degrees: int, least: float = -math.inf, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Expanded percentile interval (low, high) from the bootstrap values (R,) of one number, which it always holds.
+
+    The percentiles are those of a normal law where the images are few, though their spread is estimated: they are moved
+    away from the number by the quotient of Student's quantile with so many `degrees` of freedom, the images less their
+    strata, and the normal one. Below `least` no such number can lie. None for fewer than 20 replicates or an undefined
+    one. Source: Hesterberg, The American Statistician 2015, section 5.3, in which the levels are moved instead.
+    """
+    if len(replicates) < MIN_REPLICATES or not torch.isfinite(replicates).all() or not math.isfinite(value):
         return None
     tail = (1 - confidence) / 2
     low, high = torch.quantile(replicates, replicates.new_tensor([tail, 1 - tail])).tolist()
-    return low, high
+    wider = float(stdtrit(degrees, tail) / ndtri(tail))
+    return max(min(value, value - wider * (value - low)), min(least, value)), max(value, value + wider * (high - value))

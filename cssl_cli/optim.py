@@ -26,9 +26,10 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, decay_norm_and_b
 
 
 class LARS(Optimizer):
-    """SGD with momentum whose step is scaled, for each weight, by ‖w‖/‖g + λw‖ (You et al., 2017, arXiv 1708.03888).
+    """SGD with momentum whose step is scaled, for each weight, by ‖w‖/‖g + λw‖, as in the code of SimCLR.
 
-    Vectors (biases and norms) take the plain step, as is usual in self-supervised learning.
+    Source: `lars_optimizer.py` of google-research/simclr (Chen et al., arXiv 2002.05709), which does not scale vectors
+    (biases and norms) either. You et al. (arXiv 1708.03888), who proposed LARS, divide by ‖g‖ + λ‖w‖.
     """
 
     def __init__(

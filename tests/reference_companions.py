@@ -19,12 +19,18 @@ def squared(a, b):
     return float(((a - b) ** 2).sum())
 
 
-def uniformity(features, weights=None):
+def uniformity(features, weights=None, labels=None):
+    """Over pairs of distinct images, pairs of classes (all of at least two images) weighted by p_k p_l."""
     clean = [unit(image[0]) for image in features]
+    labels = np.zeros(len(clean), dtype=int) if labels is None else np.asarray(labels)
     w = np.ones(len(clean)) if weights is None else weights
-    pairs = [(i, j) for i, j in itertools.product(range(len(clean)), repeat=2) if i != j]
-    total = sum(w[i] * w[j] * np.exp(-2 * squared(clean[i], clean[j])) for i, j in pairs)
-    return np.log(total / sum(w[i] * w[j] for i, j in pairs))
+    total = 0.0
+    for k, l in itertools.product(set(labels.tolist()), repeat=2):
+        rows = itertools.product(np.flatnonzero(labels == k), np.flatnonzero(labels == l))
+        pairs = [(i, j) for i, j in rows if i != j]
+        kernel = sum(w[i] * w[j] * np.exp(-2 * squared(clean[i], clean[j])) for i, j in pairs)
+        total += np.mean(labels == k) * np.mean(labels == l) * kernel / sum(w[i] * w[j] for i, j in pairs)
+    return np.log(total)
 
 
 def exponential_entropy(values):

@@ -68,20 +68,39 @@ def alignment(features):
 
 
 # ---------------------------------------------------------------------- InfoNCE
-def info_nce_divergence(features, temperature, *, distinct):
-    """E log(e^{f₁·f₂/T} + e^{f₁·f₋/T}) over all views and images, or over distinct ones."""
-    terms = []
+def info_nce_divergence(features, temperature, *, distinct, labels=None):
+    """E log(e^{f₁·f₂/T} + e^{f₁·f₋/T}) over all views and images, or over distinct ones weighted by `pair_weights`."""
+    labels = np.zeros(len(features), dtype=int) if labels is None else labels
+    weights, means = pair_weights(labels), {}
     for i, j in itertools.product(range(len(features)), repeat=2):
         if distinct and i == j:
             continue
-        views = features[i, 1:]
+        views, terms = features[i, 1:], []
         for a, b in itertools.product(range(len(views)), repeat=2):
             if distinct and a == b:
                 continue
             terms += [
                 log_sum_exp([views[a] @ views[b] / temperature, views[a] @ f / temperature]) for f in features[j, 1:]
             ]
-    return sum(terms) / len(terms)
+        means.setdefault((labels[i], labels[j]) if distinct else None, []).append(np.mean(terms))
+    if not distinct:
+        return np.mean(means[None])
+    return sum(weights[pair] * np.mean(found) for pair, found in means.items())
+
+
+def pair_weights(labels):
+    """How often two images of the population are of the classes k and l: p_k p_l.
+
+    A class of one image shows no pair of its own: p_k² goes to the others, in proportion to theirs. If all are so, the
+    images are a sample as it comes.
+    """
+    share = {k: np.mean(labels == k) for k in set(labels.tolist())}
+    several = [k for k in share if (labels == k).sum() > 1]
+    same = sum(p**2 for p in share.values()) if several else 0
+    weights = {(k, l): share[k] * share[l] for k, l in itertools.permutations(share, 2)}
+    apart = sum(weights.values())
+    weights = {pair: (1 - same) * weight / apart for pair, weight in weights.items()}
+    return weights | {(k, k): same * share[k] ** 2 / sum(share[l] ** 2 for l in several) for k in several}
 
 
 def positives(features, labels, label, *, distinct):
@@ -105,16 +124,13 @@ def between_images(features, labels, k, l, *, distinct):
 
 def info_nce_floor(features, labels, temperature, *, distinct):
     total = 0.0
-    count = len(labels)
-    for k, l in itertools.product(set(labels.tolist()), repeat=2):
-        sizes = (labels == k).sum(), (labels == l).sum()
-        pairs = sizes[0] * (sizes[1] - (distinct and k == l))
-        if pairs == 0:
-            continue
+    share = {k: np.mean(labels == k) for k in set(labels.tolist())}
+    plug_in = {(k, l): share[k] * share[l] for k, l in itertools.product(share, repeat=2)}
+    for (k, l), weight in (pair_weights(labels) if distinct else plug_in).items():
         a = positives(features, labels, k, distinct=distinct)
         g = between_images(features, labels, k, l, distinct=distinct)
-        total += pairs * log_sum_exp([a / temperature, g / temperature])
-    return total / (count * (count - distinct))
+        total += weight * log_sum_exp([a / temperature, g / temperature])
+    return total
 
 
 def mean_inner_product(features, labels):
@@ -175,6 +191,27 @@ def cross_correlation(features, *, distinct):
         if not (distinct and i == j)
     ]
     return sum(products) / len(products)
+
+
+def correlation_parts(features, m):
+    """The A_i of docs/theory.md, 12: how M moves with the weight of image i, standardised anew, for M of distinct
+    views."""
+    parts = []
+    for views in features[:, 1:]:
+        x = sum(np.outer(a, b) for a, b in itertools.permutations(views, 2)) / (len(views) * (len(views) - 1))
+        q = (views**2).mean(axis=0)
+        parts.append(x - (q[:, None] * m + m * q) / 2)
+    return np.array(parts)
+
+
+def correlation_noise(parts, strata):
+    """The squared noise of their mean, with so many images of each stratum."""
+    total = 0.0
+    for k in set(strata.tolist()):
+        own = parts[strata == k]
+        spread = ((own - own.mean(axis=0)) ** 2).sum()
+        total += (len(own) / len(parts)) ** 2 * spread / (len(own) * (len(own) - 1))
+    return total
 
 
 def within_covariance(features, labels):

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.intervals import bootstrap_weights, percentile_interval
+from cssl_cli.intervals import bootstrap_interval, bootstrap_weights
 from cssl_cli.randomness import stream
 from cssl_cli.theory.chaos import chaos
 from cssl_cli.theory.effective_rank import effective_rank
@@ -92,7 +92,7 @@ def simplex(num_classes):
 def test_every_measure_agrees_with_loops(drawn):
     features, labels = drawn
     found = everything(build(features, labels))
-    assert found["uniformity"].value == pytest.approx(reference.uniformity(features), abs=1e-10)
+    assert found["uniformity"].value == pytest.approx(reference.uniformity(features, labels=labels), abs=1e-10)
     assert found["rankme"].value == pytest.approx(reference.rankme(features), rel=1e-6)
     assert found["nesum"].value == pytest.approx(reference.nesum(features), rel=1e-9)
     for name, summary in {"acr": min, "gacr_min": min, "gacr_max": max, "gacr_mean": lambda d: sum(d) / len(d)}.items():
@@ -135,15 +135,19 @@ def test_alpha_req_fits_the_stated_range(width, first, last):
     assert f"eigenvalues {first} to {last}" in found.estimator
 
 
-def test_uniformity_in_blocks_and_under_weights(monkeypatch):
+@pytest.mark.parametrize("labels", [None, np.arange(23) // 5 % 4])
+def test_uniformity_in_blocks_and_under_weights(labels, monkeypatch):
     features = np.random.default_rng(0).normal(size=(23, 2, 3))
-    table = build(features)
-    weights = bootstrap_weights(torch.zeros(23, dtype=torch.int64), replicates=40, generator=stream(0, "w"))
+    table = build(features, labels)
+    strata = torch.zeros(23, dtype=torch.int64) if labels is None else torch.as_tensor(labels)
+    weights = bootstrap_weights(strata, replicates=40, generator=stream(0, "w"))
     monkeypatch.setattr(import_module("cssl_cli.theory.uniformity"), "BLOCK_IMAGES", 7)
     found = uniformity(table, weights)["uniformity"]
-    expected = torch.tensor([reference.uniformity(features, row) for row in weights.numpy()])
-    assert found.value == pytest.approx(reference.uniformity(features))
-    assert found.interval == pytest.approx(percentile_interval(expected), abs=1e-12)
+    expected = torch.tensor([reference.uniformity(features, row, labels) for row in weights.numpy()])
+    value = reference.uniformity(features, labels=labels)
+    assert found.value == pytest.approx(value)
+    degrees = 22 if labels is None else 19
+    assert found.interval == pytest.approx(bootstrap_interval(value, expected, degrees=degrees), abs=1e-12)
     assert found.interval[0] < found.value < found.interval[1]
 
 
@@ -160,8 +164,8 @@ def test_a_collapsed_simplex(num_classes):
     labels = np.repeat(np.arange(num_classes), 4)
     features = np.repeat(simplex(num_classes)[labels][:, None], 3, axis=1)
     found = values(build(features, labels))
-    # Pairs of distinct images: of one class at distance 0, of two at squared distance 2K/(K − 1).
-    same = 3 / (4 * num_classes - 1)
+    # Two images of the population: of one class at distance 0, of two at squared distance 2K/(K − 1).
+    same = 1 / num_classes
     apart = math.exp(-4 * num_classes / (num_classes - 1))
     assert found["uniformity"] == pytest.approx(math.log(same + (1 - same) * apart))
     for name in ("rankme", "nesum"):  # K − 1 equal eigenvalues
@@ -372,9 +376,10 @@ def test_a_class_without_images_is_no_class():
     assert with_gap["cdnv_closest"].classes == ("class 0", "class 2")
 
 
-def test_labels_do_not_change_the_label_free_measures():
+def test_labels_change_the_label_free_measures_in_the_weights_of_pairs_alone():
     features, labels = random_table(0)
     with_labels, without = values(build(features, labels)), values(build(features))
+    assert with_labels["uniformity"] != without.pop("uniformity")
     assert {name: with_labels[name] for name in without} == without
 
 

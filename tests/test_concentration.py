@@ -359,6 +359,23 @@ def test_sigma_bounds_use_what_other_deltas_certify():
 
 
 # ---------------------------------------------------------------------- the images that stand for different classes
+def test_the_nearest_is_of_the_same_class_with_more_classes_than_half_of_the_images():
+    """600 tight classes of three, 500 images stand for all: one of each would find none of its class."""
+    labels = torch.arange(600).repeat_interleave(3)
+    vectors = torch.eye(600)[labels].unsqueeze(1) + 1e-3 * torch.randn(1800, 1, 600, generator=stream(0, "vectors"))
+    found = concentration(
+        lambda rows: vectors[rows],
+        labels,
+        [str(label) for label in range(600)],
+        num_views=1,
+        deltas=[0.5],
+        between_images=500,
+        generator=stream(0, "subset"),
+    )
+    assert found["nearest_same_class"].value == 1
+    assert found["nearest_same_class"].sample.num_images == 500
+
+
 def test_the_subset_is_balanced_and_random():
     labels = torch.tensor([0] * 50 + [1] * 3 + [3] * 20)
     generator = stream(0, "subset")
@@ -368,6 +385,8 @@ def test_the_subset_is_balanced_and_random():
     assert balanced_subset(labels, 73, generator).tolist() == list(range(73))
     assert len(balanced_subset(labels, 2, generator)) == 2
     assert labels[balanced_subset(labels, 2, generator)].unique().numel() == 2
+    few = labels[balanced_subset(labels, 5, generator)].bincount(minlength=4)
+    assert few.tolist() in ([2, 2, 0, 0], [2, 0, 0, 2], [0, 2, 0, 2])  # two each of two classes, not one of each
     drawn = torch.cat([balanced_subset(labels, 6, generator) for _ in range(2000)]).bincount(minlength=73)
     # Each of the first 50 is drawn with probability 2/50; ±5 standard deviations.
     assert (drawn[:50] - 80).abs().max() < 5 * math.sqrt(80)

@@ -42,7 +42,7 @@ def test_the_loss_and_its_floor_agree_with_loops(seed, temperature):
     random = np.random.default_rng(seed)
     features, labels = reference.random_table(random, num_views=3 + seed % 2)
     measured = loss_of(features, labels, temperature=temperature)
-    divergence = reference.info_nce_divergence(features, temperature, distinct=True)
+    divergence = reference.info_nce_divergence(features, temperature, distinct=True, labels=labels)
     positives = [views[a] @ views[b] for views in features for a, b in itertools.permutations(range(1, len(views)), 2)]
     floor = reference.info_nce_floor(features, labels, temperature, distinct=True)
     assert value(measured, "divergence_part") == pytest.approx(divergence, abs=1e-12)
@@ -228,6 +228,33 @@ def test_subsets_centre_on_the_whole():
     # Ten of each class: 9/19 of the pairs are of one class, 19/39 in the whole.
     assert abs(np.mean(parts) - whole) < 0.02 * abs(whole)
     assert np.std(parts) > 0
+
+
+def test_tight_classes_have_no_interval_to_speak_of():
+    """Ten classes of ten equal images: every resample gives the number itself."""
+    features = np.repeat((np.eye(10) - 0.1)[np.repeat(np.arange(10), 10)][:, None], 5, axis=1)
+    measured = loss_of(features, np.repeat(np.arange(10), 10), temperature=0.5, bootstrap=100)
+    for name in LOSSES:
+        assert measured[name].interval == pytest.approx((value(measured, name),) * 2, abs=1e-12)
+
+
+def test_pairs_of_a_class_count_as_often_as_they_meet_in_the_population():
+    """Collapsed classes: 2 % of all pairs of two images are of one of 50 classes, however few images there are."""
+    centers = reference.simplex_vectors(50, 50)
+    for size in (2, 4):
+        features, labels = reference.collapsed(centers, [size] * 50)
+        same, apart = math.log(2 * math.e), math.log(math.e + math.exp(-1 / 49))
+        assert value(loss_of(features, labels), "divergence_part") == pytest.approx(0.02 * same + 0.98 * apart)
+
+
+def test_with_many_classes_random_ones_stand_for_all():
+    """200 classes of three, 60 images: pairs of 30 classes, and the share of pairs of one class that of all."""
+    features, labels = reference.collapsed(np.eye(200), [3] * 200)
+    measured = loss_of(features, labels, max_images=60)
+    assert measured["divergence_part"].sample.num_images == 60
+    same, apart = math.log(2 * math.e), math.log(math.e + 1)
+    assert value(measured, "divergence_part") == pytest.approx(same / 200 + apart * 199 / 200)
+    assert value(measured, "collapse_gap") == pytest.approx(0, abs=1e-12)
 
 
 def test_intervals_hold_the_estimate():

@@ -8,9 +8,10 @@ from scipy import stats
 
 from cssl_cli.intervals import (
     MIN_BOOTSTRAP_IMAGES,
+    band_factor,
+    bootstrap_interval,
     bootstrap_weights,
     clopper_pearson,
-    percentile_interval,
     replicate,
 )
 from cssl_cli.randomness import stream
@@ -89,21 +90,45 @@ def test_bootstrap_interval_of_a_stratified_mean_covers(skewed):
         values = values.exponential_(generator=generator) if skewed else values.normal_(1, 1, generator=generator)
         values = values + 5 * strata  # the spread between strata is not the interval's business
         weights = bootstrap_weights(strata, replicates=200, generator=generator)
-        low, high = percentile_interval(replicate(lambda rows, x=values: {"m": (rows @ x) / len(x)}, weights)["m"])
+        means = replicate(lambda rows, x=values: {"m": (rows @ x) / len(x)}, weights)["m"]
+        low, high = bootstrap_interval(values.mean().item(), means, degrees=sum(sizes) - 2)
         covered += low <= 1 + 5 * sizes[1] / sum(sizes) <= high
     # Small samples cost a few per cent; 300 tables leave a standard error of 1.3 %.
     assert 0.89 <= covered / tables <= 0.99
 
 
-def test_percentile_interval_of_a_known_sequence():
-    assert percentile_interval(torch.arange(101, dtype=torch.float64)) == (pytest.approx(2.5), pytest.approx(97.5))
-    low, high = percentile_interval(torch.arange(101, dtype=torch.float64), confidence=0.5)
-    assert (low, high) == (pytest.approx(25), pytest.approx(75))
+@pytest.mark.parametrize(("confidence", "half"), [(0.95, 47.5), (0.5, 25)])
+@pytest.mark.parametrize("degrees", [1, 9, 10**7])
+def test_the_interval_of_a_known_sequence_is_its_percentiles_times_student_over_normal(confidence, half, degrees):
+    found = bootstrap_interval(50.0, torch.arange(101.0, dtype=torch.float64), degrees=degrees, confidence=confidence)
+    wider = stats.t.ppf((1 + confidence) / 2, degrees) / stats.norm.ppf((1 + confidence) / 2)
+    assert found == (pytest.approx(50 - wider * half), pytest.approx(50 + wider * half))
+
+
+def test_an_interval_holds_its_number_and_nothing_below_the_least():
+    replicates = torch.linspace(1, 2, 101, dtype=torch.float64)
+    assert bootstrap_interval(0.5, replicates, degrees=5)[0] == 0.5
+    assert bootstrap_interval(2.5, replicates, degrees=5)[1] == 2.5
+    assert bootstrap_interval(1.9, replicates, degrees=1, least=0)[0] == 0
+    assert bootstrap_interval(-0.1, replicates - 1.6, degrees=1, least=0)[0] == -0.1
 
 
 def test_no_interval_from_undefined_or_too_few_replicates():
-    assert percentile_interval(torch.tensor([1.0, torch.nan, 2.0])) is None
-    assert percentile_interval(torch.tensor([1.0])) is None
+    enough = torch.arange(20, dtype=torch.float64)
+    assert bootstrap_interval(1.0, enough, degrees=3) is not None
+    assert bootstrap_interval(math.nan, enough, degrees=3) is None
+    assert bootstrap_interval(1.0, torch.cat([enough, torch.tensor([math.nan])]), degrees=3) is None
+    assert bootstrap_interval(1.0, enough[:19], degrees=3) is None
+    assert band_factor(enough[:2], enough[:19, None].repeat(1, 2), degrees=3) is None
+
+
+def test_a_band_is_the_quantile_of_the_largest_deviation():
+    generator = stream(3, "band")
+    values = torch.zeros(3, dtype=torch.float64)
+    replicates = torch.randn(1000, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 5.0, 0.0])
+    # Two independent normal numbers: P[both within c] = 0.95 at c = 2.236; the third does not vary.
+    assert band_factor(values, replicates, degrees=10**7) == pytest.approx(2.236, abs=0.15)
+    assert band_factor(values[2:], replicates[:, 2:], degrees=3) == 0
 
 
 def test_replicates_do_not_depend_on_how_the_rows_are_blocked():

@@ -72,6 +72,7 @@ THEORY_SHARED = {
     "correlation_intervals",
     "error_bounds",
     "estimate",
+    "image_pairs",
     "main_parts",
     "spectral",
     "table",

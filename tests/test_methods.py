@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from small_methods import SETTINGS, images, normal, small_method
 from torch import nn
+from torch.nn import functional as F
 
 from cssl_cli.encoder import materialize
 from cssl_cli.errors import InputError
-from cssl_cli.methods import build_method, method_names
+from cssl_cli.methods import build_method, directions, method_names
 from cssl_cli.methods.barlow_twins import VARIANCE_FLOOR, barlow_twins_loss, barlow_twins_terms, standardize
 from cssl_cli.methods.simclr import nt_xent_loss, nt_xent_terms
 from cssl_cli.optim import parameter_groups
@@ -69,6 +71,29 @@ def test_nt_xent_invariances() -> None:
         nt_xent_loss(10 * z_1, 0.1 * z_2, temperature=0.5),
     ]:
         torch.testing.assert_close(same, loss)
+
+
+@pytest.mark.parametrize("loss", [partial(nt_xent_loss, temperature=0.5), partial(barlow_twins_loss, lambda_=0.01)])
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e20, 1e37])
+def test_the_scale_of_the_projections_does_not_matter(loss: partial[torch.Tensor], scale: float) -> None:
+    z_1, z_2 = normal(6, 4, seed=1).float(), normal(6, 4, seed=2).float()
+    # Barlow Twins' variance floor makes tiny columns nothing, as in the authors' code.
+    if loss.func is barlow_twins_loss and scale < 1:
+        assert loss(scale * z_1, scale * z_2).item() == pytest.approx(4)
+        return
+    # Far from the floor, to compare with.
+    plain = loss(1e3 * z_1, 1e3 * z_2).item()
+    assert loss(scale * z_1, scale * z_2).item() == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scaling_by_powers_of_two_changes_no_bit(dtype: torch.dtype) -> None:
+    z = normal(64, 9).to(dtype)
+    assert torch.equal(directions(z), F.normalize(z, dim=1))
+    plain = (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + VARIANCE_FLOOR)
+    assert torch.equal(standardize(z), plain)
+    assert torch.equal(directions(torch.zeros(2, 3, dtype=dtype)), torch.zeros(2, 3, dtype=dtype))
+    assert directions(torch.tensor([[torch.inf, 1.0]], dtype=dtype)).isnan().any()
 
 
 def test_nt_xent_does_not_overflow_at_small_temperature() -> None:

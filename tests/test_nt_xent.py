@@ -225,6 +225,19 @@ def test_a_loss_below_every_floor_has_no_bound():
     assert mean_inner_product_bound(floor, floor.floor(torch.full_like(others, -1e3)) - 0.01) is None
 
 
+def test_the_noise_of_the_batches_lets_no_bound_lie_below_what_it_bounds():
+    """Few batches of unequal classes may give a loss below its own floor, which is exact."""
+    below = 0
+    for seed in range(40):
+        features, labels = reference.random_table(np.random.default_rng(seed), sizes=[1, 5], num_views=3)
+        measured = loss_of(features, labels, batch_size=3, num_batches=3, seed=seed)
+        bound = measured["mean_bound"]
+        below += value(measured, "collapse_gap") < 0
+        assert bound.value >= value(measured, "mean_inner_product") - 1e-9
+        assert bound.interval[0] >= value(measured, "mean_inner_product") - 1e-9
+    assert below > 0  # the case is met
+
+
 def test_a_large_loss_gives_a_large_bound():
     floor, _ = floor_of(*reference.random_table(np.random.default_rng(0), sizes=[2, 3, 3]), 4, 0.5)
     bounds = [mean_inner_product_bound(floor, divergence) for divergence in (5.0, 20.0, 300.0)]

@@ -14,6 +14,7 @@ from cssl_cli.errors import InputError, RunError
 from cssl_cli.geometry import distances, unit_norm
 from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes, score
 from cssl_cli.probe.knn import effective_k, knn_predict
+from cssl_cli.probe.linear import fit_linear
 from cssl_cli.probe.nearest_center import TIED, nearest_center_predict
 from cssl_cli.randomness import stream
 
@@ -69,6 +70,20 @@ def test_knn_agrees_with_a_count_by_hand(k, temperature):
     labels = torch.arange(40) % 3
     got = knn_predict(train, labels, queries, k=k, temperature=temperature, num_classes=3)
     assert got.tolist() == knn_by_hand(train, labels, queries, k=k, temperature=temperature, num_classes=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probes_take_features_of_half_precision(dtype):
+    generator = stream(0, "half")
+    centers = torch.eye(3, 8).repeat_interleave(10, dim=0)
+    train, test = (centers + 0.1 * torch.randn(30, 8, generator=generator) for _ in range(2))
+    labels = torch.arange(3).repeat_interleave(10)
+    train, test = train.to(dtype), test.to(dtype)
+    options = {"k": 5, "temperature": 0.1, "num_classes": 3}
+    half = knn_predict(train, labels, test, **options)
+    assert half.tolist() == knn_predict(train.float(), labels, test.float(), **options).tolist() == labels.tolist()
+    classifier, _ = fit_linear(train, labels, penalties=[1e-3], validation_fraction=0.2, generator=generator)
+    assert classifier.predict(test).tolist() == labels.tolist()
 
 
 def test_knn_reads_directions_only():

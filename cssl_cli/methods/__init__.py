@@ -47,6 +47,23 @@ def at_least_float32(z: Tensor) -> Tensor:
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
+def powers_of_two(z: Tensor, dim: int) -> Tensor:
+    """For each row or column of z (B, P) the power of two that brings its largest entry to between 2 and 4.
+
+    To multiply by it rounds nothing, and afterwards no square overflows or vanishes. 1 for zeros and infinities.
+    """
+    largest = z.detach().abs().amax(dim=dim, keepdim=True)
+    usable = (largest > 0) & torch.isfinite(largest)
+    largest = largest.clamp(min=torch.finfo(z.dtype).tiny)
+    return torch.where(usable, 4 * torch.frexp(largest).mantissa / largest, 1)
+
+
+def directions(z: Tensor) -> Tensor:
+    """Projections (B, P) of any length scaled to length 1, in float32 or better; zeros stay zero."""
+    z = at_least_float32(z)
+    return F.normalize(z * powers_of_two(z, 1), dim=1)
+
+
 def momentum_copy(module: nn.Module) -> nn.Module:
     """A copy without gradients, which no optimizer moves; `copy_weights` makes it equal once there are weights."""
     return copy.deepcopy(module).requires_grad_(False)
@@ -76,7 +93,7 @@ def output_std(z: Tensor) -> Tensor:
     The root of the summed variances of the columns of z/‖z‖: 0 when all directions coincide, which is how a loss
     without negatives may collapse (SimSiam, section 4.1, up to the factor 1/√P), and 1 when their mean is 0.
     """
-    mean = F.normalize(at_least_float32(z), dim=1).mean(dim=0)
+    mean = directions(z).mean(dim=0)
     return (1 - mean.square().sum()).clamp(min=0).sqrt()
 
 

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from cssl_cli.encoder import MLP
-from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.methods import Method, at_least_float32, powers_of_two
 from cssl_cli.off_diagonal import off_diagonal_squares
 
 VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
 
 
 def standardize(z: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of each of the P columns over the batch of (B, P); a constant column becomes 0."""
-    return (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + VARIANCE_FLOOR)
+    """Mean 0 and variance 1 of each of the P columns over the batch of (B, P); a constant column becomes 0.
+
+    So does, nearly, one of variance far below `VARIANCE_FLOOR`, as in the authors' code; a column of any greater scale
+    is standardised.
+    """
+    scale = powers_of_two(z, 0).clamp(max=1)
+    z = z * scale
+    return (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + VARIANCE_FLOOR * scale.square().squeeze(0))
 
 
 def barlow_twins_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cssl_cli.batch_norm import split_batch_norms
 from cssl_cli.encoder import MLP
 from cssl_cli.log_sum_exp import log_sum_exp_over_keys
-from cssl_cli.methods import Method, at_least_float32, copy_weights, momentum_copy, move_towards
+from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards
 
 
 def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -26,8 +26,8 @@ def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temper
     similarity divided by the temperature, s₊ to its own key: the alignment part is −mean s₊, in ±1/temperature; the
     divergence part is mean log(exp s₊ + Σ_queue exp s).
     """
-    queries = F.normalize(at_least_float32(queries), dim=1)
-    keys = F.normalize(at_least_float32(keys), dim=1)
+    queries = directions(queries)
+    keys = directions(keys)
     positive = (queries * keys).sum(dim=1) / temperature
     negative = log_sum_exp_over_keys(queries, queue, temperature=temperature)
     return -positive.mean(), torch.logaddexp(positive, negative).mean()
@@ -117,7 +117,7 @@ class MoCo(Method):
         """Projections (B, P) of the momentum encoder, of unit norm."""
         z = self.momentum_projector(self.momentum_encoder(view))
         with torch.autocast(view.device.type, enabled=False):
-            return F.normalize(at_least_float32(z), dim=1)
+            return directions(z)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP
 from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products
-from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.methods import Method, directions
 
 
 def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -21,7 +20,7 @@ def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tens
     the alignment part is −mean s(i, j(i)), in ±1/temperature; the divergence part is mean log Σ_{k≠i} exp s(i, k).
     """
     num_images = len(z_1)
-    z = F.normalize(at_least_float32(torch.cat([z_1, z_2])), dim=1)
+    z = directions(torch.cat([z_1, z_2]))
     positive = (z[:num_images] * z[num_images:]).sum(dim=1) / temperature
     return -positive.mean(), log_sum_exp_of_inner_products(z, temperature=temperature).mean()
 

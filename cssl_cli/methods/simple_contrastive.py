@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP
-from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.methods import Method, directions
 
 
 def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -24,8 +23,8 @@ def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tup
     views, first or second, of two different images; from −λ/(B − 1), where the projections' mean is 0, to λ.
     """
     num_images = len(z_1)
-    z_1 = F.normalize(at_least_float32(z_1), dim=1)
-    z_2 = F.normalize(at_least_float32(z_2), dim=1)
+    z_1 = directions(z_1)
+    z_2 = directions(z_2)
     alignment = (z_1 * z_2).sum(dim=1).mean()
     # The sum over pairs of different images is that over all pairs less that within the images.
     images = z_1 + z_2

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cssl_cli.encoder import MLP
-from cssl_cli.methods import Method, at_least_float32, output_std
+from cssl_cli.methods import Method, directions, output_std
 
 
 def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
@@ -18,8 +17,8 @@ def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
 
     No gradient flows to the targets.
     """
-    p = F.normalize(at_least_float32(p), dim=1)
-    z = F.normalize(at_least_float32(z.detach()), dim=1)
+    p = directions(p)
+    z = directions(z.detach())
     return -(p * z).sum(dim=1).mean()
 
 

@@ -30,16 +30,18 @@ def knn_predict(
 ) -> Tensor:
     """The class (N,) with the largest sum of exp(cosine / temperature) over the k nearest training images.
 
-    train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M. Images equally near at the k-th place
+    train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M; in float32, or in their own type if that
+    is wider. Images equally near at the k-th place
     share the places that are left, so that the order of the training images does not matter; of classes with equal
     votes the first is taken.
     """
     assert 1 <= k <= len(train_features)
-    train = unit_norm(train_features)
+    dtype = torch.promote_types(train_features.dtype, torch.float32)
+    train = unit_norm(train_features.to(dtype))
     members = one_hot(train_labels, num_classes).to(train.dtype)
     block_images = max(1, BLOCK_ENTRIES // len(train))
     predictions = []
-    for block in unit_norm(test_features).split(block_images):
+    for block in unit_norm(test_features.to(dtype)).split(block_images):
         similarity = block @ train.T
         nearest, neighbours = similarity.topk(min(k + 1, len(train)), dim=1)
         kernel = ((nearest[:, :k] - nearest[:, :1]) / temperature).exp()

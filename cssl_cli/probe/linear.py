@@ -48,7 +48,7 @@ class LinearClassifier:
         """The most probable class (N,) of features (N, D); the first of several equal ones."""
         predictions = []
         for block in features.split(8192):
-            block = self.standardization.apply(block)
+            block = self.standardization.apply(block.to(self.standardization.mean.dtype))
             theta = self.theta.to(block.dtype)
             predictions.append(self.classes[(block @ theta[:, :-1].T + theta[:, -1]).argmax(dim=1)])
         return torch.cat(predictions)
@@ -71,6 +71,7 @@ def fit_linear(
     Returns the classifier and a report: `penalty`, `penalty_at_grid_edge`, `validation_accuracy` (0 to 1), `converged`
     and `iterations` of the final fit, and `warnings`, sentences on what of this a reader should know.
     """
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     classes, targets = labels.unique(return_inverse=True)
     grid = sorted(penalties, reverse=True)
     held_out = split_validation(targets, fraction=validation_fraction, generator=generator)

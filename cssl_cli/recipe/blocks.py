@@ -321,7 +321,7 @@ class AdamW(OptimBlock):
 
 class LARS(OptimBlock):
     name: Literal["lars"]
-    """layer-wise adaptive rates for large batches (You et al., arXiv 1708.03888)"""
+    """layer-wise adaptive rates for large batches, as in the code of SimCLR (Chen et al., arXiv 2002.05709)"""
     momentum: Decay = 0.9
     """momentum"""
     weight_decay: NonNegative = 1e-6

@@ -153,7 +153,7 @@ class _Analysis:
             ),
             "cross_correlation": lambda: cross_correlation(self.standardized, *self.weights),
             "explicit_tau": lambda: explicit_tau(self.standardized),
-            "uniformity": lambda: uniformity(table, self.weights[0]),
+            "uniformity": lambda: uniformity(table, self.weights[1]),
             "effective_rank": lambda: effective_rank(self.raw_clean),
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
@@ -172,14 +172,14 @@ class _Analysis:
 
     @cached_property
     def weights(self) -> tuple[Tensor | None, Tensor | None]:
-        """Image weights (R, N) of the bootstrap over all images, and of the one within classes."""
+        """Image weights (R, N) of the bootstrap over all images, in their strata, and of the one within classes."""
         if self.bootstrap == 0:
             return None, None
-        one_stratum = torch.zeros(self.table.num_images, dtype=torch.int64)
-        strata = one_stratum if self.table.labels is None else self.table.labels
+        strata = self.table.strata
+        within = strata if self.table.labels is None else self.table.labels
         overall, in_classes = (
             bootstrap_weights(of, replicates=self.bootstrap, generator=self.generator).to(self.table.features.device)
-            for of in (one_stratum, strata)
+            for of in (strata, within)
         )
         return overall, in_classes
 

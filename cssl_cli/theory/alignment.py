@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES, percentile_interval
+from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES, bootstrap_interval
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, by_class, intervals_by_class
 from cssl_cli.theory.table import FeatureTable
 
@@ -25,7 +25,11 @@ def alignment(table: FeatureTable, weights: Tensor | None, class_weights: Tensor
     unbiased = per_image.mean()
     replicates = None if weights is None else weights @ per_image / table.num_images
     enough = table.num_images >= MIN_BOOTSTRAP_IMAGES
-    interval = percentile_interval(replicates) if replicates is not None and enough else None
+    interval = None
+    if replicates is not None and enough:
+        interval = bootstrap_interval(
+            unbiased.item(), replicates, degrees=table.num_images - len(table.strata.unique()), least=0
+        )
     return {
         "unbiased": Estimate(
             value=unbiased.item(),
@@ -51,11 +55,12 @@ def _per_class(table: FeatureTable, per_image: Tensor, weights: Tensor | None) -
         return Absent("the images have no labels")
     member = torch.nn.functional.one_hot(table.labels, len(table.class_names)).double()
     replicates = None if weights is None else (weights * per_image) @ member / table.class_sizes
+    values = per_image @ member / table.class_sizes
     return Estimate(
-        value=by_class(table.class_names, per_image @ member / table.class_sizes),
+        value=by_class(table.class_names, values),
         estimator="alignment, U form, over the images of each class",
         errs="unbiased",
         sample=table.augmented_sample,
-        interval=intervals_by_class(table.class_names, replicates, table.resampled),
+        interval=intervals_by_class(table.class_names, values, replicates, table.class_sizes, least=0),
         absent=table.classes_below(1),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.geometry import distances
-from cssl_cli.intervals import percentile_interval, replicate
+from cssl_cli.intervals import MIN_CLASS_IMAGES, band_factor, bootstrap_interval, replicate
 from cssl_cli.theory.estimate import (
     Absent,
     Direction,
@@ -79,7 +79,7 @@ class _Geometry:
         """One number a class, and the matrices over pairs of classes."""
         names, measured = self.table.class_names, self.measured
         replicates = None if self.replicates is None else self.replicates["squared_norms"]
-        intervals = intervals_by_class(names, replicates, self.table.resampled)
+        intervals = intervals_by_class(names, measured["squared_norms"], replicates, self.table.class_sizes, least=0)
         short = self.table.classes_below(2)
         return {
             "priors": self.estimate(
@@ -124,15 +124,19 @@ class _Geometry:
         num_classes = int((self.table.class_sizes > 0).sum())
         if num_classes < 2:
             return dict.fromkeys(QUANTITIES[-4:], Absent("the images are all of one class"))
-        replicates = self.replicates if self.table.all_resampled else None
+        mean = self.measured["mean_inner_product"].item()
+        interval = None
+        if self.replicates is not None and self.table.all_resampled:
+            degrees = self.table.degrees_of_freedom
+            interval = bootstrap_interval(mean, self.replicates["mean_inner_product"], degrees=degrees)
         return {
             "closest_pair": self.closest_pair(),
             "largest_inner_product": self.largest_inner_product(),
             "mean_inner_product": self.estimate(
-                self.measured["mean_inner_product"].item(),
+                mean,
                 "mean of μ_k·μ_l over pairs of different classes, weighted by p_k p_l; centres over augmented views",
                 "unbiased",
-                interval=None if replicates is None else percentile_interval(replicates["mean_inner_product"]),
+                interval=interval,
             ),
             "simplex_inner_product": self.estimate(
                 -1 / (num_classes - 1),
@@ -151,10 +155,10 @@ class _Geometry:
         return self.estimate(
             _root(squared[pair]).item(),
             "least distance of two centres over augmented views, root of the unbiased square; the least of noisy "
-            "numbers is too small on average, unless centres coincide; interval for the pair named, as if "
-            "it had been chosen before",
+            "numbers is too small on average, unless centres coincide; interval for the least distance of any two, "
+            "from a band that holds all pairs at once",
             "low",
-            interval=_rooted(self.pair_interval("squared_distances", pair)),
+            interval=_rooted(self.interval_of_extreme("squared_distances", least=True)),
             classes=self.names(pair),
             absent=self.table.classes_below(2),
         )
@@ -165,17 +169,32 @@ class _Geometry:
         return self.estimate(
             products[pair].item(),
             "largest μ_k·μ_l of two different classes, centres over augmented views; the largest of noisy numbers is "
-            "too large on average; interval for the pair named",
+            "too large on average; interval for the largest of any two, from a band that holds all pairs at once",
             "high",
-            interval=self.pair_interval("inner_products", pair),
+            interval=self.interval_of_extreme("inner_products", least=False),
             classes=self.names(pair),
             absent=self.table.classes_below(1),
         )
 
-    def pair_interval(self, statistic: str, pair: tuple[int, int]) -> Interval | None:
-        if self.replicates is None or not self.table.resampled[list(pair)].all():
+    def interval_of_extreme(self, statistic: str, *, least: bool) -> Interval | None:
+        """For the least, or the largest, of all pairs in the population: its pair need not be the one measured.
+
+        With every pair k within c deviations s_k of its number d_k, the least of them lies between the least of
+        d_k − c s_k and the least of d_k + c s_k. It holds at least as often as it says.
+        """
+        sizes = self.table.class_sizes
+        present = (sizes > 0).nonzero().squeeze(1)
+        if self.replicates is None or int(sizes[present].min()) < MIN_CLASS_IMAGES:
             return None
-        return percentile_interval(self.replicates[statistic][:, pair[0], pair[1]])
+        first, second = present[torch.triu_indices(len(present), len(present), offset=1, device=present.device)]
+        values, replicates = self.measured[statistic][first, second], self.replicates[statistic][:, first, second]
+        factor = band_factor(values, replicates, degrees=int(sizes[present].min()) - 1)
+        if factor is None:
+            return None
+        reach = factor * replicates.std(dim=0)
+        ends = (values - reach, values + reach)
+        low, high = (end.min().item() if least else end.max().item() for end in ends)
+        return low, high
 
     def names(self, pair: tuple[int, int]) -> tuple[str, ...]:
         return tuple(self.table.class_names[label] for label in sorted(pair))

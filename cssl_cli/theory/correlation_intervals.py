@@ -1,99 +1,169 @@
-"""Intervals for the losses of the cross-correlation and for ‖Σ_W‖, from the bootstrap's weights. (docs/theory.md, 12.)
+"""The losses of the cross-correlation and ‖Σ_W‖ of the population, less the noise. (docs/theory.md, 12.)
 
-To resample ‖M − I‖² outright is to form a D × D matrix, and to standardise again, for every resample. Its first-order
-part takes one number an image. Let M be the mean over images of X_i, in coordinates that were standardised, and q_i the
-mean squares of image i's coordinates over its views. Weights w_i of mean 1 move the mean of the X_i and the variances
-that the coordinates were divided by; to first order M moves by the mean of (w_i − 1) A_i with
+Let M be the mean over images of X_i, in coordinates that were standardised, and q_i the mean squares of image i's
+coordinates over its views. Weights w_i of mean 1 move the mean of the X_i and the variances that the coordinates were
+divided by; to first order M moves by the mean of (w_i − 1) A_i with
 
-    A_i = X_i − ½ (Q_i M + M Q_i),   Q_i = diag(q_i),   Σ_i A_i = 0,
+    A_i = X_i − ½ (Q_i M + M Q_i),   Q_i = diag(q_i),   Σ_i A_i = 0.
 
-and ‖M − I‖² by the mean of (w_i − 1) · 2⟨M − I, A_i⟩. M as measured holds 1/N of the image's own A_i, which is taken
-out: ‖A_i‖²/(N − 1). All of it takes one product of the features with M, N m D² operations.
+A squared norm of a matrix of noisy entries is too large: E‖M − I‖² exceeds that of the population by E‖M − E M‖². With
+so many images n_k of each class, and Ā_k the mean of its A_i, that is estimated, without bias but for the
+standardisation, by
 
-A squared norm of a matrix of noisy entries is too large on average, and a first-order part cannot show it. The mean of
-the two halves of the table, less the whole, does: an error of order 1/N doubles with half the images, while first-order
-parts cancel. The intervals reach down (or up, where the halves say too small) by this bias: they hold the number that
-was measured and, as often as they say, that of the population.
+    Σ_k (n_k/N)² · Σ_{i in k} ‖A_i − Ā_k‖² / (n_k (n_k − 1)).
+
+Under weights ‖M − I‖² moves to first order by the mean of (w_i − 1) · 2⟨M − I, A_i⟩, of which the image's own part in
+the noise is taken out. To resample it outright would be to form a D × D matrix, and to standardise again, for every
+resample; this takes one number an image, and in all two products of N m D² operations.
+
+‖Σ_W‖² is Σ_kl p_k p_l ⟨Σ_k, Σ_l⟩. With S_k the covariance of the view means of class k, divisor n_k − 1, the products
+of two classes are unbiased as they are. That of one class with itself is so in the form of Himeno and Yamada (J.
+Multivariate Anal. 2014, section 2), for n = n_k ≥ 4 images at x_i:
+
+    (n − 1)/(n (n − 2)(n − 3)) · [(n − 1)(n − 2) ‖S‖² + (tr S)² − n Σ‖x_i − x̄‖⁴/(n − 1)].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import percentile_interval
+from cssl_cli.intervals import bootstrap_interval
 from cssl_cli.theory.estimate import Interval
 
 BLOCK_NUMBERS = 1 << 22  # features in a block, of which a few copies are held
+MIN_CLASS_IMAGES = 4  # of which ‖Σ_k‖² has an unbiased estimate
 
 
-def loss_intervals(
-    features: Tensor, correlation: Tensor, weights: Tensor, bias: Mapping[str, float]
-) -> dict[str, Interval | None]:
+@dataclass(frozen=True)
+class SquaredNorm:
+    """‖M − I‖² as plugged in, with ⟨M − I, A_i⟩ (N,) and the part (N,) of each image in the squared noise of M."""
+
+    plug_in: float
+    along: Tensor
+    noise: Tensor
+    degrees: int
+
+    @property
+    def value(self) -> float:
+        """Less the squared noise of M."""
+        return self.plug_in - self.noise.sum().item()
+
+    def interval(self, weights: Tensor) -> Interval | None:
+        """Under images resampled in the classes that the noise was taken in, weights (R, N)."""
+        num = len(self.along)
+        influence = 2 * (self.along - num * self.noise)
+        replicates = self.value + (weights - 1) @ influence / num
+        return bootstrap_interval(self.value, replicates, degrees=self.degrees)
+
+
+def loss_norms(features: Tensor, correlation: Tensor, place: Tensor) -> dict[str, SquaredNorm]:
     """For `invariance` Σ (1 − M_ii)² and `redundancy_loss` ‖M − I‖², of M (D, D) over distinct views.
 
-    features (N, m, D): the augmented views, standardised; N ≥ 3, m ≥ 2. weights (R, N) of the images. bias: of either,
-    from halves of the table.
+    features (N, m, D): the augmented views, standardised; m ≥ 2. place (N,): the class of each, 0 … K − 1, of which
+    none has a single image; zeros for images that were drawn as they come.
     """
     squares, diagonal = correlation.square(), correlation.diagonal()
     slope = squares.sum(dim=1) - diagonal  # ⟨M − I, Q M⟩ = q · slope
-    parts = []
-    for block in features.split(max(1, BLOCK_NUMBERS // features[0].numel())):
-        mean_square, moved = block.square().mean(dim=1), block @ correlation
-        total = block.sum(dim=1)
-        views = block.shape[1]
-        shift = (total.square() - views * mean_square) / (views * (views - 1)) - mean_square * diagonal  # A_i's
-        along_m, trace = _distinct(block, moved), _distinct(block, block)
-        cross = _distinct(block * mean_square.unsqueeze(1), moved)  # ⟨X_i, Q M⟩
-        parts.append(
-            torch.stack(
-                [
-                    shift @ (diagonal - 1),
-                    shift.square().sum(dim=1),
-                    along_m - trace - mean_square @ slope,
-                    _own_square(block) - 2 * cross + _square_of_scaling(mean_square, squares),
-                ]
+    num, views, width = features.shape
+    found = features.new_empty(4, num)
+    for label in place.unique().tolist():
+        rows = (place == label).nonzero().squeeze(1)
+        parts, sum_x = [], torch.zeros_like(correlation)
+        sum_square, sum_shift = features.new_zeros(width), features.new_zeros(width)
+        for images in rows.split(max(1, BLOCK_NUMBERS // (views * width))):
+            block = features[images]
+            mean_square, moved = block.square().mean(dim=1), block @ correlation
+            total = block.sum(dim=1)
+            shift = (total.square() - views * mean_square) / (views * (views - 1)) - mean_square * diagonal  # A_i's
+            along_m, trace = _distinct(block, moved), _distinct(block, block)
+            cross = _distinct(block * mean_square.unsqueeze(1), moved)  # ⟨X_i, Q M⟩
+            parts.append(
+                torch.stack(
+                    [
+                        shift @ (diagonal - 1),
+                        shift.square().sum(dim=1),
+                        along_m - trace - mean_square @ slope,
+                        _own_square(block) - 2 * cross + _square_of_scaling(mean_square, squares),
+                    ]
+                )
             )
-        )
-    along_1, square_1, along_2, square_2 = torch.cat(parts, dim=1)
+            flat = block.flatten(0, 1)
+            sum_x += (total.T @ total - flat.T @ flat) / (views * (views - 1))
+            sum_square += mean_square.sum(dim=0)
+            sum_shift += shift.sum(dim=0)
+        of_class, size = torch.cat(parts, dim=1), len(rows)
+        mean_a = (sum_x - 0.5 * (sum_square.unsqueeze(1) + sum_square) * correlation) / size
+        for number, of_mean in ((1, (sum_shift / size).square().sum()), (3, mean_a.square().sum())):
+            # Σ‖A_i − Ā‖² over the class, given to its images as their ‖A_i‖² are.
+            own = of_class[number]
+            whole = own.sum()
+            left = (1 - size * of_mean / whole).clamp(min=0) if whole > 0 else 0.0
+            of_class[number] = own * left * size / ((size - 1) * num**2)
+        found[:, rows] = of_class
     invariance = (1 - diagonal).square().sum().item()
     redundancy = squares.sum().item() - 2 * diagonal.sum().item() + len(diagonal)
+    degrees = num - len(place.unique())
     return {
-        "invariance": _reaching(_resampled(invariance, along_1, square_1, weights), bias["invariance"]),
-        "redundancy_loss": _reaching(_resampled(redundancy, along_2, square_2, weights), bias["redundancy_loss"]),
+        "invariance": SquaredNorm(invariance, found[0], found[1], degrees),
+        "redundancy_loss": SquaredNorm(redundancy, found[2], found[3], degrees),
     }
 
 
-def within_norm_interval(deviations: Tensor, mean_squares: Tensor, weights: Tensor, bias: float) -> Interval | None:
-    """For ‖Σ_W‖ of the population, at this number of views.
+@dataclass(frozen=True)
+class WithinNorm:
+    """‖Σ_W‖² of the population at this number of views, and how it moves with the weight of an image (N,)."""
 
-    deviations (N, D): view means less the centre of their class. mean_squares (N, D): of the standardised coordinates
-    over the augmented views of each image. weights (R, N), drawn within classes. bias: of ‖Σ_W‖², from halves; of the
-    square, in which the noise is of order 1/N even where it is most of it.
-    """
-    covariance = deviations.T @ deviations / len(deviations)
-    squares, moved = covariance.square(), deviations @ covariance
-    along = (deviations * moved).sum(dim=1) - mean_squares @ squares.sum(dim=1)
-    own, cross = deviations.square().sum(dim=1).square(), (deviations * mean_squares * moved).sum(dim=1)
-    square = own - 2 * cross + _square_of_scaling(mean_squares, squares)
-    found = _reaching(_resampled(squares.sum().item(), along, square, weights), bias)
-    return None if found is None else (math.sqrt(found[0]), math.sqrt(found[1]))
+    square: float
+    influence: Tensor
+    degrees: int
 
+    @property
+    def value(self) -> float:
+        """‖Σ_W‖, 0 where the estimate of its square is negative."""
+        return math.sqrt(max(self.square, 0.0))
 
-def _resampled(value: float, along: Tensor, square: Tensor, weights: Tensor) -> Interval | None:
-    """Of ‖M − I‖² = value, from ⟨M − I, A_i⟩ (N,) and ‖A_i‖² (N,), to first order."""
-    influence = 2 * (along - square / (len(along) - 1))
-    return percentile_interval(value + (weights - 1) @ influence / len(along))
+    def interval(self, weights: Tensor) -> Interval | None:
+        """Under images resampled within classes, weights (R, N)."""
+        replicates = self.square + (weights - 1) @ self.influence / len(self.influence)
+        found = bootstrap_interval(self.square, replicates, degrees=self.degrees, least=0)
+        return None if found is None else (math.sqrt(max(found[0], 0.0)), math.sqrt(max(found[1], 0.0)))
 
 
-def _reaching(interval: Interval | None, bias: float) -> Interval | None:
-    """Made longer by the bias, on the side where the unbiased number lies; none of these is negative."""
-    if interval is None:
+def within_norm(deviations: Tensor, mean_squares: Tensor, place: Tensor) -> WithinNorm | None:
+    """From deviations (N, D), view means less the centre of their class, mean_squares (N, D) of the standardised
+    coordinates over the augmented views of each image, and the class (N,) of each, 0 … K − 1. None where a class has
+    fewer than four images."""
+    sizes = place.bincount().double()
+    if int(sizes.min()) < MIN_CLASS_IMAGES:
         return None
-    return max(0.0, interval[0] - max(0.0, bias)), max(0.0, interval[1] - min(0.0, bias))
+    num = len(deviations)
+    scaled = deviations * (sizes / (sizes - 1)).sqrt()[place].unsqueeze(1)  # so that Σ_W has the divisors n_k − 1
+    covariance = scaled.T @ scaled / num
+    squares, moved = covariance.square(), scaled @ covariance
+    along = (scaled * moved).sum(dim=1) - mean_squares @ squares.sum(dim=1)
+    own, cross = scaled.square().sum(dim=1).square(), (scaled * mean_squares * moved).sum(dim=1)
+    square = own - 2 * cross + _square_of_scaling(mean_squares, squares)
+    excess = 0.0  # of Σ p_k² ‖S_k‖² over its unbiased form
+    for label, size in enumerate(sizes.tolist()):
+        rows = deviations[place == label]
+        excess += (size / num) ** 2 * _excess(rows)
+    influence = 2 * (along - square / (num - len(sizes)))
+    return WithinNorm(squares.sum().item() - excess, influence, num - len(sizes))
+
+
+def _excess(deviations: Tensor) -> float:
+    """By how much ‖S‖² exceeds its unbiased form, for deviations (n, D) from the mean, n ≥ 4."""
+    n = len(deviations)
+    gram = deviations @ deviations.T if n < deviations.shape[1] else deviations.T @ deviations
+    norm = (gram / (n - 1)).square().sum().item()
+    lengths = deviations.square().sum(dim=1)
+    trace, fourth = lengths.sum().item() / (n - 1), lengths.square().sum().item() / (n - 1)
+    unbiased = (n - 1) / (n * (n - 2) * (n - 3)) * ((n - 1) * (n - 2) * norm + trace**2 - n * fourth)
+    return norm - unbiased
 
 
 def _distinct(first: Tensor, second: Tensor) -> Tensor:

@@ -22,21 +22,20 @@ the training.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES
-from cssl_cli.theory.correlation_intervals import loss_intervals, within_norm_interval
-from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity
+from cssl_cli.theory.correlation_intervals import MIN_CLASS_IMAGES, loss_norms, within_norm
+from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity
 from cssl_cli.theory.table import FeatureTable
 
 LOSSES = ("invariance", "redundancy_loss")
 PLUG_IN = ("invariance_plug_in", "redundancy_loss_plug_in", "constant_coordinates")
 ALIGNMENT = ("alignment", "alignment_bound")
-WITHIN = ("within_covariance_norm",)
+WITHIN = ("within_covariance_norm", "within_covariance_norm_unbiased")
 OF_PAIRS = (
     "rms_inner_product",
     "rms_bound",
@@ -76,11 +75,12 @@ def cross_correlation(
 
     weights, class_weights: (R, N) of the images, resampled from all and within classes, for the intervals of the losses
     and of ‖Σ_W‖; None for none.
-    `invariance` L₁, `redundancy_loss` L₂ (U form) and both `_plug_in` (V form); `constant_coordinates`, zero in all
-    augmented views, each of which adds 1 to either; `alignment` of the standardised features and its `alignment_bound`
-    2 √(d L₁) (Lemma 4.1; at most about 2d both); `within_covariance_norm` ‖Σ_W‖. Divided by d: `rms_inner_product` over
-    pairs of different classes, weights p_k p_l, and its `rms_bound`; `largest_inner_product`, the largest |μ_k·μ_l|,
-    with `pair_bound` and `theorem_4_bound` (the paper's, τ′ = ‖Σ_W‖²) for the same pair; `centred_inner_product`
+    `invariance` L₁, `redundancy_loss` L₂ (U form, less the noise of M) and both `_plug_in` (V form);
+    `constant_coordinates`, zero in all augmented views, each of which adds 1 to either; `alignment` of the standardised
+    features and its `alignment_bound` 2 √(d L₁) (Lemma 4.1; at most about 2d both); `within_covariance_norm` ‖Σ_W‖ of
+    the table, and `within_covariance_norm_unbiased` of the population. Divided by d: `rms_inner_product` over pairs of
+    different classes, weights p_k p_l, and its `rms_bound`; `largest_inner_product`, the largest |μ_k·μ_l|, with
+    `pair_bound` and `theorem_4_bound` (the paper's, τ′ = ‖Σ_W‖²) for the same pair; `centred_inner_product`
     |μ_k·μ_l + 1| of that pair with `centred_pair_bound`.
     """
     if table.num_augmented < 1:
@@ -128,25 +128,19 @@ class _Correlation:
 
     def losses(self, weights: Tensor | None) -> dict[str, Quantity]:
         quantities: dict[str, Quantity] = {}
-        intervals: dict[str, Interval | None] = {}
-        if self.distinct is not None and weights is not None and self.table.num_images >= MIN_BOOTSTRAP_IMAGES:
-            intervals = loss_intervals(self.table.features[:, 1:], self.distinct, weights, self.bias)
         if self.distinct is None:
             quantities |= dict.fromkeys(LOSSES, Absent("two distinct views need two augmented views of an image"))
+        elif self.table.num_images < 2:
+            quantities |= dict.fromkeys(LOSSES, Absent("the noise of the cross-correlation needs two images"))
         else:
             which = (
-                "from the cross-correlation M of distinct augmented views (U form), whose squared noise is included; "
-                "the interval reaches down by what it adds"
+                "from the cross-correlation M of distinct augmented views (U form), less what the noise of M adds to it"
             )
-            quantities["invariance"] = self.estimate(
-                _invariance(self.distinct), f"Σ (1 − M_ii)² {which}", "high", interval=intervals.get("invariance")
-            )
-            quantities["redundancy_loss"] = self.estimate(
-                (self.distinct - self.identity).square().sum().item(),
-                f"‖M − I‖², diagonal included, {which}",
-                "high",
-                interval=intervals.get("redundancy_loss"),
-            )
+            names = {"invariance": "Σ (1 − M_ii)²", "redundancy_loss": "‖M − I‖², diagonal included,"}
+            resampled = weights is not None and self.table.num_images >= MIN_BOOTSTRAP_IMAGES
+            for name, norm in loss_norms(self.table.features[:, 1:], self.distinct, self.table.strata).items():
+                interval = norm.interval(weights) if resampled and weights is not None else None
+                quantities[name] = self.estimate(norm.value, f"{names[name]} {which}", "consistent", interval=interval)
         which = "with M = E f̄ f̄ᵀ of the images' means over augmented views (V form), the table's own"
         return quantities | {
             "invariance_plug_in": self.estimate(
@@ -189,15 +183,16 @@ class _Correlation:
         present = (table.class_sizes > 0).nonzero().squeeze(1)
         centers = torch.stack([table.view_means[table.labels == label].mean(dim=0) for label in present.tolist()])
         deviations = table.view_means - centers[torch.searchsorted(present, table.labels)]
+        place = torch.searchsorted(present, table.labels)
         within = torch.linalg.matrix_norm(deviations.T @ deviations / table.num_images).item()
         quantities: dict[str, Quantity] = {
             "within_covariance_norm": self.estimate(
                 within,
-                "Frobenius norm of the within-class covariance of the images' means over augmented views; its square "
-                "is the least τ′ of Theorem 4; interval for that of the population at this number of views",
+                "Frobenius norm of the within-class covariance of the images' means over augmented views, divisor n_k; "
+                "its square is the least τ′ of Theorem 4",
                 "exact for the table",
-                interval=self.within_interval(deviations, weights),
-            )
+            ),
+            "within_covariance_norm_unbiased": self.unbiased_within(deviations, place, weights),
         }
         if len(present) < 2:
             return quantities | dict.fromkeys(OF_PAIRS, Absent("the images are all of one class"))
@@ -208,33 +203,18 @@ class _Correlation:
         quantities |= self.root_mean_squares(products, priors, within)
         return quantities | self.largest_pair(products, priors, within, names, is_centred=is_centred)
 
-    def within_interval(self, deviations: Tensor, weights: Tensor | None) -> Interval | None:
-        if weights is None or not self.table.all_resampled:
-            return None
+    def unbiased_within(self, deviations: Tensor, place: Tensor, weights: Tensor | None) -> Quantity:
         blocks = _blocks(self.table.features[:, 1:])
-        mean_squares = torch.cat([block.square().mean(dim=1) for block in blocks])
-        return within_norm_interval(deviations, mean_squares, weights, self.bias["within_covariance_square"])
-
-    @cached_property
-    def bias(self) -> dict[str, float]:
-        """By how much squared norms are too large with so many images: the mean of two halves less the whole."""
-        halves = [_Correlation(half).squares() for half in _halves(self.table)]
-        return {name: (halves[0][name] + halves[1][name]) / 2 - value for name, value in self.squares().items()}
-
-    def squares(self) -> dict[str, float]:
-        """The three squared norms with a bootstrap interval, as far as the table has them."""
-        found = {}
-        if self.distinct is not None:
-            found["invariance"] = _invariance(self.distinct)
-            found["redundancy_loss"] = (self.distinct - self.identity).square().sum().item()
-        if self.table.labels is not None:
-            deviations = self.table.view_means.clone()
-            for label in self.table.labels.unique().tolist():
-                rows = self.table.labels == label
-                deviations[rows] -= deviations[rows].mean(dim=0)
-            covariance = deviations.T @ deviations / self.table.num_images
-            found["within_covariance_square"] = covariance.square().sum().item()
-        return found
+        norm = within_norm(deviations, torch.cat([block.square().mean(dim=1) for block in blocks]), place)
+        if norm is None:
+            return Absent(f"it needs {MIN_CLASS_IMAGES} images of every class")
+        return self.estimate(
+            norm.value,
+            "the same norm of the population at this number of views: root of an unbiased estimate of the square, 0 "
+            "where that is negative; coordinates standardised over these images",
+            "consistent",
+            interval=None if weights is None else norm.interval(weights),
+        )
 
     def root_mean_squares(self, products: Tensor, priors: Tensor, within: float) -> dict[str, Quantity]:
         shares = torch.outer(priors, priors).fill_diagonal_(0)
@@ -318,18 +298,6 @@ class _Correlation:
 
     def estimate(self, value: float, estimator: str, errs: Direction, **facts: Any) -> Estimate:
         return Estimate(value, estimator, errs, self.table.augmented_sample, **facts)
-
-
-def _halves(table: FeatureTable) -> list[FeatureTable]:
-    """Every other image of each class, and the rest, either standardised anew."""
-    images = torch.arange(table.num_images, device=table.features.device)
-    rank = images if table.labels is None else table.labels.argsort(stable=True).argsort()
-    halves = []
-    for parity in (0, 1):
-        rows = rank % 2 == parity
-        labels = None if table.labels is None else table.labels[rows]
-        halves.append(FeatureTable(standardized_table(table.features[rows]), labels, table.class_names))
-    return halves
 
 
 def _invariance(correlation: Tensor) -> float:

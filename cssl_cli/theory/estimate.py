@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from cssl_cli.intervals import percentile_interval
+from cssl_cli.intervals import MIN_CLASS_IMAGES, bootstrap_interval
 
 Direction = Literal["unbiased", "low", "high", "either", "consistent", "exact for the table"]
 """How an estimate errs against the full augmentation and the population of images.
@@ -92,13 +92,17 @@ def by_class(class_names: Sequence[str], values: Tensor) -> dict[str, float | No
 
 
 def intervals_by_class(
-    class_names: Sequence[str], replicates: Tensor | None, resampled: Tensor
+    class_names: Sequence[str], values: Tensor, replicates: Tensor | None, sizes: Tensor, *, least: float = -math.inf
 ) -> dict[str, Interval | None] | None:
-    """Percentile intervals from replicates (R, K), for the classes with enough images to be `resampled` (K,)."""
+    """Bootstrap intervals of one number a class, from its values (K,) and replicates (R, K), where none is below
+    `least`; None for a class of fewer than `MIN_CLASS_IMAGES` of its `sizes` (K,)."""
     if replicates is None:
         return None
-    columns = zip(class_names, replicates.unbind(dim=1), resampled.tolist(), strict=True)
-    return {name: percentile_interval(column) if enough else None for name, column, enough in columns}
+    columns = zip(class_names, values.tolist(), replicates.unbind(dim=1), sizes.tolist(), strict=True)
+    return {
+        name: bootstrap_interval(value, column, degrees=size - 1, least=least) if size >= MIN_CLASS_IMAGES else None
+        for name, value, column, size in columns
+    }
 
 
 def _without_nan(value: Any) -> Any:

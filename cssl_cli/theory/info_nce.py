@@ -12,8 +12,9 @@ p_k(1 − p_k),
     exp(t̄/T) ≤ exp{[L₂ − Σ_k p_k² log(exp(a_k/T) + exp(‖μ_k‖²/T))] / W} − exp(ā/T).
 
 Two conventions. V: f₁, f₂ drawn with replacement and f₋ from any image; then all this is exact for a stored table with
-plug-in a_k and μ_k. U: distinct views and distinct images, as a training loss has them; exact with unbiased a_k and
-‖μ_k‖² and the shares of pairs of distinct images for p_k p_l.
+plug-in a_k and μ_k. U: distinct views and distinct images, as a training loss has them, pairs of classes weighted by
+the p_k p_l of the population rather than by how many the sample has (image_pairs.py); exact with unbiased a_k and
+‖μ_k‖².
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.geometry import distances
-from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES, bootstrap_weights, percentile_interval
+from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES, bootstrap_interval, bootstrap_weights
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity
+from cssl_cli.theory.image_pairs import PairWeights
 from cssl_cli.theory.table import FeatureTable, class_moments
 
 LOSSES = ("alignment_part", "divergence_part", "loss")
@@ -60,7 +62,8 @@ def info_nce(
     if table.num_images < 2:
         return dict.fromkeys(names, Absent("the loss needs two images"))
     subset = _subset(table, max_images, generator)
-    enumeration = _Enumeration(subset, temperature, whole=subset.features.shape == table.features.shape)
+    same = None if table.labels is None else table.priors.square().sum().item()
+    enumeration = _Enumeration(subset, temperature, same, whole=subset.features.shape == table.features.shape)
     quantities = enumeration.losses(bootstrap, generator)
     if table.labels is None:
         return quantities | dict.fromkeys(OF_CLASSES + OF_PAIRS, Absent("the images have no labels"))
@@ -73,26 +76,48 @@ def info_nce(
 
 
 def _subset(table: FeatureTable, max_images: int, generator: torch.Generator) -> FeatureTable:
-    """At most `max_images` random images, as evenly spread over the classes as the table's, in at most 1 + 8 views."""
+    """At most `max_images` random images, as evenly spread over the classes as the table's, in at most 1 + 8 views.
+
+    Where that leaves most classes less than two images, random classes have theirs in pairs.
+    """
     views = min(table.num_views, 1 + MAX_VIEWS)
     if table.num_images <= max_images:
         return FeatureTable(table.features[:, :views], table.labels, table.class_names)
     chosen = torch.randperm(table.num_images, generator=generator)
     if table.labels is not None:
-        chosen = chosen[table.labels.cpu()[chosen].argsort(stable=True)]
-    # At even distances in the order of the classes, so that a class keeps its share to within one image.
-    phase = torch.rand(1, generator=generator, dtype=torch.float64)
-    places = (torch.arange(max_images) + phase) * (table.num_images / max_images)
-    chosen = chosen[places.long().clamp(max=table.num_images - 1)].to(table.features.device)
-    labels = None if table.labels is None else table.labels[chosen]
-    return FeatureTable(table.features[chosen, :views], labels, table.class_names)
+        labels = table.labels.cpu()[chosen]
+        by_class = labels.argsort(stable=True)
+        chosen, labels = chosen[by_class], labels[by_class]
+        if 2 * int((table.class_sizes > 0).sum()) > max_images:
+            chosen = _pairs_of_classes(chosen, labels, max_images, generator)
+    if len(chosen) > max_images:
+        # At even distances in the order of the classes, so that a class keeps its share to within one image.
+        phase = torch.rand(1, generator=generator, dtype=torch.float64)
+        places = (torch.arange(max_images) + phase) * (len(chosen) / max_images)
+        chosen = chosen[places.long().clamp(max=len(chosen) - 1)]
+    chosen = chosen.to(table.features.device)
+    return FeatureTable(
+        table.features[chosen, :views], None if table.labels is None else table.labels[chosen], table.class_names
+    )
+
+
+def _pairs_of_classes(chosen: Tensor, labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Two images each of at most most/2 random classes, of images (N,) in order of their labels (N,); all of them where
+    no class has two."""
+    follows = labels[1:] == labels[:-1]
+    first = torch.cat([torch.ones(1, dtype=torch.bool), ~follows])
+    places = (first[:-1] & follows).nonzero().squeeze(1)
+    if len(places) == 0:
+        return chosen
+    taken = places[torch.randperm(len(places), generator=generator)[: most // 2]].sort().values
+    return chosen[torch.stack([taken, taken + 1], dim=1).flatten()]
 
 
 class _Enumeration:
     """The loss of a small table, over all its views and pairs of images."""
 
-    def __init__(self, table: FeatureTable, temperature: float, *, whole: bool) -> None:
-        self.table, self.temperature, self.whole = table, temperature, whole
+    def __init__(self, table: FeatureTable, temperature: float, same: float | None, *, whole: bool) -> None:
+        self.table, self.temperature, self.same, self.whole = table, temperature, same, whole
         self.norms = torch.linalg.vector_norm(table.features[:, 1:], dim=2)
         self.largest_norm = self.norms.max().item()
         views, square = table.num_augmented, table.view_means.square().sum(dim=1)
@@ -120,8 +145,11 @@ class _Enumeration:
     @cached_property
     def divergence(self) -> float:
         """L₂ over distinct views and images."""
-        count = len(self.pairs)
-        return ((self.pairs.sum() - self.pairs.trace()) / (count * (count - 1))).item()
+        return self.mean_over_pairs(self.pairs.new_ones(1, len(self.pairs))).item()
+
+    def mean_over_pairs(self, weights: Tensor) -> Tensor:
+        """L₂ (R,) under image weights (R, N)."""
+        return PairWeights.build(self.table.labels, weights, self.same).mean_of_matrix(self.pairs)
 
     @cached_property
     def divergence_plug_in(self) -> float:
@@ -130,8 +158,8 @@ class _Enumeration:
 
     def losses(self, bootstrap: int, generator: torch.Generator) -> dict[str, Quantity]:
         alignment = -self.positives.mean().item() / self.temperature
-        intervals = self.intervals(bootstrap, generator)
-        which = "over distinct augmented views and distinct images (U form)"
+        intervals = self.intervals(alignment, bootstrap, generator)
+        which = "over distinct augmented views and distinct images (U form), pairs of classes weighted by p_k p_l"
         return {
             "alignment_part": self.estimate(
                 alignment,
@@ -153,7 +181,9 @@ class _Enumeration:
             ),
         }
 
-    def intervals(self, bootstrap: int, generator: torch.Generator) -> dict[str, Interval | None]:
+    def intervals(
+        self, alignment_part: float, bootstrap: int, generator: torch.Generator
+    ) -> dict[str, Interval | None]:
         """From resampled images, each with its views, within classes where there are any."""
         table = self.table
         one_stratum = torch.zeros(table.num_images, dtype=torch.int64)
@@ -162,12 +192,18 @@ class _Enumeration:
         if bootstrap < 1 or not enough:
             return {}
         weights = bootstrap_weights(strata, replicates=bootstrap, generator=generator).to(table.features.device)
-        distinct = self.pairs - torch.diag(self.pairs.diagonal())
-        total = weights.sum(dim=1)
-        divergence = ((weights @ distinct) * weights).sum(dim=1) / (total.square() - weights.square().sum(dim=1))
-        alignment = -(weights @ self.positives) / total / self.temperature
-        values = {"alignment_part": alignment, "divergence_part": divergence, "loss": alignment + divergence}
-        return {name: percentile_interval(replicates) for name, replicates in values.items()}
+        divergence = self.mean_over_pairs(weights)
+        alignment = -(weights @ self.positives) / weights.sum(dim=1) / self.temperature
+        resampled = {
+            "alignment_part": (alignment_part, alignment),
+            "divergence_part": (self.divergence, divergence),
+            "loss": (alignment_part + self.divergence, alignment + divergence),
+        }
+        degrees = table.num_images - 1 if table.labels is None else table.degrees_of_freedom
+        return {
+            name: bootstrap_interval(value, replicates, degrees=degrees)
+            for name, (value, replicates) in resampled.items()
+        }
 
     def estimate(self, value: float, estimator: str, errs: Direction, **facts: Any) -> Estimate:
         if not self.whole:
@@ -202,11 +238,9 @@ class _Classes:
         return values.new_zeros(len(self.sizes)).index_add_(0, place, values) / self.sizes
 
     def floor(self) -> dict[str, Quantity]:
-        num_images = self.enumeration.table.num_images
-        shares = torch.outer(self.sizes, self.sizes) - torch.diag(self.sizes)
         products = self.products.diagonal_scatter(self.unbiased_norms)
         terms = self.log_sum_exp(self.positives.unsqueeze(1), products)
-        floor = torch.where(shares > 0, shares * terms, 0).sum().item() / (num_images * (num_images - 1))
+        floor = (self.pair_shares() * torch.nan_to_num(terms)).sum().item()
         estimate = self.enumeration.estimate
         return {
             "collapse_floor": estimate(
@@ -222,6 +256,19 @@ class _Classes:
                 "exact for the table",
             ),
         }
+
+    def pair_shares(self) -> Tensor:
+        """How much the pairs of classes (K′, K′) count in L₂ in the U form, as in image_pairs.py."""
+        several = self.sizes > 1
+        if not several.any():  # a sample as it comes, all of whose pairs are of different classes
+            return torch.outer(self.priors, self.priors).fill_diagonal_(0) / self.different
+        alike = torch.where(several, self.priors.square(), 0)
+        same = self.enumeration.same
+        assert same is not None
+        apart = torch.outer(self.priors, self.priors).fill_diagonal_(0)
+        if self.different > 0:
+            apart *= (1 - same) / self.different
+        return apart + torch.diag(same * alike / alike.sum())
 
     def mean_bounds(self) -> dict[str, Quantity]:
         priors, weights = self.priors, torch.outer(self.priors, self.priors).fill_diagonal_(0)

@@ -139,13 +139,6 @@ class ClassFloor:
         return point
 
 
-def _open_below(ends: list[float | None], known: float) -> tuple[float, float] | None:
-    """An interval of the bound whose lower end may lie below what any centres allow: then −r² stands for it."""
-    if not ends or ends[1] is None:
-        return None
-    return (-known if ends[0] is None else ends[0], ends[1])
-
-
 def mean_inner_product_bound(floor: ClassFloor, divergence: float) -> float | None:
     """The largest t̄ with F(t) ≤ `divergence` for some t; None if there is none, the loss lying below every floor.
 
@@ -229,6 +222,8 @@ class _Loss:
     def losses(self, divergences: list[float]) -> dict[str, Quantity]:
         alignment = -self.alignment.mean().item() / self.temperature
         divergence, interval = _mean(divergences), _student(divergences)
+        sampled: Direction = "unbiased" if self.classes is None else "consistent"
+        balanced = "" if self.classes is None else "; images of a class meet there with (n_k − 1)/(n − 1) for p_k"
         return {
             "batch_size": self.estimate(
                 self.batch_size,
@@ -243,32 +238,35 @@ class _Loss:
             "divergence_part": self.estimate(
                 divergence,
                 f"mean log-sum-exp over the views of {len(divergences)} random batches of {self.batch_size} distinct "
-                "images, two distinct augmented views each, encoder in eval mode; interval over batches",
-                "unbiased",
+                f"images, two distinct augmented views each, encoder in eval mode{balanced}; interval over batches, "
+                "for the number that all batches of these images would give",
+                sampled,
                 interval=interval,
             ),
             "loss": self.estimate(
                 alignment + divergence,
                 f"NT-Xent in batches of {self.batch_size}, the sum of both parts; interval of the second, over batches",
-                "unbiased",
+                sampled,
                 interval=interval and (alignment + interval[0], alignment + interval[1]),
             ),
         }
 
     def mean_bound(self, classes: _Classes, divergences: list[float]) -> dict[str, Quantity]:
-        bound = mean_inner_product_bound(classes.floor, _mean(divergences))
-        ends = [mean_inner_product_bound(classes.floor, end) for end in _student(divergences) or ()]
+        # The loss is at least its floor, which is exact, whatever the noise of the batches made of it.
+        least = classes.floor.floor(classes.others)
+        bound = mean_inner_product_bound(classes.floor, max(_mean(divergences), least))
+        ends = [mean_inner_product_bound(classes.floor, max(end, least)) for end in _student(divergences) or ()]
         known = torch.linalg.vector_norm(self.table.features[:, 1:], dim=2).max().item() ** 2
-        entry: Quantity = Absent("the estimated loss lies below what any centres allow: more batches are needed")
-        if bound is not None:
-            entry = self.estimate(
-                bound,
-                "upper bound on mean_inner_product from the divergence part, the alignment and the norms ‖μ_k‖² of the "
-                "classes: the most that its collapse floor allows; an equality for a collapsed simplex",
-                "consistent",
-                interval=_open_below(ends, known),
-                vacuous=bound >= known,
-            )
+        assert bound is not None
+        entry = self.estimate(
+            bound,
+            "upper bound on mean_inner_product from the divergence part (from its collapse floor, where that is "
+            "greater), the alignment and the norms ‖μ_k‖² of the classes: the most that the floor allows; an equality "
+            "for a collapsed simplex",
+            "consistent",
+            interval=(ends[0], ends[1]) if len(ends) == 2 and None not in ends else None,
+            vacuous=bound >= known,
+        )
         return {
             "mean_inner_product": self.estimate(
                 (classes.priors * (1 - classes.priors) * classes.others).sum().item()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import percentile_interval, replicate
+from cssl_cli.intervals import bootstrap_interval, replicate
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, by_class, intervals_by_class
 from cssl_cli.theory.table import FeatureTable, class_moments
 
@@ -88,8 +88,10 @@ class _Spread:
             return Absent(self.why_undefined(name))
         if name == "ratio" and self.measured["within"].item() < -ROUNDING:
             return Absent("the spread within classes is not above the noise of the views")
-        enough = name in self.replicates and self.table.all_resampled
-        interval = percentile_interval(self.replicates[name]) if enough else None
+        interval = None
+        if name in self.replicates and self.table.all_resampled:
+            degrees = self.table.degrees_of_freedom
+            interval = bootstrap_interval(value, self.replicates[name], degrees=degrees, least=0)
         return self.estimate(value, estimator, errs, interval=interval)
 
     def per_class(self, name: str, estimator: str) -> Quantity:
@@ -100,7 +102,9 @@ class _Spread:
             by_class(names, self.measured[name]),
             estimator,
             "unbiased",
-            interval=intervals_by_class(names, self.replicates.get(name), self.table.resampled),
+            interval=intervals_by_class(
+                names, self.measured[name], self.replicates.get(name), self.table.class_sizes, least=0
+            ),
             absent=self.table.classes_below(2),
         )
 

@@ -93,14 +93,22 @@ class FeatureTable:
         return self.class_sizes.double() / self.num_images
 
     @property
-    def resampled(self) -> Tensor:
-        """Which classes (K,) have enough images for a bootstrap interval."""
-        return self.class_sizes >= MIN_BOOTSTRAP_IMAGES
+    def all_resampled(self) -> bool:
+        """Whether every class that occurs has enough images to be resampled."""
+        return bool(((self.class_sizes >= MIN_BOOTSTRAP_IMAGES) | (self.class_sizes == 0)).all())
 
     @property
-    def all_resampled(self) -> bool:
-        """Whether every class that occurs has enough images for a bootstrap interval."""
-        return bool((self.resampled | (self.class_sizes == 0)).all())
+    def degrees_of_freedom(self) -> int:
+        """Images less the classes that occur: what a spread within classes is estimated from."""
+        return self.num_images - int((self.class_sizes > 0).sum())
+
+    @property
+    def strata(self) -> Tensor:
+        """What images (N,) are resampled in: their classes, whose numbers are fixed; all together without labels, or
+        where a class is too small."""
+        if self.labels is None or not self.all_resampled:
+            return torch.zeros(self.num_images, dtype=torch.int64, device=self.features.device)
+        return self.labels
 
     def classes_below(self, needed: int) -> dict[str, str]:
         """Class name → why it has no estimate, for the classes with fewer than `needed` images."""
