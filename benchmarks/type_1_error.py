@@ -1,11 +1,11 @@
 """How often each p-value of `cssl sweep` is at most 0.05 where nothing is to be found, for rows alike in various ways.
 
-    python benchmarks/type_1_error.py [--tables 2000] [--seed 0] [--only WORD ...] [--json PATH]
+    python benchmarks/type_1_error.py [--tables 1000] [--seed 0] [--only WORD ...] [--json PATH]
 
 A table is drawn in which no term has anything to do with the accuracy; a term and the accuracy are each a normal number
 a part (of the augmentations of a row), one a set of augmentations, one a method and one a row. It is screened as the
 report does it, told what the rows are built from. Printed is the share of tables with p ≤ 0.05; its standard error is
-0.005 in 2,000 tables. "Rows": p of τ as if rows were independent. "Attainable": the mean of the greatest p ≤ 0.05 that
+0.007 in 1,000 tables. "Rows": p of τ as if rows were independent. "Attainable": the mean of the greatest p ≤ 0.05 that
 τ could have had: what a right p-value is at most 0.05 in, where orders are few. "Any term": the least adjusted p of
 three terms. "Methods": any one method by itself. Then the p-values of differences over seeds.
 """
@@ -45,6 +45,7 @@ class Rows:
     part, of_set: the shares of the variance that single parts and whole sets carry, in terms and in the accuracy, the
     rest being the row's own. method: the deviation of an effect of the method. seeds: of which each row is a mean, its
     own share being noise of training; seeds have an effect in common. missing: sets that lack the last method.
+    split: every set with one of the methods only, as many with each.
     """
 
     title: str
@@ -55,12 +56,14 @@ class Rows:
     method: float = 0.0
     seeds: int = 1
     missing: int = 0
+    split: bool = False
     design: list[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
         every = list(itertools.product(range(len(self.sets)), range(self.methods)))
         last = {(one, self.methods - 1) for one in range(self.missing)}
-        object.__setattr__(self, "design", [row for row in every if row not in last])
+        of_one = [(one, one * self.methods // len(self.sets)) for one in range(len(self.sets))]
+        object.__setattr__(self, "design", of_one if self.split else [row for row in every if row not in last])
 
     def drawn(self, generator: np.random.Generator) -> Floats:
         """One number a row (N,)."""
@@ -87,14 +90,13 @@ CASES = (
     Rows("10 independent rows", singles(10)),
     Rows("70 independent rows", singles(70)),
     Rows("10 rows, each the mean of 3 seeds with effects in common", singles(10), seeds=3),
-    Rows("8 rows of each of 3 methods", singles(24), method=1.0),
-    Rows("5 sets × 4 methods, sets 80 %", singles(5), methods=4, of_set=0.8),
+    Rows("8 rows of each of 3 methods, methods differ", singles(24), methods=3, method=1.0, split=True),
     Rows("5 sets × 4 methods, sets 80 %, methods differ", singles(5), methods=4, of_set=0.8, method=1.0),
     Rows("8 sets × 2 methods, sets 50 %, methods differ", singles(8), methods=2, of_set=0.5, method=1.0),
     Rows("10 pairs of 5, parts 0 %", pairs(5)),
     Rows("10 pairs of 5, parts 80 %", pairs(5), part=0.8),
     Rows("10 pairs of 5, parts 95 %", pairs(5), part=0.95),
-    Rows("10 pairs of 5 × 2 methods, parts 80 %, pairs 10 %", pairs(5), methods=2, part=0.8, of_set=0.1),
+    Rows("10 pairs of 5 × 2 methods, parts 70 %, pairs 20 %", pairs(5), methods=2, part=0.7, of_set=0.2),
     Rows("10 pairs of 5 × 2 methods, parts 95 %, methods differ", pairs(5), methods=2, part=0.95, method=1.0),
     Rows("10 pairs of 5 × 4 methods, parts 80 %, methods differ", pairs(5), methods=4, part=0.8, method=1.0),
     Rows("10 pairs of 5 × 8 methods, parts 80 %, methods differ", pairs(5), methods=8, part=0.8, method=1.0),
@@ -109,14 +111,12 @@ def screened(rows: Rows, columns: Mapping[str, Floats]) -> dict[str, list[bool]]
     """Whether each p-value of a table is at most the level; those of methods one a method."""
     as_parts = [frozenset(rows.sets[of_set]) for of_set, _ in rows.design]
     methods = [f"method {method}" for _, method in rows.design]
-    if rows.title.startswith("8 rows"):
-        methods = [f"method {row // 8}" for row in range(24)]
     entries = [
         (str(row), methods[row], {name: values[row] for name, values in columns.items()})
         for row in range(len(rows.design))
     ]
     design = rows.design if rows.methods > 1 else None
-    built_from = BuiltFrom(as_parts, methods, declared=True) if len(set(methods)) == rows.methods else None
+    built_from = BuiltFrom(as_parts, methods, declared=True)
     found = screen_accuracy(entries, "accuracy", dict.fromkeys(TERMS), None, design, built_from)
     of_first = next(entry for entry in found["terms"] if entry["term"] == TERMS[0])
     hits = {
@@ -188,37 +188,45 @@ def of_differences(seeds: int, rows: int, tables: int, generator: np.random.Gene
 
 def main() -> None:
     parser = measuring.option_parser(__doc__, threads=1)
-    parser.add_argument("--tables", type=int, default=2000, help="drawn in each case")
+    parser.add_argument("--tables", type=int, default=1000, help="drawn of ten rows or fewer; of more rows fewer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases whose titles have all the words")
     options = parser.parse_args()
     report = measuring.Report(measuring.machine(measuring.prepare(options)))
     chosen = [rows for rows in CASES if all(word in rows.title for word in options.only)]
-    print(f"Share of {options.tables:,} tables without any association that have p ≤ {LEVEL}:")
-    measuring.print_table(["", *COLUMNS], [_line(rows, options, report) for rows in chosen])
+    print(f"Share of tables without any association that have p ≤ {LEVEL}:\n")
+    _print_line(["rows", "tables", *COLUMNS])
+    _print_line(["---"] * (2 + len(COLUMNS)))
+    for rows in chosen:
+        _print_line(_of_rows(rows, options, report))
     if not options.only:
-        print("\nDifferences of a row from another over seeds; any of nine rows, adjusted:")
-        measuring.print_table(["", "p", "beyond seed noise", "any row"], _of_seeds(options, report))
+        print("\nDifferences of a row from another over seeds; the least adjusted p of nine rows:\n")
+        _print_line(["seeds", "tables", "p", "beyond seed noise", "any row"])
+        _print_line(["---"] * 5)
+        for seeds in (2, 3, 5, 10):
+            _print_line(_of_seeds(seeds, options, report))
     report.finish(options.json)
 
 
-def _line(rows: Rows, options: argparse.Namespace, report: measuring.Report) -> list[str]:
+def _print_line(cells: Sequence[str]) -> None:
+    """A line of a Markdown table."""
+    print("|", " | ".join(cells), "|", flush=True)
+
+
+def _of_rows(rows: Rows, options: argparse.Namespace, report: measuring.Report) -> list[str]:
     generator = np.random.default_rng([options.seed, CASES.index(rows)])
-    found = shares(rows, options.tables if len(rows.design) <= 60 else max(1, options.tables // 5), generator)
+    size = len(rows.design)
+    tables = max(1, options.tables // (1 if size <= 10 else 2 if size <= 60 else 5))
+    found = shares(rows, tables, generator)
     report.numbers |= {f"{name}: {rows.title}": share for name, share in found.items()}
-    line = [rows.title, *(f"{found[name]:.3f}" if name in found else "–" for name in COLUMNS)]
-    print("|", " | ".join(line), "|", flush=True)
-    return line
+    return [rows.title, f"{tables:,}", *(f"{found[name]:.3f}" if name in found else "–" for name in COLUMNS)]
 
 
-def _of_seeds(options: argparse.Namespace, report: measuring.Report) -> list[list[str]]:
-    lines = []
-    for seeds in (2, 3, 5, 10):
-        found = of_differences(seeds, 9, options.tables, np.random.default_rng([options.seed, seeds]))
-        names = ("p", "beyond seed noise", "any row")
-        report.numbers |= {f"{name}: {seeds} seeds": share for name, share in zip(names, found, strict=True)}
-        lines.append([f"{seeds} seeds", *(f"{share:.3f}" for share in found)])
-    return lines
+def _of_seeds(seeds: int, options: argparse.Namespace, report: measuring.Report) -> list[str]:
+    found = of_differences(seeds, 9, 4 * options.tables, np.random.default_rng([options.seed, seeds]))
+    names = ("p", "beyond seed noise", "any row")
+    report.numbers |= {f"{name}: {seeds} seeds": share for name, share in zip(names, found, strict=True)}
+    return [str(seeds), f"{4 * options.tables:,}", *(f"{share:.3f}" for share in found)]
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _parts_of_axis(
                 faults.append((variant, f"has the same parts as {same[0]}; name what they differ in as a part, too"))
             found[variant] = frozenset(parts)
     missing = [variant for variant in known if variant in needed and content.get(variant) is None]
-    return found, f"lacks the parts of {', '.join(missing)}" if missing else None, faults
+    return found, f"lacks the parts of {', '.join(missing)}; give them, or parts: null" if missing else None, faults
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol
