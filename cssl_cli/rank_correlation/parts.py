@@ -33,6 +33,11 @@ class BuiltFrom:
     columns: Sequence[Hashable]
     declared: bool
 
+    @property
+    def usable(self) -> bool:
+        """Whether the parts may be put in orders: somebody said so, or the rows leave nothing to decide."""
+        return self.declared or all_of_one_size(incidence(self.parts))
+
     def rows(self, order: Sequence[int]) -> BuiltFrom:
         """The same of the rows of these numbers."""
         return BuiltFrom([self.parts[row] for row in order], [self.columns[row] for row in order], self.declared)

@@ -26,7 +26,7 @@ from cssl_cli.rank_correlation.crossed import (
     over_sets,
     without_intervals,
 )
-from cssl_cli.rank_correlation.parts import BuiltFrom, all_of_one_size, incidence, overlap
+from cssl_cli.rank_correlation.parts import BuiltFrom, incidence, overlap
 from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
 from cssl_cli.rank_correlation.signs import (
     Floats,
@@ -147,9 +147,9 @@ def _sharing(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFro
     parts = incidence(built_from.parts)
     if not overlap(parts):
         return over_sets
-    few, known = len(there) <= MAX_ROWS_PERMUTED, built_from.declared or all_of_one_size(parts)
+    few = len(there) <= MAX_ROWS_PERMUTED
     found = of_parts(built_from.parts, built_from.columns)
-    if few and known and found is not None and _of_one_group(found, codes[there]):
+    if few and built_from.usable and found is not None and _of_one_group(found, codes[there]):
         said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
         return _Sharing(there, found, said)
     why = _why_not_over_parts(built_from.declared, few, found is not None)
