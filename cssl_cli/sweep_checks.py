@@ -105,10 +105,10 @@ def check_parts(given: SweepSources, rows: Rows, controls: Collection[str]) -> t
             continue
         known = list(dict.fromkeys(variants[axis] for variants in rows.values())) if axis in axes else []
         if not known:
-            problem, fields = f"is no axis{hint(axis, axes)}", []
-        else:
-            needed = {variants[axis] for row, variants in rows.items() if row not in controls}
-            found[axis], problem, fields = _parts_of_axis(given, axis, of_axis, known, needed)
+            faults.append(f"parts.{axis}{_place(given, ('parts', axis))} is no axis{hint(axis, axes)}")
+            continue
+        needed = {variants[axis] for row, variants in rows.items() if row not in controls}
+        found[axis], problem, fields = _parts_of_axis(given, axis, of_axis, known, needed)
         faults += [f"parts.{axis}{_place(given, ('parts', axis))} {problem}"] if problem else []
         faults += [
             f"parts.{axis}.{variant}{_place(given, ('parts', axis, variant))} {fault}" for variant, fault in fields

@@ -356,3 +356,45 @@ def test_the_parts_that_a_sweep_file_declares_are_those_of_its_rows(name: str, p
     text = " ".join(printed(rows_of(members), 120).split())
     assert ("against every order of the 5 parts that rows are built from being as likely" in text) == (parts == 5)
     assert "[" not in text.partition("Kendall")[0]
+
+
+STRENGTH = "  augment.jitter.strength: [0.25, 0.5, 1]\n"
+CROSSED = {
+    # Two axes that both change the augmentations: rows are crossed, though each has views of its own.
+    STRENGTH + "  augment.crop.scale: [[0.08, 1], [0.2, 1], [0.4, 1], [0.6, 1]]\n": (7, None, 1, 6 * 24),
+    STRENGTH + "  method: {simclr: {}, vicreg: {method: {name: vicreg}}}\n": (None, 3, 2, 6 * 2),
+    STRENGTH + "  train.epochs: [2, 3, 4]\n": (None, 3, 3, 6 * 6),
+    "  train.epochs: [2, 3, 4]\n  method: {simclr: {}, vicreg: {method: {name: vicreg}}}\n": (None, 3, 2, 6 * 2),
+    # Three: of sets, methods, and lengths of training.
+    STRENGTH + "  train.epochs: [2, 3]\n  method: {simclr: {}, vicreg: {method: {name: vicreg}}}\n": (
+        5,
+        6,
+        2,
+        6 * 2 * 2,
+    ),
+    STRENGTH: (None, None, None, None),
+    "  method: {simclr: {}, vicreg: {method: {name: vicreg}}, byol: {method: {name: byol}}}\n": (
+        None,
+        None,
+        None,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("axes", "expected"), CROSSED.items())
+def test_the_axes_say_how_rows_are_crossed(axes: str, expected: tuple[int | None, ...], tmp_path: Path) -> None:
+    """The number of parts, of sets, of columns, and of the orders that leave likeness along each axis as it is."""
+    (tmp_path / "sweep.yaml").write_text(f"name: s\nbase: simclr-shapes\naxes:\n{axes}")
+    numbers = random.Random(11)
+    members = [
+        replace(made(one.row, one.seed, numbers), member=one)
+        for one in load_sweep(str(tmp_path / "sweep.yaml")).members
+    ]
+    found = screen(rows_of(members), "linear")
+    parts, sets, columns, num_orders = expected
+    scope = found["scopes"]["pooled"]
+    assert scope.get("parts") == parts
+    assert scope.get("sets") == (sets if parts is None or sets else len(members))
+    assert (scope.get("columns"), scope.get("num_orders")) == (columns, num_orders)
+    assert not any("not independent" in warning for warning in found["warnings"])

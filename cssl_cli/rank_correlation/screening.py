@@ -166,8 +166,8 @@ def _over_sets(y: Floats, codes: Ints, design: Design | None) -> _Sharing:
     if found is not None and len(y) <= MAX_ROWS_PERMUTED and np.isfinite(y).all() and _of_one_group(found, codes):
         return _Sharing(rows, found)
     said = (
-        f"The {len(y)} rows share {num_sets} sets of augmentations and are no full grid of at most "
-        f"{MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share theirs "
+        f"The {len(y)} rows share {num_sets} sets of augmentations (or of other settings) and are no full grid of at "
+        f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share theirs "
         "are not independent, which makes p too small; there are no intervals."
     )
     return _Sharing(rows, warnings=(said,), independent=False)

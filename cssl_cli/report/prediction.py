@@ -13,7 +13,7 @@ from cssl_cli.report.controls import compare_control, print_control
 from cssl_cli.report.correlations import print_correlations
 from cssl_cli.report.layout import note
 from cssl_cli.report.rows import Row, circumstances
-from cssl_cli.report.sharing import built_from, design_of
+from cssl_cli.report.sharing import sharing_of
 
 UNLIKE = {
     "content": "images",
@@ -50,7 +50,8 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     if count < MIN_ROWS_COMPARED:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
-    found = screen_accuracy(entries, accuracy, terms, LABELS, design_of(compared), built_from(compared))
+    sharing = sharing_of(compared)
+    found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
     found["warnings"] += _about_circumstances(compared)
     return found
 

@@ -21,7 +21,7 @@ from cssl_cli.report.differences import exceeds, noise
 from cssl_cli.report.layout import compacted, heading, note, plural, table
 from cssl_cli.report.named_quantities import difference, mean_of
 from cssl_cli.report.rows import Row, is_finished
-from cssl_cli.report.sharing import built_from
+from cssl_cli.report.sharing import sharing_of
 from cssl_cli.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep import Sweep
 from cssl_cli.sweep_file import Reference
@@ -116,7 +116,7 @@ def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequen
     from cssl_cli.rank_correlation.parts import incidence, overlap
     from cssl_cli.rank_correlation.signs import as_column, group_codes
 
-    found, shared = rank_correlation(ours, theirs), built_from(rows)
+    found, shared = rank_correlation(ours, theirs), sharing_of(rows).built_from
     if isinstance(found, Absent) or not overlap(incidence(shared.parts)):
         return found.to_dict()
     permuted = of_parts(shared.parts, shared.columns) if shared.usable else None
