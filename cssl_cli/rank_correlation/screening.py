@@ -121,6 +121,7 @@ def screen_accuracy(
             *_about_missing(scopes, entries, called),
             *_about_groups(entries, called),
             *([] if of_pooled is None else sharing.warnings),
+            *([] if of_pooled is None or design is None else _about_methods(codes[sharing.rows], sharing)),
         ],
     }
 
@@ -167,8 +168,8 @@ def _over_sets(y: Floats, codes: Ints, design: Design | None) -> _Sharing:
         return _Sharing(rows, found)
     said = (
         f"The {len(y)} rows share {num_sets} sets of augmentations (or of other settings) and are no full grid of at "
-        f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share theirs "
-        "are not independent, which makes p too small; there are no intervals."
+        f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share "
+        "theirs are not independent, which makes p too small; there are no intervals."
     )
     return _Sharing(rows, warnings=(said,), independent=False)
 
@@ -176,6 +177,17 @@ def _over_sets(y: Floats, codes: Ints, design: Design | None) -> _Sharing:
 def _of_one_group(found: Crossed, codes: Ints) -> bool:
     """Whether each column is of one group: otherwise a column cannot change places within groups."""
     return len({*zip(found.columns.tolist(), codes.tolist(), strict=True)}) == found.num_columns
+
+
+def _about_methods(codes: Ints, sharing: _Sharing) -> list[str]:
+    """Where rows of a group are alike, and nothing keeps them together when all rows are put in orders."""
+    num_groups = len(set(codes.tolist()))
+    if sharing.permuted is not None or not sharing.independent or not 1 < num_groups < len(codes):
+        return []
+    return [
+        f"The {num_groups} methods share no sets: over all rows p takes the rows of a method for independent, and is "
+        "too small where methods differ; within methods it is not."
+    ]
 
 
 def _found_all_sets(size: int, num_parts: int) -> str:
