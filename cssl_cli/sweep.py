@@ -11,7 +11,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,23 @@ from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, parse_overrides
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.schema import show
-from cssl_cli.sweep_checks import check_claims, check_reference
+from cssl_cli.sweep_checks import Parts, check_claims, check_parts, check_reference
 from cssl_cli.sweep_file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a sweep: `row` names its variants, `name` its seed as well."""
+    """One run of a sweep: `row` names its variants, `name` its seed as well.
+
+    parts: what its variants are built from, for each axis of which the sweep file says so.
+    """
 
     name: str
     row: str
     axes: Mapping[str, str]
     seed: int
     recipe: Recipe
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,7 +82,8 @@ def load_sweep(name_or_path: str, overrides: Sequence[str] = (), *, quantities: 
     given = read_sweep_file(name_or_path, own)
     axes = _read_axes(given)
     members = _members(given.file, given.base, axes, changes, str(given.path))
-    reference = _check_what_is_said(given, members, quantities)
+    reference, parts = _check_what_is_said(given, members, quantities)
+    members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
     variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
     return Sweep(given.file.name, given.path, variants, members, reference, given.claims)
 
@@ -97,16 +102,22 @@ def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
 
 def _check_what_is_said(
     given: SweepSources, members: Sequence[Member], quantities: Collection[str] | None
-) -> Reference | None:
-    """The reference of the rows that there are; one error for all that is wrong with it and with the claims."""
+) -> tuple[Reference | None, Parts]:
+    """The reference of the rows that there are, and the parts; one error for all that is wrong there or with claims."""
     rows = {member.row: member.axes for member in members}
     controls = {member.row for member in members if is_negative_control(member.recipe)}
     reference, faults = check_reference(given, rows, [member.recipe for member in members])
     claimed = {row: axes for row, axes in rows.items() if row not in controls}
-    faults += check_claims(given, claimed, controls, quantities)
+    parts, of_parts = check_parts(given, rows, controls)
+    faults += of_parts + check_claims(given, claimed, controls, quantities)
     if faults:
         raise as_error(faults, str(given.path))
-    return reference
+    return reference, parts
+
+
+def _parts_of(member: Member, parts: Parts) -> dict[str, frozenset[str]]:
+    """Of each axis with parts those of the member's variant, where it has any: a negative control need not."""
+    return {axis: of_axis[member.axes[axis]] for axis, of_axis in parts.items() if member.axes[axis] in of_axis}
 
 
 # ---------------------------------------------------------------------------------------------------------------- axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cssl_cli.claimed_rows import Rows, faults_of
+from cssl_cli.claimed_rows import Rows, faults_of, hint
 from cssl_cli.errors import nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
@@ -15,6 +15,8 @@ from cssl_cli.recipe.merge import Override, merge
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.yaml_text import KeyPath
 from cssl_cli.sweep_file import Claim, Reference, SweepSources
+
+Parts = Mapping[str, Mapping[str, frozenset[str]]]  # of each variant of the axes that declare them
 
 
 def check_claims(
@@ -87,6 +89,57 @@ def _unfit_published(row: str, value: Any, rows: Rows) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
         return f"is {schema.show(value)}; must be an accuracy in per cent, a number in (0, 100]"
     return None
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+def check_parts(given: SweepSources, rows: Rows, controls: Collection[str]) -> tuple[Parts, list[str]]:
+    """The parts of the variants that there are, without those that an inheriting sweep took away; faults, a line each.
+
+    Every variant needs its parts, but for one whose rows are all negative controls, and no two may have the same.
+    """
+    found: dict[str, dict[str, frozenset[str]]] = {}
+    faults: list[str] = []
+    axes = list(next(iter(rows.values()), {}))
+    for axis, of_axis in given.file.parts.items():
+        if of_axis is None or (axis not in axes and given.inherits("parts", axis)):
+            continue
+        known = list(dict.fromkeys(variants[axis] for variants in rows.values())) if axis in axes else []
+        if not known:
+            faults.append(f"parts.{axis}{_place(given, ('parts', axis))} is no axis{hint(axis, axes)}")
+            continue
+        needed = {variants[axis] for row, variants in rows.items() if row not in controls}
+        found[axis], problem, fields = _parts_of_axis(given, axis, of_axis, known, needed)
+        faults += [f"parts.{axis}{_place(given, ('parts', axis))} {problem}"] if problem else []
+        faults += [
+            f"parts.{axis}.{variant}{_place(given, ('parts', axis, variant))} {fault}" for variant, fault in fields
+        ]
+    return ({} if faults else found), faults
+
+
+def _parts_of_axis(
+    given: SweepSources, axis: str, content: Any, known: Sequence[str], needed: Collection[str]
+) -> tuple[dict[str, frozenset[str]], str | None, list[tuple[str, str]]]:
+    """The parts of each variant, what is wrong with the axis as a whole, and with single variants."""
+    if not isinstance(content, Mapping):
+        return {}, f"is {schema.show(content)}; must be a mapping of variants to lists of parts", []
+    found: dict[str, frozenset[str]] = {}
+    faults: list[tuple[str, str]] = []
+    for variant, parts in content.items():
+        if parts is None or (variant not in known and given.inherits("parts", axis, variant)):
+            continue
+        if variant not in known:
+            faults.append((variant, f"is no variant of the axis{hint(variant, known)}"))
+        elif not isinstance(parts, list) or not all(isinstance(part, str) and part for part in parts):
+            faults.append((variant, f"is {schema.show(parts)}; must be a list of the names of its parts"))
+        elif len(set(parts)) < len(parts):
+            faults.append((variant, "names a part twice"))
+        else:
+            same = [other for other, of_other in found.items() if of_other == set(parts)]
+            if same:
+                faults.append((variant, f"has the same parts as {same[0]}; name what they differ in as a part, too"))
+            found[variant] = frozenset(parts)
+    missing = [variant for variant in known if variant in needed and content.get(variant) is None]
+    return found, f"lacks the parts of {', '.join(missing)}; give them, or parts: null" if missing else None, faults
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol

@@ -118,13 +118,15 @@ class SweepFile(Block):
     """what varies: for each axis its variants and their changes, or a dotted key and a list of its values"""
     seeds: Seeds | None = None
     """the seeds of each variant; null: the base's one"""
+    parts: Annotated[dict[str, Any], Allowed("a mapping of axes to their variants' lists of parts")] = Field(default={})
+    """what the variants of an axis are built from, where they share parts: p-values are then over the parts"""
     reference: Reference | None = None
     """published accuracies to show beside ours"""
     claims: Annotated[list[Any], Allowed("a list of claims")] = Field(default=[])
     """sentences about the rows that the report answers with yes or no"""
 
 
-OWN_FIELDS = ("name", "seeds", "reference", "claims")  # what an override may change of the sweep itself
+OWN_FIELDS = ("name", "seeds", "parts", "reference", "claims")  # what an override may change of the sweep itself
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,20 @@ def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert ("-c", "import torch") in started
 
 
+def test_type_1_error(run: Run, capsys: pytest.CaptureFixture[str]):
+    written = run("type_1_error", "--tables", 1, "--only", "10 pairs of 5 × 2 methods, parts 95 %")
+    assert list(written["ratios"]) == []
+    assert len(written["numbers"]) == 7  # τ over rows and over parts, what it could be, ρ, any term, within, methods
+    assert all(0 <= share <= 1 for share in written["numbers"].values())
+    assert "| 10 pairs of 5 × 2 methods, parts 95 %, methods differ | 1 |" in capsys.readouterr().out
+
+
+def test_differences_are_as_often_beyond_seed_noise_as_their_p_is_small():
+    single, beyond, _ = importlib.import_module("type_1_error").of_differences(3, 1, 200, np.random.default_rng(0))
+    assert single == beyond
+    assert single <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
 def test_scaling(run: Run, tmp_path: Path):
     figure = tmp_path / "growth.svg"
     written = run(

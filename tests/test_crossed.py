@@ -215,16 +215,23 @@ def test_the_table_is_over_sets_where_the_design_is_crossed() -> None:
     assert of_sets["term"]["groups"] == of_rows["term"]["groups"]  # in a method every row has a set of its own
 
 
-def test_a_design_that_is_not_crossed_changes_nothing() -> None:
+def test_a_design_that_is_not_crossed_changes_no_p_value_and_leaves_no_interval() -> None:
     design = [(s, c) for s in range(5) for c in range(2)]
     x, y = np.random.default_rng(2).standard_normal((2, 10))
-    for rows, broken in (
-        (rows_of(design, y, x)[:-1], design[:-1]),
-        (rows_of(design, y, x), [(row, 0) for row in range(10)]),
-        (rows_of(design, np.r_[math.nan, y[1:]], x), design),
+    for rows, broken, said in (
+        (rows_of(design, y, x)[:-1], design[:-1], "rows share 5 sets"),
+        (rows_of(design, np.r_[math.nan, y[1:]], x), design, "rows share 5 sets"),
+        (rows_of(design, y, x), [(row, 0) for row in range(10)], "The 2 methods share no sets"),
     ):
-        terms = {"term": 1}
-        assert screen_accuracy(rows, "accuracy", terms, design=broken) == screen_accuracy(rows, "accuracy", terms)
+        found, plain = (screen_accuracy(rows, "accuracy", {"term": 1}, design=one) for one in (broken, None))
+        (warning,) = set(found["warnings"]) - set(plain["warnings"])
+        assert said in warning
+        assert "too small" in warning
+        for scope in ("pooled", "within"):
+            one, other = (table["terms"][0][scope] for table in (found, plain))
+            assert one["tau"]["p"] == other["tau"]["p"]
+            assert one["tau"]["p_adjusted"] == other["tau"]["p_adjusted"]
+            assert (one["tau"]["interval"] is None) == ("share 5 sets" in said)
 
 
 def test_few_sets_are_warned_of() -> None:

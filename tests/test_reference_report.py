@@ -142,6 +142,7 @@ def test_neighbours_in_their_order_that_are_the_other_way_round_in_ours(tmp_path
     assert pair["difference"].mean == pytest.approx(-0.125)
     assert pair["difference"].beyond_noise
     assert simclr["rank_correlation"]["tau"]["value"] == pytest.approx(1 / 3)
+    assert simclr["rank_correlation"]["tau"]["p"] is None  # the sets are nested: their parts have no other order
     assert (vicreg["group"], vicreg["out_of_order"], vicreg["n"]) == ("vicreg", [], 2)
     assert "tau" not in vicreg["rank_correlation"]
     text = flat(printed(found))
@@ -182,6 +183,24 @@ def test_rows_that_are_published_as_equal_have_no_order(tmp_path: Path) -> None:
     text = REFERENCE.replace("63.23", "62.74")
     found = compared(sweep_of(tmp_path, NESTED + text), of(**{"simclr-ab": {"knn": 0.1, "epochs": [0.1]}}), tmp_path)
     assert found["order"][0]["out_of_order"] == []
+
+
+def test_p_of_the_order_is_over_the_parts_that_rows_share(tmp_path: Path) -> None:
+    """Six pairs of four augmentations in their very order: of 24 orders of the four this one alone is perfect."""
+    names = {"a": "crop", "b": "blur", "c": "gray", "d": "jitter"}
+    pairs = [f"{one}{other}" for one, other in itertools.combinations(names, 2)]
+    sets = {pair: ", ".join(f"{name}: null" for letter, name in names.items() if letter not in pair) for pair in pairs}
+    axis = "".join(f"    {pair}: {{augment: {{{left_out}}}}}\n" for pair, left_out in sets.items())
+    accuracies = dict(zip(pairs, (0.31, 0.37, 0.32, 0.45, 0.43, 0.39), strict=True))
+    values = "".join(f"    {pair}: {100 * accuracy}\n" for pair, accuracy in accuracies.items())
+    head = f"name: pairs\nbase: simclr-shapes\naxes:\n  augment:\n{axis}"
+    reference = REFERENCE.partition("  values:\n")[0] + "  values:\n" + values
+    sweep = sweep_of(tmp_path, head + reference)
+    found = compared(sweep, of(**{pair: {"knn": one, "epochs": [one]} for pair, one in accuracies.items()}), tmp_path)
+    (order,) = found["order"]
+    assert order["rank_correlation"]["tau"]["value"] == 1
+    assert order["rank_correlation"]["tau"]["p"] == pytest.approx(1 / 24)
+    assert order["rank_correlation"]["tau"]["interval"] is None
 
 
 # ---------------------------------------------------------------------- protocols

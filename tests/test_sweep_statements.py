@@ -292,3 +292,64 @@ def test_a_negative_control_is_no_row_of_a_claim(monkeypatch: pytest.MonkeyPatch
     assert "names 'simclr-a', which is no row" in message
     assert "(simclr-a: a negative control, of which nothing is claimed)" in message
     assert load(HEAD + "claims:\n  - {says: x, rows: simclr-ab, smallest: linear}\n").claims
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+PARTS = """\
+parts:
+  augment:
+    abc: [a, b, c]
+    ab: [a, b]
+    a: [a]
+"""
+CONTROL = "    control: {augment: {flip: null, jitter: null, gray: null, blur: null, fade: {}}}\n"
+
+
+def parts_of(load: Load, text: str) -> dict[str, dict[str, frozenset[str]]]:
+    return {member.row: dict(member.parts) for member in load(text).members}
+
+
+def test_parts(load: Load) -> None:
+    found = parts_of(load, HEAD + CONTROL + PARTS)
+    assert found["moco-abc"] == {"augment": frozenset("abc")}
+    assert found["simclr-a"] == {"augment": frozenset("a")}
+    assert found["moco-control"] == {}  # a negative control needs none
+    assert parts_of(load, HEAD)["moco-abc"] == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  augment:\n    abc",
+            "  augmen:\n    abc",
+            "parts.augmen (line 10) is no axis; did you mean augment?",
+        ),
+        ("    a: [a]", "    d: [a]", "parts.augment.d (line 13) is no variant of the axis. Known: abc, ab, a"),
+        ("    a: [a]\n", "", "parts.augment (line 10) lacks the parts of a"),
+        ("    a: [a]", "    a: null", "parts.augment (line 10) lacks the parts of a"),
+        ("    a: [a]", "    a: a", 'parts.augment.a (line 13) is "a"; must be a list of the names of its parts'),
+        ("    a: [a]", "    a: [1]", "parts.augment.a (line 13) is [1]; must be a list of the names of its parts"),
+        ("    a: [a]", "    a: [a, a]", "parts.augment.a (line 13) names a part twice"),
+        ("    a: [a]", "    a: [b, a]", "parts.augment.a (line 13) has the same parts as ab; name what they differ in"),
+        (PARTS.partition("\n")[2], "  augment: 3\n", "parts.augment (line 10) is 3; must be a mapping of variants"),
+        (PARTS, "parts: 3\n", "parts (line 9) is 3; must be a mapping of axes to their variants' lists of parts"),
+    ],
+)
+def test_faults_of_parts(load: Load, old: str, new: str, message: str) -> None:
+    assert old in PARTS
+    assert message in refusal(load, HEAD + PARTS.replace(old, new))
+
+
+def test_inherited_parts_of_what_was_taken_away_go_with_it(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "whole.yaml").write_text(HEAD.replace("name: s", "name: whole") + PARTS)
+    own = "name: s\nbased_on: whole.yaml\n"
+    assert parts_of(load, own)["moco-ab"] == {"augment": frozenset("ab")}
+    fewer = parts_of(load, own + "axes: {augment: {abc: null}}\n")
+    assert fewer["moco-ab"] == {"augment": frozenset("ab")}
+    more = own + "axes: {augment: {b: {augment: {flip: null, jitter: null, gray: null, crop: null}}}}\n"
+    assert "parts.augment (" in refusal(load, more)
+    assert parts_of(load, more + "parts: {augment: {b: [b]}}\n")["moco-b"] == {"augment": frozenset("b")}
+    assert parts_of(load, own + "axes: {augment: null}\n")["moco"] == {}
+    assert parts_of(load, own + "parts: null\n")["moco-ab"] == {}
+    assert parts_of(load, own + "parts: {augment: null}\n")["moco-ab"] == {}

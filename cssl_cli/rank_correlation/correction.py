@@ -33,15 +33,20 @@ def step_down_min_p(scores: Floats) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def smallest_p(scores: Floats) -> float:
-    """The least p-value that any term could have had, from the scores (R, M) of its terms in all orders."""
-    return float(_orders_as_far(scores).min() / len(scores))
+def smallest_p_values_of(scores: Floats) -> list[float]:
+    """The least p-value that each term could have had, from the scores (R, M) of the terms in all orders."""
+    return [float(p) for p in p_values_of_orders(scores).min(axis=0)]
 
 
 def smallest_adjusted_p(scores: Floats) -> float:
     """The least adjusted p-value that any term could have had, from the scores (R, M) of its terms in all orders."""
     counts = _orders_as_far(scores)
     return float((counts.min(axis=1) <= counts.min(axis=0).min()).mean())
+
+
+def p_values_of_orders(scores: Floats) -> Floats:
+    """The p-value (R, M) that each term would have in each of the orders, from its scores (R, M) in all of them."""
+    return _orders_as_far(scores) / len(scores)
 
 
 def _orders_as_far(scores: Floats) -> Ints:

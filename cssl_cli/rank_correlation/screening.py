@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,17 @@ from cssl_cli.rank_correlation import (
     rank_correlations,
 )
 from cssl_cli.rank_correlation.attainable import least_tau, smallest_p_values
-from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, smallest_p, step_down_min_p
-from cssl_cli.rank_correlation.crossed import Crossed, Found, crossed, over_sets
+from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, smallest_p_values_of, step_down_min_p
+from cssl_cli.rank_correlation.crossed import (
+    MAX_ROWS_PERMUTED,
+    Crossed,
+    Found,
+    crossed,
+    of_parts,
+    over_sets,
+    without_intervals,
+)
+from cssl_cli.rank_correlation.parts import BuiltFrom, incidence, overlap
 from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
 from cssl_cli.rank_correlation.signs import (
     Floats,
@@ -30,6 +40,7 @@ from cssl_cli.rank_correlation.signs import (
 )
 
 Row = tuple[str, str, Mapping[str, float | None]]  # its name, its group, its quantities (means over seeds)
+Design = Sequence[tuple[Hashable, Hashable]]  # of each row its set of augmentations, and what it is apart from that
 LEVEL = 0.05
 MIN_P = "Westfall–Young step-down min-p"
 HOLM = "Holm"
@@ -55,7 +66,8 @@ def screen_accuracy(
     accuracy: str,
     terms: Mapping[str, int | None],
     titles: Mapping[str, str] | None = None,
-    design: Sequence[tuple[Hashable, Hashable]] | None = None,
+    design: Design | None = None,
+    built_from: BuiltFrom | None = None,
 ) -> dict[str, Any]:
     """One accuracy against each of the terms, those first that predict it best (by |τ| over all rows).
 
@@ -68,6 +80,8 @@ def screen_accuracy(
 
     design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
     these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
+    built_from: of each row the parts that its set is built from. Where rows share parts that may change places
+    (`parts.py`), p is over orders of the parts, `scopes` have their number as `parts`, and there are no intervals.
     """
     y = as_column([quantities.get(accuracy) for _, _, quantities in rows])
     x = (
@@ -77,7 +91,7 @@ def screen_accuracy(
     )
     names = [group for _, group, _ in rows]
     codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
-    sharing = _sharing(y, codes, design)
+    sharing = _sharing(y, codes, design, built_from)
     pooled, of_pooled = _scope(x, y, alone, list(terms.values()), sharing)
     grouped = len(set(names)) > 1
     within, of_within = (
@@ -102,32 +116,120 @@ def screen_accuracy(
         "num_rows": len(rows),
         "scopes": scopes,
         "terms": entries,
-        "warnings": [*_about_size(scopes), *_about_missing(scopes, entries, called), *_about_groups(entries, called)],
+        "warnings": [
+            *_about_size(scopes),
+            *_about_missing(scopes, entries, called),
+            *_about_groups(entries, called),
+            *([] if of_pooled is None else sharing.warnings),
+            *([] if of_pooled is None or design is None else _about_methods(codes[sharing.rows], sharing)),
+        ],
     }
 
 
-def _sharing(y: Floats, codes: Ints, design: Sequence[tuple[Hashable, Hashable]] | None) -> Crossed | None:
-    """The design where it is crossed, no row lacks the accuracy, and the rows are few enough to be put in orders."""
-    if not design or len(y) > MAX_ROWS_RESAMPLED or not np.isfinite(y).all():
-        return None
+@dataclass(frozen=True)
+class _Sharing:
+    """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
+
+    warnings: what must be said of it. independent: False where they share more than their orders allow for.
+    """
+
+    rows: Ints
+    permuted: Crossed | None = None
+    warnings: tuple[str, ...] = ()
+    independent: bool = True
+
+
+def _sharing(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFrom | None) -> _Sharing:
+    there = np.flatnonzero(np.isfinite(y))
+    over_sets = _over_sets(y, codes, design)
+    if built_from is None:
+        return over_sets
+    built_from = built_from.rows(there.tolist())
+    parts = incidence(built_from.parts)
+    if not overlap(parts):
+        return over_sets
+    few = len(there) <= MAX_ROWS_PERMUTED
+    found = of_parts(built_from.parts, built_from.columns)
+    if few and built_from.usable and found is not None and _of_one_group(found, codes[there]):
+        said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
+        return _Sharing(there, found, said)
+    why = _why_not_over_parts(built_from.declared, few, found is not None)
+    return replace(over_sets, warnings=(*over_sets.warnings, why), independent=False)
+
+
+def _over_sets(y: Floats, codes: Ints, design: Design | None) -> _Sharing:
+    """Over whole sets where they are crossed, no row lacks the accuracy, and the rows are few enough for orders."""
+    rows = np.arange(len(y))
+    num_sets = len({of_set for of_set, _ in design or ()})
+    if design is None or not 1 < num_sets < len(y):
+        return _Sharing(rows)
     found = crossed(design)
-    of_one_group = found is not None and len({*zip(found.columns, codes, strict=True)}) == len({*found.columns})
-    return found if of_one_group else None
+    if found is not None and len(y) <= MAX_ROWS_PERMUTED and np.isfinite(y).all() and _of_one_group(found, codes):
+        return _Sharing(rows, found)
+    said = (
+        f"The {len(y)} rows share {num_sets} sets of augmentations (or of other settings) and are no full grid of at "
+        f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share "
+        "theirs are not independent, which makes p too small; there are no intervals."
+    )
+    return _Sharing(rows, warnings=(said,), independent=False)
+
+
+def _of_one_group(found: Crossed, codes: Ints) -> bool:
+    """Whether each column is of one group: otherwise a column cannot change places within groups."""
+    return len({*zip(found.columns.tolist(), codes.tolist(), strict=True)}) == found.num_columns
+
+
+def _about_methods(codes: Ints, sharing: _Sharing) -> list[str]:
+    """Where rows of a group are alike, and nothing keeps them together when all rows are put in orders."""
+    num_groups = len(set(codes.tolist()))
+    if sharing.permuted is not None or not sharing.independent or not 1 < num_groups < len(codes):
+        return []
+    return [
+        f"The {num_groups} methods share no sets: over all rows p takes the rows of a method for independent, and is "
+        "too small where methods differ; within methods it is not."
+    ]
+
+
+def _found_all_sets(size: int, num_parts: int) -> str:
+    return (
+        f"The rows are all sets of {size} of the same {num_parts} augmentations, and so not independent: p is over "
+        "orders of the augmentations. A sweep file says what its rows are built from as `parts`."
+    )
+
+
+def _why_not_over_parts(declared: bool, few: bool, may_change: bool) -> str:
+    """What is said of rows that share parts, and whose orders do not allow for it."""
+    if not few:
+        why = f"and are more than {MAX_ROWS_PERMUTED}"
+    elif not may_change:
+        why = "of which no two may change places (the sets are nested, or some are missing)"
+    elif declared:
+        why = "and the methods do not stand apart from them"
+    else:
+        why = "which the sweep file does not say (`parts`)"
+    what = "parts" if declared else "augmentations"
+    return (
+        f"The rows are built from shared {what}, {why}: they are not independent, which makes p too small; there are "
+        "no intervals."
+    )
 
 
 _ONE_GROUP = Absent("all rows are of one group").to_dict()
 
 
 def _scope(
-    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: Crossed | None
+    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: _Sharing
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
-    found = rank_correlations(x, y, codes)
+    found: Found = rank_correlations(x, y, codes)
+    if not sharing.independent:
+        found = [without_intervals(one) if isinstance(one, RankCorrelation) else one for one in found]
     defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
     if not defined:
         return _entries(found, predicted), None
-    if sharing is not None:
-        return _scope_over_sets(found, x, y, codes, predicted, defined, sharing)
+    if sharing.permuted is not None:
+        rows = sharing.rows
+        return _scope_over_sets(found, x[rows], y[rows], codes[rows], predicted, defined, sharing.permuted)
     entries = _entries(found, predicted)
     raw = [entries[position]["tau"]["p"] for position in defined]
     adjusted, correction, smallest = _adjusted(x[:, defined], y, codes, raw)
@@ -156,19 +258,24 @@ def _scope_over_sets(
     defined: Sequence[int],
     sharing: Crossed,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The same for rows that share their sets; `least_tau` is not known for them."""
+    """The same for rows that share their sets, or parts of them; `least_tau` is not known for them."""
     found, scores, method = over_sets(found, x, y, codes, sharing)
     entries, scores = _entries(found, predicted), scores[:, defined]
-    for position, p in zip(defined, step_down_min_p(scores), strict=True):
-        entries[position]["tau"]["p_adjusted"] = p
     sizes, exact = _sizes_with(y, codes), method == "exact"
+    least = smallest_p_values_of(scores)
+    for position, p, smallest in zip(defined, step_down_min_p(scores), least, strict=True):
+        entries[position]["tau"]["p_adjusted"] = p
+        entries[position]["smallest_p"] = smallest if exact else None
     return entries, {
         "n": sum(sizes),
         "groups": len(sizes),
         "sets": sharing.num_sets,
+        "columns": sharing.num_columns,
+        "parts": sharing.num_parts,
+        "num_orders": len(scores),
         "num_terms": len(defined),
         "correction": MIN_P,
-        "smallest_p": smallest_p(scores) if exact else None,
+        "smallest_p": min(least) if exact else None,
         "smallest_adjusted_p": smallest_adjusted_p(scores) if exact else None,
     }
 
@@ -206,22 +313,20 @@ def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
 
 
 def _by_group(
-    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], sharing: Crossed | None
+    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], sharing: _Sharing
 ) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for group in dict.fromkeys(names):
         rows = np.array([name == group for name in names])
         if rows.sum() >= MIN_ROWS_COMPARED:
             one = group_codes(None, int(rows.sum()))
-            of_group: Sequence[RankCorrelation | Absent] = rank_correlations(
-                x[rows], y[rows], one, with_intervals=False
-            )
+            of_group: Found = rank_correlations(x[rows], y[rows], one, with_intervals=False)
             # Several rows of a group may share a set, too: of methods with several temperatures, say.
-            shared = (
-                None if sharing is None else crossed(list(zip(sharing.sets[rows], sharing.columns[rows], strict=True)))
-            )
+            among = np.flatnonzero(rows[sharing.rows])
+            shared = None if sharing.permuted is None or not len(among) else sharing.permuted.among(among)
             if shared is not None:
-                of_group, _, _ = over_sets(of_group, x[rows], y[rows], one, shared)
+                there = sharing.rows[among]
+                of_group, _, _ = over_sets(of_group, x[there], y[there], group_codes(None, len(there)), shared)
             found[group] = _entries(of_group, predicted)
     return found
 
@@ -233,7 +338,7 @@ def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     for name, scope in scopes.items():
         if scope is None or scope.get("smallest_p") is None:
             continue
-        rows = f"n = {scope['n']} rows" + (f" of {scope['sets']} sets" if "sets" in scope else "")
+        rows = f"n = {scope['n']} rows" + _of_what(scope)
         rows += f" in {scope['groups']} groups, ordered within them" if name == "within" else ""
         perfect, adjusted = scope["smallest_p"], scope["smallest_adjusted_p"]
         if perfect > LEVEL:
@@ -249,6 +354,12 @@ def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     return said
 
 
+def _of_what(scope: Mapping[str, Any]) -> str:
+    if scope.get("parts") is not None:
+        return f" of {scope['parts']} parts"
+    return f" of {scope['sets']} sets" if "sets" in scope else ""
+
+
 def _about_missing(
     scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]
 ) -> list[str]:
@@ -258,7 +369,9 @@ def _about_missing(
         n, of = entry["pooled"].get("n"), (scopes["pooled"] or {}).get("n", 0)
         if n is not None and n < of:
             perfect = smallest_p_values((n,))[0] if n <= MAX_ROWS_RESAMPLED else 0.0
-            if perfect > LEVEL:
+            if "smallest_p" in entry["pooled"]:  # of rows that share sets or parts
+                perfect = entry["pooled"]["smallest_p"]
+            if perfect is not None and perfect > LEVEL:
                 said.append(f"{called[entry['term']]}: {n} of {of} rows; even a perfect order has p = {perfect:.2g}.")
     return said
 

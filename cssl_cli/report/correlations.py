@@ -96,17 +96,14 @@ def _caption(screened: Screened) -> str:
         f"Kendall's τ_b of the accuracy with each term over {pooled['n']} rows, each the mean of its seeds: 1 the same "
         "order, −1 the reverse, sorted by |τ|."
     ]
-    sets = pooled.get("sets")
+    sets, parts = pooled.get("sets"), pooled.get("parts")
     if any(entry["pooled"].get("tau", {}).get("interval") for entry in screened["terms"]):
         of = "rows" if sets is None else f"{sets} sets of augmentations"
         sentences.append(f"In brackets 95 % intervals, as if the {of} were a sample of others like them.")
-    orders = (
-        "of the rows"
-        if sets is None
-        else f"of the {sets} sets of augmentations that rows share, and of the methods (or what else differs),"
-    )
+    elif parts is not None:
+        sentences.append("No intervals: rows that share parts are no sample, and none that was tried held.")
     sentences.append(
-        f"p: against every order {orders} being as likely, two-sided; "
+        f"p: against every order {_orders(pooled)} being as likely, two-sided; "
         + HOW[pooled["correction"]].format(m=pooled["num_terms"])
         + "."
     )
@@ -123,6 +120,16 @@ def _caption(screened: Screened) -> str:
             "groups), which differences between groups cannot feign."
         )
     return " ".join(sentences)
+
+
+def _orders(scope: Mapping[str, Any]) -> str:
+    """What is put in orders."""
+    if scope.get("sets") is None:
+        return "of the rows"
+    parts, columns = scope["parts"], scope["columns"]
+    shared = f"of the {scope['sets']} sets of augmentations that rows share"
+    shared = shared if parts is None else f"of the {parts} parts that rows are built from"
+    return shared if columns == 1 else f"{shared}, and of the methods (or what else differs),"
 
 
 def _up(tau: float) -> str:

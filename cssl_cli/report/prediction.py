@@ -13,8 +13,8 @@ from cssl_cli.report.controls import compare_control, print_control
 from cssl_cli.report.correlations import print_correlations
 from cssl_cli.report.layout import note
 from cssl_cli.report.rows import Row, circumstances
+from cssl_cli.report.sharing import sharing_of
 
-NOT_OF_COLUMN = ("name", "seed", "data", "augment", "probe", "analyze")
 UNLIKE = {
     "content": "images",
     "images": "numbers of images",
@@ -50,10 +50,9 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     if count < MIN_ROWS_COMPARED:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
-    design = [(_views(row), _apart_from_views(row)) for row in compared]
-    found = screen_accuracy(entries, accuracy, terms, LABELS, design)
-    over_sets = "sets" in (found["scopes"]["pooled"] or {})
-    found["warnings"] += [*_about_circumstances(compared), *([] if over_sets else _about_shared_views(compared))]
+    sharing = sharing_of(compared)
+    found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
+    found["warnings"] += _about_circumstances(compared)
     return found
 
 
@@ -77,31 +76,6 @@ def _about_circumstances(rows: Sequence[Row]) -> list[str]:
     if not unlike:
         return []
     return [f"Rows were measured with different {' and '.join(unlike)}: what orders them may be that."]
-
-
-def _views(row: Row) -> str:
-    """The images and their augmentations."""
-    return repr([row.members[0].member.recipe.settings(block) for block in ("data", "augment")])
-
-
-def _apart_from_views(row: Row) -> str:
-    """All other settings, but for the seed, the name and how the encoder is measured."""
-    settings = row.members[0].member.recipe.model_dump(by_alias=True)
-    return repr({name: block for name, block in settings.items() if name not in NOT_OF_COLUMN})
-
-
-def _about_shared_views(rows: Sequence[Row]) -> list[str]:
-    """Rows on the same views, of several methods say, share the terms of pixels, and their accuracies go together."""
-    from cssl_cli.rank_correlation import MAX_ROWS_RESAMPLED
-
-    num_sets = len({_views(row) for row in rows})
-    if not 1 < num_sets < len(rows):
-        return []
-    return [
-        f"The {len(rows)} rows share {num_sets} sets of augmentations and are no full grid of at most "
-        f"{MAX_ROWS_RESAMPLED} rows, every set once with every method (or what else differs): rows that share theirs "
-        "are not independent, which makes p too small and intervals too narrow."
-    ]
 
 
 def print_prediction(out: Console, rows: Sequence[Row], accuracy: Quantity) -> None:

@@ -21,6 +21,7 @@ from cssl_cli.report.differences import exceeds, noise
 from cssl_cli.report.layout import compacted, heading, note, plural, table
 from cssl_cli.report.named_quantities import difference, mean_of
 from cssl_cli.report.rows import Row, is_finished
+from cssl_cli.report.sharing import sharing_of
 from cssl_cli.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep import Sweep
 from cssl_cli.sweep_file import Reference
@@ -88,16 +89,13 @@ def _groups(rows: Sequence[Row], ours: str) -> list[tuple[str, list[Row]]]:
 
 
 def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> dict[str, Any]:
-    from cssl_cli.rank_correlation import rank_correlation
-
     theirs = {row.name: reference.values[row.name] / 100 for row in rows}
     means = {row.name: mean_of(row, ours) or 0.0 for row in rows}
-    found = rank_correlation([means[row.name] for row in rows], list(theirs.values()))
     ranked = sorted(rows, key=lambda row: theirs[row.name])
     return {
         "group": group,
         "n": len(rows),
-        "rank_correlation": found.to_dict(),
+        "rank_correlation": _rank_correlation(rows, list(means.values()), list(theirs.values())),
         "out_of_order": [
             {
                 "rows": [low.name, high.name],
@@ -109,6 +107,25 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
             if theirs[low.name] < theirs[high.name] and not exceeds(means[high.name], means[low.name])
         ],
     }
+
+
+def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Of our accuracies with theirs; p over orders of the parts that rows share, null where these have no orders."""
+    from cssl_cli.rank_correlation import Absent, rank_correlation
+    from cssl_cli.rank_correlation.crossed import of_parts, over_sets, without_intervals
+    from cssl_cli.rank_correlation.parts import incidence, overlap
+    from cssl_cli.rank_correlation.signs import as_column, group_codes
+
+    found, shared = rank_correlation(ours, theirs), sharing_of(rows).built_from
+    if isinstance(found, Absent) or not overlap(incidence(shared.parts)):
+        return found.to_dict()
+    permuted = of_parts(shared.parts, shared.columns) if shared.usable else None
+    if permuted is not None:
+        alone = group_codes(None, len(rows))
+        (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, permuted)
+        return over.to_dict()
+    unknown = without_intervals(found).to_dict()
+    return unknown | {name: unknown[name] | {"p": None, "p_method": None} for name in ("tau", "rho")}
 
 
 def _epochs_measured(rows: Sequence[Row]) -> list[int]:
