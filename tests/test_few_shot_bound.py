@@ -9,9 +9,11 @@ import torch
 from cssl_cli.geometry import unit_norm
 from cssl_cli.theory.class_geometry import class_geometry
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.few_shot_bound import QUANTITIES, cantelli_bounds, few_shot_bound, luthra_bounds, pair_moments
+from cssl_cli.theory.few_shot_bound import cantelli_bounds, few_shot_bound, luthra_bounds, pair_moments
 from cssl_cli.theory.neural_collapse import neural_collapse
 from cssl_cli.theory.table import FeatureTable
+
+SHOTS = (1, 5, 10, 50)
 
 
 def random_classes(seed, *, num_classes=2, size=3, width=2, spread=0.3, clean=False):
@@ -126,14 +128,13 @@ def table_of(random, labels, *, width=20, spread=0.3, num_views=3):
 
 def test_well_separated_classes_are_certified_and_a_blind_encoder_is_not():
     random, labels = np.random.default_rng(2), np.arange(120) % 4
-    found = few_shot_bound(class_geometry(table_of(random, labels)))
-    assert list(found) == list(QUANTITIES)
+    found = few_shot_bound(class_geometry(table_of(random, labels)), SHOTS)
     for whose in ("cantelli", "luthra"):
-        values = [found[f"{whose}_{shots}"].value for shots in (1, 5, 10, 50)]
+        values = [found[f"{whose}_{shots}"].value for shots in SHOTS]
         assert values == sorted(values, reverse=True)
         assert not found[f"{whose}_50"].vacuous
     blind = build(unit_norm(torch.as_tensor(random.normal(size=(120, 2, 2000)))), labels)
-    found = few_shot_bound(class_geometry(blind))
+    found = few_shot_bound(class_geometry(blind), SHOTS)
     assert all(quantity.vacuous for quantity in found.values())
 
 
@@ -148,7 +149,7 @@ def test_the_leading_term_is_the_directional_cdnv():
     found = neural_collapse(table)
     assert found["directional_cdnv"].value == pytest.approx(total / 6)
     classes = [(torch.as_tensor(clean[labels == k]),) * 2 for k in range(3)]
-    limit = luthra_bounds(pair_moments(classes, unbiased=False), 10**9).sum().item()
+    limit = luthra_bounds(pair_moments(classes, unbiased=False), 10**6).sum().item()
     assert limit == pytest.approx(4 * total, rel=1e-3)
     assert found["directional_cdnv"].value <= found["cdnv"].value
     assert found["directional_cdnv_worst"].value >= found["directional_cdnv"].value
@@ -156,7 +157,7 @@ def test_the_leading_term_is_the_directional_cdnv():
 
 def test_what_few_images_cannot_give_is_absent():
     labels = [0, 0, 0, 0, 1, 1, 1]
-    found = few_shot_bound(class_geometry(table_of(np.random.default_rng(4), labels)))
+    found = few_shot_bound(class_geometry(table_of(np.random.default_rng(4), labels)), SHOTS)
     assert all(
         isinstance(quantity, Absent) and "4 images of every class" in quantity.reason for quantity in found.values()
     )

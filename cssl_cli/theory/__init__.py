@@ -55,6 +55,8 @@ CHAOS_IMAGES = 1000
 INFO_NCE_IMAGES = 300
 NT_XENT_BATCHES = 20
 
+SHOTS = (1, 5, 10, 50)  # labelled images of each class
+
 Quantities = dict[str, Quantity]
 Advance = Callable[[int, int], None]  # called with the number of terms done and their total
 
@@ -166,8 +168,8 @@ class _Analysis:
             # Last, what draws at random beside the others: theirs is not moved by it.
             "info_nce_paper": self.info_nce_paper,
             "augmented_error": lambda: augmented_error(self.geometry, generator=generator),
-            "few_labels": lambda: few_labels(self.geometry, generator=generator),
-            "few_shot_bound": lambda: few_shot_bound(self.geometry),
+            "few_labels": lambda: few_labels(self.geometry, shots=SHOTS, generator=generator),
+            "few_shot_bound": lambda: few_shot_bound(self.geometry, SHOTS),
         }
 
     def info_nce_paper(self) -> Quantities:

@@ -4,8 +4,8 @@ A random half of each class gives the centres, means over images and augmented v
 image of the other half are classified; the error is the mean over images of the share of its views that are wrong.
 
 The views of an image are wrong together, more or less, so the interval takes images as the units. With variance s² of
-the n shares about their mean p, the images tell as much as n* = p(1 − p)n/s² independent views, and the interval is that
-of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey Methodology 1998); n* is at most the number of views.
+the n shares about their mean p, the images tell as much as n* = p(1 − p)n/s² independent views, and the interval is
+that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey Methodology 1998); n* is at most all the views.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ error of m labelled images on new images: no image is tested by centres that it 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,24 +19,24 @@ from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.conditions import ROUNDING
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
 
-SHOTS = (1, 5, 10, 50)  # labelled images of each class
 MAX_DRAWS = 200
 MIN_DRAWS = 40  # fewer show no 95 % of them
 MAX_OPERATIONS = 2_000_000_000  # multiplications behind the draws of one m, by which large tables get fewer draws
 MAX_TESTED = 1000  # images tested at a time
 BLOCK_DRAWS = 10  # that share the images tested, where not all are
-QUANTITIES = tuple(f"error_{shots}" for shots in SHOTS)
 
 
-def few_labels(geometry: ClassGeometry | Absent, *, generator: torch.Generator) -> dict[str, Quantity]:
-    """`error_1`, `error_5`, `error_10`, `error_50`: the mean error with so many labelled images of each class.
+def few_labels(
+    geometry: ClassGeometry | Absent, *, shots: Sequence[int], generator: torch.Generator
+) -> dict[str, Quantity]:
+    """`error_1`, `error_5`, …: the mean error with so many labelled images of each class, for each of `shots`.
 
     The interval holds 95 % of the draws, each with its tested images resampled within classes: it speaks of the error
     of one draw of labelled images on the population, not of the mean. None where a class has fewer than three images.
     """
     if isinstance(geometry, Absent):
-        return dict.fromkeys(QUANTITIES, geometry)
-    return {f"error_{shots}": _error(geometry, shots, generator) for shots in SHOTS}
+        return {f"error_{count}": geometry for count in shots}
+    return {f"error_{count}": _error(geometry, count, generator) for count in shots}
 
 
 def _error(geometry: ClassGeometry, shots: int, generator: torch.Generator) -> Quantity:
@@ -80,7 +81,7 @@ def errors_of_draws(geometry: ClassGeometry, shots: int, *, generator: torch.Gen
 
 
 def _draws(geometry: ClassGeometry, labelled: list[Tensor], pool: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Which images of the pool (T,), class after class, are wrong in each draw, and which have no label: (R, T) each."""
+    """Which images of the pool, class after class, are wrong in each draw, and which have no label: both (R, T)."""
     device = geometry.means.device
     centers, free, images = [], [], []
     for own, chosen, places in zip(geometry.members, labelled, pool, strict=True):

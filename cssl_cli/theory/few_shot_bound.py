@@ -22,6 +22,7 @@ summed over j and averaged over i, as in their code (github.com/DLFundamentals/d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +30,7 @@ from torch import Tensor
 
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
-from cssl_cli.theory.few_labels import SHOTS
 
-QUANTITIES = tuple(f"{whose}_{shots}" for whose in ("cantelli", "luthra") for shots in SHOTS)
 MIN_IMAGES = 4  # of a class: two halves with a covariance each
 BLOCK_NUMBERS = 20_000_000  # entries of covariances held at a time
 ROUNDING = 1e-12  # of r²: an E Δ below it is none
@@ -71,38 +70,39 @@ class PairMoments:
         return 4 * self.directional + crossed + centers + centers.diagonal().unsqueeze(1)
 
 
-def few_shot_bound(geometry: ClassGeometry | Absent) -> dict[str, Quantity]:
-    """`cantelli_1`, … `cantelli_50`, bounds on the error that `few_labels` measures, and `luthra_1`, … `luthra_50`.
+def few_shot_bound(geometry: ClassGeometry | Absent, shots: Sequence[int]) -> dict[str, Quantity]:
+    """`cantelli_1`, …, bounds on the error that `few_labels` measures, and `luthra_1`, …, for each of `shots`.
 
     Of the population, from estimated moments, so that one may fall short of the error by their noise. The second are
     for centres of clean images, at equal shares of the classes. A class needs four images.
     """
+    names = [f"{whose}_{count}" for whose in ("cantelli", "luthra") for count in shots]
     if isinstance(geometry, Absent):
-        return dict.fromkeys(QUANTITIES, geometry)
+        return dict.fromkeys(names, geometry)
     fewest = min(len(images) for images in geometry.members)
     if fewest < MIN_IMAGES:
-        return dict.fromkeys(QUANTITIES, Absent(f"moments need {MIN_IMAGES} images of every class, one has {fewest}"))
+        return dict.fromkeys(names, Absent(f"moments need {MIN_IMAGES} images of every class, one has {fewest}"))
     clean = geometry.table.features[:, 0]
     classes = [(clean[images], geometry.means[images]) for images in geometry.members]
     of_views = pair_moments(classes)
     of_clean = pair_moments([(own, own) for own, _ in classes]) if geometry.table.num_augmented else of_views
     negligible = ROUNDING * geometry.largest_norm**2
     found = {}
-    for shots in SHOTS:
-        bounds = cantelli_bounds(of_views, shots, negligible=negligible).sum(dim=1).clamp(max=1)
-        found[f"cantelli_{shots}"] = _estimate(
+    for count in shots:
+        bounds = cantelli_bounds(of_views, count, negligible=negligible).sum(dim=1).clamp(max=1)
+        found[f"cantelli_{count}"] = _estimate(
             geometry,
             (geometry.priors * bounds).sum().item(),
-            f"Cantelli's inequality for an image and centres of {shots} labelled images a class, view means, from the "
+            f"Cantelli's inequality for an image and centres of {count} labelled images a class, view means, from the "
             "moments of the classes; an estimate of a bound",
             chance=1 - geometry.priors.max().item(),
         )
-    for shots in SHOTS:
-        bounds = luthra_bounds(of_clean, shots, negligible=negligible).sum(dim=1)
-        found[f"luthra_{shots}"] = _estimate(
+    for count in shots:
+        bounds = luthra_bounds(of_clean, count, negligible=negligible).sum(dim=1)
+        found[f"luthra_{count}"] = _estimate(
             geometry,
             bounds.mean().item(),
-            f"the bound of Luthra, Salunkhe and Galanti for centres of {shots} clean images a class, classes of equal "
+            f"the bound of Luthra, Salunkhe and Galanti for centres of {count} clean images a class, classes of equal "
             "share, with unbiased moments; a pair to which it does not apply counts 1; an estimate of a bound",
             chance=1 - 1 / len(classes),
         )
