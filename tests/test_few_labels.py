@@ -1,6 +1,7 @@
 """Errors on images that enter no centre: with few labelled images, and on augmented views."""
 
 import itertools
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_the_draws_are_among_all_choices_of_labels_and_their_mean_is_that_of_all
     geometry = random_geometry(1, labels, width=2)
     choices = [list(itertools.combinations(members.tolist(), shots)) for members in geometry.members]
     every = np.array([error_of(geometry, labelled) for labelled in itertools.product(*choices)])
-    assert every.std() > 0.1
+    assert every.std() > 0.05
     drawn, resampled = errors_of_draws(geometry, shots, generator=stream(0, "labels"))
     assert np.abs(drawn.numpy()[:, None] - every).min(axis=1).max() < 1e-12
     assert drawn.mean().item() == pytest.approx(every.mean(), abs=4 * every.std() / len(drawn) ** 0.5)
@@ -69,7 +70,7 @@ def test_an_encoder_that_knows_the_images_only_is_at_chance():
 def test_a_part_of_the_images_tested_gives_the_same_mean(monkeypatch):
     geometry = random_geometry(3, [0] * 40 + [1] * 20 + [2] * 30)
     whole, _ = errors_of_draws(geometry, 5, generator=stream(0, "labels"))
-    monkeypatch.setattr("cssl_cli.theory.few_labels.MAX_TESTED", 18)
+    monkeypatch.setattr(import_module("cssl_cli.theory.few_labels"), "MAX_TESTED", 18)
     part, _ = errors_of_draws(geometry, 5, generator=stream(1, "labels"))
     assert part.std() > whole.std()
     assert part.mean().item() == pytest.approx(whole.mean().item(), abs=4 * part.std().item() / 200**0.5)
@@ -98,7 +99,7 @@ def test_more_labels_than_the_smallest_class_allows_are_absent():
 # ---------------------------------------------------------------------- augmented views
 def test_views_of_the_other_half_are_classified_by_the_centres_of_one():
     labels = [0, 1, 2, 0, 1, 2, 0, 1, 0, 0, 2]
-    geometry = random_geometry(5, labels, num_views=4)
+    geometry = random_geometry(5, labels, num_views=4, spread=1.5)
     found = augmented_error(geometry, generator=stream(7, "halves"))
     generator, features = stream(7, "halves"), geometry.table.features.numpy()
     orders = [members[torch.randperm(len(members), generator=generator)].tolist() for members in geometry.members]
@@ -113,7 +114,7 @@ def test_views_of_the_other_half_are_classified_by_the_centres_of_one():
     assert 0 < np.mean(shares) < 1
     assert found["views"].value == pytest.approx(np.mean(shares))
     assert found["clean"].value == pytest.approx(np.mean(clean))
-    assert found["views"].sample == (5, 3)
+    assert found["views"].sample == (4, 3)
 
 
 def reference_interval(shares, trials):

@@ -18,6 +18,7 @@ variance by norms; with d = ‖e‖, Ṽ = eᵀΣ_i e/d⁴, V = (v_i + v_j)/d²,
     A = 4(V² + V/4)/m,  B = V/m,  C = (Θ + 2(m − 1)V²)/m³,
 
 summed over j and averaged over i, as in their code (github.com/DLFundamentals/directional_cdnv_bounds, commit 947f141).
+It needs E Δ > 0 as ours does. A pair counts at most 1 here.
 """
 
 from __future__ import annotations
@@ -98,12 +99,12 @@ def few_shot_bound(geometry: ClassGeometry | Absent, shots: Sequence[int]) -> di
             chance=1 - geometry.priors.max().item(),
         )
     for count in shots:
-        bounds = luthra_bounds(of_clean, count, negligible=negligible).sum(dim=1)
+        bounds = luthra_bounds(of_clean, count, negligible=negligible).clamp(max=1).sum(dim=1)
         found[f"luthra_{count}"] = _estimate(
             geometry,
             bounds.mean().item(),
             f"the bound of Luthra, Salunkhe and Galanti for centres of {count} clean images a class, classes of equal "
-            "share, with unbiased moments; a pair to which it does not apply counts 1; an estimate of a bound",
+            "share, with unbiased moments, a pair counting at most 1; an estimate of a bound",
             chance=1 - 1 / len(classes),
         )
     return found
