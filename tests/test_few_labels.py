@@ -54,7 +54,6 @@ def test_the_draws_are_among_all_choices_of_labels_and_their_mean_is_that_of_all
     assert np.abs(drawn.numpy()[:, None] - every).min(axis=1).max() < 1e-12
     assert drawn.mean().item() == pytest.approx(every.mean(), abs=4 * every.std() / len(drawn) ** 0.5)
     assert resampled.shape == drawn.shape
-    assert resampled.std() > drawn.std() / 2
 
 
 def test_an_encoder_that_knows_the_images_only_is_at_chance():

@@ -31,8 +31,8 @@ def few_labels(
 ) -> dict[str, Quantity]:
     """`error_1`, `error_5`, …: the mean error with so many labelled images of each class, for each of `shots`.
 
-    The interval holds 95 % of the draws, each with its tested images resampled within classes: it speaks of the error
-    of one draw of labelled images on the population, not of the mean. None where a class has fewer than three images.
+    The interval holds 95 % of the draws, with the noise of the tested images: it speaks of the error of one draw of
+    labelled images on the population, not of the mean. None where a class has fewer than three images.
     """
     if isinstance(geometry, Absent):
         return {f"error_{count}": geometry for count in shots}
@@ -50,7 +50,7 @@ def _error(geometry: ClassGeometry, shots: int, generator: torch.Generator) -> Q
         plain.mean().item(),
         f"mean over {len(plain)} draws of {shots} labelled images a class, whose view means give the centres, of the "
         "share of the other clean images that is not strictly nearest to its own; the interval holds 95 % of single "
-        "draws, with the tested images resampled",
+        "draws, with the noise of the tested images",
         "unbiased",
         geometry.sample,
         interval=percentile_interval(resampled) if geometry.table.all_resampled else None,
@@ -59,7 +59,7 @@ def _error(geometry: ClassGeometry, shots: int, generator: torch.Generator) -> Q
 
 
 def errors_of_draws(geometry: ClassGeometry, shots: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The error of each draw (R,), and the same with its tested images under the weights of a bootstrap of its own."""
+    """The error of each draw (R,), and the same with as much noise of the tested images as the table's size leaves."""
     num_images, width = geometry.means.shape
     shares = [max(shots + 1, math.ceil(MAX_TESTED * len(images) / num_images)) for images in geometry.members]
     tested = [min(len(images), share) for images, share in zip(geometry.members, shares, strict=True)]
@@ -76,7 +76,10 @@ def errors_of_draws(geometry: ClassGeometry, shots: int, *, generator: torch.Gen
         wrong, free = _draws(geometry, labelled, pool)
         images = torch.cat([own[places.to(own.device)] for own, places in zip(geometry.members, pool, strict=True)])
         plain.append(_mean_of_classes(geometry, wrong, free, tested))
-        resampled.append(_mean_of_classes(geometry, wrong, free * rows[:, images], tested))
+        moved = _mean_of_classes(geometry, wrong, free * rows[:, images], tested) - plain[-1]
+        # Draws that test T of N images differ by the noise of 1/T − 1/N images already; 1/N is due, and 1/T drawn.
+        due = (2 * free.sum(dim=1) / num_images - 1).clamp(min=0).sqrt()
+        resampled.append(plain[-1] + due * moved)
     return torch.cat(plain), torch.cat(resampled)
 
 
