@@ -8,9 +8,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cssl_cli.report.layout import compacted, heading, note, number, percent, print_widest, table, without_interval
+from cssl_cli.report.layout import (
+    compacted,
+    heading,
+    note,
+    number,
+    percent,
+    plural,
+    print_widest,
+    table,
+    without_interval,
+)
 from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
 
+SHOTS = (1, 5, 10, 50)  # labelled images of each class
 NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
 # of each theorem the share of a class that is certified, and the margin that is shown of the class
 OF_CLASSES = {
@@ -44,8 +55,29 @@ def certificates(out: Console, result: Result) -> None:
             ("new images: certified, 95 %", "population", "error_bound"),
         ),
     )
+    _outside_the_centers(out, result)
     _by_views(out, result)
     _by_class(out, result)
+
+
+def _outside_the_centers(out: Console, result: Result) -> None:
+    """Errors of the nearest centre on images that enter no centre, and bounds for few labels."""
+    rows = [
+        ("half of the images labelled", "augmented_error", "clean"),
+        ("   their augmented views", "augmented_error", "views"),
+    ]
+    for shots in SHOTS:
+        rows += [
+            (f"{plural(shots, 'labelled image')} a class", "few_labels", f"error_{shots}"),
+            ("   Cantelli: ≤", "few_shot_bound", f"cantelli_{shots}"),
+            ("   Luthra et al.: ≤", "few_shot_bound", f"luthra_{shots}"),
+        ]
+    quantities_table(out, result, "Error of the nearest centre on images that enter no centre, as shares", rows)
+    note(
+        out,
+        "Few labels: mean over draws of the labelled images, in brackets where 95 % of single draws lie. The bounds "
+        "are estimates for new images; that of Luthra et al. is for centres of clean images.",
+    )
 
 
 def _by_views(out: Console, result: Result) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from cssl_cli.report.layout import compacted, heading, note, number, plural, table
-from cssl_cli.report.quantities import Result, quantities_table, quantity
+from cssl_cli.report.quantities import Result, Rows, quantities_table, quantity
 
 MAX_CLASSES_IN_MATRIX = 12
 
@@ -42,8 +42,10 @@ def divergence(out: Console, result: Result) -> None:
             ("least ‖μk − μl‖", "class_centers", "closest_pair"),
             ("spread within, images", "spread", "within"),
             ("spread within, views", "spread", "within_views"),
+            ("intra-class distance", "spread", "intra_class"),
             ("spread between", "spread", "between"),
             ("within / between", "spread", "ratio"),
+            ("‖E f‖²", "mean_feature", "squared_norm"),
         ),
     )
 
@@ -86,20 +88,18 @@ def losses(out: Console, result: Result) -> None:
     quantities_table(
         out,
         result,
-        f"InfoNCE with one negative (the paper's){_enumerated(result)}{_temperature(result)}",
-        (
-            ("alignment part", "info_nce", "alignment_part"),
-            ("divergence part", "info_nce", "divergence_part"),
-            ("loss", "info_nce", "loss"),
-            ("floor of the divergence part", "info_nce", "collapse_floor"),
-            ("gap to the floor", "info_nce", "collapse_gap"),
-            ("mean μk·μl", "info_nce", "mean_inner_product"),
-            ("   bounded by loss and centres: ≤", "info_nce", "mean_bound"),
-            ("   bounded by the loss alone: ≤", "info_nce", "mean_bound_from_loss_alone"),
-            ("μk·μl of a pair ≤ (no τ)", "info_nce", "pair_bound"),
-            ("μk·μl of a pair ≤ (Theorem 3)", "info_nce", "theorem_3"),
-        ),
+        f"InfoNCE with one negative{_enumerated(result, 'info_nce')}{_temperature(result)}",
+        _of_info_nce("info_nce"),
     )
+    if result["loss_settings"]["temperature"] == 1:
+        note(out, "The paper's InfoNCE has no temperature: it is this one.")
+    else:
+        quantities_table(
+            out,
+            result,
+            f"The same at T = 1, as in the paper{_enumerated(result, 'info_nce_paper')}",
+            _of_info_nce("info_nce_paper"),
+        )
     quantities_table(
         out,
         result,
@@ -137,9 +137,24 @@ def _batches(result: Result) -> str:
     return f", batches of {used:,}" + (f" (all images; {wanted:,} in training)" if used < wanted else "")
 
 
-def _enumerated(result: Result) -> str:
+def _of_info_nce(term: str) -> Rows:
+    return (
+        ("alignment part", term, "alignment_part"),
+        ("divergence part", term, "divergence_part"),
+        ("loss", term, "loss"),
+        ("floor of the divergence part", term, "collapse_floor"),
+        ("gap to the floor", term, "collapse_gap"),
+        ("mean μk·μl", term, "mean_inner_product"),
+        ("   bounded by loss and centres: ≤", term, "mean_bound"),
+        ("   bounded by the loss alone: ≤", term, "mean_bound_from_loss_alone"),
+        ("μk·μl of a pair ≤ (no τ)", term, "pair_bound"),
+        ("μk·μl of a pair ≤ (Theorem 3)", term, "theorem_3"),
+    )
+
+
+def _enumerated(result: Result, term: str) -> str:
     """How many images, and augmented views of each, were enumerated."""
-    loss = quantity(result, "trained", "info_nce", "loss")
+    loss = quantity(result, "trained", term, "loss")
     if loss["value"] is None:
         return ""
     return f", {plural(loss['num_images'], 'image')} × {plural(loss['num_views'], 'view')}"
@@ -165,5 +180,7 @@ def companions(out: Console, result: Result) -> None:
             ("tr Σ_W / tr Σ_B, plain", "neural_collapse", "ratio"),
             ("CDNV, mean over pairs", "neural_collapse", "cdnv"),
             ("CDNV, worst pair", "neural_collapse", "cdnv_closest"),
+            ("directional CDNV, mean", "neural_collapse", "directional_cdnv"),
+            ("directional CDNV, worst pair", "neural_collapse", "directional_cdnv_worst"),
         ),
     )

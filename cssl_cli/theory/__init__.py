@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cssl_cli.intervals import bootstrap_weights
 from cssl_cli.theory.alignment import alignment
+from cssl_cli.theory.augmented_error import augmented_error
 from cssl_cli.theory.center_error import nearest_center_error
 from cssl_cli.theory.certificate_a import certificate_a, certify_a
 from cssl_cli.theory.certificate_b import certificate_b, certify_b
@@ -31,8 +32,11 @@ from cssl_cli.theory.cross_correlation import cross_correlation, standardized_ta
 from cssl_cli.theory.effective_rank import effective_rank
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.explicit_tau import explicit_tau
-from cssl_cli.theory.info_nce import info_nce
+from cssl_cli.theory.few_labels import few_labels
+from cssl_cli.theory.few_shot_bound import few_shot_bound
+from cssl_cli.theory.info_nce import LOSSES, OF_CLASSES, OF_PAIRS, info_nce
 from cssl_cli.theory.lidar import lidar
+from cssl_cli.theory.mean_feature import mean_feature
 from cssl_cli.theory.neural_collapse import neural_collapse
 from cssl_cli.theory.nt_xent import nt_xent
 from cssl_cli.theory.population import population
@@ -50,6 +54,8 @@ __all__ = ["Absent", "Estimate", "FeatureTable", "LossSettings", "Quantity", "an
 CHAOS_IMAGES = 1000
 INFO_NCE_IMAGES = 300
 NT_XENT_BATCHES = 20
+
+SHOTS = (1, 5, 10, 50)  # labelled images of each class
 
 Quantities = dict[str, Quantity]
 Advance = Callable[[int, int], None]  # called with the number of terms done and their total
@@ -129,6 +135,7 @@ class _Analysis:
             "R_epsilon_bounds": self.bounds_of_r_epsilon,
             "class_centers": lambda: class_centers(table, self.weights[1]),
             "spread": lambda: spread(table, self.weights[1]),
+            "mean_feature": lambda: mean_feature(table, self.weights[1]),
             "center_error": lambda: nearest_center_error(self.geometry),
             "theorem_1": lambda: theorem_1(self.geometry, self.within),
             "certificate_a": lambda: certificate_a(self.geometry, self.within, self.certified_a),
@@ -158,7 +165,24 @@ class _Analysis:
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
             "neural_collapse": lambda: neural_collapse(self.raw_clean),
+            # Last, what draws at random beside the others: theirs is not moved by it.
+            "info_nce_paper": self.info_nce_paper,
+            "augmented_error": lambda: augmented_error(self.geometry, generator=generator),
+            "few_labels": lambda: few_labels(self.geometry, shots=SHOTS, generator=generator),
+            "few_shot_bound": lambda: few_shot_bound(self.geometry, SHOTS),
         }
+
+    def info_nce_paper(self) -> Quantities:
+        """InfoNCE as in the paper, which has no temperature."""
+        if self.loss.temperature == 1:
+            return dict.fromkeys(LOSSES + OF_CLASSES + OF_PAIRS, Absent("the temperature is 1: as info_nce"))
+        return info_nce(
+            self.table,
+            temperature=1.0,
+            max_images=INFO_NCE_IMAGES,
+            generator=self.generator,
+            bootstrap=self.bootstrap,
+        )
 
     @property
     def standardized(self) -> FeatureTable:

@@ -5,7 +5,10 @@ With class means μ_k, their mean μ = Σ p_k μ_k, V_k the mean squared distanc
 
 * NC1: tr(Σ_W Σ_B⁺) / K (Papyan, Han and Donoho, PNAS 2020, arXiv 2008.08186);
 * ratio: tr Σ_W / tr Σ_B;
-* CDNV of two classes: (V_k + V_l) / (2 ‖μ_k − μ_l‖²) (Galanti et al., ICLR 2022, arXiv 2112.15121).
+* CDNV of two classes: (V_k + V_l) / (2 ‖μ_k − μ_l‖²) (Galanti et al., ICLR 2022, arXiv 2112.15121);
+* directional CDNV of class k against l: eᵀΣ_k e / ‖e‖⁴, e = μ_l − μ_k and Σ_k the covariance of class k: the variance
+  along the line between the means, which alone moves an image across the bisector (Luthra, Salunkhe and Galanti, arXiv
+  2603.03530, as in their code).
 
 All plug-in: Σ_W comes out too small and Σ_B too large, by the noise of the class means.
 """
@@ -18,13 +21,14 @@ from torch import Tensor
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable
 
-QUANTITIES = ("nc1", "ratio", "cdnv", "cdnv_closest")
+QUANTITIES = ("nc1", "ratio", "cdnv", "cdnv_closest", "directional_cdnv", "directional_cdnv_worst")
 EQUAL = 1e-24  # squared distances between means below this share of the features' mean square are zero
 PSEUDO_INVERSE = 1e-7  # singular values of the centred class means below this share of the largest count as zero
 
 
 def neural_collapse(table: FeatureTable) -> dict[str, Quantity]:
-    """`nc1`, `ratio`, `cdnv` (mean over pairs of classes) and `cdnv_closest` (the pair hardest to tell apart), all ≥ 0.
+    """`nc1`, `ratio`, `cdnv` (mean over pairs of classes) and `cdnv_closest` (the pair hardest to tell apart), all ≥ 0;
+    `directional_cdnv` (mean over ordered pairs) and `directional_cdnv_worst`.
 
     0 when every class is a point. On clean views, with the divisors n_k of the literature; the table's `spread` has the
     unbiased ratio for augmented views.
@@ -58,9 +62,9 @@ class _Collapse:
         self.names = [table.class_names[label] for label in present.tolist()]
         self.priors = table.priors[present]
         self.means = torch.stack([self.clean[table.labels == label].mean(dim=0) for label in present.tolist()])
-        place = torch.searchsorted(present, table.labels)
-        self.deviations = self.clean - self.means[place]
-        sums = self.means.new_zeros(len(present)).index_add_(0, place, self.deviations.square().sum(dim=1))
+        self.place = torch.searchsorted(present, table.labels)
+        self.deviations = self.clean - self.means[self.place]
+        sums = self.means.new_zeros(len(present)).index_add_(0, self.place, self.deviations.square().sum(dim=1))
         self.spreads = sums / table.class_sizes[present]
         self.negligible = EQUAL * self.clean.square().sum(dim=1).mean()
 
@@ -88,7 +92,7 @@ class _Collapse:
         squares = (self.means[first] - self.means[second]).square().sum(dim=1)
         if squares.min() <= self.negligible:
             pair = self.pair(first, second, squares.argmin())
-            return dict.fromkeys(("cdnv", "cdnv_closest"), Absent(f"the means of {pair[0]} and {pair[1]} coincide"))
+            return dict.fromkeys(QUANTITIES[2:], Absent(f"the means of {pair[0]} and {pair[1]} coincide"))
         cdnv = (self.spreads[first] + self.spreads[second]) / (2 * squares)
         words = "(V_k + V_l)/(2‖μ_k − μ_l‖²) of the clean features, plug-in, "
         largest = self.estimate(
@@ -99,7 +103,30 @@ class _Collapse:
             classes=self.pair(first, second, cdnv.argmax()),
         )
         mean = self.estimate(cdnv.mean(), words + "mean over pairs of classes", "consistent")
-        return {"cdnv": mean, "cdnv_closest": largest}
+        return {"cdnv": mean, "cdnv_closest": largest, **self.directional()}
+
+    def directional(self) -> dict[str, Quantity]:
+        count = len(self.names)
+        values = self.means.new_zeros(count, count)
+        for own in range(count):
+            edges = self.means - self.means[own]
+            along = (self.deviations[self.place == own] @ edges.T).square().mean(dim=0)
+            values[own] = along / edges.square().sum(dim=1).square()
+        ordered = values[~torch.eye(count, dtype=torch.bool, device=values.device)]
+        largest = divmod(int(values.fill_diagonal_(-torch.inf).argmax()), count)
+        words = "eᵀΣ_k e/‖e‖⁴ of the clean features, e = μ_l − μ_k, plug-in, "
+        return {
+            "directional_cdnv": self.estimate(
+                ordered.mean(), words + "mean over ordered pairs of classes", "consistent"
+            ),
+            "directional_cdnv_worst": self.estimate(
+                ordered.max(),
+                words + "largest over ordered pairs, of the first class named against the second: each pair's is too "
+                "small on average, the largest of noisy ones too large",
+                "consistent",
+                classes=tuple(self.names[position] for position in largest),
+            ),
+        }
 
     def pair(self, first: Tensor, second: Tensor, index: Tensor) -> tuple[str, str]:
         place = int(index)  # the pairs lie on the CPU, wherever the table is

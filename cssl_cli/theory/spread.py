@@ -1,4 +1,9 @@
-"""Spread of the features within classes and between class centres. (docs/theory.md, 7.)"""
+"""Spread of the features within classes and between class centres. (docs/theory.md, 7.)
+
+The paper's intra-class distance E‖f(v₁) − f(v₂)‖², v₁ and v₂ views of two distinct images of a class, is twice the
+spread of single views about the centre, E‖f(v) − μ_k‖²: v₁ and v₂ are independent and have the same law. The estimates
+are twice one another too, number for number.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +18,26 @@ from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, by_c
 from cssl_cli.theory.table import FeatureTable, class_moments
 
 ROUNDING = 1e-9  # of a spread of unit-norm features
-QUANTITIES = ("within", "within_views", "between", "ratio", "within_per_class", "within_views_per_class")
+QUANTITIES = (
+    "within",
+    "within_views",
+    "intra_class",
+    "between",
+    "ratio",
+    "within_per_class",
+    "within_views_per_class",
+    "intra_class_per_class",
+)
 
 
 def spread(table: FeatureTable, class_weights: Tensor | None) -> dict[str, Quantity]:
     """Traces of covariances, in squared units of the features.
 
     `within` tr Σ_W = Σ p_k E‖f̄_x − μ_k‖² of the images' mean features f̄_x over all views; `within_views` the same of
-    the single views, Σ p_k E‖f(v) − μ_k‖²; `between` tr Σ_B = Σ p_k ‖μ_k − μ‖², μ = Σ p_k μ_k; `ratio` tr Σ_W / tr Σ_B;
-    and the two within-class spreads `per_class`. `class_weights` (R, N) resample the images within classes; None for no
-    intervals.
+    the single views, Σ p_k E‖f(v) − μ_k‖²; `intra_class` the paper's intra-class distance Σ p_k E‖f(v₁) − f(v₂)‖²,
+    twice that, v₁ and v₂ views of two distinct images of class k; `between` tr Σ_B = Σ p_k ‖μ_k − μ‖², μ = Σ p_k μ_k;
+    `ratio` tr Σ_W / tr Σ_B; and the three within classes `per_class`. `class_weights` (R, N) resample the images within
+    classes; None for no intervals.
     """
     if table.labels is None:
         return dict.fromkeys(QUANTITIES, Absent("the images have no labels"))
@@ -55,19 +70,25 @@ class _Spread:
         return {
             "within": total_within,
             "within_views": _mean_over_classes(priors, within_views),
+            "intra_class": _mean_over_classes(priors, 2 * within_views),
             "between": between,
             # Less the noise of few views a spread may come out below 0, where no spread is.
             "ratio": total_within.clamp(min=0) / torch.where(between > 0, between, torch.nan),
             "within_per_class": within,
             "within_views_per_class": within_views,
+            "intra_class_per_class": 2 * within_views,
         }
 
     def quantities(self) -> dict[str, Quantity]:
         within = "trace of the within-class covariance of the images' means over augmented views, divisor n_k − 1, "
         views = "mean squared distance of a single augmented view to its class centre, divisor n_k − 1 over images"
+        pairs = (
+            "mean of ‖f(v₁) − f(v₂)‖² over augmented views of two distinct images of a class, shares of the classes p_k"
+        )
         quantities = {
             "within": self.number("within", within + "less the noise of finitely many views"),
             "within_views": self.number("within_views", views),
+            "intra_class": self.number("intra_class", pairs),
             "between": self.number(
                 "between", "Σ p_k ‖μ_k − μ‖² of the centres over augmented views, less their squared errors"
             ),
@@ -76,6 +97,7 @@ class _Spread:
             ),
             "within_per_class": self.per_class("within_per_class", "within, for each class"),
             "within_views_per_class": self.per_class("within_views_per_class", "within_views, for each class"),
+            "intra_class_per_class": self.per_class("intra_class_per_class", "intra_class, for each class"),
         }
         if int((self.table.class_sizes > 0).sum()) < 2:
             one_class = Absent("the images are all of one class")
@@ -109,7 +131,7 @@ class _Spread:
         )
 
     def why_undefined(self, name: str) -> str:
-        if name.startswith(("within", "ratio")) and name != "within_views" and self.table.num_augmented < 2:
+        if name in ("within", "ratio", "within_per_class") and self.table.num_augmented < 2:
             return "the noise of the views needs at least two augmented views of an image"
         sizes = zip(self.table.class_names, self.table.class_sizes.tolist(), strict=True)
         single = [class_name for class_name, size in sizes if size == 1]
