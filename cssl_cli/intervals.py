@@ -79,8 +79,16 @@ def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence:
     if not varies.any():
         return 0.0
     largest = ((replicates - values)[:, varies] / deviations[varies]).abs().amax(dim=1)
+    return torch.quantile(largest, confidence).item() * _student_over_normal(degrees, confidence)
+
+
+def percentile_interval(values: Tensor, confidence: float = 0.95) -> tuple[float, float] | None:
+    """What the central 95 % of values (R,) lie between; None for fewer than 20 or an undefined one."""
+    if len(values) < MIN_REPLICATES or not torch.isfinite(values).all():
+        return None
     tail = (1 - confidence) / 2
-    return torch.quantile(largest, confidence).item() * float(stdtrit(degrees, tail) / ndtri(tail))
+    low, high = torch.quantile(values, values.new_tensor([tail, 1 - tail])).tolist()
+    return low, high
 
 
 def bootstrap_interval(
@@ -93,9 +101,14 @@ def bootstrap_interval(
     strata, and the normal one. Below `least` no such number can lie. None for fewer than 20 replicates or an undefined
     one. Source: Hesterberg, The American Statistician 2015, section 5.3, in which the levels are moved instead.
     """
-    if len(replicates) < MIN_REPLICATES or not torch.isfinite(replicates).all() or not math.isfinite(value):
+    ends = percentile_interval(replicates, confidence)
+    if ends is None or not math.isfinite(value):
         return None
-    tail = (1 - confidence) / 2
-    low, high = torch.quantile(replicates, replicates.new_tensor([tail, 1 - tail])).tolist()
-    wider = float(stdtrit(degrees, tail) / ndtri(tail))
+    low, high = ends
+    wider = _student_over_normal(degrees, confidence)
     return max(min(value, value - wider * (value - low)), min(least, value)), max(value, value + wider * (high - value))
+
+
+def _student_over_normal(degrees: int, confidence: float) -> float:
+    tail = (1 - confidence) / 2
+    return float(stdtrit(degrees, tail) / ndtri(tail))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import percentile_interval, replicate
+from cssl_cli.intervals import bootstrap_interval, replicate
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity
 from cssl_cli.theory.table import FeatureTable, class_moments
 
@@ -34,7 +34,7 @@ def mean_feature(table: FeatureTable, weights: Tensor | None) -> dict[str, Quant
     interval = None
     if weights is not None and classed.all_resampled:
         replicates = replicate(lambda rows: _statistics(classed, rows), weights)
-        interval = _interval(mean[0], value, **replicates)
+        interval = _interval(mean[0], value, degrees=classed.degrees_of_freedom, **replicates)
     pairs = "Σ p_k p_l mean over images of classes k and l" if table.labels is not None else "mean over pairs of images"
     return {
         "squared_norm": Estimate(
@@ -57,8 +57,8 @@ def _statistics(table: FeatureTable, weights: Tensor) -> dict[str, Tensor]:
     return {"mean": mean, "squared_norm": mean.square().sum(dim=1) - errors}
 
 
-def _interval(center: Tensor, value: float, mean: Tensor, squared_norm: Tensor) -> Interval | None:
-    """Percentiles of the replicates, their part that is linear in the resampling scaled to the variance it should have.
+def _interval(center: Tensor, value: float, mean: Tensor, squared_norm: Tensor, *, degrees: int) -> Interval | None:
+    """The bootstrap's interval, their part that is linear in the resampling scaled to the variance it should have.
 
     Resampling moves ‖E f‖² by 2 mᵀδ, m the mean feature measured, and by a remainder of variance q. The noise of m is
     in the first and makes its variance too large by 2q on average: a factor of 3 in all where E f = 0.
@@ -66,7 +66,8 @@ def _interval(center: Tensor, value: float, mean: Tensor, squared_norm: Tensor) 
     linear = 2 * (mean - center) @ center
     remainder = squared_norm - value - linear
     share = 1 - 2 * remainder.var() / linear.var().clamp(min=torch.finfo(linear.dtype).tiny)
-    return percentile_interval(value + share.clamp(min=0).sqrt() * linear + remainder)
+    replicates = value + share.clamp(min=0).sqrt() * linear + remainder
+    return bootstrap_interval(value, replicates, degrees=degrees, least=0)
 
 
 def _why_absent(table: FeatureTable) -> str | None:
