@@ -1,4 +1,4 @@
-"""Sections of an analysis: what is certified of the nearest-centre error, overall and class by class."""
+"""Sections of an analysis: the nearest-centre error and what is certified of it, of new images and of these."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cssl_cli.report.layout import compacted, heading, note, number, percent, pr
 from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
 
 NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
+RESUBSTITUTION = "These images with their own centres (resubstitution)"
 # of each theorem the share of a class that is certified, and the margin that is shown of the class
 OF_CLASSES = {
     "A": ("certificate_a", "certified_share_per_class", "margin_per_class"),
@@ -21,13 +22,27 @@ OF_CLASSES = {
 
 
 def certificates(out: Console, result: Result) -> None:
-    """Every bound on the nearest-centre error, the paper's condition, and Theorem C by the number of views."""
+    """What holds for new images; then every bound on the error of these images, and the paper's condition."""
     quantities_table(
         out,
         result,
-        "Bounds on the nearest-centre error of these images, as shares",
+        "New images: centres from one half of each class, tested on the other; as shares",
+        (
+            ("error", "population", "error"),
+            ("certified ≤, 95 %", "population", "error_bound"),
+            ("chance: one name for all", "population", "chance"),
+            ("error ≤, 95 %, directly", "population", "error_upper"),
+            ("images without certificate", "population", "uncertified_share"),
+        ),
+    )
+    _by_views(out, result, "population", "Certified for new images")
+    quantities_table(
+        out,
+        result,
+        f"{RESUBSTITUTION}; as shares",
         (
             ("error", "center_error", "error"),
+            ("chance: one name for all", "center_error", "chance"),
             ("Theorem 1, the paper's", "theorem_1", "error_bound"),
             ("   its ρ", "theorem_1", "rho"),
             ("      at δ, in features", "theorem_1", "delta"),
@@ -40,25 +55,23 @@ def certificates(out: Console, result: Result) -> None:
             ("Theorem C", "certificate_c", "error_bound"),
             ("any of A, B, C", "combined", "error_bound"),
             ("variance alone (Cantelli)", "variance_bound", "error_bound"),
-            ("new images: error, measured", "population", "error"),
-            ("new images: certified, 95 %", "population", "error_bound"),
         ),
     )
-    _by_views(out, result)
+    _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
 
 
-def _by_views(out: Console, result: Result) -> None:
-    by_views = {encoder: quantity(result, encoder, "certificate_c", "by_views")["value"] for encoder in COLUMNS}
+def _by_views(out: Console, result: Result, term: str, what: str) -> None:
+    by_views = {encoder: quantity(result, encoder, term, "by_views")["value"] for encoder in COLUMNS}
     if by_views["trained"] is None:
         return
-    heading(out, "Theorem C by the number of views behind its suprema, the clean one included, %")
+    heading(out, f"{what}: ≤, by the number of views, the clean one included; %")
     grid = table("views", *(COLUMNS[encoder] for encoder, values in by_views.items() if values), text_columns=0)
     shown = [values for values in by_views.values() if values]
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
         grid.add_row(str(num_views), *(percent(value, rounded="up") for value in row))
     out.print(grid)
-    note(out, "Centres over all augmented views throughout, so that the error is the same in every row.")
+    note(out, "Suprema over so many views; centres over all augmented views, so that the error is one and the same.")
 
 
 def _by_class(out: Console, result: Result) -> None:
@@ -71,7 +84,7 @@ def _by_class(out: Console, result: Result) -> None:
     half = quantity(result, "trained", "certificate_b", "half_distance_per_class")["value"]
     if names is None or all(None in values for values in measured.values()):
         return
-    heading(out, "Certified share of each class in %, and its margin, trained encoder")
+    heading(out, f"{RESUBSTITUTION}: certified share of each class in %, and its margin, trained encoder")
     columns = [title for theorem in measured for title in (f"{theorem}, %", "margin")]
     grid = table("class", *columns, "½ distance")
     for name in names:
@@ -90,7 +103,7 @@ def _by_class(out: Console, result: Result) -> None:
 
 # ---------------------------------------------------------------------- classes
 def classes(out: Console, result: Result) -> None:
-    """Class by class: error and what is certified, beside the terms of each class."""
+    """Class by class: error of new images and what is certified of it, beside the terms of each class."""
     heading(out, "Class by class, trained encoder")
     names = result["class_names"]
     if names is None:
@@ -99,27 +112,29 @@ def classes(out: Console, result: Result) -> None:
     print_widest(out, [_of_classes(result, names, nearest, intervals=intervals) for intervals in (True, False)])
     note(
         out,
-        "Certified by Theorem C; 100.0 is vacuous. Alignment, within: unbiased, the latter over images."
+        "Error, certified: new images, centres from one half of each class, tested on the other, each class at its own "
+        "95 %; 100.0 is vacuous. Alignment, within: unbiased, the latter over images."
         + (
             f" {NOISE}: the distance is not above the noise of the centres."
             if any(said.endswith(NOISE) for said in nearest.values())
             else ""
         ),
     )
-    return reasons(out, result, [("center_error", "error_per_class"), ("certificate_c", "error_bound_per_class")])
+    return reasons(out, result, [("population", "error_per_class")])
 
 
 def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str], *, intervals: bool) -> Table:
-    error = quantity(result, "trained", "center_error", "error_per_class")["value"]
-    bound = quantity(result, "trained", "certificate_c", "error_bound_per_class")["value"]
+    error = quantity(result, "trained", "population", "error_per_class")
+    bound = quantity(result, "trained", "population", "error_bound_per_class")["value"]
     align = quantity(result, "trained", "alignment", "per_class")
     within = quantity(result, "trained", "spread", "within_per_class")["value"]
     grid = table("class", "error, %", "certified ≤, %", "alignment", "within", "nearest centre of")
     for name in names:
         aligned = number(align["value"] and align["value"].get(name), (align.get("interval") or {}).get(name))
+        wrong = percent(error["value"] and error["value"].get(name), (error.get("interval") or {}).get(name))
         grid.add_row(
             name,
-            percent(error and error.get(name)),
+            wrong if intervals else without_interval(wrong),
             percent(bound and bound.get(name), rounded="up"),
             aligned if intervals else without_interval(aligned),
             number(within and within.get(name)),
