@@ -74,7 +74,9 @@ THEORY_SHARED = {
     "estimate",
     "main_parts",
     "spectral",
+    "subsets",
     "table",
+    "threshold_search",
 }
 TORCH_FREE = {
     "errors",

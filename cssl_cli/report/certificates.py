@@ -8,7 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cssl_cli.report.layout import compacted, heading, note, number, percent, print_widest, table, without_interval
+from cssl_cli.report.layout import (
+    compacted,
+    heading,
+    note,
+    number,
+    percent,
+    plural,
+    print_widest,
+    table,
+    without_interval,
+)
 from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
 
 NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
@@ -51,6 +61,7 @@ def certificates(out: Console, result: Result) -> None:
             ("   ρ with pixel distances", "theorem_1", "pixel_rho"),
             ("Theorem 1, sharpened", "theorem_1", "sharp_error_bound"),
             ("Theorem A", "certificate_a", "error_bound"),
+            ("   with connected parts", "connected_parts", "error_bound"),
             ("Theorem B", "certificate_b", "error_bound"),
             ("Theorem C", "certificate_c", "error_bound"),
             ("any of A, B, C", "combined", "error_bound"),
@@ -59,6 +70,7 @@ def certificates(out: Console, result: Result) -> None:
     )
     _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
+    _connected_parts(out, result)
 
 
 def _by_views(out: Console, result: Result, term: str, what: str) -> None:
@@ -98,6 +110,52 @@ def _by_class(out: Console, result: Result) -> None:
         "Margin: how far, at least, images lie on their own side of the bisector to the nearest rival centre; "
         "certified where positive. A: of the set certified, or of the one that came nearest; B, C: median over the "
         "images of the class. ½ distance: half that of the class's centre to the nearest other.",
+    )
+
+
+def _connected_parts(out: Console, result: Result) -> None:
+    """What a connected part of each class needs, beside the same images as a clique; and the edges across classes."""
+    shares = quantity(result, "trained", "connected_parts", "part_share_per_class")["value"]
+    if shares is None:
+        return
+    heading(out, "Connected parts (d_A^f ≤ δ, diameters ≤ ε) in Theorem A, trained encoder")
+    grid = table("class", "certified", "share, %", "δ", "ε", "hops h", "b", "as a clique")
+    columns = [
+        quantity(result, "trained", "connected_parts", f"{name}_per_class")["value"]
+        for name in ("delta", "epsilon", "hops", "step", "clique_step", "certified")
+    ]
+    for name in result["class_names"]:
+        delta, epsilon, hops, step, clique, certified = (column.get(name) for column in columns)
+        said = "–" if certified is None else "yes" if certified else "no"
+        steps = "–" if hops is None else f"{hops:.0f}"
+        grid.add_row(
+            name, said, percent(shares.get(name)), *map(number, (delta, epsilon)), steps, *map(number, (step, clique))
+        )
+    out.print(compacted(out, grid))
+    note(
+        out,
+        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε, at most 2r, bounds the distance of any "
+        "two views in it; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never more.",
+    )
+    _edges_across(out, result)
+
+
+def _edges_across(out: Console, result: Result) -> None:
+    across = {encoder: quantity(result, encoder, "connected_parts", "edges_across") for encoder in COLUMNS}
+    shown = {encoder: entry for encoder, entry in across.items() if entry["value"] is not None}
+    if not shown:
+        return reasons(out, result, [("connected_parts", "edges_across")])
+    heading(out, "Edges d_A^f ≤ δ that join images of different classes, %")
+    grid = table("pairs of a class that are edges", *(COLUMNS[encoder] for encoder in shown))
+    first = next(iter(shown.values()))
+    for level in first["value"]:
+        grid.add_row(f"{percent(float(level))} %", *(percent(entry["value"][level]) for entry in shown.values()))
+    out.print(grid)
+    pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
+    return note(
+        out,
+        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; edges "
+        f"that know no classes would have {percent(pairs)} %.",
     )
 
 

@@ -31,10 +31,14 @@ def interval_of(entry: Mapping[str, Any]) -> Any:
 
 
 def warnings(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
-    """What the quantities of any encoder warn of, each warning once."""
-    found = [quantity(result, encoder, term, name).get("warning") for encoder in COLUMNS for term, name in quantities]
-    for warning in dict.fromkeys(warning for warning in found if warning):
-        out.print(Text(f"Warning: {warning}.", style="yellow"))
+    """What the quantities warn of, each warning once with the encoders it is said of."""
+    said: dict[str, list[str]] = {}
+    for encoder, title in COLUMNS.items():
+        found = (quantity(result, encoder, term, name).get("warning") for term, name in quantities)
+        for warning in dict.fromkeys(warning for warning in found if warning):
+            said.setdefault(warning, []).append(title)
+    for warning, encoders in said.items():
+        out.print(Text(f"Warning ({', '.join(encoders)}): {warning}.", style="yellow"))
 
 
 def reasons(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:

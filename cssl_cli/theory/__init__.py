@@ -27,6 +27,7 @@ from cssl_cli.theory.chaos import chaos
 from cssl_cli.theory.class_centers import class_centers
 from cssl_cli.theory.class_geometry import ClassGeometry, class_geometry, within_class_distances
 from cssl_cli.theory.combined import combined
+from cssl_cli.theory.connected_parts import connected_parts
 from cssl_cli.theory.cross_correlation import cross_correlation, standardized_table
 from cssl_cli.theory.effective_rank import effective_rank
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
@@ -50,6 +51,7 @@ __all__ = ["Absent", "Estimate", "FeatureTable", "LossSettings", "Quantity", "an
 CHAOS_IMAGES = 1000
 INFO_NCE_IMAGES = 300
 NT_XENT_BATCHES = 20
+EDGE_IMAGES = 500
 
 Quantities = dict[str, Quantity]
 Advance = Callable[[int, int], None]  # called with the number of terms done and their total
@@ -158,6 +160,9 @@ class _Analysis:
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
             "neural_collapse": lambda: neural_collapse(self.raw_clean),
+            "connected_parts": lambda: connected_parts(
+                self.geometry, self.within, max_images=EDGE_IMAGES, generator=generator
+            ),
         }
 
     @property

@@ -89,9 +89,9 @@ class ClassGeometry:
         if width < least:
             return None
         return (
-            f"the features have {width:,} dimensions, no fewer than the smallest class has images ({least:,}): so "
-            "wide, a centre leans noticeably towards each image that it is the mean of, and errors and bounds of images "
-            "with their own centres are too low for new images, even if the encoder knows nothing of classes"
+            f"the features have {width:,} dimensions, the smallest class {least:,} image{'' if least == 1 else 's'}; "
+            "in so many, the centre of a class leans towards each of its own images, and errors and bounds of images "
+            "with their own centres are too low for new ones, even where the encoder knows nothing of classes"
         )
 
     @cached_property
