@@ -1,4 +1,4 @@
-"""Connected parts in Theorem A: against plain searches of small graphs, right about every point, and cliques beat them."""
+"""Connected parts in Theorem A: against plain searches, right about every point, no match for cliques."""
 
 import collections
 import json

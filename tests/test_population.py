@@ -123,6 +123,18 @@ def test_the_quantities_are_the_counts_of_the_split():
     # The interval of the error itself is the shorter, always.
     assert found["error"].value <= found["uncertified_share"].value
     assert found["error_upper"].value <= found["error_bound"].value
+    # With every number of views a bound on the same error, the first of them the least and the last the one above.
+    by_views = found["by_views"].value
+    assert by_views == sorted(by_views)
+    assert found["error_upper"].value <= by_views[0]
+    assert by_views[-1] == found["error_bound"].value
+    assert found["chance"].value == pytest.approx(2 / 3)
+    wrong, bounds = found["error_per_class"], found["error_bound_per_class"]
+    assert sum(share * 15 for share in wrong.value.values()) == pytest.approx(errors)
+    for name, share in wrong.value.items():
+        assert wrong.interval[name] == clopper_pearson(round(15 * share), 15)
+        assert bounds.value[name] in [clopper_pearson(count, 15, side="upper")[1] for count in range(16)]
+        assert share <= bounds.value[name] == bounds.interval[name][1]
     again = population(geometry, within, generator=stream(0, "split"))
     assert again == found
     assert population(geometry, within, generator=stream(1, "split")) != found
@@ -152,6 +164,11 @@ def test_what_cannot_be_said():
     geometry, within = build(np.concatenate([features, features]), [0, 0, 0, 0, 1, 0], num_classes=3)
     found = population(geometry, within, generator=stream(0, "split"))
     assert set(found["error_bound"].absent) == {"class 1", "class 2"}
+    assert found["error_per_class"].value["class 1"] is None
+    assert found["error_bound_per_class"].value["class 2"] is None
+    # All that is tested is of one class, whose name is always right.
+    assert found["chance"].value == 0
+    assert found["error_bound"].vacuous is True
     table = FeatureTable.build(torch.as_tensor(features), None, ["one", "two"])
     found = population(class_geometry(table), [], generator=stream(0, "split"))
     assert all(isinstance(quantity, Absent) for quantity in found.values())

@@ -134,8 +134,8 @@ def _connected_parts(out: Console, result: Result) -> None:
     out.print(compacted(out, grid))
     note(
         out,
-        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε, at most 2r, bounds the distance of any "
-        "two views in it; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never more.",
+        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε, at most 2r, bounds the distance of "
+        "any two views in it; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never more.",
     )
     _edges_across(out, result)
 
@@ -154,8 +154,8 @@ def _edges_across(out: Console, result: Result) -> None:
     pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
     return note(
         out,
-        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; edges "
-        f"that know no classes would have {percent(pairs)} %.",
+        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; with "
+        f"edges that know no classes {percent(pairs)} %.",
     )
 
 
