@@ -144,8 +144,8 @@ def test_new_images_lead_and_what_these_images_show_of_themselves_stays_in_its_s
             terms["population"][name].pop("warning", None)
     printed = show(content, width=120, lines=True)
     rows = [line for line in printed.splitlines() if "  " in line]
-    assert re.match(r"error, new images, % +unbiased +76\.5  \[70\.0, 80\.0\]", rows[2])
-    assert re.match(r"certified ≤, new images, % +high +88\.7 +88\.7 +88\.7$", rows[3])
+    assert re.match(r"error, new images, % +unbiased +76\.5  \[70\.0, 80\.0\]", rows[1])
+    assert re.match(r"certified ≤, new images, % +high +88\.7 +88\.7 +88\.7$", rows[2])
     assert "1.2 %" not in printed
     assert "0.012" not in printed
     section = show(content, "certificates", lines=True).split("New images: centres from one half")[1]

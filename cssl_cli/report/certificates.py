@@ -77,7 +77,7 @@ def _by_views(out: Console, result: Result, term: str, what: str) -> None:
     by_views = {encoder: quantity(result, encoder, term, "by_views")["value"] for encoder in COLUMNS}
     if by_views["trained"] is None:
         return
-    heading(out, f"{what}: ≤, by the number of views, the clean one included; %")
+    heading(out, f"{what}: ≤ %, by the number of views, the clean one included")
     grid = table("views", *(COLUMNS[encoder] for encoder, values in by_views.items() if values), text_columns=0)
     shown = [values for values in by_views.values() if values]
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
@@ -134,8 +134,9 @@ def _connected_parts(out: Console, result: Result) -> None:
     out.print(compacted(out, grid))
     note(
         out,
-        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε, at most 2r, bounds the distance of "
-        "any two views in it; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never more.",
+        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε bounds the distance of any two views "
+        "in it, and says nothing from 2r = 2 on; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never "
+        "more than b.",
     )
     _edges_across(out, result)
 

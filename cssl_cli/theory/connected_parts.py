@@ -150,7 +150,7 @@ def _parts(geometry: ClassGeometry, within: Sequence[Tensor]) -> dict[str, Quant
         rows = torch.isin(geometry.members[own], part.images)
         farthest = within[geometry.classes[own]][rows][:, rows].max().item()
         images = min(2, len(part.images))
-        return min(farthest * (1 + TOLERANCE) + images * part.epsilon, 2 * geometry.largest_norm)
+        return farthest * (1 + TOLERANCE) + images * part.epsilon
 
     def of_class(value: Callable[[GoodSet], float], what: str) -> Quantity:
         shown = "; of the certified part, or of the one that came nearest to it"
@@ -168,10 +168,10 @@ def _parts(geometry: ClassGeometry, within: Sequence[Tensor]) -> dict[str, Quant
         "delta_per_class": of_class(lambda part: part.delta, "δ, a distance of features"),
         "epsilon_per_class": of_class(lambda part: part.epsilon, "ε, a distance of features"),
         "hops_per_class": of_class(lambda part: part.hops, "hop diameter h, in steps of at most δ"),
-        "step_per_class": of_class(lambda part: part.step, "b = hδ + (h + 1)ε, at most 2r"),
+        "step_per_class": of_class(lambda part: part.step, "b = hδ + (h + 1)ε, which from 2r on says nothing"),
         "clique_step_per_class": of_class(
             clique_step,
-            "δ′ + 2ε, at most 2r, with δ′ the largest d_A^f between two of the same images, which are a clique at δ′: "
+            "δ′ + 2ε, with δ′ the largest d_A^f between two of the same images, which are a clique at δ′: "
             "never more than b; ε for a single image",
         ),
     }

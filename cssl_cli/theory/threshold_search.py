@@ -43,7 +43,7 @@ class Part(NamedTuple):
 class GoodSet:
     """A set G of a class: its images (a tensor of places in the table), what it was found with, and its margin.
 
-    `step` is b; `margin` is the least over the other classes, `certified` says whether it is positive beyond rounding.
+    `step` is hδ + (h + 1)ε, uncapped; `margin` is the least over the other classes, `certified` says whether it is positive beyond rounding.
     """
 
     images: Tensor
@@ -128,15 +128,15 @@ class ThresholdSearch(ABC):
         )
 
     def steps(self, hops: NDArray[np.int64]) -> NDArray[np.float64]:
-        """b of sets of these steps h, one at each place of the grid."""
-        way = hops * self.deltas * (1 + TOLERANCE) + (hops + 1) * self.epsilons
-        return np.minimum(way, 2 * self.geometry.largest_norm)
+        """hδ + (h + 1)ε of sets of these steps h, one at each place of the grid."""
+        way: NDArray[np.float64] = hops * self.deltas * (1 + TOLERANCE) + (hops + 1) * self.epsilons
+        return way
 
     def judge(self, sizes: NDArray[np.int64], hops: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Whether sets of these sizes and steps, one at each place, would be certified, and their margins."""
         centers, radius = self.geometry.centers, self.geometry.largest_norm
         share = centers.new_tensor(sizes / self.num_images)
-        step = centers.new_tensor(self.steps(hops))
+        step = centers.new_tensor(self.steps(hops)).clamp(max=2 * radius)
         by_triangle = share * step + 2 * radius * (1 - share)
         square = share * step.square() + 4 * radius**2 * (1 - share) - self.spread
         by_variance = (square.clamp(min=0) + SQUARE_PAD * radius**2).sqrt()
