@@ -60,11 +60,11 @@ def certificate(content: Mapping[str, Any]) -> Figure | None:
 
 
 def _vacuous(axes: Axes, chance: float, top: float) -> None:
-    """Hatched from chance on."""
+    """Hatched from chance on; named above 1, where no bound comes."""
     axes.axhspan(chance, top, facecolor="#F2F2F2", edgecolor="#CFCFCF", hatch="////", lw=0)
     axes.axhline(chance, color=GRAY, lw=0.8)
     said = axes.text(
-        0.01, chance + (top - chance) / 2, f"vacuous: from chance, {chance:.3g}, on",
+        0.01, 1 + (top - 1) / 2, f"vacuous: from chance, {chance:.3g}, on",
         transform=axes.get_yaxis_transform(), ha="left", va="center", color=GRAY, size=7,
     )  # fmt: skip
     said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})

@@ -134,9 +134,9 @@ def _connected_parts(out: Console, result: Result) -> None:
     out.print(compacted(out, grid))
     note(
         out,
-        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε bounds the distance of any two views "
-        "in it, and says nothing from 2r = 2 on; as a clique: δ′ + 2ε, δ′ the largest distance of the same images, never "
-        "more than b.",
+        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε bounds the distance of any two "
+        "views in it, and says nothing from 2r = 2 on; as a clique: δ′ + 2ε, δ′ the largest distance of the same "
+        "images, never more than b.",
     )
     _edges_across(out, result)
 

@@ -43,7 +43,8 @@ class Part(NamedTuple):
 class GoodSet:
     """A set G of a class: its images (a tensor of places in the table), what it was found with, and its margin.
 
-    `step` is hδ + (h + 1)ε, uncapped; `margin` is the least over the other classes, `certified` says whether it is positive beyond rounding.
+    `step` is hδ + (h + 1)ε, uncapped; `margin` is the least over the other classes, `certified` says whether it is
+    positive beyond rounding.
     """
 
     images: Tensor
