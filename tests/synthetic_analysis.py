@@ -68,7 +68,12 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
         "R_epsilon_bounds": {"stored_views": quantity([1.5 * spread**2 / epsilon**2 for epsilon in epsilons], exact)},
         "class_centers": {"inner_products": quantity((centers @ centers.T).tolist(), num_views=7)},
         "certificate_c": {"by_views": quantity([min(1.0, 0.35 + 0.09 * m) for m in range(8)], exact)},
-        "center_error": {"error": quantity(0.23, exact)},
+        "center_error": {"error": quantity(0.23, exact), "chance": quantity(1 - 1 / num_classes, exact)},
+        "population": {
+            "error": quantity(0.31, interval=[0.27, 0.35], num_images=500),
+            "by_views": quantity([min(1.0, 0.41 + 0.09 * m) for m in range(8)], "high", num_images=500),
+            "chance": quantity(1 - 1 / num_classes, exact, num_images=500),
+        },
     }
 
 

@@ -77,14 +77,17 @@ def test_no_table_is_cut(content: dict[str, Any], show: Show, width: int) -> Non
 
 # ---------------------------------------------------------------------- sentences
 def test_the_clean_view_is_counted_and_said_to_be(content: dict[str, Any]) -> None:
-    certificate = content["trained"]["certificate_c"]
-    certificate["error_bound"] |= {"value": 1.0, "vacuous": True, "num_views": 8}
-    certificate["by_views"]["value"] = [0.4, 0.9, 1.0]
-    (line,) = (line for line in sentences(content) if line.startswith("Nearest-centre error"))
-    assert line.endswith("Theorem C is vacuous with 8 views, the clean one included; with 2 views certified ≤ 90.0 %.")
-    certificate["error_bound"] |= {"value": 0.4, "vacuous": False, "num_views": 1}
-    (line,) = (line for line in sentences(content) if line.startswith("Nearest-centre error"))
-    assert line.endswith("certified ≤ 40.0 % (Theorem C, 1 view, the clean one).")
+    population = content["trained"]["population"]
+    population["error_bound"] |= {"value": 1.0, "vacuous": True, "num_views": 8}
+    population["by_views"]["value"], population["chance"]["value"] = [0.4, 0.7, 0.85, 1.0], 0.8
+    (line,) = (line for line in sentences(content) if line.startswith("For new images"))
+    assert line.endswith(
+        "Nothing is certified with 8 views, the clean one included: ≤ 100.0 % at 95 % confidence is not below chance, "
+        "80.0 %; with 2 views certified ≤ 70.0 %."
+    )
+    population["error_bound"] |= {"value": 0.4, "vacuous": False, "num_views": 1}
+    (line,) = (line for line in sentences(content) if line.startswith("For new images"))
+    assert line.endswith("Certified ≤ 40.0 % at 95 % confidence (Theorem B or C, 1 view, the clean one).")
     assert not any(re.search(r"\bm = ", line) for line in sentences(content))
 
 
@@ -98,14 +101,13 @@ def test_no_bound_is_shown_as_tighter_than_it_is(content: dict[str, Any], show: 
     lipschitz["largest_ratio"]["value"], lipschitz["local_jacobian_largest"]["value"] = 1.23456, 1.23467
     lipschitz["spectral_product"] |= {"value": 7.65432, "vacuous": False}
     text = "\n".join(sentences(content))
-    assert "certified ≤ 0.1 % (Theorem C" in text
-    assert "For new images certified ≤ 1.0 % at" in text
-    assert "The paper's Theorem 1 certifies error ≤ 20.1 %." in text
+    assert "Certified ≤ 1.0 % at" in text
+    assert "The paper's Theorem 1 certifies error ≤ 20.1 %, of these images with their own centres." in text
     assert "at least 1.234; at most 7.655 among" in text
     printed = show(content, "certificates", "lipschitz")
     for label, number in (
         ("Theorem C", "3.4e-04"),
-        ("new images: certified, 95 %", "0.0095"),
+        ("certified ≤, 95 %", "0.0095"),
         ("≥ largest ratio over views", "1.234"),
         ("≤ product of spectral norms", "7.655"),
     ):
@@ -114,17 +116,74 @@ def test_no_bound_is_shown_as_tighter_than_it_is(content: dict[str, Any], show: 
 
 def test_a_statement_on_new_images_says_on_how_many_it_rests(content: dict[str, Any]) -> None:
     population = content["trained"]["population"]
-    population["error"] |= {"value": 1.0, "interval": [0.158, 1.0]}
-    population["error_bound"] |= {"vacuous": True, "num_images": 2}
+    population["error"] |= {"value": 1.0, "interval": [0.158, 1.0], "num_images": 2}
+    population["error_bound"] |= {"vacuous": True}
     population["error_bound"]["absent"] = {f"class {k}": "has 1 of the 2 images needed" for k in range(8)}
     (line,) = (line for line in sentences(content) if line.startswith("For new images"))
-    assert "tested on the other, 2 images (measured directly 100.0 % [15.8 %, 100.0 %])" in line
+    assert line.startswith(
+        "For new images error 100.0 % [15.8 %, 100.0 %]: centres from one half of the images, tested "
+    )
+    assert "on the other, 2 images. Nothing is certified" in line
     assert "8 classes that have fewer than two images: class 0, class 1, class 2 and 5 more" in line
-    population["error_bound"] |= {"vacuous": False, "value": 0.3, "num_images": 1, "absent": {"cat": "has 1"}}
+    population["error"]["num_images"] = 1
+    population["error_bound"] |= {"vacuous": False, "value": 0.3, "absent": {"cat": "has 1"}}
     (line,) = (line for line in sentences(content) if line.startswith("For new images"))
-    assert line.startswith("For new images certified ≤ 30.0 % at 95 % confidence")
-    assert "the other, 1 image (" in line
+    assert "the other, 1 image. Certified ≤ 30.0 % at 95 % confidence" in line
     assert "Nothing is said of the class cat" in line
+
+
+def test_new_images_lead_and_what_these_images_show_of_themselves_stays_in_its_section(
+    content: dict[str, Any], show: Show
+) -> None:
+    for encoder in ("trained", "projector", "untrained"):
+        terms = content[encoder]
+        terms["center_error"]["error"]["value"] = terms["certificate_c"]["error_bound"]["value"] = 0.0123
+        terms["population"]["error"] |= {"value": 0.765, "interval": [0.7, 0.8]}
+        terms["population"]["error_bound"] |= {"value": 0.887, "interval": [0.0, 0.887], "vacuous": False}
+        for name in ("error", "error_bound"):
+            terms["population"][name].pop("warning", None)
+    printed = show(content, width=120, lines=True)
+    rows = [line for line in printed.splitlines() if "  " in line]
+    assert re.match(r"error, new images, % +unbiased +76\.5  \[70\.0, 80\.0\]", rows[1])
+    assert re.match(r"certified ≤, new images, % +high +88\.7 +88\.7 +88\.7$", rows[2])
+    assert "1.2 %" not in printed
+    assert "0.012" not in printed
+    section = show(content, "certificates", lines=True).split("New images: centres from one half")[1]
+    new, own = section.split("These images with their own centres (resubstitution); as shares")
+    assert re.search(r"^error +unbiased +0\.765", new, re.MULTILINE)
+    assert re.search(r"^Theorem C +exact\* +0\.013 ", own, re.MULTILINE)
+
+
+def test_a_table_of_fewer_images_than_dimensions_is_warned_of_where_its_numbers_are_shown(
+    content: dict[str, Any], show: Show
+) -> None:
+    """Five images a class, features of more dimensions."""
+    for encoder in ("trained", "untrained"):
+        assert "dimensions, the smallest class 5 images" in content[encoder]["center_error"]["error"]["warning"]
+        assert content[encoder]["certificate_c"]["error_bound"]["warning"]
+        assert "warning" not in content[encoder]["population"]["error"]
+    printed = show(content, "certificates")
+    assert printed.count("Warning (encoder, untrained): the features have") == 1
+    assert "Warning" not in show(content)
+    for encoder in ("trained", "projector", "untrained"):
+        for quantities in content[encoder].values():
+            for entry in quantities.values():
+                entry.pop("warning", None)
+    assert "Warning" not in show(content, "certificates")
+
+
+def test_connected_parts_are_shown_beside_the_same_images_as_a_clique(content: dict[str, Any], show: Show) -> None:
+    name = content["class_names"][4]
+    parts = content["trained"]["connected_parts"]
+    for key, value in {
+        "certified": 1.0, "part_share": 0.42, "delta": 0.111, "epsilon": 0.222, "hops": 3.0, "step": 1.221,
+        "clique_step": 0.765,
+    }.items():  # fmt: skip
+        parts[f"{key}_per_class"]["value"][name] = value
+    parts["edges_across"]["value"]["0.05"] = 0.333
+    printed = show(content, "certificates", lines=True)
+    assert re.search(rf"^{name} +yes +42\.0 +0\.111 +0\.222 +3 +1\.221 +0\.765$", printed, re.MULTILINE)
+    assert re.search(r"^5\.0 % +33\.3 ", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

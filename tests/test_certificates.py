@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cssl_cli.geometry import unit_norm
+from cssl_cli.randomness import stream
 from cssl_cli.theory.center_error import nearest_center_error
 from cssl_cli.theory.certificate_a import certificate_a, certify_a
 from cssl_cli.theory.certificate_b import certificate_b, certify_b
@@ -18,6 +19,7 @@ from cssl_cli.theory.certificate_c import certificate_c, certify_c
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
 from cssl_cli.theory.combined import combined
 from cssl_cli.theory.estimate import Absent
+from cssl_cli.theory.population import population
 from cssl_cli.theory.table import FeatureTable
 from cssl_cli.theory.variance_bound import variance_bound
 
@@ -269,6 +271,51 @@ def test_collapsed_simplex_is_certified_whole(num_classes):
     assert list(found.value("A", "good_share_per_class").values()) == [1.0] * num_classes
     assert list(found.value("A", "certified_per_class").values()) == [1.0] * num_classes
     assert list(found.value("A", "margin_per_class").values()) == pytest.approx([half] * num_classes, abs=1e-5)
+
+
+def test_a_bound_is_judged_against_the_name_of_the_largest_class():
+    """Eight images of one class, two of the other; nothing is certified of the two: 0.2 is what one name would have."""
+    features, labels = collapsed(torch.tensor([[1.0, 0], [-1, 0]], dtype=torch.float64), images_of_each=8)
+    found = Certified(features[:10], labels[:10])
+    assert found.value("error", "chance") == pytest.approx(0.2)
+    assert found.terms["C"]["error_bound"].vacuous is False
+    features[8:10, 0] = torch.tensor([0.0, 1.0], dtype=torch.float64)  # as near to the one centre as to the other
+    found = Certified(features[:10], labels[:10])
+    for name in ("C", "combined", "Cantelli"):
+        assert found.value(name) >= 0.2
+        assert found.terms[name]["error_bound"].vacuous is True
+    # Of one class nothing is known without a bound: the other's, 0, says something.
+    assert found.value("C", "error_bound_per_class") == {"class 0": 0.0, "class 1": 1.0}
+    assert found.terms["C"]["error_bound_per_class"].vacuous is False
+    assert found.terms["C"]["by_views"].vacuous is True
+
+
+@pytest.mark.parametrize(("width", "error", "bound"), [(128, 0.604, 0.671), (512, 0.238, 0.248)])
+def test_an_encoder_blind_to_classes_looks_good_only_with_its_images_own_centres(width, error, bound):
+    """A random direction for each image, 10 classes × 100 images, V = 8."""
+    random = torch.Generator().manual_seed(0)
+    features = unit_norm(torch.randn(1000, 1, width, generator=random, dtype=torch.float64)).repeat(1, 8, 1)
+    table = FeatureTable.build(features, torch.arange(1000) % 10, [str(label) for label in range(10)])
+    geometry = class_geometry(table)
+    own, certified = nearest_center_error(geometry)["error"], certificate_c(geometry)["error_bound"]
+    assert own.value == pytest.approx(error, abs=0.04)
+    assert certified.value == pytest.approx(bound, abs=0.04)
+    assert certified.vacuous is False
+    assert f"{width} dimensions, the smallest class 100 images" in own.warning
+    assert certified.warning == own.warning
+    found = population(geometry, within_class_distances(table), generator=stream(0, "split"))
+    assert found["error"].value == pytest.approx(0.9, abs=0.04)
+    assert found["chance"].value == pytest.approx(0.9)
+    assert 0.9 < found["error_bound"].value < 1
+    assert found["error_bound"].vacuous is True
+    assert found["by_views"].vacuous is True
+    assert all(quantity.warning is None for quantity in found.values())
+
+
+def test_more_images_than_dimensions_are_not_warned_of():
+    features, labels = collapsed(simplex(3), images_of_each=4)
+    assert Certified(features, labels).terms["error"]["error"].warning is None
+    assert "3 dimensions" in Certified(features[:-1], labels[:-1]).terms["error"]["error"].warning
 
 
 def test_coinciding_centres_are_vacuous_and_no_accident():

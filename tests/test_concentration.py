@@ -14,7 +14,6 @@ from cssl_cli.errors import RunError
 from cssl_cli.randomness import stream
 from cssl_cli.theory.concentration import (
     QUANTITIES,
-    balanced_subset,
     concentration,
     pixels,
     sigma_bounds,
@@ -23,6 +22,7 @@ from cssl_cli.theory.concentration import (
 from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.refined_distance import QUANTITIES as REFINED
 from cssl_cli.theory.refined_distance import refine_distances, refined_concentration
+from cssl_cli.theory.subsets import balanced_subset
 
 DELTAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.3, 3.0)
 

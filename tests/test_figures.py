@@ -159,7 +159,7 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content["class_names"] = None
     content["concentration"] = {"trained": {"deltas": absent(), "mean_sigma_low": absent()}}
     content["trained"]["class_centers"]["inner_products"] = absent()
-    content["trained"]["certificate_c"]["by_views"] = absent()
+    content["trained"]["certificate_c"]["by_views"] = content["trained"]["population"]["by_views"] = absent()
     content["projection"] |= {"labels": None, "centers": None}
     for encoder in ("untrained", "projector"):
         content[encoder]["R_epsilon"] = {"epsilons": absent(), "curve": absent(), "curve_by_views": absent()}
@@ -282,6 +282,7 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
         "class_centers": ["class_centers"],
         "certificate_c": ["certificate"],
         "center_error": ["certificate"],
+        "population": ["certificate"],
     }
     spoilt = (None, float("nan"), [], {}, "words")
     content, records = read_by_figures(), trace(2)
@@ -309,6 +310,25 @@ def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path) -> 
     content["trained"]["R_epsilon_bounds"]["stored_views"]["value"] = [0.5] * 15
     draw_figures(content, [], tmp_path)
     assert "vacuous" not in texts_of(tmp_path / "r_epsilon.svg")
+
+
+def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(tmp_path: Path) -> None:
+    content = {"trained": analysis(4, 10)["trained"]}
+    draw_figures(content, [], tmp_path)
+    said = texts_of(tmp_path / "certificate.svg")
+    for words in (
+        "certified, new images",
+        "error, own centres",
+        "vacuous: from chance, 0.75, on",
+        "500 images, 8 views",
+    ):
+        assert words in said
+    assert said.index("certified, new images") < said.index("certified, own centres")
+    del content["trained"]["certificate_c"], content["trained"]["center_error"]
+    draw_figures(content, [], tmp_path)
+    said = texts_of(tmp_path / "certificate.svg")
+    assert "certified, new images" in said
+    assert "own centres" not in said
 
 
 def test_class_names_are_drawn_as_they_stand(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ THEORY_SHARED = {
     "image_pairs",
     "main_parts",
     "spectral",
+    "subsets",
     "table",
+    "threshold_search",
 }
 TORCH_FREE = {
     "errors",

@@ -46,9 +46,10 @@ def test_a_certified_query_is_classified_right():
         references, queries = split(geometry, 1 + seed % 3)
         if not any(map(len, queries)):
             continue
-        passed, wrong = certify_queries(geometry, within, references, queries)
-        assert not (passed & wrong).any(), seed
-        certified += int(passed.sum())
+        tested = certify_queries(geometry, within, references, queries)
+        assert not (tested.certified_by_views & tested.wrong).any(), seed
+        assert (tested.certified_by_views.int().diff(dim=0) <= 0).all(), seed
+        certified += int(tested.certified.sum())
     assert certified > 500
 
 
@@ -58,12 +59,13 @@ def test_queries_are_tested_one_by_one(seed):
     labels = np.arange(30) % 3
     geometry, within = build(draw(random, labels), labels)
     references, queries = split(geometry, 5)
-    passed, wrong = certify_queries(geometry, within, references, queries)
+    tested = certify_queries(geometry, within, references, queries)
     alone = [
         certify_queries(geometry, within, references, [places[row : row + 1] for places in queries]) for row in range(5)
     ]
-    assert torch.stack([one for one, _ in alone], dim=1).flatten().tolist() == passed.tolist()
-    assert torch.stack([one for _, one in alone], dim=1).flatten().tolist() == wrong.tolist()
+    assert torch.stack([one.certified for one in alone], dim=1).flatten().tolist() == tested.certified.tolist()
+    assert torch.stack([one.wrong for one in alone], dim=1).flatten().tolist() == tested.wrong.tolist()
+    assert tested.positions.tolist() == [own for own in range(3) for _ in range(5)]
 
 
 def test_a_query_of_any_length_leaves_the_others_alone():
@@ -72,11 +74,11 @@ def test_a_query_of_any_length_leaves_the_others_alone():
     features = draw(random, labels)
     geometry, within = build(features, labels)
     references, queries = split(geometry, 5)
-    before, _ = certify_queries(geometry, within, references, queries)
+    before = certify_queries(geometry, within, references, queries).certified
     longer = features.clone()
     longer[geometry.members[0][queries[0][0]]] *= 50
     geometry, within = build(longer, labels)
-    after, _ = certify_queries(geometry, within, references, queries)
+    after = certify_queries(geometry, within, references, queries).certified
     assert before[1:].tolist() == after[1:].tolist()
 
 
@@ -86,7 +88,7 @@ def test_directional_margins_of_queries_agree_with_loops():
     features, labels = features[labels < 2], labels[labels < 2]
     geometry, within = build(features, labels)
     references, queries = split(geometry, 1)
-    passed, _ = certify_queries(geometry, within, references, queries)
+    passed = certify_queries(geometry, within, references, queries).certified
     mu = [reference.image_mean(features[images[0]]) for images in geometry.members]
     row = 0
     for own, images in enumerate(geometry.members):
@@ -121,6 +123,18 @@ def test_the_quantities_are_the_counts_of_the_split():
     # The interval of the error itself is the shorter, always.
     assert found["error"].value <= found["uncertified_share"].value
     assert found["error_upper"].value <= found["error_bound"].value
+    # With every number of views a bound on the same error, the first of them the least and the last the one above.
+    by_views = found["by_views"].value
+    assert by_views == sorted(by_views)
+    assert found["error_upper"].value <= by_views[0]
+    assert by_views[-1] == found["error_bound"].value
+    assert found["chance"].value == pytest.approx(2 / 3)
+    wrong, bounds = found["error_per_class"], found["error_bound_per_class"]
+    assert sum(share * 15 for share in wrong.value.values()) == pytest.approx(errors)
+    for name, share in wrong.value.items():
+        assert wrong.interval[name] == clopper_pearson(round(15 * share), 15)
+        assert bounds.value[name] in [clopper_pearson(count, 15, side="upper")[1] for count in range(16)]
+        assert share <= bounds.value[name] == bounds.interval[name][1]
     again = population(geometry, within, generator=stream(0, "split"))
     assert again == found
     assert population(geometry, within, generator=stream(1, "split")) != found
@@ -150,6 +164,11 @@ def test_what_cannot_be_said():
     geometry, within = build(np.concatenate([features, features]), [0, 0, 0, 0, 1, 0], num_classes=3)
     found = population(geometry, within, generator=stream(0, "split"))
     assert set(found["error_bound"].absent) == {"class 1", "class 2"}
+    assert found["error_per_class"].value["class 1"] is None
+    assert found["error_bound_per_class"].value["class 2"] is None
+    # All that is tested is of one class, whose name is always right.
+    assert found["chance"].value == 0
+    assert found["error_bound"].vacuous is True
     table = FeatureTable.build(torch.as_tensor(features), None, ["one", "two"])
     found = population(class_geometry(table), [], generator=stream(0, "split"))
     assert all(isinstance(quantity, Absent) for quantity in found.values())
@@ -170,9 +189,9 @@ def test_the_bound_covers_the_probability_of_being_uncertified_and_the_error():
     labels = np.arange(3 * 1020) % 3
     features = draw(random, labels)
     geometry, within = build(features, labels)
-    passed, wrong = (mask.numpy() for mask in certify_queries(geometry, within, *split(geometry, 20)))
-    uncertified = ~passed.reshape(3, 1000)
-    truth, error = uncertified.mean(), wrong.mean()
+    tested = certify_queries(geometry, within, *split(geometry, 20))
+    uncertified = ~tested.certified.numpy().reshape(3, 1000)
+    truth, error = uncertified.mean(), tested.wrong.double().mean().item()
     assert 0.02 < error < truth < 0.9
     samples = 4000
     least = 0.95 - 3 * np.sqrt(0.05 * 0.95 / samples)

@@ -28,7 +28,7 @@ from cssl_cli.report.layout import (
     without_interval,
 )
 from cssl_cli.report.prediction import prediction_content, print_prediction
-from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, quantity, reasons, short_direction
+from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, interval_of, quantity, reasons, short_direction
 from cssl_cli.report.run_rows import rows_of_runs
 from cssl_cli.report.sections import companions, divergence, lipschitz, losses
 from cssl_cli.report.verdicts import verdicts
@@ -51,15 +51,18 @@ MIN_RUNS = 3  # of which rank correlations say anything
 ALIKE = ("num_views", "classes", "epsilons", "deltas")  # settings that runs must share to be compared
 
 # label, term, quantity, shown as a share
+HEADLINE = (
+    ("error, new images, %", "population", "error", True),
+    ("certified ≤, new images, %", "population", "error_bound", True),
+)
 SUMMARY = (
+    *HEADLINE,
     ("alignment", "alignment", "unbiased", False),
     ("mean μk·μl", "class_centers", "mean_inner_product", False),
     ("least ‖μk − μl‖", "class_centers", "closest_pair", False),
     ("within / between", "spread", "ratio", False),
     ("uniformity", "uniformity", "uniformity", False),
     ("RankMe", "effective_rank", "rankme", False),
-    ("error on these images, %", "center_error", "error", True),
-    ("certified ≤ (Theorem C), %", "certificate_c", "error_bound", True),
 )
 
 
@@ -112,11 +115,18 @@ def _rows(result: Result) -> list[tuple[str, str, list[str]]]:
         show = percent if share else number
         rounded: Rounding = "up" if name.endswith("_bound") else "nearest"
         cells = [
-            show(entry["value"], entry.get("interval"), rounded=rounded) + (" vacuous" if entry.get("vacuous") else "")
+            show(entry["value"], interval_of(entry), rounded=rounded) + (" vacuous" if entry.get("vacuous") else "")
             for entry in entries
         ]
         rows.append((label, _errs(entries), cells))
-    return [rows[0], _central_r_epsilon(result), *rows[1:4], *_concentration(result), *rows[4:]]
+    alignment, centers = len(HEADLINE) + 1, len(HEADLINE) + 4  # after which R_ε and 1 − σ come in
+    return [
+        *rows[:alignment],
+        _central_r_epsilon(result),
+        *rows[alignment:centers],
+        *_concentration(result),
+        *rows[centers:],
+    ]
 
 
 def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -174,11 +184,18 @@ def _caption(result: Result, probe: Mapping[str, Any] | None) -> str:
         f"{tested}Terms: {plural(result['num_images'], result['part'] + ' image')}{of_classes}, "
         f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
         "unit norm, 95 % intervals over images. "
+        "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
+        f"at 95 % confidence, vacuous unless below chance{_chance(result)}. "
         "Alignment E‖f(v) − f(v′)‖²; μk the class centres; within / between the spread of images in their class over "
         f"that of the centres{of_concentration}. Errs: against the full augmentation and the population of images; "
         "both: too large for few views, too small for few images; exact*: a fact about these images and views."
         + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
     )
+
+
+def _chance(result: Result) -> str:
+    chance = quantity(result, "trained", "population", "chance")["value"]
+    return "" if chance is None else f" ({percent(chance)} %)"
 
 
 # ---------------------------------------------------------------------- several runs

@@ -1,4 +1,4 @@
-"""Sections of an analysis: what is certified of the nearest-centre error, overall and class by class."""
+"""Sections of an analysis: the nearest-centre error and what is certified of it, of new images and of these."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quanti
 
 SHOTS = (1, 5, 10, 50)  # labelled images of each class
 NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
+RESUBSTITUTION = "These images with their own centres (resubstitution)"
 # of each theorem the share of a class that is certified, and the margin that is shown of the class
 OF_CLASSES = {
     "A": ("certificate_a", "certified_share_per_class", "margin_per_class"),
@@ -32,13 +33,27 @@ OF_CLASSES = {
 
 
 def certificates(out: Console, result: Result) -> None:
-    """Every bound on the nearest-centre error, the paper's condition, and Theorem C by the number of views."""
+    """What holds for new images; then every bound on the error of these images, and the paper's condition."""
     quantities_table(
         out,
         result,
-        "Bounds on the nearest-centre error of these images, as shares",
+        "New images: centres from one half of each class, tested on the other; as shares",
+        (
+            ("error", "population", "error"),
+            ("certified ≤, 95 %", "population", "error_bound"),
+            ("chance: one name for all", "population", "chance"),
+            ("error ≤, 95 %, directly", "population", "error_upper"),
+            ("images without certificate", "population", "uncertified_share"),
+        ),
+    )
+    _by_views(out, result, "population", "Certified for new images")
+    quantities_table(
+        out,
+        result,
+        f"{RESUBSTITUTION}; as shares",
         (
             ("error", "center_error", "error"),
+            ("chance: one name for all", "center_error", "chance"),
             ("Theorem 1, the paper's", "theorem_1", "error_bound"),
             ("   its ρ", "theorem_1", "rho"),
             ("      at δ, in features", "theorem_1", "delta"),
@@ -47,17 +62,17 @@ def certificates(out: Console, result: Result) -> None:
             ("   ρ with pixel distances", "theorem_1", "pixel_rho"),
             ("Theorem 1, sharpened", "theorem_1", "sharp_error_bound"),
             ("Theorem A", "certificate_a", "error_bound"),
+            ("   with connected parts", "connected_parts", "error_bound"),
             ("Theorem B", "certificate_b", "error_bound"),
             ("Theorem C", "certificate_c", "error_bound"),
             ("any of A, B, C", "combined", "error_bound"),
             ("variance alone (Cantelli)", "variance_bound", "error_bound"),
-            ("new images: error, measured", "population", "error"),
-            ("new images: certified, 95 %", "population", "error_bound"),
         ),
     )
     _outside_the_centers(out, result)
-    _by_views(out, result)
+    _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
+    _connected_parts(out, result)
 
 
 def _outside_the_centers(out: Console, result: Result) -> None:
@@ -80,17 +95,17 @@ def _outside_the_centers(out: Console, result: Result) -> None:
     )
 
 
-def _by_views(out: Console, result: Result) -> None:
-    by_views = {encoder: quantity(result, encoder, "certificate_c", "by_views")["value"] for encoder in COLUMNS}
+def _by_views(out: Console, result: Result, term: str, what: str) -> None:
+    by_views = {encoder: quantity(result, encoder, term, "by_views")["value"] for encoder in COLUMNS}
     if by_views["trained"] is None:
         return
-    heading(out, "Theorem C by the number of views behind its suprema, the clean one included, %")
+    heading(out, f"{what}: ≤ %, by the number of views, the clean one included")
     grid = table("views", *(COLUMNS[encoder] for encoder, values in by_views.items() if values), text_columns=0)
     shown = [values for values in by_views.values() if values]
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
         grid.add_row(str(num_views), *(percent(value, rounded="up") for value in row))
     out.print(grid)
-    note(out, "Centres over all augmented views throughout, so that the error is the same in every row.")
+    note(out, "Suprema over so many views; centres over all augmented views, so that the error is one and the same.")
 
 
 def _by_class(out: Console, result: Result) -> None:
@@ -103,7 +118,7 @@ def _by_class(out: Console, result: Result) -> None:
     half = quantity(result, "trained", "certificate_b", "half_distance_per_class")["value"]
     if names is None or all(None in values for values in measured.values()):
         return
-    heading(out, "Certified share of each class in %, and its margin, trained encoder")
+    heading(out, f"{RESUBSTITUTION}: certified share of each class in %, and its margin, trained encoder")
     columns = [title for theorem in measured for title in (f"{theorem}, %", "margin")]
     grid = table("class", *columns, "½ distance")
     for name in names:
@@ -120,9 +135,56 @@ def _by_class(out: Console, result: Result) -> None:
     )
 
 
+def _connected_parts(out: Console, result: Result) -> None:
+    """What a connected part of each class needs, beside the same images as a clique; and the edges across classes."""
+    shares = quantity(result, "trained", "connected_parts", "part_share_per_class")["value"]
+    if shares is None:
+        return
+    heading(out, "Connected parts (d_A^f ≤ δ, diameters ≤ ε) in Theorem A, trained encoder")
+    grid = table("class", "certified", "share, %", "δ", "ε", "hops h", "b", "as a clique")
+    columns = [
+        quantity(result, "trained", "connected_parts", f"{name}_per_class")["value"]
+        for name in ("delta", "epsilon", "hops", "step", "clique_step", "certified")
+    ]
+    for name in result["class_names"]:
+        delta, epsilon, hops, step, clique, certified = (column.get(name) for column in columns)
+        said = "–" if certified is None else "yes" if certified else "no"
+        steps = "–" if hops is None else f"{hops:.0f}"
+        grid.add_row(
+            name, said, percent(shares.get(name)), *map(number, (delta, epsilon)), steps, *map(number, (step, clique))
+        )
+    out.print(compacted(out, grid))
+    note(
+        out,
+        "Of the part certified, or of the one that came nearest. b = hδ + (h + 1)ε bounds the distance of any two "
+        "views in it, and says nothing from 2r = 2 on; as a clique: δ′ + 2ε, δ′ the largest distance of the same "
+        "images, never more than b.",
+    )
+    _edges_across(out, result)
+
+
+def _edges_across(out: Console, result: Result) -> None:
+    across = {encoder: quantity(result, encoder, "connected_parts", "edges_across") for encoder in COLUMNS}
+    shown = {encoder: entry for encoder, entry in across.items() if entry["value"] is not None}
+    if not shown:
+        return reasons(out, result, [("connected_parts", "edges_across")])
+    heading(out, "Edges d_A^f ≤ δ that join images of different classes, %")
+    grid = table("pairs of a class that are edges", *(COLUMNS[encoder] for encoder in shown))
+    first = next(iter(shown.values()))
+    for level in first["value"]:
+        grid.add_row(f"{percent(float(level))} %", *(percent(entry["value"][level]) for entry in shown.values()))
+    out.print(grid)
+    pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
+    return note(
+        out,
+        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; with "
+        f"edges that know no classes {percent(pairs)} %.",
+    )
+
+
 # ---------------------------------------------------------------------- classes
 def classes(out: Console, result: Result) -> None:
-    """Class by class: error and what is certified, beside the terms of each class."""
+    """Class by class: error of new images and what is certified of it, beside the terms of each class."""
     heading(out, "Class by class, trained encoder")
     names = result["class_names"]
     if names is None:
@@ -131,27 +193,29 @@ def classes(out: Console, result: Result) -> None:
     print_widest(out, [_of_classes(result, names, nearest, intervals=intervals) for intervals in (True, False)])
     note(
         out,
-        "Certified by Theorem C; 100.0 is vacuous. Alignment, within: unbiased, the latter over images."
+        "Error, certified: new images, centres from one half of each class, tested on the other, each class at its own "
+        "95 %; 100.0 is vacuous. Alignment, within: unbiased, the latter over images."
         + (
             f" {NOISE}: the distance is not above the noise of the centres."
             if any(said.endswith(NOISE) for said in nearest.values())
             else ""
         ),
     )
-    return reasons(out, result, [("center_error", "error_per_class"), ("certificate_c", "error_bound_per_class")])
+    return reasons(out, result, [("population", "error_per_class")])
 
 
 def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str], *, intervals: bool) -> Table:
-    error = quantity(result, "trained", "center_error", "error_per_class")["value"]
-    bound = quantity(result, "trained", "certificate_c", "error_bound_per_class")["value"]
+    error = quantity(result, "trained", "population", "error_per_class")
+    bound = quantity(result, "trained", "population", "error_bound_per_class")["value"]
     align = quantity(result, "trained", "alignment", "per_class")
     within = quantity(result, "trained", "spread", "within_per_class")["value"]
     grid = table("class", "error, %", "certified ≤, %", "alignment", "within", "nearest centre of")
     for name in names:
         aligned = number(align["value"] and align["value"].get(name), (align.get("interval") or {}).get(name))
+        wrong = percent(error["value"] and error["value"].get(name), (error.get("interval") or {}).get(name))
         grid.add_row(
             name,
-            percent(error and error.get(name)),
+            wrong if intervals else without_interval(wrong),
             percent(bound and bound.get(name), rounded="up"),
             aligned if intervals else without_interval(aligned),
             number(within and within.get(name)),

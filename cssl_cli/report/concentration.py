@@ -207,6 +207,6 @@ def _stars(out: Console, by_distance: Mapping[str, Quantities], relative: Sequen
     note(
         out,
         f"By stars: images about one hub of their class, which half of the images chose; {counted:,} others were "
-        "counted. Holds for the full augmentation and for new images, at each δ apart, and is far from tight: two "
+        "counted. Holds for the full augmentation and for new images, at all δ at once, and is far from tight: two "
         "images near one hub may be twice as far from each other. 100.0 is vacuous.",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cssl_cli.report.layout import Rounding, heading, note, number, print_widest, table, without_interval
 
@@ -21,6 +22,23 @@ def quantity(result: Result, encoder: str, term: str, name: str) -> Mapping[str,
     """A quantity of an analysis; without a value when the analysis does not have it."""
     found: Mapping[str, Any] = result.get(encoder, {}).get(term, {}).get(name, {"value": None})
     return found
+
+
+def interval_of(entry: Mapping[str, Any]) -> Any:
+    """The interval of a quantity; None for a one-sided bound, which is the end of its own."""
+    interval = entry.get("interval")
+    return None if interval and "vacuous" in entry and entry["value"] in interval else interval
+
+
+def warnings(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
+    """What the quantities warn of, each warning once with the encoders it is said of."""
+    said: dict[str, list[str]] = {}
+    for encoder, title in COLUMNS.items():
+        found = (quantity(result, encoder, term, name).get("warning") for term, name in quantities)
+        for warning in dict.fromkeys(warning for warning in found if warning):
+            said.setdefault(warning, []).append(title)
+    for warning, encoders in said.items():
+        out.print(Text(f"Warning ({', '.join(encoders)}): {warning}.", style="yellow"))
 
 
 def reasons(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
@@ -56,15 +74,14 @@ def _rounding(label: str, name: str) -> Rounding:
 
 
 def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> None:
-    """A row a quantity, a column an encoder; then the reasons of what is absent."""
+    """A row a quantity, a column an encoder; then what the numbers warn of, and the reasons of what is absent."""
     heading(out, title)
     shown = []
     for label, term, name in rows:
         entries = [quantity(result, encoder, term, name) for encoder in COLUMNS]
         errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
-        one_sided = (term, name) == ("population", "error_bound")  # the bound is the interval
         cells = [
-            number(entry["value"], None if one_sided else entry.get("interval"), rounded=_rounding(label, name))
+            number(entry["value"], interval_of(entry), rounded=_rounding(label, name))
             + (" v" if entry.get("vacuous") and name != "rho" else "")
             for entry in entries
         ]
@@ -72,4 +89,6 @@ def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> No
     print_widest(out, [by_encoder(shown, intervals=count) for count in (3, 1, 0)])
     if any(cell.endswith(" v") for _, _, cells in shown for cell in cells):
         note(out, "v: vacuous, no better than what is known without the bound.")
-    reasons(out, result, [(term, name) for _, term, name in rows])
+    named = [(term, name) for _, term, name in rows]
+    warnings(out, result, named)
+    reasons(out, result, named)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cssl_cli.report.layout import Rounding, number, percent, plural
 from cssl_cli.report.quantities import Result, quantity
@@ -12,14 +13,12 @@ MAX_NAMED = 3  # classes that a sentence names
 
 
 def verdicts(result: Result, encoder: str = "trained") -> list[str]:
-    """One sentence each: collapse, the certificates, the paper's theorem, the population, the Lipschitz constant."""
+    """One sentence each: collapse, error and certificate of new images, the paper's theorem, the Lipschitz constant."""
     lines = [
         _collapsed(result),
-        _certificate(result, encoder),
-        _projector(result),
-        _weaker(result, encoder),
-        _paper(result, encoder),
         _population(result, encoder),
+        _projector(result),
+        _paper(result, encoder),
         _lipschitz(result, encoder),
     ]
     return [line for line in lines if line]
@@ -44,20 +43,34 @@ def _coincide(result: Result, encoder: str) -> bool:
     return between is not None and between >= -COINCIDE and views <= COINCIDE
 
 
-def _certificate(result: Result, encoder: str) -> str | None:
-    error = quantity(result, encoder, "center_error", "error")
-    bound = quantity(result, encoder, "certificate_c", "error_bound")
+def _population(result: Result, encoder: str) -> str | None:
+    """The error of held-out centres, and what is certified of it."""
+    error = quantity(result, encoder, "population", "error")
+    bound = quantity(result, encoder, "population", "error_bound")
     if error["value"] is None or bound["value"] is None:
         reason = error.get("reason") or bound.get("reason")
         return f"Nothing is certified: {reason}." if reason else None
+    low, high = error["interval"]
+    return (
+        f"For new images error {_percent(error['value'])} [{_percent(low)}, {_percent(high)}]: centres from one half "
+        f"of the images, tested on the other, {plural(error['num_images'], 'image')}. "
+        f"{_certified(result, encoder, bound)}{_left_out(list(bound.get('absent', {})))}"
+    )
+
+
+def _certified(result: Result, encoder: str, bound: Mapping[str, Any]) -> str:
+    """What the bound on the error of new images says, and with how many views it would say something."""
     seen = views_seen(bound["num_views"])
-    head = f"Nearest-centre error {_percent(error['value'])} on these {plural(error['num_images'], 'image')}"
-    if bound.get("vacuous"):
-        by_views = quantity(result, encoder, "certificate_c", "by_views")["value"] or []
-        less = [(count, value) for count, value in enumerate(by_views, start=1) if value < 1]
-        fewer = f"; with {plural(less[-1][0], 'view')} certified {_at_most(less[-1][1])}" if less else ""
-        return f"{head}; Theorem C is vacuous with {seen}{fewer}."
-    return f"{head}, certified {_at_most(bound['value'])} (Theorem C, {seen})."
+    if not bound.get("vacuous"):
+        return f"Certified {_at_most(bound['value'])} at 95 % confidence (Theorem B or C, {seen})."
+    chance = quantity(result, encoder, "population", "chance")["value"]
+    by_views = quantity(result, encoder, "population", "by_views")["value"] or []
+    less = [(count, value) for count, value in enumerate(by_views, start=1) if value < chance]
+    fewer = f"; with {plural(less[-1][0], 'view')} certified {_at_most(less[-1][1])}" if less else ""
+    return (
+        f"Nothing is certified with {seen}: {_at_most(bound['value'])} at 95 % confidence is not below chance, "
+        f"{_percent(chance)}{fewer}."
+    )
 
 
 def views_seen(num_views: int) -> str:
@@ -66,26 +79,15 @@ def views_seen(num_views: int) -> str:
 
 
 def _projector(result: Result) -> str | None:
-    """What the projector's outputs, on which the loss acts, are certified for, where that is anything."""
-    error = quantity(result, "projector", "center_error", "error")
-    bound = quantity(result, "projector", "certificate_c", "error_bound")
+    """What is certified of the projector's outputs, on which the loss acts, where that is anything."""
+    error = quantity(result, "projector", "population", "error")
+    bound = quantity(result, "projector", "population", "error_bound")
     if error["value"] is None or bound["value"] is None or bound.get("vacuous"):
         return None
-    return f"With the projector's outputs: error {_percent(error['value'])}, certified {_at_most(bound['value'])}."
-
-
-def _weaker(result: Result, encoder: str) -> str | None:
-    bounds = {name: quantity(result, encoder, f"certificate_{name.lower()}", "error_bound") for name in ("A", "B")}
-    bounds["variance alone"] = quantity(result, encoder, "variance_bound", "error_bound")
-    said = {name: bound for name, bound in bounds.items() if bound["value"] is not None}
-    if not said:
-        return None
-    parts = [
-        f"{'Theorem ' if len(name) == 1 else ''}{name}: "
-        + ("vacuous" if bound.get("vacuous") else _at_most(bound["value"]))
-        for name, bound in said.items()
-    ]
-    return f"{'; '.join(parts)}."
+    return (
+        f"With the projector's outputs, for new images: error {_percent(error['value'])}, certified "
+        f"{_at_most(bound['value'])}."
+    )
 
 
 def _paper(result: Result, encoder: str) -> str | None:
@@ -95,7 +97,9 @@ def _paper(result: Result, encoder: str) -> str | None:
     if rho["value"] is None:
         return None
     if bound["value"] is not None and not bound.get("vacuous"):
-        return f"The paper's Theorem 1 certifies error {_at_most(bound['value'])}."
+        return (
+            f"The paper's Theorem 1 certifies error {_at_most(bound['value'])}, of these images with their own centres."
+        )
     if needed["value"] is None:
         return (
             f"The paper's condition is vacuous here: its ρ is {number(rho['value'])}, and with these class centres no "
@@ -104,20 +108,6 @@ def _paper(result: Result, encoder: str) -> str | None:
     return (
         f"The paper's condition is vacuous here: its ρ is {number(rho['value'])} and would have to be below "
         f"{number(needed['value'])}."
-    )
-
-
-def _population(result: Result, encoder: str) -> str | None:
-    bound = quantity(result, encoder, "population", "error_bound")
-    error = quantity(result, encoder, "population", "error")
-    if bound["value"] is None or error["value"] is None:
-        return None
-    low, high = error["interval"]
-    direct = f"measured directly {_percent(error['value'])} [{_percent(low)}, {_percent(high)}]"
-    said = "nothing is certified" if bound.get("vacuous") else f"certified {_at_most(bound['value'])}"
-    return (
-        f"For new images {said} at 95 % confidence: centres from one half of the images, tested on the other, "
-        f"{plural(bound['num_images'], 'image')} ({direct}).{_left_out(list(bound.get('absent', {})))}"
     )
 
 

@@ -28,6 +28,7 @@ from cssl_cli.theory.chaos import chaos
 from cssl_cli.theory.class_centers import class_centers
 from cssl_cli.theory.class_geometry import ClassGeometry, class_geometry, within_class_distances
 from cssl_cli.theory.combined import combined
+from cssl_cli.theory.connected_parts import connected_parts
 from cssl_cli.theory.cross_correlation import cross_correlation, standardized_table
 from cssl_cli.theory.effective_rank import effective_rank
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
@@ -54,6 +55,7 @@ __all__ = ["Absent", "Estimate", "FeatureTable", "LossSettings", "Quantity", "an
 CHAOS_IMAGES = 1000
 INFO_NCE_IMAGES = 300
 NT_XENT_BATCHES = 20
+EDGE_IMAGES = 500
 
 SHOTS = (1, 5, 10, 50)  # labelled images of each class
 
@@ -165,6 +167,9 @@ class _Analysis:
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
             "neural_collapse": lambda: neural_collapse(self.raw_clean),
+            "connected_parts": lambda: connected_parts(
+                self.geometry, self.within, max_images=EDGE_IMAGES, generator=generator
+            ),
             # Last, what draws at random beside the others: theirs is not moved by it.
             "info_nce_paper": self.info_nce_paper,
             "augmented_error": lambda: augmented_error(self.geometry, generator=generator),

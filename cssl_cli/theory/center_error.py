@@ -1,17 +1,21 @@
-"""The error of the paper's classifier G_f on the table itself: what every certificate bounds. (docs/theory.md, 10.)"""
+"""The error of the paper's classifier G_f on the table itself: what every certificate bounds. (docs/theory.md, 10.)
+
+Centres and images are of the same table (resubstitution), so the error is too low for new images, and says little of
+them where the features have as many dimensions as a class has images: `population` has the error of held-out centres.
+"""
 
 from __future__ import annotations
 
 from cssl_cli.theory.class_geometry import ClassGeometry, misclassified
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
 
-QUANTITIES = ("error", "error_per_class")
+QUANTITIES = ("error", "error_per_class", "chance")
 
 
 def nearest_center_error(geometry: ClassGeometry | Absent) -> dict[str, Quantity]:
     """`error`, the share of clean images not strictly nearest to the centre of their class, and `error_per_class`.
 
-    Centres and images are of the same table (resubstitution), so the error is too low for new images.
+    `chance` is the error of giving all images the name of the largest class, from which on a bound is vacuous.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
@@ -21,12 +25,26 @@ def nearest_center_error(geometry: ClassGeometry | Absent) -> dict[str, Quantity
         "own images and augmented views (resubstitution: too low for new images)"
     )
     return {
-        "error": Estimate(wrong.double().mean().item(), estimator, "exact for the table", geometry.sample),
+        "error": Estimate(
+            wrong.double().mean().item(),
+            estimator,
+            "exact for the table",
+            geometry.sample,
+            warning=geometry.in_table_warning,
+        ),
         "error_per_class": Estimate(
             geometry.by_class(geometry.class_means(wrong)),
             f"{estimator}; for each class",
             "exact for the table",
             geometry.sample,
             absent=geometry.missing,
+            warning=geometry.in_table_warning,
+        ),
+        "chance": Estimate(
+            geometry.chance,
+            "error of giving every image the name of the largest class, 1 − max p; bounds on the error are vacuous "
+            "from here on",
+            "exact for the table",
+            geometry.sample,
         ),
     }

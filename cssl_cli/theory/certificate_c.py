@@ -79,10 +79,12 @@ def certificate_c(
         "by_views": Estimate(
             by_views,
             "the bound with suprema over the first 1, 2, … stored views only, the clean one first; centres and means "
-            "over all augmented views throughout, so that each bounds the same error (vacuous: each of them)",
+            "over all augmented views throughout, so that each bounds the same error, that of these images with their "
+            "own centres (vacuous: none is below chance)",
             "exact for the table",
             geometry.sample,
-            vacuous=is_vacuous(min(by_views)),
+            vacuous=is_vacuous(min(by_views), geometry.chance),
+            warning=geometry.in_table_warning,
         ),
         **margins_of_images(geometry, certificate.margins_by_views[-1]),
     }

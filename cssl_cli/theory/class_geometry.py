@@ -74,6 +74,26 @@ class ClassGeometry:
         """p_k (K′,), shares of the table."""
         return self.sizes / self.table.num_images
 
+    @property
+    def chance(self) -> float:
+        """1 − max_k p_k, the error of giving every image the name of the largest class."""
+        return 1 - self.priors.max().item()
+
+    @property
+    def in_table_warning(self) -> str | None:
+        """Why errors with centres over the images themselves are too low for new ones, where D ≥ the least n_k.
+
+        In f(x)ᵀμ_l the image's own part is ‖f̄_x‖²/n_l, the accidental part of the others about 1/√(n_l D).
+        """
+        width, least = self.centers.shape[1], int(self.sizes.min())
+        if width < least:
+            return None
+        return (
+            f"the features have {width:,} dimensions, the smallest class {least:,} image{'' if least == 1 else 's'}; "
+            "in so many, the centre of a class leans towards each of its own images, and errors and bounds of images "
+            "with their own centres are too low for new ones, even where the encoder knows nothing of classes"
+        )
+
     @cached_property
     def positions(self) -> Tensor:
         """The class (N,) of each image, as numbered here."""

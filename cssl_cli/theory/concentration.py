@@ -25,6 +25,7 @@ from cssl_cli.intervals import clopper_pearson
 from cssl_cli.theory.augmented_distance import augmented_distances
 from cssl_cli.theory.cliques import clique_bounds
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity, Sample
+from cssl_cli.theory.subsets import balanced_subset
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 QUANTITIES = (
@@ -121,24 +122,6 @@ def concentration(
         num_images=len(labels),
         num_views=num_views,
     ).quantities()
-
-
-def balanced_subset(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """At most `most` image indices, ascending, drawn at random and equally many of each class as far as it has them.
-
-    Where that would be one of each, random classes have two: pairs of the same class are needed, too.
-    """
-    order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
-    rank = torch.empty_like(order)  # of each image among those of its class, in random order
-    for label in labels.unique():
-        rows = order[labels[order] == label]
-        rank[rows] = torch.arange(len(rows))
-    each = int((rank.bincount().cumsum(dim=0) <= most).sum())
-    if each < 2 <= most // 2:
-        paired = labels[order[rank[order] == 1]][: most // 2]  # classes of two images or more, in random order
-        return ((rank < 2) & torch.isin(labels, paired)).nonzero().squeeze(1)
-    rows = order[rank[order] == 0][:most] if each == 0 else (rank < each).nonzero().squeeze(1)
-    return rows.sort().values
 
 
 def sigma_bounds(distances: Distances, deltas: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -1,6 +1,9 @@
 """What a certificate reports: a bound on the error from the images it leaves uncertified, and its margins.
 
-A point certified is a point classified right, so the error is at most the share of the others. (docs/theory.md, 10.)
+A point certified is a point classified right, so the error is at most the share of the others. Such a bound is vacuous
+unless it is below chance, 1 − max_k p_k: without any encoder, one name for all images errs no more. Of a single class
+nothing is known without a bound, since that name may be its own (no error) or another (nothing but errors): a bound on
+the error in it is vacuous from 1 on. (docs/theory.md, 10.)
 """
 
 from __future__ import annotations
@@ -16,14 +19,24 @@ from cssl_cli.theory.estimate import Direction, Estimate, Quantity
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def is_vacuous(bound: float) -> bool:
-    """Whether a bound on an error says nothing, up to rounding."""
-    return bound >= 1 - 1e-12
+ONE_CLASS = 1.0  # what is known of the error in one class without a bound
+
+
+def is_vacuous(bound: float, chance: float) -> bool:
+    """Whether a bound on an error is no better than `chance`, what is known without it; up to rounding."""
+    return bound >= chance - 1e-12
 
 
 def error_bound(geometry: ClassGeometry, bound: float, estimator: str) -> Quantity:
-    """A certain bound on the table's error."""
-    return Estimate(bound, estimator, "exact for the table", geometry.sample, vacuous=is_vacuous(bound))
+    """A certain bound on the table's error with its own centres."""
+    return Estimate(
+        bound,
+        f"{estimator}; of these images with their own centres, vacuous unless below chance, {geometry.chance:.4g}",
+        "exact for the table",
+        geometry.sample,
+        vacuous=is_vacuous(bound, geometry.chance),
+        warning=geometry.in_table_warning,
+    )
 
 
 def per_class(
@@ -38,18 +51,24 @@ def per_class(
     return Estimate(geometry.by_class(values), estimator, errs, geometry.sample, **facts)
 
 
+def error_bound_per_class(geometry: ClassGeometry, bounds: Tensor, estimator: str) -> Quantity:
+    """Certain bounds (K′,) on the table's error in each class."""
+    return per_class(
+        geometry,
+        bounds,
+        f"{estimator}; for each class, of these images with their own centres; 1 says nothing (vacuous: of any class)",
+        vacuous=is_vacuous(bounds.min().item(), ONE_CLASS),
+        warning=geometry.in_table_warning,
+    )
+
+
 def bounds_from_certified(geometry: ClassGeometry, certified: Tensor, estimator: str) -> dict[str, Quantity]:
     """`error_bound`, `error_bound_per_class` and `certified_share_per_class` from which images (N,) are certified."""
     uncertified = ~certified
     bounds = geometry.class_means(uncertified)
     return {
         "error_bound": error_bound(geometry, uncertified.double().mean().item(), estimator),
-        "error_bound_per_class": per_class(
-            geometry,
-            bounds,
-            f"{estimator}; for each class, vacuous if for every one",
-            vacuous=is_vacuous(bounds.min().item()),
-        ),
+        "error_bound_per_class": error_bound_per_class(geometry, bounds, estimator),
         "certified_share_per_class": per_class(geometry, 1 - bounds, f"1 less the {estimator}; for each class"),
     }
 

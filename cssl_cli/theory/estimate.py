@@ -37,7 +37,8 @@ class Estimate:
     cannot be estimated is None and, where a class is the cause, `absent` says why. `interval` has the shape of `value`
     with (low, high) for a number; 95 %, or None where there is none. `classes` names the classes a number is about when
     it was singled out of many. `vacuous` says of a bound whether it is no better than what is known without it; such a
-    bound is reported as it came out, not clipped.
+    bound is reported as it came out, not clipped. `warning` is a sentence about these images for which the number is
+    easily misread.
     """
 
     value: float | list[Any] | dict[str, float | None]
@@ -48,9 +49,10 @@ class Estimate:
     classes: tuple[str, ...] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     vacuous: bool | None = None
+    warning: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types; `classes` and `absent` only where they say something."""
+        """The fields as JSON types; `classes`, `absent` and `warning` only where they say something."""
         entry: dict[str, Any] = {
             "value": self.value,
             "interval": _lists(self.interval),
@@ -64,6 +66,8 @@ class Estimate:
             entry["absent"] = dict(self.absent)
         if self.vacuous is not None:
             entry["vacuous"] = self.vacuous
+        if self.warning is not None:
+            entry["warning"] = self.warning
         return entry
 
 

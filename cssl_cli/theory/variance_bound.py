@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.conditions import ROUNDING, gaps, others
-from cssl_cli.theory.error_bounds import error_bound, is_vacuous, per_class
+from cssl_cli.theory.error_bounds import error_bound, error_bound_per_class
 from cssl_cli.theory.estimate import Absent, Quantity
 
 QUANTITIES = ("error_bound", "error_bound_per_class")
@@ -29,12 +29,7 @@ def variance_bound(geometry: ClassGeometry | Absent) -> dict[str, Quantity]:
     )
     return {
         "error_bound": error_bound(geometry, (geometry.priors * bounds).sum().item(), estimator),
-        "error_bound_per_class": per_class(
-            geometry,
-            bounds,
-            f"{estimator}; for each class, vacuous if for every one",
-            vacuous=is_vacuous(bounds.min().item()),
-        ),
+        "error_bound_per_class": error_bound_per_class(geometry, bounds, estimator),
     }
 
 
