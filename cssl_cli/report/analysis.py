@@ -13,7 +13,8 @@ from cssl_cli.report.alignment import r_epsilon
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.certificates import certificates, classes
 from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
-from cssl_cli.report.control_encoders import compare_controls, fooled_in, print_controls, print_fooled
+from cssl_cli.report.control_encoders import compare_controls, fooled_in
+from cssl_cli.report.control_table import print_controls, print_fooled
 from cssl_cli.report.layout import (
     Rounding,
     compacted,

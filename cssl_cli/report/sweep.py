@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cssl_cli.launch import MemberResult, member_path
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.claims import answers, print_claims
-from cssl_cli.report.control_encoders import print_fooled
+from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.differences import as_json
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
