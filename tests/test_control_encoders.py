@@ -294,13 +294,12 @@ def test_the_table_says_why_there_is_no_verdict(printed: Printed) -> None:
 def test_many_runs_are_counted() -> None:
     fooled, seen, open_ = ({"alignment": one} for one in ("fooled", "not", "undecided"))
     (line,) = fooled_lines([{HASH: fooled | {"nc1": "not"}}, {HASH: fooled | {"nc1": "undecided"}}, {}])
-    assert line == "hash, 2 runs: fooled: alignment; not fooled: NC1."
+    assert line == "hash (2 runs) fools: alignment; not: NC1."
     (line,) = fooled_lines([{HASH: fooled}, {HASH: seen}, {HASH: {}}])
-    assert line == "hash, 2 runs: in some runs: alignment (1 of 2)."
-    assert list(fooled_lines([{CLASS_AWARE: open_}])) == ["class-aware, 1 run: undecided: alignment."]
+    assert line == "hash (2 runs) in some runs: alignment (1 of 2)."
+    assert list(fooled_lines([{CLASS_AWARE: open_}])) == ["class-aware (1 run) undecided: alignment."]
     (line,) = fooled_lines([{HASH: {}}, {HASH: {}}])
-    assert line.startswith("hash: no verdicts, since its held-out error is not above")
-    assert line.endswith(", in any of 2 runs")
+    assert line.startswith("hash: no verdicts in 2 runs, since its held-out error is not above the trained encoder's")
     assert list(fooled_lines([{}, {}])) == []
 
 
@@ -342,11 +341,11 @@ def test_a_sweep_says_what_controls_fool(invoke: Invoke, tmp_path: Path) -> None
     read = invoke("sweep", "two.yaml", "train.epochs=1", "--report")  # from the index
     for outcome in (ran, read):
         assert "Control encoders, made without training" in outcome.stdout
-        assert "class-aware, 2 runs: " in outcome.stdout
+        assert "class-aware (2 runs) fools: " in outcome.stdout
     content = json.loads((tmp_path / "runs" / "two" / "table.json").read_text())
     for entry in content["members"]:
         stored = json.loads((tmp_path / entry["run"] / "analysis.json").read_text())
         assert entry["fooled"] == fooled_in(stored)
     runs = [tmp_path / entry["run"] for entry in content["members"]]
     several = invoke("analyze", *runs, "--no-figures")
-    assert "class-aware, 2 runs: " in several.stdout
+    assert "class-aware (2 runs) fools: " in several.stdout

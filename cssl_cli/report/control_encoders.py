@@ -105,7 +105,7 @@ HELD_OUT = Directed("held_out_error", "held-out error", -1, "population", "error
 DIRECTED = (
     Directed("in_table_error", "error on these images", -1, "center_error", "error", share=True),
     Directed("certificate_c", "certified ≤ (Theorem C)", -1, "certificate_c", "error_bound", share=True),
-    Directed("uncertified_share", "uncertified, held out", -1, "population", "uncertified_share", share=True),
+    Directed("uncertified_share", "uncertified held out", -1, "population", "uncertified_share", share=True),
     Directed("alignment", "alignment", -1, "alignment", "unbiased"),
     Directed(
         "R_epsilon",
@@ -122,17 +122,17 @@ DIRECTED = (
     Directed("closest_pair", "least ‖μk − μl‖", 1, "class_centers", "closest_pair"),
     Directed(
         "one_minus_sigma_trained",
-        "1−σ, features",
+        "1−σ (features)",
         -1,
         "concentration",
         "mean_sigma_low",
         share=True,
         curve="deltas",
         place=central_delta,
-        at=", {:g} δ₀",
+        at=" at {:g} δ₀",
         outside=True,
     ),
-    Directed("within_over_between_trained", "d_A w/b, features", -1, "concentration", "within_over_between"),
+    Directed("within_over_between_trained", "d_A w/b (features)", -1, "concentration", "within_over_between"),
     Directed(
         "nearest_same_class_trained", "nearest of its class", 1, "concentration", "nearest_same_class", share=True
     ),
@@ -146,8 +146,8 @@ DIRECTED = (
     Directed("lidar", "LiDAR", 1, "lidar", "lidar"),
     Directed("arc", "ARC", 1, "chaos", "arc"),
     Directed("nc1", "NC1", -1, "neural_collapse", "nc1"),
-    Directed("plain_ratio", "tr Σ_W / tr Σ_B, plain", -1, "neural_collapse", "ratio"),
-    Directed("cdnv", "CDNV, mean over pairs", -1, "neural_collapse", "cdnv"),
+    Directed("plain_ratio", "plain tr Σ_W / tr Σ_B", -1, "neural_collapse", "ratio"),
+    Directed("cdnv", "CDNV", -1, "neural_collapse", "cdnv"),
 )
 BY_NAME = {directed.name: directed for directed in DIRECTED}
 

@@ -139,27 +139,24 @@ def fooled_lines(verdicts: Sequence[Fooled]) -> Iterator[str]:
         runs = [of_run for of_run in measured if of_run]
         if not runs:
             if measured:
-                yield (
-                    f"{called}: no verdicts, {NO_CONTRAST[name]}, in {'any of ' if len(measured) > 1 else ''}"
-                    + plural(len(measured), "run")
-                )
+                yield f"{called}: no verdicts in {plural(len(measured), 'run')}, {NO_CONTRAST[name]}."
             continue
         counts = {
             term: Counter(of_run[term] for of_run in runs if term in of_run)
             for term in BY_NAME
             if any(term in of_run for of_run in runs)
         }
-        groups: dict[str, list[str]] = {"fooled": [], "in some runs": [], "not fooled": [], "undecided": []}
+        groups: dict[str, list[str]] = {title: [] for title in ("fools", "in some runs", "not", "undecided")}
         for term, found in counts.items():
             said, total = BY_NAME[term].called, found.total()
             if found[FOOLED] == total:
-                groups["fooled"].append(said)
+                groups["fools"].append(said)
             elif found[FOOLED]:
                 groups["in some runs"].append(f"{said} ({found[FOOLED]} of {total})")
             else:
-                groups["not fooled" if found[NOT] else "undecided"].append(said)
-        found_in_words = "; ".join(f"{title}: {', '.join(terms)}" for title, terms in groups.items() if terms)
-        yield f"{called}, {plural(len(runs), 'run')}: {found_in_words}."
+                groups["not" if found[NOT] else "undecided"].append(said)
+        in_words = "; ".join(f"{title}: {', '.join(terms)}" for title, terms in groups.items() if terms)
+        yield f"{called} ({plural(len(runs), 'run')}) {in_words}."
 
 
 def print_fooled(out: Console, verdicts: Sequence[Fooled]) -> None:
