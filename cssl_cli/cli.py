@@ -189,6 +189,7 @@ def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
     "cssl analyze runs/simclr-shapes-0123456789",
     "cssl analyze runs/simclr-shapes-0123456789 --section certificates --section classes",
     "cssl analyze runs/simclr-cifar10-0123456789 --classes cat,dog,ship --views 4 --images 3000",
+    "cssl analyze runs/simclr-shapes-0123456789 --controls",
     "cssl analyze runs/* --no-figures",
     "cssl analyze simclr-cifar10 augment.jitter.strength=1",
 )
@@ -200,6 +201,10 @@ def analyze(
     section: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Print a section too; all: every one. May be repeated.")
     ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option("--controls", help="Measure two encoders made without training, too: which terms do they fool?"),
+    ] = False,
     export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
@@ -217,7 +222,14 @@ def analyze(
     from cssl_cli.measure import Request, measure
 
     request = Request.read(
-        targets, images=images, views=views, classes=classes, sections=section or [], export=export, again=again
+        targets,
+        images=images,
+        views=views,
+        classes=classes,
+        controls=controls,
+        sections=section or [],
+        export=export,
+        again=again,
     )
     measure(request, figures=figures, device_name=device, as_json=as_json, accuracy=accuracy)
 

@@ -38,6 +38,7 @@ class Request:
         images: int | None,
         views: int | None,
         classes: str | None,
+        controls: bool,
         sections: Sequence[str],
         export: Path | None,
         again: bool,
@@ -57,6 +58,12 @@ class Request:
             )
         if export is not None and (recipes or len(runs) > 1):
             raise InputError("--export writes the features of one run", remedy="Give one run directory.")
+        if controls and recipes:
+            raise InputError(
+                "a recipe without a run has no encoder to set beside the controls",
+                where="--controls",
+                remedy="Leave it out, or give the directory of a finished run.",
+            )
         for name in sections:
             if name not in (*SECTIONS, "all"):
                 raise unknown_name("section", name, (*SECTIONS, "all"), where="--section")
@@ -73,6 +80,8 @@ class Request:
                     remedy="Leave it out, or give one run directory.",
                 )
         changes: dict[str, Any] = {"num_images": images, "num_views": views}
+        if controls:  # without the option the run's recipe says
+            changes["controls"] = True
         if classes is not None:
             changes["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
         return cls(

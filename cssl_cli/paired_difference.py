@@ -12,6 +12,11 @@ CONFIDENCE = 0.95
 ROUNDING = 1e-12  # a deviation of this share of the values is none
 
 
+def exceeds(a: float, b: float) -> bool:
+    """Whether a > b by more than the rounding of means."""
+    return a - b > ROUNDING * max(abs(a), abs(b))
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """Mean of a − b over the n seeds that both have, its sample standard deviation, and a 95 % t interval.

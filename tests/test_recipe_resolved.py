@@ -268,6 +268,7 @@ OTHER: dict[str, dict[str, str]] = {
         "distances": "[pixels]",
         "refine_pairs": "9",
         "bootstrap": "9",
+        "controls": "true",
     },
 }
 for _optimizer in ("sgd", "adamw", "lars"):

@@ -18,7 +18,7 @@ from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
 from cssl_cli.recipe.recipe import Recipe
-from cssl_cli.report import catalogue, extract
+from cssl_cli.report import catalogue, control_encoders, extract
 from cssl_cli.report.catalogue import values_of
 from cssl_cli.report.extract import EXTRACTOR, SOURCES, extract_of
 from cssl_cli.report.sweep import as_content, show_sweep
@@ -146,10 +146,10 @@ def test_what_another_extractor_took_is_not_taken_over(sweep: Sweep, tmp_path: P
 
 
 def test_the_version_of_what_is_taken_covers_the_code_that_takes_it() -> None:
-    """Each module of the package of which the catalogue or the extract uses a function, but for errors."""
+    """Each module of the package of which what is taken uses a function, but for errors."""
     used = {
         value.__module__
-        for module in (catalogue, extract)
+        for module in (catalogue, control_encoders, extract)
         for value in vars(module).values()
         if isinstance(value, FunctionType) and value.__module__.startswith("cssl_cli.")
     }

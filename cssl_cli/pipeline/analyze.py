@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cssl_cli.data import Dataset
 from cssl_cli.files import replacing, require_writable
 from cssl_cli.geometry import unit_norm
-from cssl_cli.pipeline.concentrate import concentrations, facts, feature_table
+from cssl_cli.pipeline.concentrate import concentration_in, concentrations, facts, feature_table
 from cssl_cli.pipeline.finished import (
     finished_run_data,
     open_finished,
@@ -29,13 +29,16 @@ from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import ANALYSIS, RESULTS_FORMAT
-from cssl_cli.theory import LossSettings, analyze_table, pixel_theorem_1
+from cssl_cli.theory import Absent, LossSettings, analyze_table, pixel_theorem_1
+from cssl_cli.theory.control_encoders import control_features
 from cssl_cli.theory.lipschitz import lipschitz
 from cssl_cli.theory.projection import projection
 
 LIPSCHITZ_IMAGES = 500  # at most, in the search for the largest ratio of distances
 PROJECT_BLOCK = 4096  # features through the projector at once
 DEFAULT_TEMPERATURE = 0.5  # of the losses, for a method that has none
+# Bounds that presuppose a function of the image, or search long for main parts.
+NOT_OF_CONTROLS = ("R_epsilon_bounds", "theorem_1", "explicit_tau")
 
 
 def analyze(
@@ -51,6 +54,7 @@ def analyze(
 ) -> dict[str, Any]:
     """The theory's terms of the run's encoder, of its projector and of the untrained encoder; writes analysis.json.
 
+    With the setting `controls` those of the control encoders, too (theory/control_encoders.py).
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
     was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
     the features of the trained encoder.
@@ -82,6 +86,7 @@ def analyze(
             temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
             batch_size=recipe.train.batch_size,
         )
+        terms = _Terms(recipe, settings, material, loss, reporter)
         result: dict[str, Any] = {
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
@@ -89,10 +94,12 @@ def analyze(
             "settings": settings,
             **facts(material),
             "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
-            **_terms(recipe, settings, material, raw, loss, reporter),
+            **terms.of_encoders(raw),
             "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
             "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
         }
+        if settings["controls"]:
+            result["controls"] = terms.of_controls(raw)
         for number, (name, encoder) in enumerate(encoders.items(), start=1):
             result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
             result[name]["theorem_1"] |= pixel_theorem_1(result[name], result["concentration"].get("pixels"))
@@ -101,33 +108,67 @@ def analyze(
     return result
 
 
-def _terms(
-    recipe: Recipe,
-    settings: Mapping[str, Any],
-    material: Material,
-    raw: Mapping[str, Tensor],
-    loss: LossSettings,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Every term of the features of every encoder, as JSON types."""
-    found: dict[str, Any] = {}
-    for name, features in raw.items():
-        on_device = features.to(material.device)
+@dataclass(frozen=True)
+class _Terms:
+    """How the terms of every encoder are measured: on the same images and views, with the same settings."""
+
+    recipe: Recipe
+    settings: Mapping[str, Any]
+    material: Material
+    loss: LossSettings
+    reporter: Reporter
+
+    def of_encoders(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Every term of the features of every encoder, as JSON types."""
+        return {
+            name: self.of(name, features, raw["untrained"] if name == "trained" else None)
+            for name, features in raw.items()
+        }
+
+    def of_controls(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The terms of the control encoders, and their `concentration` where the trained encoder's is measured.
+
+        Of a control that cannot be made there is a `reason` instead.
+        """
+        made = control_features(
+            raw["trained"],
+            self.material.labels,
+            num_classes=len(self.material.class_names),
+            generator=stream(self.recipe.seed, "controls"),
+        )
+        return {
+            name: {"reason": table.reason} if isinstance(table, Absent) else self._of_control(name, table, raw)
+            for name, table in made.items()
+        }
+
+    def _of_control(self, name: str, table: Tensor, raw: Mapping[str, Tensor]) -> dict[str, Any]:
+        found = self.of(f"{name.replace('_', '-')} control's", table, raw["untrained"], without=NOT_OF_CONTROLS)
+        if "trained" in self.settings["distances"]:
+            found["concentration"] = concentration_in(
+                name, self.material, self.settings, table, self.recipe.seed, self.reporter
+            )
+        return found
+
+    def of(
+        self, name: str, features: Tensor, baseline: Tensor | None, *, without: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """The terms of raw `features` (N, V, D), as JSON types; `baseline` is what ARC compares them with."""
+        on_device = features.to(self.material.device)
         terms = analyze_table(
             unit_norm(on_device.double()),  # in float32 the smallest distances would be lost
-            material.labels,
-            class_names=material.class_names,
-            epsilons=settings["epsilons"],
-            bootstrap=settings["bootstrap"],
-            loss=loss,
+            self.material.labels,
+            class_names=self.material.class_names,
+            epsilons=self.settings["epsilons"],
+            bootstrap=self.settings["bootstrap"],
+            loss=self.loss,
             raw=on_device,
-            theta=material.theta,
-            baseline=raw["untrained"].to(material.device) if name == "trained" else None,
-            generator=stream(recipe.seed, "bootstrap"),
-            advance=partial(reporter.advance, f"terms of the {name} features"),
+            theta=self.material.theta,
+            baseline=None if baseline is None else baseline.to(self.material.device),
+            generator=stream(self.recipe.seed, "bootstrap"),
+            without=without,
+            advance=partial(self.reporter.advance, f"terms of the {name} features"),
         )
-        found[name] = {term: _as_dicts(quantities) for term, quantities in terms.items()}
-    return found
+        return {term: _as_dicts(quantities) for term, quantities in terms.items()}
 
 
 def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:

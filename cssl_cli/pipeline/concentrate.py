@@ -92,12 +92,12 @@ def concentrations(
     """
     searched = next((name for name in settings["distances"] if name in PIXEL_DISTANCES), None)
     return {
-        name: _concentration(name, material, settings, tables.get(name), seed, reporter, search=name == searched)
+        name: concentration_in(name, material, settings, tables.get(name), seed, reporter, search=name == searched)
         for name in settings["distances"]
     }
 
 
-def _concentration(
+def concentration_in(
     name: str,
     material: Material,
     settings: Mapping[str, Any],
@@ -105,8 +105,13 @@ def _concentration(
     seed: int,
     reporter: Reporter,
     *,
-    search: bool,
+    search: bool = False,
 ) -> Quantities:
+    """Concentration in the pixels that `name` names or, with a `table` of raw features (N, V, D), in those features.
+
+    search: whether nearer views are searched for, in pixels.
+    """
+
     def vectors_of(rows: Tensor) -> Tensor:
         if table is not None:
             return unit_norm(table[rows].to(material.device).double())

@@ -389,5 +389,7 @@ class Analyze(Block):
     """pairs of images for which the least pixel distance of two views is also searched for; 0: none"""
     bootstrap: Annotated[int, Ge(0)] = 200
     """resamples behind each bootstrap interval; fewer than 20: no such intervals"""
+    controls: bool = False
+    """whether two encoders that are made without training are measured too, on the same images and views"""
     every: Count | None = None
     """epochs of training between measurements of the cheap terms; null: none through training"""

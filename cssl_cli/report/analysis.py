@@ -13,6 +13,8 @@ from cssl_cli.report.alignment import r_epsilon
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.certificates import certificates, classes
 from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
+from cssl_cli.report.control_encoders import compare_controls, fooled_in
+from cssl_cli.report.control_table import print_controls, print_fooled
 from cssl_cli.report.layout import (
     Rounding,
     compacted,
@@ -70,7 +72,7 @@ SUMMARY = (
 def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: bool) -> None:
     """The summary, the verdicts, then the sections asked for."""
     if as_json:
-        return print_json({**result, "verdicts": verdicts(result)})
+        return print_json(_content(result))
     out = console()
     _summary(out, result, read_probe(path), path)
     lines = verdicts(result)
@@ -78,6 +80,7 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
         out.print()
         for line in lines:
             out.print(Text(line))
+    print_controls(out, result)
     for name in sections:
         out.print()
         SECTIONS[name](out, result)
@@ -85,6 +88,12 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
     if left:
         note(out, f"\nMore: --section NAME, of {', '.join(left)}; all of them: --section all")
     return None
+
+
+def _content(result: Result) -> dict[str, Any]:
+    """An analysis with what the report says of it, as JSON types."""
+    compared = compare_controls(result)
+    return {**result, "verdicts": verdicts(result), **({} if compared is None else {"fooled": compared})}
 
 
 def read_probe(path: Path) -> dict[str, Any] | None:
@@ -203,10 +212,11 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
     """One table over runs: a row each, accuracies beside the main terms of the encoder; of three, what predicts."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
-        runs = {str(path): {**result, "verdicts": verdicts(result)} for path, result in results.items()}
+        runs = {str(path): _content(result) for path, result in results.items()}
         return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
     out = console()
     _print_runs(out, results, probes)
+    print_fooled(out, [fooled_in(result) for result in results.values()])
     if len(results) >= MIN_RUNS:
         unprobed = [f"cssl probe {path}" for path, probe in probes.items() if probe is None]
         if unprobed:

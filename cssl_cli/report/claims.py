@@ -15,8 +15,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from cssl_cli.claimed_rows import Group, groups_of
-from cssl_cli.paired_difference import PairedDifference
-from cssl_cli.report.differences import apart, exceeds
+from cssl_cli.paired_difference import PairedDifference, exceeds
+from cssl_cli.report.differences import apart
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.named_quantities import called, difference, is_complete, mean_of, shown
 from cssl_cli.report.rows import Row

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cssl_cli.paired_difference import exceeds
 from cssl_cli.report.catalogue import BY_NAME, SIGNS, Quantity
-from cssl_cli.report.differences import exceeds
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.rows import Row
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cssl_cli.paired_difference import ROUNDING, PairedDifference
+from cssl_cli.paired_difference import PairedDifference
 from cssl_cli.report.layout import plural
 from cssl_cli.report.named_quantities import shown_difference
-
-
-def exceeds(a: float, b: float) -> bool:
-    """Whether a > b by more than the rounding of means."""
-    return a - b > ROUNDING * max(abs(a), abs(b))
 
 
 def apart(name: str, found: PairedDifference | None) -> str:

@@ -15,10 +15,19 @@ import cssl_cli
 from cssl_cli.launch import MemberResult
 from cssl_cli.plot.quantities import number, part
 from cssl_cli.report.catalogue import BY_NAME, values_of
+from cssl_cli.report.control_encoders import Fooled, fooled_in
 from cssl_cli.results_index import Extractor, Measured
 
 # All that decides what is taken from given files; a change in any of these makes kept values void.
-SOURCES = ("plot/quantities.py", "report/catalogue.py", "report/concentration.py", "report/extract.py", "run_dir.py")
+SOURCES = (
+    "paired_difference.py",
+    "plot/quantities.py",
+    "report/catalogue.py",
+    "report/concentration.py",
+    "report/control_encoders.py",
+    "report/extract.py",
+    "run_dir.py",
+)
 
 
 class Circumstances(NamedTuple):
@@ -39,19 +48,23 @@ class Circumstances(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """The numbers of a member by quantity, and the circumstances under which they were measured."""
+    """The numbers of a member by quantity, the circumstances under which they were measured, and what fools its terms.
+
+    fooled: verdicts by control encoder and term, empty where it was measured without them.
+    """
 
     values: Mapping[str, float | None]
     circumstances: Circumstances
+    fooled: Fooled
 
 
 def extract_of(result: MemberResult) -> Extract:
     """What the index kept of a member, or else what its results say now."""
     if result.taken is None:
-        return Extract(values_of(result), _circumstances(result))
-    values, facts = result.taken
+        return Extract(values_of(result), _circumstances(result), fooled_in(result.analysis or {}))
+    values, facts, fooled = result.taken
     measured = Circumstances._make(tuple(fact) if isinstance(fact, list) else fact for fact in facts)
-    return Extract(dict(zip(BY_NAME, values, strict=True)), measured)
+    return Extract(dict(zip(BY_NAME, values, strict=True)), measured, fooled)
 
 
 def _circumstances(measured: Measured) -> Circumstances:
@@ -69,7 +82,7 @@ def _circumstances(measured: Measured) -> Circumstances:
 
 
 def _take(measured: Measured) -> Any:
-    return [list(values_of(measured).values()), list(_circumstances(measured))]
+    return [list(values_of(measured).values()), list(_circumstances(measured)), fooled_in(measured.analysis or {})]
 
 
 def _version() -> str:

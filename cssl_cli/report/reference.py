@@ -15,9 +15,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from cssl_cli.errors import InputError
+from cssl_cli.paired_difference import exceeds
 from cssl_cli.recipe.schema import show
 from cssl_cli.report.catalogue import BY_NAME
-from cssl_cli.report.differences import exceeds, noise
+from cssl_cli.report.differences import noise
 from cssl_cli.report.layout import compacted, heading, note, plural, table
 from cssl_cli.report.named_quantities import difference, mean_of
 from cssl_cli.report.rows import Row, is_finished

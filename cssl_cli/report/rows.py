@@ -11,6 +11,7 @@ from typing import Any
 from cssl_cli.claimed_rows import is_negative_control
 from cssl_cli.launch import MemberResult
 from cssl_cli.report.catalogue import BY_NAME
+from cssl_cli.report.control_encoders import Fooled
 from cssl_cli.report.extract import Circumstances, extract_of
 
 METHOD_AXIS = "method"
@@ -30,8 +31,8 @@ class Row:
     """A row of the table.
 
     group: its method, within which rows are also compared. control: whether it is a negative control. members: all of
-    them; values, circumstances: the numbers of each by quantity, and how they were measured. done: how many have
-    finished; a member that failed counts in no cell, whatever it had got to.
+    them; values, circumstances, fooled: the numbers of each by quantity, how they were measured, and the terms that
+    control encoders fool. done: how many have finished; a member that failed counts in no cell, whatever it had got to.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     members: tuple[MemberResult, ...]
     values: tuple[Mapping[str, float | None], ...]
     circumstances: tuple[Circumstances, ...]
+    fooled: tuple[Fooled, ...]
     done: int
     cells: Mapping[str, Summary | None]
 
@@ -81,6 +83,7 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
         members=members,
         values=values,
         circumstances=tuple(extract.circumstances for extract in extracts),
+        fooled=tuple(extract.fooled for extract in extracts),
         done=len(done),
         cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
     )

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cssl_cli.launch import MemberResult, member_path
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.claims import answers, print_claims
+from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.differences import as_json
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
 from cssl_cli.report.recipes import run_state
 from cssl_cli.report.reference import compare_published, print_published, published_of
-from cssl_cli.report.rows import Row, row_content, rows_of
+from cssl_cli.report.rows import Row, is_finished, row_content, rows_of
 from cssl_cli.report.sorting import sort_rows
 from cssl_cli.report.sweep_table import print_table
 from cssl_cli.report.versus import compare_rows, print_comparison
@@ -73,6 +74,15 @@ def show_sweep(
         return print_json(_content(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
+    print_fooled(
+        out,
+        [
+            fooled
+            for row in rows
+            for result, fooled in zip(row.members, row.fooled, strict=True)
+            if is_finished(result) and not row.control
+        ],
+    )
     print_prediction(out, rows, accuracy)
     print_published(out, compare_published(sweep, rows))
     print_claims(out, answers(sweep, every))
@@ -107,9 +117,10 @@ def _content(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[st
                 "run": str(result.path),
                 "error": result.error,
                 "values": values,
+                "fooled": fooled,
             }
             for row in rows
-            for result, values in zip(row.members, row.values, strict=True)
+            for result, values, fooled in zip(row.members, row.values, row.fooled, strict=True)
         ],
     }
 

@@ -84,6 +84,7 @@ def analyze_table(
     theta: Tensor | None = None,
     baseline: Tensor | None = None,
     only: Collection[str] | None = None,
+    without: Collection[str] = (),
     advance: Advance | None = None,
 ) -> dict[str, Quantities]:
     """Every term of the table by its name (that of its file), each a dict of quantities.
@@ -94,7 +95,7 @@ def analyze_table(
     raw: the same features unscaled; None: they are the features themselves.
     theta: (N, V − 1, P), the augmentation's parameters behind the augmented views, for the paper's Theorem 2.
     baseline: the same images and views under the encoder that ARC compares with.
-    only: the names of the terms wanted, None for all.
+    only: the names of the terms wanted, None for all; without: of those that are not.
     Raises RunError for infinite or NaN features and InputError for shapes or labels that do not fit.
     """
     analysis = _Analysis(
@@ -107,7 +108,9 @@ def analyze_table(
         theta=theta,
         baseline=None if baseline is None else FeatureTable.build(baseline, labels, class_names),
     )
-    terms = {name: term for name, term in analysis.terms().items() if only is None or name in only}
+    terms = {
+        name: term for name, term in analysis.terms().items() if (only is None or name in only) and name not in without
+    }
     found: dict[str, Quantities] = {}
     for number, (name, term) in enumerate(terms.items(), start=1):
         found[name] = term()
