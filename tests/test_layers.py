@@ -67,6 +67,7 @@ THEORY_SHARED = {
     "augmented_distance",
     "chains",
     "class_geometry",
+    "class_overlap",
     "cliques",
     "conditions",
     "correlation_intervals",
@@ -75,6 +76,8 @@ THEORY_SHARED = {
     "main_parts",
     "spectral",
     "table",
+    "theorem_2",
+    "threshold_grid",
 }
 TORCH_FREE = {
     "errors",

@@ -121,7 +121,7 @@ def _terms(
             bootstrap=settings["bootstrap"],
             loss=loss,
             raw=on_device,
-            theta=material.theta,
+            theta=material.view_parameters,
             baseline=raw["untrained"].to(material.device) if name == "trained" else None,
             generator=stream(recipe.seed, "bootstrap"),
             advance=partial(reporter.advance, f"terms of the {name} features"),
