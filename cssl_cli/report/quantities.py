@@ -14,6 +14,7 @@ Result = Mapping[str, Any]
 Rows = Sequence[tuple[str, str, str]]  # label, term, quantity
 Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
 
+CONDITIONS = ("rho", "largest_slack")  # whether they meet theirs is no matter of being vacuous
 COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
 
 
@@ -65,7 +66,7 @@ def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> No
         one_sided = (term, name) == ("population", "error_bound")  # the bound is the interval
         cells = [
             number(entry["value"], None if one_sided else entry.get("interval"), rounded=_rounding(label, name))
-            + (" v" if entry.get("vacuous") and name != "rho" else "")
+            + (" v" if entry.get("vacuous") and name not in CONDITIONS else "")
             for entry in entries
         ]
         shown.append((label, short_direction(errs), cells))

@@ -97,7 +97,7 @@ def losses(out: Console, result: Result) -> None:
             ("   bounded by loss and centres: ≤", "info_nce", "mean_bound"),
             ("   bounded by the loss alone: ≤", "info_nce", "mean_bound_from_loss_alone"),
             ("μk·μl of a pair ≤ (no τ)", "info_nce", "pair_bound"),
-            ("μk·μl of a pair ≤ (Theorem 3)", "info_nce", "theorem_3"),
+            ("μk·μl of a pair ≤ (Thm 3, our τ)", "info_nce", "theorem_3"),
         ),
     )
     quantities_table(
