@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE = (6.6, 5.0)
+SIZE = (6.0, 4.7)
 DARK = 0.55  # of the colour scale, from where numbers are written in white
 
 
@@ -98,9 +98,7 @@ def _ticks(axes: Axes, found: Map) -> None:
     pairs = zip(found.epsilons, found.rates, strict=True)
     axes.set_yticks(places, [f"{_length(epsilon)}  |  {rate:.3f}" for epsilon, rate in pairs], size=6.5)
     axes.tick_params(length=0)
-    axes.set_xlabel(
-        "δ (distance of features of unit length), and below it σ, the least share of a class in its main part"
-    )
+    axes.set_xlabel("δ (distance of features of unit length), below it σ, the least share in a main part")
     axes.set_ylabel(r"ε (distance of features)  |  $R_\varepsilon$ (share of images)")
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)

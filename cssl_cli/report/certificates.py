@@ -76,12 +76,12 @@ def _paper(out: Console, result: Result) -> None:
     note(
         out,
         "(1 − σ) + R_ε bounds the error only where all images of the main parts of diameter at most ε are classified "
-        "right; its least is 0 on any table, where main parts are whole classes and no diameter exceeds ε. Slack: right "
-        "less left side of the paper's condition, the least over pairs of classes, in units of r²; the condition holds "
-        "where it is positive. Slack and ρ are the best where (1 − σ) + R_ε is below the error of always naming the "
-        "largest class. InfoNCE, cross-correlation: the paper's corollaries, with the least Lipschitz constant that the "
-        "views allow, hence too low. Last rows: images with a view within δ of, or at, a view of another class. The "
-        "paper assumes that views of two classes never coincide; its theorem does not need that.",
+        "right; its least is 0 on any table, where main parts are whole classes and no diameter exceeds ε. Slack: "
+        "right less left side of the paper's condition, the least over pairs of classes, in units of r²; the condition "
+        "holds where it is positive. Slack and ρ are the best where (1 − σ) + R_ε is below the error of always naming "
+        "the largest class. InfoNCE, cross-correlation: the paper's corollaries, with the least Lipschitz constant "
+        "that the views allow, hence too low. Last rows: images with a view within δ of, or at, a view of another "
+        "class. The paper assumes that views of two classes never coincide; its theorem does not need that.",
     )
     _lemma_by_class(out, result)
 

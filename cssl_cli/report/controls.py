@@ -130,7 +130,7 @@ def _refuted(out: Console, shared: float | None) -> None:
         return
     out.print(
         Text(
-            f"For {SHARED_VIEWS.shown(shared)} % of its images a view coincides, pixel for pixel, with a view of another "
+            f"For {SHARED_VIEWS.shown(shared)} % of its images a view coincides, pixel for pixel, with one of another "
             "class, which the paper assumes never happens: the control refutes 1 − σ as a predictor, not the theory."
         )
     )
