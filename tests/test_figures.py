@@ -160,6 +160,7 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content["concentration"] = {"trained": {"deltas": absent(), "mean_sigma_low": absent()}}
     content["trained"]["class_centers"]["inner_products"] = absent()
     content["trained"]["certificate_c"]["by_views"] = absent()
+    content["trained"]["lemma_3_1"]["slack"] = absent()
     content["projection"] |= {"labels": None, "centers": None}
     for encoder in ("untrained", "projector"):
         content[encoder]["R_epsilon"] = {"epsilons": absent(), "curve": absent(), "curve_by_views": absent()}

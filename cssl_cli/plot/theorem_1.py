@@ -127,15 +127,18 @@ def _silent(content: Mapping[str, Any], found: Map) -> list[tuple[int, int]]:
 def _read(terms: Mapping[str, Any]) -> Map | None:
     names = ("deltas", "sigma", "epsilons", "R_epsilon")
     vectors = [_whole(part(terms, name).get("value")) for name in names]
-    matrices = [part(terms, name).get("value") for name in ("slack", "right_side")]
-    if not all(vectors) or not all(isinstance(matrix, list) for matrix in matrices):
+    slack, right = (_rows(part(terms, name).get("value")) for name in ("slack", "right_side"))
+    if not all(vectors):
         return None
     deltas, sigma, epsilons, rates = vectors
-    slack, right = ([_whole(row) for row in matrix] for matrix in matrices)
     shapes = {len(deltas), len(sigma), len(slack), len(right)}, {len(epsilons), len(rates), *map(len, (*slack, *right))}
     if any(len(shape) != 1 for shape in shapes):
         return None
     return Map(deltas, sigma, epsilons, rates, slack, right)
+
+
+def _rows(matrix: Any) -> list[list[float]]:
+    return [_whole(row) for row in matrix] if isinstance(matrix, list) else []
 
 
 def _whole(values: Any) -> list[float]:
