@@ -66,7 +66,11 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
             "curve_by_views": quantity([[value * m / 8 for value in curve] for m in range(2, 9)], "low"),
         },
         "R_epsilon_bounds": {"stored_views": quantity([1.5 * spread**2 / epsilon**2 for epsilon in epsilons], exact)},
-        "class_centers": {"inner_products": quantity((centers @ centers.T).tolist(), num_views=7)},
+        "class_centers": {
+            "inner_products": quantity((centers @ centers.T).tolist(), num_views=7),
+            "priors": quantity(dict.fromkeys(class_names(num_classes), 1 / num_classes), exact),
+        },
+        "lemma_3_1": lemma_3_1(spread),
         "certificate_c": {"by_views": quantity([min(1.0, 0.35 + 0.09 * m) for m in range(8)], exact)},
         "center_error": {"error": quantity(0.23, exact), "chance": quantity(1 - 1 / num_classes, exact)},
         "population": {
@@ -75,6 +79,22 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
             "chance": quantity(1 - 1 / num_classes, exact, num_images=500),
         },
     }
+
+
+def lemma_3_1(spread: float) -> dict[str, Any]:
+    """A grid in whose corner of large parts and tight views the condition holds."""
+    deltas, epsilons = np.linspace(0.01, 0.5, 10), spread * np.linspace(0.01, 1, 10)
+    sigma, rates = np.linspace(0.1, 1, 10), np.linspace(0.9, 0, 10) ** 3
+    rho = 2 * (1 - sigma)[:, None] + 2 * rates + sigma[:, None] * (0.2 * deltas[:, None] + 0.2 * epsilons)
+    found = {
+        "deltas": deltas,
+        "epsilons": epsilons,
+        "sigma": sigma,
+        "R_epsilon": rates,
+        "right_side": (1 - sigma)[:, None] + rates,
+        "slack": 1.3 - rho - np.sqrt(2 * rho),
+    }
+    return {name: quantity(values.tolist(), "exact for the table") for name, values in found.items()}
 
 
 def analysis(num_classes: int, num_points: int = 1000) -> dict[str, Any]:

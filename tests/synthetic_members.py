@@ -37,6 +37,7 @@ def distance(**values: float | None) -> dict[str, Any]:
         "sigma_relative_high": estimate([1.0] * 4),
         "within_over_between": estimate(values.get("ratio")),
         "nearest_same_class": estimate(values.get("nearest")),
+        "share_meeting_other_class": estimate(values.get("meeting")),
     }
 
 

@@ -114,6 +114,41 @@ def test_no_bound_is_shown_as_tighter_than_it_is(content: dict[str, Any], show: 
         assert re.search(rf"{label} .*? {number}\b", printed), label
 
 
+def test_what_is_said_of_the_papers_theorem(content: dict[str, Any]) -> None:
+    terms = content["trained"]
+    terms["theorem_1"]["error_bound"] |= {"value": 1.0, "vacuous": True}
+    terms["lemma_3_1"]["largest_slack"] |= {"value": -3.1419, "vacuous": True}
+    terms["lemma_3_1"]["slack_right_side"]["value"] = 0.4321
+    terms["class_overlap"]["share_coinciding"] |= {"value": 0.0, "num_images": 50}
+
+    def said() -> str:
+        (line,) = (line for line in sentences(content) if line.startswith("The paper's"))
+        return line
+
+    assert "holds at no δ and ε" in said()
+    assert "it fails by 3.141, in units of r², and the bound would be (1 − σ) + R_ε = 43.3 %." in said()
+    assert "coincide" not in said()
+    terms["class_overlap"]["share_coinciding"]["value"] = 0.14
+    assert said().endswith("coincide, against the paper's assumption, for 14.0 % of 50 images.")
+    terms["lemma_3_1"]["largest_slack"] |= {"value": 0.01, "vacuous": False}
+    assert said() == "The paper's Lemmas 3.1 and 3.2 bound the error by (1 − σ) + R_ε ≤ 43.3 %."
+
+
+def test_theorem_2_says_with_what_it_was_read(content: dict[str, Any], show: Show) -> None:
+    constants = content["trained"]["R_epsilon_bounds"]["theorem_2_constants"]
+    assert constants["value"]["n"] + constants["value"]["m"] > 0
+    constants["value"] = {"n": 9, "m": 2, "LM": 0.56789}
+    assert "n = 9 continuous parameters, m = 2 discrete transformations, LM ≥ 0.567." in show(content, "alignment")
+    assert "(Thm 3, our τ)" in show(content, "losses")
+
+
+def test_views_of_different_classes_are_shown_beside_concentration(content: dict[str, Any], show: Show) -> None:
+    pixels = content["concentration"]["pixels"]
+    pixels["least_between"] |= {"value": 1.234, "classes": ["cat", "dog"]}
+    pixels["share_meeting_other_class"]["value"] = 0.421
+    assert re.search(r"pixels +1\.234 cat and dog +[0-9.]+ +42\.1 ", show(content, "concentration"))
+
+
 def test_a_statement_on_new_images_says_on_how_many_it_rests(content: dict[str, Any]) -> None:
     population = content["trained"]["population"]
     population["error"] |= {"value": 1.0, "interval": [0.158, 1.0], "num_images": 2}
@@ -251,6 +286,15 @@ def test_what_was_measured_is_shown(content: dict[str, Any], show: Show) -> None
         [
             ("theorem_1", "delta"),
             ("theorem_1", "epsilon"),
+            ("lemma_3_1", "least_right_side"),
+            ("lemma_3_1", "counted_bound"),
+            ("lemma_3_1", "largest_slack"),
+            ("lemma_3_1", "slack_right_side"),
+            ("lemma_3_1", "infonce_bound"),
+            ("lemma_3_1", "cross_correlation_bound"),
+            ("class_overlap", "least_distance"),
+            ("class_overlap", "share_within_delta"),
+            ("class_overlap", "share_coinciding"),
             ("info_nce", "theorem_3"),
             ("cross_correlation", "centred_inner_product"),
             ("cross_correlation", "centred_pair_bound"),

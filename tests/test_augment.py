@@ -572,3 +572,44 @@ def test_sorting_by_the_place_of_hue_changes_no_bit() -> None:
         given = before.clone()
         assert torch.equal(jitter.apply(given, some), plain[:count])
         assert torch.equal(given, before), "the images given are changed"
+
+
+# --- what is continuous, and what is discrete -------------------------------------------------------------------------
+
+
+def test_coordinates_are_told_apart() -> None:
+    augmentation = everything()
+    # crop 4, jitter 4 of 5 (the last is the order), blur 1, cutout 3, fade 1
+    assert len(augmentation.continuous) == 13
+    assert augmentation.columns["jitter"].stop - 1 not in augmentation.continuous
+    assert augmentation.discrete == ("flip", "gray", "solarize")
+    fixed = everything(
+        crop={"scale": [0.5, 0.5], "ratio": [1.0, 1.0]},
+        blur={"p": 0.5, "sigma": [1.0, 1.0], "kernel_size": None},
+        jitter={"p": 0.5, **JITTER, "hue": 0.0},
+        cutout={"p": 0.0, "scale": [0.1, 0.2]},
+        fade=None,
+        gray={"p": 1.0},
+    )
+    assert len(fixed.continuous) == 2 + 3
+    assert fixed.discrete == ("flip", "blur", "solarize")
+    nothing = build_augmentation({}, image_size=SIDE)
+    assert (nothing.continuous, nothing.discrete) == ((), ())
+    assert nothing.states(torch.zeros(3, 0)).shape == (3, 0)
+
+
+def test_views_of_equal_states_move_with_the_continuous_coordinates_alone() -> None:
+    """Redrawn in all its other columns, with the states kept, a view stays what it was to the last bit."""
+    augmentation = everything()
+    theta, other = theta_of(augmentation, 4000), theta_of(augmentation, 4000, seed=1)
+    mixed = other.clone()
+    mixed[:, list(augmentation.continuous)] = theta[:, list(augmentation.continuous)]
+    same = (augmentation.states(theta) == augmentation.states(mixed)).all(dim=1)
+    rows = (same & (theta != mixed).any(dim=1)).nonzero().squeeze(1)[:40]
+    assert len(rows) == 40
+    images = random_images(40)
+    torch.testing.assert_close(
+        augmentation.apply(images, theta[rows]), augmentation.apply(images, mixed[rows]), rtol=0, atol=0
+    )
+    flipped = theta[:, augmentation.columns["flip"].start] < 0.5
+    assert torch.equal(augmentation.states(theta)[:, 0] == 1, flipped)

@@ -36,7 +36,14 @@ OF_FEATURES = {
     "rankme": 38.0,
 }
 OF_DISTANCES = {
-    name: {"half": 0.5 + k, "whole": 0.1 + k, "relative": 0.6 + k, "ratio": 0.9 + k, "nearest": 0.2 + k}
+    name: {
+        "half": 0.5 + k,
+        "whole": 0.1 + k,
+        "relative": 0.6 + k,
+        "ratio": 0.9 + k,
+        "nearest": 0.2 + k,
+        "meeting": 0.3 + k,
+    }
     for k, name in zip((0.01, 0.02, 0.03, 0.04), DISTANCES, strict=True)
 }
 
@@ -56,6 +63,7 @@ def test_every_quantity_comes_from_its_place() -> None:
     for encoder in ("untrained", "pixels"):
         expected |= {f"{encoder}_{name}": 0.25 for name in accuracies}
     expected |= {"untrained_alignment": 0.21, "untrained_mean_inner_product": 0.32}
+    expected["shared_views_pixels"] = OF_DISTANCES["pixels"]["meeting"]
     assert found == pytest.approx(expected)
 
 

@@ -63,7 +63,7 @@ def flat(value):
 
 
 def assert_same_values(one, other, *, scale=1.0):
-    scaled = {"yardstick", "deltas", "within_quantiles", "between_quantiles"}
+    scaled = {"yardstick", "deltas", "within_quantiles", "between_quantiles", "least_between"}
     for name, value in values(one).items():
         (numbers, words), (same_numbers, same_words) = flat(value), flat(values(other)[name])
         assert words == same_words
@@ -175,6 +175,11 @@ def test_it_agrees_with_loops_over_pairs_and_subsets(seed):
     relative = weights @ shares(np.multiply(DELTAS, found["between_quantiles"]["0.5"]))
     assert_between(found["sigma_relative"], found["sigma_relative_high"], relative)
     assert found["nearest_same_class"] == pytest.approx(same_class_neighbours(distances, labels))
+    nearest = np.array([min(row[labels != label]) for row, label in zip(distances, labels, strict=True)])
+    assert found["least_between"] == pytest.approx(min(nearest), abs=1e-9)
+    near = [np.mean(nearest <= delta * (1 + 1e-6)) for delta in found["deltas"]]
+    assert found["share_near_other_class"] == pytest.approx(near)
+    assert found["share_meeting_other_class"] == np.mean(nearest == 0)
 
 
 def test_the_refusals():
@@ -192,6 +197,9 @@ def test_the_refusals():
         "sigma_relative",
         "sigma_relative_high",
         "nearest_same_class",
+        "least_between",
+        "share_near_other_class",
+        "share_meeting_other_class",
     )
     assert {name for name, q in one.items() if isinstance(q, Absent)} == set(between)
     assert "only class" in one["yardstick"].estimator

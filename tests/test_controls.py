@@ -152,6 +152,23 @@ def test_what_is_said_of_a_control(width: int) -> None:
     assert "Not fooled: uniformity ↓ (-2.00 → -3.00, 2 of 4)." in said
 
 
+def test_a_control_whose_views_coincide_refutes_a_predictor_only() -> None:
+    results = [made(row, numbers) for row, numbers in ROWS.items()]
+    refuted = "the control refutes 1 − σ as a predictor, not the theory"
+    without = compared(results)
+    assert without["shared_views"] is None
+    assert refuted not in " ".join(printed(without).split())
+    for share, says in ((0.0, False), (0.375, True)):
+        assert results[-1].analysis is not None
+        pixels = results[-1].analysis.setdefault("concentration", {}).setdefault("pixels", {})
+        pixels["share_meeting_other_class"] = {"value": share}
+        found = compared(results)
+        assert found["shared_views"] == share
+        said = " ".join(printed(found).split())
+        assert (refuted in said) is says
+        assert ("For 37.5 % of its images a view coincides, pixel for pixel" in said) is says
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     alone = compared([made("fade", ROWS["fade"])])
     assert alone["accuracies"]["linear"]["best_row"] is None

@@ -21,7 +21,7 @@ from synthetic_analysis import absent, analysis, class_names, trace
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.plot.figures import draw_comparison, draw_figures
 
-NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate"}
+NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate", "theorem_1"}
 BOTH = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
 
 
@@ -160,6 +160,7 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content["concentration"] = {"trained": {"deltas": absent(), "mean_sigma_low": absent()}}
     content["trained"]["class_centers"]["inner_products"] = absent()
     content["trained"]["certificate_c"]["by_views"] = content["trained"]["population"]["by_views"] = absent()
+    content["trained"]["lemma_3_1"]["slack"] = absent()
     content["projection"] |= {"labels": None, "centers": None}
     for encoder in ("untrained", "projector"):
         content[encoder]["R_epsilon"] = {"epsilons": absent(), "curve": absent(), "curve_by_views": absent()}
@@ -259,6 +260,8 @@ def read_by_figures() -> dict[str, Any]:
         entry["value"] = entry["value"][:2]
     trained["R_epsilon"]["curve_by_views"]["value"] = [[0.1, 0.05], [0.4, 0.2]]
     trained["R_epsilon"]["curve"]["interval"] = [[0.1, 0.9]] * 2
+    for entry in trained["lemma_3_1"].values():
+        entry["value"] = [row[:2] if isinstance(row, list) else row for row in entry["value"][:2]]
     curve = content["concentration"]["trained"]
     for name in ("deltas", "mean_sigma_low", "mean_sigma_high"):
         curve[name]["value"] = curve[name]["value"][:2]
@@ -283,6 +286,7 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
         "certificate_c": ["certificate"],
         "center_error": ["certificate"],
         "population": ["certificate"],
+        "lemma_3_1": ["theorem_1"],
     }
     spoilt = (None, float("nan"), [], {}, "words")
     content, records = read_by_figures(), trace(2)
@@ -329,6 +333,23 @@ def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(tmp_p
     said = texts_of(tmp_path / "certificate.svg")
     assert "certified, new images" in said
     assert "own centres" not in said
+
+
+def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path) -> None:
+    content = {"trained": analysis(4, 10)["trained"]}
+    draw_figures(content, [], tmp_path)
+    holds = np.array(content["trained"]["lemma_3_1"]["slack"]["value"]) > 0
+    assert 0 < holds.sum() < holds.size
+    said = texts_of(tmp_path / "theorem_1.svg")
+    assert f"above 0 at {holds.sum()} of 100 places" in " ".join(said.split())
+    assert "Hatched" in said
+    slack = content["trained"]["lemma_3_1"]["slack"]
+    slack["value"] = [[value - 10 for value in row] for row in slack["value"]]
+    content["trained"]["lemma_3_1"]["right_side"]["value"] = [[0.0] * 10] * 10
+    draw_figures(content, [], tmp_path)
+    said = texts_of(tmp_path / "theorem_1.svg")
+    assert "Here it is above 0 nowhere." in " ".join(said.split())
+    assert "Hatched" not in said
 
 
 def test_class_names_are_drawn_as_they_stand(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ THEORY_SHARED = {
     "augmented_distance",
     "chains",
     "class_geometry",
+    "class_overlap",
     "cliques",
     "conditions",
     "correlation_intervals",
@@ -77,6 +78,8 @@ THEORY_SHARED = {
     "spectral",
     "subsets",
     "table",
+    "theorem_2",
+    "threshold_grid",
     "threshold_search",
 }
 TORCH_FREE = {

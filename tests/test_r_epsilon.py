@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from cssl_cli.theory.estimate import Absent
 from cssl_cli.theory.r_epsilon import diameters, growing_diameters, r_epsilon
-from cssl_cli.theory.r_epsilon_bounds import (
+from cssl_cli.theory.r_epsilon_bounds import r_epsilon_bounds
+from cssl_cli.theory.table import FeatureTable
+from cssl_cli.theory.theorem_2 import (
     eta_paper,
     eta_sharp,
     log_eta_paper,
     log_eta_sharp,
     parameter_ratio,
-    r_epsilon_bounds,
 )
-from cssl_cli.theory.table import FeatureTable
 
 EPSILONS = (0.2, 0.5, 1.0, 1.9)
 seeds = st.integers(0, 2**32 - 1)
@@ -282,12 +282,25 @@ def test_perfect_alignment():
 @pytest.mark.parametrize(
     ("views", "parameters", "lipschitz", "absent"),
     [
-        (1, 3, 1.0, {"stored_views", "iid_views", "converse", "more_views", "theorem_2", "theorem_2_sharp"}),
-        (2, 3, 1.0, {"iid_views", "converse", "more_views", "theorem_2", "theorem_2_sharp"}),
-        (3, None, 1.0, {"theorem_2", "theorem_2_sharp"}),
-        (3, 0, 1.0, {"theorem_2", "theorem_2_sharp"}),
-        (3, 3, None, {"theorem_2", "theorem_2_sharp"}),
-        (3, 3, 0.0, {"theorem_2", "theorem_2_sharp"}),
+        (
+            1,
+            3,
+            1.0,
+            {
+                "stored_views",
+                "iid_views",
+                "converse",
+                "more_views",
+                "theorem_2",
+                "theorem_2_sharp",
+                "theorem_2_constants",
+            },
+        ),
+        (2, 3, 1.0, {"iid_views", "converse", "more_views", "theorem_2", "theorem_2_sharp", "theorem_2_constants"}),
+        (3, None, 1.0, {"theorem_2", "theorem_2_sharp", "theorem_2_constants"}),
+        (3, 0, 1.0, {"theorem_2", "theorem_2_sharp", "theorem_2_constants"}),
+        (3, 3, None, {"theorem_2", "theorem_2_sharp", "theorem_2_constants"}),
+        (3, 3, 0.0, {"theorem_2", "theorem_2_sharp", "theorem_2_constants"}),
         (3, 3, 1.0, set()),
     ],
 )

@@ -29,6 +29,10 @@ class Blur(Operation):
 
     num_parameters: ClassVar[int] = 1
 
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        return (0,) if self.sigma[0] < self.sigma[1] else ()
+
     def __post_init__(self) -> None:
         if self.radius >= self.image_size:
             raise InputError(

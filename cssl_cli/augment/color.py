@@ -35,23 +35,31 @@ class Jitter(Operation):
     hue: float | None
 
     num_parameters: ClassVar[int] = 5
+    states: ClassVar[tuple[str, ...]] = ("applied", "order")
+
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        return tuple(place for place, extent in enumerate(self._extents) if extent > 0)
+
+    @property
+    def _extents(self) -> tuple[float, ...]:
+        """Of brightness, contrast, saturation and hue."""
+        factors = (self.brightness, self.contrast, self.saturation)
+        hue = 0.2 * self.strength if self.hue is None else self.hue
+        return (*(0.8 * self.strength if own is None else own for own in factors), hue)
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         brightness_u, contrast_u, saturation_u, hue_u, order_u = theta.unbind(1)
         applied, order_u = chance(order_u, self.p)
-        hue = 0.2 * self.strength if self.hue is None else self.hue
+        brightness, contrast, saturation, hue = self._extents
         return {
             "applied": applied,
-            "brightness": self._factor(brightness_u, self.brightness),
-            "contrast": self._factor(contrast_u, self.contrast),
-            "saturation": self._factor(saturation_u, self.saturation),
+            "brightness": _factor(brightness_u, brightness),
+            "contrast": _factor(contrast_u, contrast),
+            "saturation": _factor(saturation_u, saturation),
             "hue": between(hue_u, -hue, hue),
             "order": whole_number(order_u, 24).long(),
         }
-
-    def _factor(self, u: Tensor, extent: float | None) -> Tensor:
-        extent = 0.8 * self.strength if extent is None else extent
-        return between(u, max(0.0, 1 - extent), 1 + extent)
 
     def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         # The place of hue differs from image to image, yet hue is by far the dearest step. So it is evaluated once, and
@@ -72,6 +80,7 @@ class Gray(Operation):
     p: float
 
     num_parameters: ClassVar[int] = 1
+    continuous = ()
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         return {"applied": chance(theta[:, 0], self.p)[0]}
@@ -88,6 +97,7 @@ class Solarize(Operation):
     threshold: float
 
     num_parameters: ClassVar[int] = 1
+    continuous = ()
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         return {"applied": chance(theta[:, 0], self.p)[0]}
@@ -131,6 +141,10 @@ def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
     from_opposite = angles.abs_().sub_(3 * chroma).abs_()  # |angle|, measured from the far side of the circle
     # Between chroma and twice that; clamp is several times slower with tensors for its ends.
     return torch.minimum(torch.maximum(from_opposite, chroma), 2 * chroma).add_(low - chroma)
+
+
+def _factor(u: Tensor, extent: float) -> Tensor:
+    return between(u, max(0.0, 1 - extent), 1 + extent)
 
 
 def _differentiated(images: Tensor, parameters: dict[str, Tensor]) -> bool:

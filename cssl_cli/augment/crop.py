@@ -33,6 +33,7 @@ class Crop(Operation):
     ratio: tuple[float, float]
 
     num_parameters: ClassVar[int] = 4
+    states: ClassVar[tuple[str, ...]] = ()
     # By device; compiled code may look a table up, and would compute it in every step if a function kept it.
     _quantiles: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -43,6 +44,12 @@ class Crop(Operation):
                 where="augment.crop",
                 remedy="Lower the start of scale, or let the range of ratio include 1.",
             )
+
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        area = (0,) if self.scale[0] < self.scale[1] else ()
+        ratio = (1,) if self.ratio[0] < self.ratio[1] else ()
+        return (*area, *ratio, 2, 3)
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         area_u, ratio_u, top_u, left_u = theta.unbind(1)

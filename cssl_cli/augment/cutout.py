@@ -26,6 +26,10 @@ class Cutout(Operation):
 
     num_parameters: ClassVar[int] = 3
 
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        return (0, 1, 2) if self.scale[0] < self.scale[1] else (1, 2)
+
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         applied, area_u = chance(theta[:, 0], self.p)
         side = (self.image_size * between(area_u, *self.scale).sqrt()).round().clamp(1, self.image_size)

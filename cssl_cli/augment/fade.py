@@ -27,6 +27,10 @@ class Fade(Operation):
 
     num_parameters: ClassVar[int] = 1
 
+    @property
+    def continuous(self) -> tuple[int, ...]:
+        return (0,) if self.contrast[0] < self.contrast[1] else ()
+
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         applied, u = chance(theta[:, 0], self.p)
         return {"applied": applied, "contrast": between(u, *self.contrast)}

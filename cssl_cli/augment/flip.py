@@ -17,6 +17,7 @@ class Flip(Operation):
     p: float
 
     num_parameters: ClassVar[int] = 1
+    continuous = ()
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         return {"applied": chance(theta[:, 0], self.p)[0]}

@@ -17,11 +17,20 @@ class Operation(ABC):
     Drawing and applying are apart: `parameters` turns points of the unit cube into named quantities, one per image,
     and `apply` carries them out. Both are pure functions. An operation that concerns some images only says so in the
     boolean parameter `applied` (N,), which the `Augmentation` heeds; its `apply` transforms every image it is given.
+
+    `states` names the parameters that take a few values only, the outcome of a coin or an order. Given these, the view
+    varies with the coordinates that `continuous` lists, and with no other.
     """
 
     image_size: int
 
     num_parameters: ClassVar[int]
+    states: ClassVar[tuple[str, ...]] = ("applied",)
+
+    @property
+    @abstractmethod
+    def continuous(self) -> tuple[int, ...]:
+        """The places, among its coordinates, of those that a view varies with continuously, but for whole pixels."""
 
     @abstractmethod
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:

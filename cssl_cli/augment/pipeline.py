@@ -41,7 +41,8 @@ class Augmentation:
     view does not depend on the images beside it.
 
     Attributes: `operations` by name in the order of application; `columns`, the slice of theta that belongs to each;
-    `num_parameters`, P.
+    `num_parameters`, P; `continuous`, the columns of theta that views vary with continuously; `discrete`, the names of
+    the operations that a coin alone decides, as flip and gray.
     """
 
     def __init__(self, operations: Mapping[str, Operation], *, image_size: int) -> None:
@@ -52,6 +53,10 @@ class Augmentation:
         for name, operation in self.operations.items():
             self.columns[name] = slice(self.num_parameters, self.num_parameters + operation.num_parameters)
             self.num_parameters += operation.num_parameters
+        odds = {name: getattr(operation, "p", 1.0) for name, operation in self.operations.items()}
+        varying = {name: one.continuous for name, one in self.operations.items() if odds[name] > 0}
+        self.continuous = tuple(self.columns[name].start + place for name, own in varying.items() for place in own)
+        self.discrete = tuple(name for name, own in varying.items() if not own and odds[name] < 1)
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         """theta (num, P), uniform on [0, 1), float32, on the generator's device."""
@@ -60,6 +65,17 @@ class Augmentation:
     def parameters(self, theta: Tensor) -> dict[str, dict[str, Tensor]]:
         """What each operation does to each image, by operation and parameter name, each (N,), from theta (N, P)."""
         return {name: one.parameters(theta[:, self.columns[name]]) for name, one in self.operations.items()}
+
+    def states(self, theta: Tensor) -> Tensor:
+        """What is discrete about each view, whole numbers (N, S), from theta (N, P): coins, and what they decide.
+
+        Views whose rows agree differ by nothing but the `continuous` columns of theta.
+        """
+        found = []
+        for name, parameters in self.parameters(theta).items():
+            for key in self.operations[name].states:
+                found.append(torch.where(parameters["applied"], parameters[key].long(), -1))
+        return torch.stack(found, dim=1) if found else theta.new_zeros(len(theta), 0, dtype=torch.int64)
 
     def apply(self, images: Tensor, theta: Tensor) -> Tensor:
         """Views (N, C, H, W), float32 in [0, 1], of images (N, C, H, W), uint8 or floating point in [0, 1].

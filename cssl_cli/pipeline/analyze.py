@@ -162,7 +162,7 @@ class _Terms:
             bootstrap=self.settings["bootstrap"],
             loss=self.loss,
             raw=on_device,
-            theta=self.material.theta,
+            theta=self.material.view_parameters,
             baseline=None if baseline is None else baseline.to(self.material.device),
             generator=stream(self.recipe.seed, "bootstrap"),
             without=without,

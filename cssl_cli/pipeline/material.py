@@ -17,6 +17,7 @@ from cssl_cli.features import FeatureExtractor, stored_views
 from cssl_cli.pipeline.setup import make_augmentation, make_extractor
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.theory import ViewParameters
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Material:
     def views(self, rows: Tensor) -> Tensor:
         """Views (n, V, C, H, W), float in [0, 1] on the device, of the images at `rows` (n,)."""
         return stored_views(self.images[rows].to(self.device), self.augmentation, self.theta[rows].to(self.device))
+
+    @property
+    def view_parameters(self) -> ViewParameters:
+        """theta, split into what is continuous and what is discrete."""
+        states = self.augmentation.states(self.theta.flatten(0, 1)).unflatten(0, self.theta.shape[:2])
+        continuous = self.theta[:, :, list(self.augmentation.continuous)]
+        return ViewParameters(continuous, states, self.augmentation.discrete)
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
         return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device)

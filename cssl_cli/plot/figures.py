@@ -15,6 +15,7 @@ from cssl_cli.plot.concentration import concentration
 from cssl_cli.plot.projection import projection
 from cssl_cli.plot.r_epsilon import r_epsilon
 from cssl_cli.plot.style import KINDS, drawing, save
+from cssl_cli.plot.theorem_1 import theorem_1
 from cssl_cli.plot.training import training
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ANALYSIS_FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "class_centers": class_centers,
     "projection": projection,
     "certificate": certificate,
+    "theorem_1": theorem_1,
 }
 DRAWN_FROM = "figures.json"
 FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # of an analysis, that tell it from others

@@ -58,6 +58,7 @@ def _bounds(out: Console, result: Result) -> None:
     found = {label: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name, label in BOUNDS.items()}
     columns = {label: values for label, values in found.items() if values is not None}
     if columns:
+        constants = quantity(result, "trained", "R_epsilon_bounds", "theorem_2_constants")["value"]
         grid = table("ε", *columns, text_columns=0)
         for position, epsilon in enumerate(result["settings"]["epsilons"]):
             grid.add_row(f"{epsilon:g}", *(_bound(values[position]) for values in columns.values()))
@@ -67,9 +68,18 @@ def _bounds(out: Console, result: Result) -> None:
             "v: vacuous. Views: from the alignment of the stored views. Iid: for as many independent augmented views, "
             "from the unbiased alignment. Converse: of the augmented views, hence of more. Thm 2, sharper: the paper's "
             "Theorem 2 and a sharper form, with the least Lipschitz constant that the views allow, hence themselves "
-            "too low.",
+            f"too low{_constants(constants)}.",
         )
     reasons(out, result, [("R_epsilon_bounds", name) for name in BOUNDS])
+
+
+def _constants(constants: Mapping[str, float] | None) -> str:
+    if constants is None:
+        return ""
+    return (
+        f"; n = {constants['n']} continuous parameters, m = {constants['m']} discrete transformations, LM ≥ "
+        f"{number(constants['LM'], rounded='down')}"
+    )
 
 
 def _bound(value: float | None) -> str:

@@ -140,6 +140,10 @@ UNTRAINED_TERMS = (
     Quantity("untrained_mean_inner_product", "", _term("class_centers", "mean_inner_product", "untrained")),
 )
 
+SHARED_VIEWS = Quantity(
+    "shared_views_pixels", "", _of_distance("pixels", "share_meeting_other_class"), scale=100, digits=1
+)
+
 
 # ---------------------------------------------------------------------- terms
 def _concentration() -> Iterator[Quantity]:
@@ -174,7 +178,7 @@ TERMS = (
     Quantity("rankme", "RankMe ↑", _term("effective_rank", "rankme"), 1, "RankMe", digits=1),
 )
 BY_NAME: Mapping[str, Quantity] = {
-    quantity.name: quantity for quantity in (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS)
+    quantity.name: quantity for quantity in (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS, SHARED_VIEWS)
 }
 COMPANIONS = tuple(BY_NAME[name] for name in ("one_minus_sigma_pixels", "one_minus_sigma_relative_pixels", "rankme"))
 MAIN_TERMS = (*FEATURE_TERMS, *COMPANIONS)  # the columns of the table

@@ -55,11 +55,6 @@ def certificates(out: Console, result: Result) -> None:
             ("error", "center_error", "error"),
             ("chance: one name for all", "center_error", "chance"),
             ("Theorem 1, the paper's", "theorem_1", "error_bound"),
-            ("   its ρ", "theorem_1", "rho"),
-            ("      at δ, in features", "theorem_1", "delta"),
-            ("      and ε", "theorem_1", "epsilon"),
-            ("   ρ would have to be below", "theorem_1", "rho_needed"),
-            ("   ρ with pixel distances", "theorem_1", "pixel_rho"),
             ("Theorem 1, sharpened", "theorem_1", "sharp_error_bound"),
             ("Theorem A", "certificate_a", "error_bound"),
             ("   with connected parts", "connected_parts", "error_bound"),
@@ -70,6 +65,7 @@ def certificates(out: Console, result: Result) -> None:
         ),
     )
     _outside_the_centers(out, result)
+    _paper(out, result)
     _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
     _connected_parts(out, result)
@@ -93,6 +89,62 @@ def _outside_the_centers(out: Console, result: Result) -> None:
         "Few labels: mean over draws of the labelled images, in brackets where 95 % of single draws lie. The bounds "
         "are estimates for new images; that of Luthra et al. is for centres of clean images.",
     )
+
+
+def _paper(out: Console, result: Result) -> None:
+    """Lemma 3.1 and Theorem 1 taken apart: the right side, the condition, and the assumption on views."""
+    quantities_table(
+        out,
+        result,
+        "The paper's Lemma 3.1 and Theorem 1, δ and ε distances of features",
+        (
+            ("(1 − σ) + R_ε, least", "lemma_3_1", "least_right_side"),
+            ("   at δ", "lemma_3_1", "least_delta"),
+            ("   and ε", "lemma_3_1", "least_epsilon"),
+            ("   where all are right, counted", "lemma_3_1", "counted_bound"),
+            ("   with InfoNCE for R_ε", "lemma_3_1", "infonce_bound"),
+            ("   with cross-correlation", "lemma_3_1", "cross_correlation_bound"),
+            ("slack of the condition, largest", "lemma_3_1", "largest_slack"),
+            ("   at δ", "lemma_3_1", "slack_delta"),
+            ("   and ε", "lemma_3_1", "slack_epsilon"),
+            ("   (1 − σ) + R_ε there", "lemma_3_1", "slack_right_side"),
+            ("ρ, least", "theorem_1", "rho"),
+            ("   at δ", "theorem_1", "delta"),
+            ("   and ε", "theorem_1", "epsilon"),
+            ("   would have to be below", "theorem_1", "rho_needed"),
+            ("   with pixel distances", "theorem_1", "pixel_rho"),
+            ("least distance of two classes", "class_overlap", "least_distance"),
+            ("   images within ρ's δ of another", "class_overlap", "share_within_delta"),
+            ("   images that meet another", "class_overlap", "share_coinciding"),
+        ),
+    )
+    if quantity(result, "trained", "lemma_3_1", "slack")["value"] is None:
+        return
+    note(
+        out,
+        "(1 − σ) + R_ε bounds the error only where all images of the main parts of diameter at most ε are classified "
+        "right; its least is 0 on any table, where main parts are whole classes and no diameter exceeds ε. Slack: "
+        "right less left side of the paper's condition, the least over pairs of classes, in units of r²; the condition "
+        "holds where it is positive. Slack and ρ are the best where (1 − σ) + R_ε is below the error of always naming "
+        "the largest class. InfoNCE, cross-correlation: the paper's corollaries, with the least Lipschitz constant "
+        "that the views allow, hence too low. Last rows: images with a view within δ of, or at, a view of another "
+        "class. The paper assumes that views of two classes never coincide; its theorem does not need that.",
+    )
+    _lemma_by_class(out, result)
+
+
+def _lemma_by_class(out: Console, result: Result) -> None:
+    """ρ and slack of Lemma 3.2 for each class."""
+    names = result["class_names"]
+    rhos = quantity(result, "trained", "theorem_1", "rho_per_class")["value"]
+    slacks = quantity(result, "trained", "lemma_3_1", "slack_per_class")["value"]
+    if names is None or rhos is None or slacks is None:
+        return
+    heading(out, "Lemma 3.2 class by class at those δ and ε, trained encoder")
+    grid = table("class", "ρ", "slack")
+    for name in names:
+        grid.add_row(name, number(rhos.get(name)), number(slacks.get(name), rounded="down"))
+    out.print(compacted(out, grid))
 
 
 def _by_views(out: Console, result: Result, term: str, what: str) -> None:

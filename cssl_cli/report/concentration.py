@@ -50,6 +50,7 @@ def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
     _table(out, "distance", [(DISTANCES[name], _cells(q, relative)) for name, q in by_distance.items()])
     note(out, _caption(result))
     _reasons(out, by_distance.values())
+    _across_classes(out, by_distance, relative)
     _curves(out, by_distance, relative)
     return _stars(out, by_distance, relative)
 
@@ -176,6 +177,31 @@ def _reasons(out: Console, measured: Any) -> None:
     reasons = [quantity.get("reason") for quantities in measured for quantity in quantities.values()]
     for reason in dict.fromkeys(reason for reason in reasons if reason):
         note(out, f"–: {reason}.")
+
+
+def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relative: Sequence[float]) -> None:
+    """How near views of different classes come, which the paper assumes never to coincide."""
+    least = {name: q["least_between"] for name, q in by_distance.items() if "least_between" in q}
+    if all(entry["value"] is None for entry in least.values()):
+        return
+    heading(out, "Views of images of different classes")
+    grid = table("distance", "least", "of", "within δ, %", "coincide, %")
+    for name, entry in least.items():
+        near = by_distance[name]["share_near_other_class"]["value"]
+        grid.add_row(
+            name.replace("_", " "),
+            number(entry["value"]),
+            " and ".join(entry.get("classes", ())) or "–",
+            percent(near and near[central_delta(relative)]),
+            percent(by_distance[name]["share_meeting_other_class"]["value"]),
+        )
+    out.print(compacted(out, grid))
+    counted = next(entry["num_images"] for entry in least.values() if entry["value"] is not None)
+    note(
+        out,
+        f"Among {plural(counted, 'image')}: the least distance, and images with a view within δ of, or at, a view of "
+        "another class; more images or views only bring them nearer. The paper assumes that none coincide.",
+    )
 
 
 def _curves(out: Console, by_distance: Mapping[str, Quantities], relative: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.paired_difference import exceeds
-from cssl_cli.report.catalogue import BY_NAME, SIGNS, Quantity
+from cssl_cli.report.catalogue import BY_NAME, SHARED_VIEWS, SIGNS, Quantity
 from cssl_cli.report.layout import heading, note
 from cssl_cli.report.rows import Row
 
@@ -27,11 +27,13 @@ def compare_control(control: Row, rows: Sequence[Row], accuracies: Sequence[str]
     the theory likes best. `fooled` is "best row" where the term expects more of the control than of the row with the
     greatest accuracy, though its accuracy is lower; else "median row" where it expects more than the median of the
     rows, though its accuracy is below their median; else "not". It is "no value" where the rows have the term and the
-    control does not.
+    control does not. `shared_views` is the share of the control's images with a view that coincides, in pixels, with
+    one of another class.
     """
     others, group = _compared_with(control, rows)
     return {
         "group": group,
+        "shared_views": control.mean(SHARED_VIEWS.name),
         "accuracies": {accuracy: _against(control, others, accuracy) for accuracy in accuracies},
     }
 
@@ -118,7 +120,20 @@ def print_control(out: Console, name: str, compared: Entry, accuracy: Quantity) 
         terms = [_said(entry) for entry in found["terms"] if entry["fooled"] == fooled]
         if terms:
             out.print(Text.assemble((says, "bold" if fooled in (BY_BEST, BY_MEDIAN) else ""), "; ".join(terms) + "."))
-    return note(out, "In brackets: the control's value → the best row's, and the control's place by the term.")
+    note(out, "In brackets: the control's value → the best row's, and the control's place by the term.")
+    return _refuted(out, compared["shared_views"])
+
+
+def _refuted(out: Console, shared: float | None) -> None:
+    """What the control is evidence of, where views of its classes coincide."""
+    if not shared:
+        return
+    out.print(
+        Text(
+            f"For {SHARED_VIEWS.shown(shared)} % of its images a view coincides, pixel for pixel, with one of another "
+            "class, which the paper assumes never happens: the control refutes 1 − σ as a predictor, not the theory."
+        )
+    )
 
 
 def _said(entry: Entry) -> str:

@@ -15,6 +15,7 @@ Result = Mapping[str, Any]
 Rows = Sequence[tuple[str, str, str]]  # label, term, quantity
 Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
 
+CONDITIONS = ("rho", "largest_slack")  # whether they meet theirs is no matter of being vacuous
 COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
 
 
@@ -82,7 +83,7 @@ def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> No
         errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
         cells = [
             number(entry["value"], interval_of(entry), rounded=_rounding(label, name))
-            + (" v" if entry.get("vacuous") and name != "rho" else "")
+            + (" v" if entry.get("vacuous") and name not in CONDITIONS else "")
             for entry in entries
         ]
         shown.append((label, short_direction(errs), cells))

@@ -88,7 +88,7 @@ def losses(out: Console, result: Result) -> None:
     quantities_table(
         out,
         result,
-        f"InfoNCE with one negative{_enumerated(result, 'info_nce')}{_temperature(result)}",
+        f"InfoNCE with one negative (the paper's){_enumerated(result, 'info_nce')}{_temperature(result)}",
         _of_info_nce("info_nce"),
     )
     if result["loss_settings"]["temperature"] == 1:
@@ -148,7 +148,7 @@ def _of_info_nce(term: str) -> Rows:
         ("   bounded by loss and centres: ≤", term, "mean_bound"),
         ("   bounded by the loss alone: ≤", term, "mean_bound_from_loss_alone"),
         ("μk·μl of a pair ≤ (no τ)", term, "pair_bound"),
-        ("μk·μl of a pair ≤ (Theorem 3)", term, "theorem_3"),
+        ("μk·μl of a pair ≤ (Thm 3, our τ)", term, "theorem_3"),
     )
 
 

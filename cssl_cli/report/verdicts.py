@@ -91,23 +91,35 @@ def _projector(result: Result) -> str | None:
 
 
 def _paper(result: Result, encoder: str) -> str | None:
-    rho = quantity(result, encoder, "theorem_1", "rho")
-    needed = quantity(result, encoder, "theorem_1", "rho_needed")
+    slack = quantity(result, encoder, "lemma_3_1", "largest_slack")
+    right = quantity(result, encoder, "lemma_3_1", "slack_right_side")
     bound = quantity(result, encoder, "theorem_1", "error_bound")
-    if rho["value"] is None:
+    if slack["value"] is None:
         return None
     if bound["value"] is not None and not bound.get("vacuous"):
         return (
             f"The paper's Theorem 1 certifies error {_at_most(bound['value'])}, of these images with their own centres."
         )
-    if needed["value"] is None:
+    if not slack.get("vacuous"):  # of each class with its own p_l, not of the least
         return (
-            f"The paper's condition is vacuous here: its ρ is {number(rho['value'])}, and with these class centres no "
-            "ρ would do."
+            f"The paper's Lemmas 3.1 and 3.2 bound the error, of these images with their own centres, by (1 − σ) + R_ε "
+            f"{_at_most(right['value'])}."
         )
     return (
-        f"The paper's condition is vacuous here: its ρ is {number(rho['value'])} and would have to be below "
-        f"{number(needed['value'])}."
+        "The paper's Theorem 1 says nothing here: its condition on the class centres holds at no δ and ε. Where it "
+        f"comes nearest it fails by {number(-slack['value'], rounded='down')}, in units of r², and the bound would be "
+        f"(1 − σ) + R_ε = {_percent(right['value'], rounded='up')}.{_overlap(result, encoder)}"
+    )
+
+
+def _overlap(result: Result, encoder: str) -> str:
+    """What becomes of the paper's assumption that views of different classes never coincide."""
+    coinciding = quantity(result, encoder, "class_overlap", "share_coinciding")
+    if not coinciding["value"]:
+        return ""
+    return (
+        " Views of different classes coincide, against the paper's assumption, for "
+        f"{_percent(coinciding['value'])} of {plural(coinciding['num_images'], 'image')}."
     )
 
 

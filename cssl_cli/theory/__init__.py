@@ -27,6 +27,7 @@ from cssl_cli.theory.certificate_c import certificate_c, certify_c
 from cssl_cli.theory.chaos import chaos
 from cssl_cli.theory.class_centers import class_centers
 from cssl_cli.theory.class_geometry import ClassGeometry, class_geometry, within_class_distances
+from cssl_cli.theory.class_overlap import class_overlap
 from cssl_cli.theory.combined import combined
 from cssl_cli.theory.connected_parts import connected_parts
 from cssl_cli.theory.cross_correlation import cross_correlation, standardized_table
@@ -36,26 +37,39 @@ from cssl_cli.theory.explicit_tau import explicit_tau
 from cssl_cli.theory.few_labels import few_labels
 from cssl_cli.theory.few_shot_bound import few_shot_bound
 from cssl_cli.theory.info_nce import LOSSES, OF_CLASSES, OF_PAIRS, info_nce
+from cssl_cli.theory.lemma_3_1 import corollaries, lemma_3_1
 from cssl_cli.theory.lidar import lidar
 from cssl_cli.theory.mean_feature import mean_feature
 from cssl_cli.theory.neural_collapse import neural_collapse
 from cssl_cli.theory.nt_xent import nt_xent
 from cssl_cli.theory.population import population
 from cssl_cli.theory.r_epsilon import r_epsilon
-from cssl_cli.theory.r_epsilon_bounds import parameter_ratio, r_epsilon_bounds
+from cssl_cli.theory.r_epsilon_bounds import r_epsilon_bounds
 from cssl_cli.theory.spread import spread
 from cssl_cli.theory.table import FeatureTable
 from cssl_cli.theory.theorem_1 import pixel_rho, theorem_1
+from cssl_cli.theory.theorem_2 import Constants, ViewParameters, theorem_2_constants
+from cssl_cli.theory.threshold_grid import ThresholdGrid, threshold_grid
 from cssl_cli.theory.uniformity import uniformity
 from cssl_cli.theory.variance_bound import variance_bound
 
-__all__ = ["Absent", "Estimate", "FeatureTable", "LossSettings", "Quantity", "analyze_table", "pixel_theorem_1"]
+__all__ = [
+    "Absent",
+    "Estimate",
+    "FeatureTable",
+    "LossSettings",
+    "Quantity",
+    "ViewParameters",
+    "analyze_table",
+    "pixel_theorem_1",
+]
 
 # Costs that grow with the square of the images, or faster, are met by a random part of them; the samples say so.
 CHAOS_IMAGES = 1000
 INFO_NCE_IMAGES = 300
 NT_XENT_BATCHES = 20
 EDGE_IMAGES = 500
+OVERLAP_IMAGES = 1000
 
 SHOTS = (1, 5, 10, 50)  # labelled images of each class
 
@@ -81,7 +95,7 @@ def analyze_table(
     loss: LossSettings,
     generator: torch.Generator,
     raw: Tensor | None = None,
-    theta: Tensor | None = None,
+    theta: ViewParameters | Tensor | None = None,
     baseline: Tensor | None = None,
     only: Collection[str] | None = None,
     without: Collection[str] = (),
@@ -93,7 +107,8 @@ def analyze_table(
     labels: (N,) in 0 … K − 1, or None: then the terms that need classes are absent, with a reason.
     epsilons: the grid of R_ε. bootstrap: resamples behind each bootstrap interval, 0 for none; drawn from `generator`.
     raw: the same features unscaled; None: they are the features themselves.
-    theta: (N, V − 1, P), the augmentation's parameters behind the augmented views, for the paper's Theorem 2.
+    theta: the augmentation's parameters behind the augmented views, for the paper's Theorem 2; a tensor (N, V − 1, P)
+    counts as continuous altogether.
     baseline: the same images and views under the encoder that ARC compares with.
     only: the names of the terms wanted, None for all; without: of those that are not.
     Raises RunError for infinite or NaN features and InputError for shapes or labels that do not fit.
@@ -105,7 +120,7 @@ def analyze_table(
         bootstrap=bootstrap,
         loss=loss,
         generator=generator,
-        theta=theta,
+        parameters=ViewParameters.all_continuous(theta) if isinstance(theta, Tensor) else theta,
         baseline=None if baseline is None else FeatureTable.build(baseline, labels, class_names),
     )
     terms = {
@@ -129,7 +144,7 @@ class _Analysis:
     bootstrap: int
     loss: LossSettings
     generator: torch.Generator
-    theta: Tensor | None
+    parameters: ViewParameters | None
     baseline: FeatureTable | None
 
     def terms(self) -> dict[str, Callable[[], Quantities]]:
@@ -142,7 +157,8 @@ class _Analysis:
             "spread": lambda: spread(table, self.weights[1]),
             "mean_feature": lambda: mean_feature(table, self.weights[1]),
             "center_error": lambda: nearest_center_error(self.geometry),
-            "theorem_1": lambda: theorem_1(self.geometry, self.within),
+            "theorem_1": lambda: theorem_1(self.grid),
+            "lemma_3_1": self.lemma_3_1,
             "certificate_a": lambda: certificate_a(self.geometry, self.within, self.certified_a),
             "certificate_b": lambda: certificate_b(self.geometry, self.within, self.certified_b),
             "certificate_c": lambda: certificate_c(self.geometry, self.certified_c),
@@ -170,6 +186,7 @@ class _Analysis:
             "lidar": lambda: lidar(FeatureTable.build(self.unscaled, table.labels, table.class_names)),
             "chaos": lambda: chaos(table, self.baseline, max_images=CHAOS_IMAGES, generator=generator),
             "neural_collapse": lambda: neural_collapse(self.raw_clean),
+            "class_overlap": self.class_overlap,
             "connected_parts": lambda: connected_parts(
                 self.geometry, self.within, max_images=EDGE_IMAGES, generator=generator
             ),
@@ -247,15 +264,38 @@ class _Analysis:
             },
         )
 
+    @cached_property
+    def grid(self) -> ThresholdGrid | Absent:
+        return threshold_grid(self.geometry, self.within)
+
+    @cached_property
+    def constants(self) -> Constants | Absent:
+        """Those of Theorem 2, as far as the views show them."""
+        return theorem_2_constants(self.parameters, self.table.features[:, 1:])
+
     def bounds_of_r_epsilon(self) -> Quantities:
-        """The bounds on R_ε; of Theorem 2, the family's constants as far as the views show them."""
-        num_parameters = lipschitz = None
-        if self.theta is not None and self.theta.shape[1] > 1 and self.theta.shape[2] > 0:
-            num_parameters = self.theta.shape[2]
-            theta = self.theta.to(self.table.features.device)
-            lipschitz = parameter_ratio(theta, self.table.features[:, 1:])
+        known = None if isinstance(self.constants, Absent) else self.constants
         return r_epsilon_bounds(
-            self.table, self.epsilons, num_parameters=num_parameters, num_discrete=0, lipschitz=lipschitz
+            self.table,
+            self.epsilons,
+            num_parameters=known.num_parameters if known else None,
+            num_discrete=known.num_discrete if known else 0,
+            lipschitz=known.lipschitz if known else None,
+        )
+
+    def lemma_3_1(self) -> Quantities:
+        standardized = self.standardized
+        of_standardized = theorem_2_constants(self.parameters, standardized.features[:, 1:])
+        return lemma_3_1(self.grid) | corollaries(self.grid, self.constants, standardized, of_standardized)
+
+    def class_overlap(self) -> Quantities:
+        grid = None if isinstance(self.grid, Absent) else self.grid
+        return class_overlap(
+            self.geometry,
+            [] if grid is None else grid.deltas.tolist(),
+            None if grid is None else float(grid.deltas[grid.least_rho[0]]),
+            max_images=OVERLAP_IMAGES,
+            generator=self.generator,
         )
 
 
@@ -281,7 +321,7 @@ def pixel_theorem_1(terms: Mapping[str, Any], concentration: Mapping[str, Any] |
         terms["R_epsilon"]["epsilons"]["value"],
         needed["R"]["value"],
         lipschitz=max(needed["L"]["value"], terms["lipschitz"]["local_jacobian_largest"]["value"] or 0.0),
-        least_prior=min(prior for prior in needed["priors"]["value"].values() if prior > 0),
+        priors=[prior for prior in needed["priors"]["value"].values() if prior > 0],
         sample=Sample(needed["R"]["num_images"], needed["R"]["num_views"]),
     )
     return {name: quantity.to_dict() for name, quantity in found.items()}

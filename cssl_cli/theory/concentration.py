@@ -23,6 +23,7 @@ from torch import Tensor
 from cssl_cli.geometry import require_finite
 from cssl_cli.intervals import clopper_pearson
 from cssl_cli.theory.augmented_distance import augmented_distances
+from cssl_cli.theory.class_overlap import LOW, Overlap, overlap_quantities
 from cssl_cli.theory.cliques import clique_bounds
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity, Sample
 from cssl_cli.theory.subsets import balanced_subset
@@ -43,6 +44,9 @@ QUANTITIES = (
     "sigma_relative",
     "sigma_relative_high",
     "nearest_same_class",
+    "least_between",
+    "share_near_other_class",
+    "share_meeting_other_class",
 )
 ROUNDING = 1e-5  # of pixel values in 0 … 1: a view whose pixels deviate less from their mean is constant
 
@@ -180,6 +184,11 @@ class _Between:
         """Median d_A between classes."""
         return float(np.median(self.distances[self.apart])) if self.num_classes > 1 else None
 
+    @cached_property
+    def overlap(self) -> Overlap:
+        """Of different classes, of which there are two at least."""
+        return Overlap.of(torch.from_numpy(self.distances), torch.from_numpy(self.labels))
+
     def of_class(self, label: int) -> Distances:
         rows = np.flatnonzero(self.labels == label)
         return self.distances[np.ix_(rows, rows)]
@@ -266,7 +275,7 @@ class _Report:
     def between_quantities(self) -> dict[str, Quantity]:
         """What needs a second class."""
         names = QUANTITIES[QUANTITIES.index("between_quantiles") :]
-        median = self.between.median
+        median, yardstick_deltas = self.between.median, [delta * self.between.yardstick for delta in self.relative]
         if median is None:
             return dict.fromkeys(names, Absent("the images are all of one class"))
         of_subset = f"over pairs of images of different classes among {len(self.between.labels):,} images"
@@ -294,6 +303,23 @@ class _Report:
             "sigma_relative": self.estimate(low, relative.format("lower")),
             "sigma_relative_high": self.estimate(high, relative.format("upper")),
             "nearest_same_class": self.nearest(),
+            **self.overlap(yardstick_deltas),
+        }
+
+    def overlap(self, deltas: Sequence[float]) -> dict[str, Quantity]:
+        """How near views of different classes come, which the paper assumes never to coincide."""
+        sample, overlap = self.subset_sample(self.num_views), self.between.overlap
+        found = overlap_quantities(overlap, self.class_names, sample, coincide=0.0)
+        shares = [overlap.share(delta) for delta in deltas]
+        return {
+            "least_between": found["least_distance"],
+            "share_near_other_class": self.estimate(
+                shares,
+                f"share of images with a view within δ of a view of another class, at each of `deltas`, {LOW}",
+                "low",
+                sample,
+            ),
+            "share_meeting_other_class": found["share_coinciding"],
         }
 
     def nearest(self) -> Quantity:

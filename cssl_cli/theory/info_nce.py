@@ -51,7 +51,7 @@ def info_nce(
     U convention: `alignment_part` L₁, `divergence_part` L₂ (with percentile intervals from `bootstrap` resamples, 0 for
     none), `loss`, `collapse_floor` and `collapse_gap` = L₂ − floor ≥ 0, zero iff every class is a point. V convention:
     `mean_inner_product` t̄ and its upper bounds `mean_bound` and `mean_bound_from_loss_alone` (‖μ_k‖² unknown); upper
-    bounds for single pairs, the least over pairs: `pair_bound`, and `theorem_3` with τ at the best ε.
+    bounds for single pairs, the least over pairs: `pair_bound`, and `theorem_3` with a τ of ours at the best ε.
     Images are drawn from `generator` in the proportions of the classes; cost grows with images² · views³.
     """
     assert temperature > 0
@@ -321,7 +321,7 @@ class _Classes:
         )
 
     def theorem_3(self) -> Quantity:
-        """μ_k·μ_l ≤ T log(exp((L₂ + τ)/(p_k p_l)) − exp((1 − ε²/2)/T)), τ = R_ε log((1 + exp((2 − ε²/2)/T))/2).
+        """μ_k·μ_l ≤ T log(exp((L₂ + τ)/(p_k p_l)) − exp((1 − ε²/2)/T)), our τ = R_ε log((1 + exp((2 − ε²/2)/T))/2).
 
         For an image of diameter ≤ ε, f₁·f₂ ≥ 1 − ε²/2; for the others, of which there are R_ε, it is ≥ −1, and putting
         1 − ε²/2 for it raises the log-sum-exp by τ/R_ε at most. Terms of the sum may be left out while
@@ -347,8 +347,8 @@ class _Classes:
         bound, epsilon = min(bounds)
         return self.enumeration.estimate(
             bound,
-            "Theorem 3 with exp(1 − ε²/2) for exp(1 − ε) and an explicit τ = R_ε log((1 + exp((2 − ε²/2)/T))/2), V "
-            f"form; at the best ε, {epsilon:.3g}, for the pair of the largest classes",
+            "Theorem 3 with exp(1 − ε²/2) for exp(1 − ε) and a τ of ours for the paper's, R_ε log((1 + exp((2 − "
+            f"ε²/2)/T))/2), V form; at the best ε, {epsilon:.3g}, for the pair of the largest classes",
             "exact for the table",
             classes=self.pair_names(k, l),
             vacuous=bound >= 1,

@@ -4,12 +4,7 @@
   i ≠ j. By Markov's inequality R_ε ≤ (V − 1) L_align / ε², for the stored views and for V independent ones alike.
 * A diameter is at most 2r, so L_align ≤ ε² (1 − R_ε) + 4r² R_ε.
 * A random m-subset of m′ independent views holds a given extreme pair with probability m(m − 1) / (m′(m′ − 1)).
-* Theorem 2: for `num_discrete` transformations and a family A_θ, θ uniform on the unit cube of n dimensions, such that
-  θ ↦ f(A_θ x) is LM-Lipschitz, R_ε ≤ η(ε) √L_align, and more sharply R_ε ≤ η̃(ε) L_align,
-
-      η = inf_h 4 max{1, m² h²ⁿ} / (h²ⁿ (ε − c h)),   η̃ = inf_h 2 max{1, m hⁿ} / (hⁿ (ε − c h)²),   c = 2 √n LM,
-
-  over the sides 0 < h ≤ 1, h < ε/c of a cube in θ. (h > 1 never helps if m ≥ 1 and means nothing if m = 0.)
+* Theorem 2 (theorem_2.py): R_ε ≤ η(ε) √L_align, and more sharply R_ε ≤ η̃(ε) L_align.
 """
 
 from __future__ import annotations
@@ -19,15 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cssl_cli.geometry import distances
 from cssl_cli.intervals import clopper_pearson
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable
-
-LARGEST_EXPONENT = math.log(1e300)
-BLOCK_IMAGES = 1000
+from cssl_cli.theory.theorem_2 import exp_or_inf, log_eta_paper, log_eta_sharp
 
 
 def r_epsilon_bounds(
@@ -43,7 +35,8 @@ def r_epsilon_bounds(
 
     Upper bounds: `stored_views` (of the table's R_ε), `iid_views` (of that of m independent views), `more_views` (of
     that of m′ independent views, for each of `more_views`), `theorem_2` and `theorem_2_sharp` (of that of all views,
-    read with `num_parameters` continuous coordinates, `num_discrete` discrete transformations and `lipschitz` for LM).
+    read with `num_parameters` continuous coordinates, `num_discrete` discrete transformations and `lipschitz` for LM;
+    `theorem_2_constants` holds the three).
     Lower bound: `converse`, of R_ε over the augmented views and hence over any more.
     """
     measured = _Measured(table, [float(epsilon) for epsilon in epsilons])
@@ -52,64 +45,6 @@ def r_epsilon_bounds(
         "more_views": measured.more_views(more_views),
         **measured.theorem_2(num_parameters, num_discrete, lipschitz),
     }
-
-
-def log_eta_paper(epsilon: float, num_discrete: int, num_parameters: int, lipschitz: float) -> float:
-    """log η(ε) of Theorem 2, for ε > 0, n ≥ 1 and LM > 0; exact, since the best h is known.
-
-    Up to h = m^(−1/n) the function is log-convex in h with its minimum at 2n ε / (c (2n + 1)); from there on it rises.
-    """
-    n = num_parameters
-    slope = 2 * math.sqrt(n) * lipschitz
-    log_h = _log_side(2 * n * epsilon / (slope * (2 * n + 1)), num_discrete, n)
-    log_weight = max(0.0, 2 * math.log(num_discrete) + 2 * n * log_h) if num_discrete else 0.0
-    return math.log(4) + log_weight - 2 * n * log_h - math.log(epsilon - slope * math.exp(log_h))
-
-
-def log_eta_sharp(epsilon: float, num_discrete: int, num_parameters: int, lipschitz: float) -> float:
-    """log η̃(ε), as `log_eta_paper`; here the minimum lies at n ε / (c (n + 2))."""
-    n = num_parameters
-    slope = 2 * math.sqrt(n) * lipschitz
-    log_h = _log_side(n * epsilon / (slope * (n + 2)), num_discrete, n)
-    log_weight = max(0.0, math.log(num_discrete) + n * log_h) if num_discrete else 0.0
-    return math.log(2) + log_weight - n * log_h - 2 * math.log(epsilon - slope * math.exp(log_h))
-
-
-def eta_paper(epsilon: float, num_discrete: int, num_parameters: int, lipschitz: float) -> float:
-    """η(ε) of Theorem 2: R_ε ≤ η(ε) √L_align; inf where it exceeds 1e300."""
-    return _exp(log_eta_paper(epsilon, num_discrete, num_parameters, lipschitz))
-
-
-def eta_sharp(epsilon: float, num_discrete: int, num_parameters: int, lipschitz: float) -> float:
-    """η̃(ε): R_ε ≤ η̃(ε) L_align; inf where it exceeds 1e300."""
-    return _exp(log_eta_sharp(epsilon, num_discrete, num_parameters, lipschitz))
-
-
-def parameter_ratio(theta: Tensor, features: Tensor) -> float:
-    """Largest ‖f(A_θ x) − f(A_θ′ x)‖ / ‖θ − θ′‖ over pairs of views of one image, from (N, m, P) and (N, m, D).
-
-    At most the Lipschitz constant LM, if there is one. 0 if no two views of an image differ in θ.
-    """
-    largest = 0.0
-    for start in range(0, len(theta), BLOCK_IMAGES):
-        block = slice(start, start + BLOCK_IMAGES)
-        points = theta[block].to(features.device, torch.float64)
-        steps = distances(points, points)
-        moved = distances(features[block].double(), features[block].double())
-        apart = steps > 0
-        if apart.any():
-            largest = max(largest, (moved[apart] / steps[apart]).max().item())
-    return largest
-
-
-def _log_side(free: float, num_discrete: int, num_parameters: int) -> float:
-    """log h of the best side: the free minimum, cut at 1 and at m^(−1/n)."""
-    at_most = -math.log(num_discrete) / num_parameters if num_discrete else 0.0
-    return min(math.log(free), at_most, 0.0)
-
-
-def _exp(exponent: float) -> float:
-    return math.exp(exponent) if exponent <= LARGEST_EXPONENT else math.inf
 
 
 class _Measured:
@@ -195,9 +130,9 @@ class _Measured:
         elif not num_parameters:
             absent = Absent("Theorem 2 needs an augmentation with continuous parameters")
         elif not lipschitz:
-            absent = Absent("no two stored views of an image differ in their parameters and in their features")
+            absent = Absent("no two stored views of an image agree in coins and orders and differ in their features")
         if absent is not None:
-            return {"theorem_2": absent, "theorem_2_sharp": absent}
+            return dict.fromkeys(("theorem_2", "theorem_2_sharp", "theorem_2_constants"), absent)
         assert num_parameters is not None
         assert lipschitz is not None
         assert self.alignment is not None
@@ -205,7 +140,7 @@ class _Measured:
 
         def bound(name: str, log_eta: Callable[..., float], power: float) -> Quantity:
             bounds = [
-                _exp(log_eta(epsilon, num_discrete, num_parameters, lipschitz) + power * log_alignment)
+                exp_or_inf(log_eta(epsilon, num_discrete, num_parameters, lipschitz) + power * log_alignment)
                 if epsilon > 0
                 else math.inf
                 for epsilon in self.epsilons
@@ -214,7 +149,8 @@ class _Measured:
                 bounds,
                 f"{name} with n = {num_parameters} continuous parameters, m = {num_discrete} discrete transformations "
                 f"and LM = {lipschitz:.4g}, the largest ratio of distances between features and between parameters "
-                "seen: less than the true LM, which need not exist, so that the theorem's own bound is larger still",
+                "over views that agree in coins and orders: less than the true LM, which need not exist; a pipeline, "
+                "which composes, has lighter neighbourhoods than the theorem: its own bound is larger still",
                 "low",
                 self.table.augmented_sample,
             )
@@ -222,6 +158,14 @@ class _Measured:
         return {
             "theorem_2": bound("Theorem 2, η(ε) √alignment", log_eta_paper, 0.5),
             "theorem_2_sharp": bound("Theorem 2 with the first power, η̃(ε) · alignment", log_eta_sharp, 1.0),
+            "theorem_2_constants": Estimate(
+                {"n": num_parameters, "m": num_discrete, "LM": lipschitz},
+                "of Theorem 2: continuous coordinates that views are drawn with, discrete transformations, and the "
+                "largest ratio of distances between features and between those coordinates over stored views of one "
+                "image that agree in coins and orders, less than the true LM",
+                "low",
+                self.table.augmented_sample,
+            ),
         }
 
     def upper(
@@ -248,7 +192,7 @@ def _markov(alignment: float, num_views: int) -> Callable[[float], float]:
 
     def bound(epsilon: float) -> float:
         log = math.log((num_views - 1) * alignment) if alignment > 0 else -math.inf
-        return _exp(log - 2 * math.log(epsilon)) if epsilon > 0 else math.inf
+        return exp_or_inf(log - 2 * math.log(epsilon)) if epsilon > 0 else math.inf
 
     return bound
 
