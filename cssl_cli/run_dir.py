@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 RECIPE, ENVIRONMENT, CHECKPOINT = "recipe.yaml", "environment.json", "checkpoint.pt"
 METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
-RESULTS_FORMAT = 2  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
+RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 

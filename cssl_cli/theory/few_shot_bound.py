@@ -138,7 +138,7 @@ def luthra_bounds(moments: PairMoments, shots: int, *, negligible: float = 0.0) 
         spread / shots,
         (fourth + 2 * (shots - 1) * spread.square()) / shots**3,
     )
-    corrections = sum(part.sqrt() for part in parts) ** 2  # type: ignore[misc]
+    corrections = sum(part.sqrt() for part in parts) ** 2
     directional = moments.directional.clamp(min=0) / square.square()
     bound = (4 * directional + corrections) / (moments.mean(shots) / square).square()
     applies = (moments.distance > negligible) & (moments.mean(shots) > negligible)
