@@ -93,18 +93,18 @@ def closed_form(i, j, shots):
 @pytest.mark.parametrize("shots", [1, 5, 50])
 def test_many_gaussian_images_give_the_closed_form(shots):
     random = np.random.default_rng(0)
-    moments = pair_moments([(x, x) for x in gaussian(random, [20000] * 3, MEANS, SCALES)])
+    moments = pair_moments([(x, x) for x in gaussian(random, [5000] * 3, MEANS, SCALES)])
     for i, j in itertools.permutations(range(3), 2):
         mean, variance = closed_form(i, j, shots)
-        assert moments.mean(shots)[i, j].item() == pytest.approx(mean, rel=0.05)
-        assert moments.variance(shots)[i, j].item() == pytest.approx(variance, rel=0.05)
+        assert moments.mean(shots)[i, j].item() == pytest.approx(mean, rel=0.1)
+        assert moments.variance(shots)[i, j].item() == pytest.approx(variance, rel=0.1)
 
 
 def test_moments_of_few_images_are_right_on_average():
     random = np.random.default_rng(1)
     sizes, scales = [4, 6, 5], 3 * SCALES
-    found = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)]) for _ in range(800)]
-    plain = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)], unbiased=False) for _ in range(200)]
+    found = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)]) for _ in range(300)]
+    plain = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)], unbiased=False) for _ in range(100)]
     for i, j in itertools.permutations(range(3), 2):
         square = ((MEANS[j] - MEANS[i]) ** 2).sum()
         values = torch.stack([each.distance[i, j] for each in found])
