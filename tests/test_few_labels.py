@@ -116,11 +116,12 @@ def test_views_of_the_other_half_are_classified_by_the_centres_of_one():
     assert found["views"].sample == (4, 3)
 
 
-def reference_interval(shares, trials):
+def reference_interval(shares, classes, trials):
     """Korn and Graubard's, by other functions of scipy."""
-    n, p, s2 = len(shares), np.mean(shares), np.var(shares, ddof=1)
+    n, p, present = len(shares), np.mean(shares), np.unique(classes)
+    s2 = sum(((shares[classes == k] - shares[classes == k].mean()) ** 2).sum() for k in present) / (n - len(present))
     effective = min(p * (1 - p) * n / s2, n * trials) if s2 > 0 else n
-    degrees = (stats.t.ppf(0.975, max(effective, 1)) / stats.t.ppf(0.975, n - 1)) ** 2
+    degrees = (stats.t.ppf(0.975, max(effective, 1)) / stats.t.ppf(0.975, n - len(present))) ** 2
     effective = min(effective, effective * degrees)
     x = p * effective
     low = stats.beta.ppf(0.025, x, effective - x + 1) if p > 0 else 0.0
@@ -134,8 +135,11 @@ def test_the_interval_of_shares_takes_images_for_the_units(kind):
     wrong = random.random((40, 8)) < 0.3
     shares = {"alike": wrong[:, 0].astype(float), "independent": wrong.mean(axis=1), "none": np.zeros(40)}
     shares = torch.as_tensor(shares.get(kind, np.ones(40)))
-    interval = share_interval(shares, 8)
-    assert interval == pytest.approx(reference_interval(shares.numpy(), 8))
+    classes = torch.arange(40) % 4
+    interval = share_interval(shares, classes, 8)
+    assert interval == pytest.approx(reference_interval(shares.numpy(), classes.numpy(), 8))
+    single = share_interval(shares, torch.arange(40), 8)
+    assert single == pytest.approx(reference_interval(shares.numpy(), np.zeros(40), 8))
     width = interval[1] - interval[0]
     # As of 40 trials if the views of an image are alike, as of nearly 320 if they have nothing to do with one another.
     assert width == pytest.approx({"alike": 0.31, "independent": 0.12}.get(kind, 0.088), abs=0.03)
@@ -147,7 +151,7 @@ def test_the_interval_of_shares_holds_the_expectation_as_often_as_it_says(n, err
     random = np.random.default_rng(n)
     chances = random.beta(error, 1 - error, size=(400, n, 1))
     shares = torch.as_tensor((random.random((400, n, 4)) < chances).mean(axis=2))
-    intervals = [share_interval(row, 4) for row in shares]
+    intervals = [share_interval(row, torch.zeros(n, dtype=torch.int64), 4) for row in shares]
     assert 0.92 <= np.mean([low <= error <= high for low, high in intervals]) <= 0.995
 
 

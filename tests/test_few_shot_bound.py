@@ -53,7 +53,7 @@ def test_the_moments_are_those_of_every_draw_of_labels(seed, shots):
 @pytest.mark.parametrize("clean", [False, True])
 def test_no_exact_error_exceeds_its_bound(clean):
     tight, said = 0.0, 0
-    for seed in range(150):
+    for seed in range(60):
         classes = random_classes(seed, spread=(0.3, 1, 3)[seed % 3], clean=clean)
         moments = pair_moments(classes, unbiased=False)
         for shots in (1, 2):
@@ -67,7 +67,7 @@ def test_no_exact_error_exceeds_its_bound(clean):
                     # Cantelli's inequality with the exact variance is never worse than theirs.
                     assert bound <= theirs[i, j].item() + 1e-12, (seed, shots)
     assert tight > 0.5
-    assert said > 50
+    assert said > 20
 
 
 def gaussian(random, sizes, means, scales):
@@ -93,18 +93,18 @@ def closed_form(i, j, shots):
 @pytest.mark.parametrize("shots", [1, 5, 50])
 def test_many_gaussian_images_give_the_closed_form(shots):
     random = np.random.default_rng(0)
-    moments = pair_moments([(x, x) for x in gaussian(random, [20000] * 3, MEANS, SCALES)])
+    moments = pair_moments([(x, x) for x in gaussian(random, [5000] * 3, MEANS, SCALES)])
     for i, j in itertools.permutations(range(3), 2):
         mean, variance = closed_form(i, j, shots)
-        assert moments.mean(shots)[i, j].item() == pytest.approx(mean, rel=0.05)
-        assert moments.variance(shots)[i, j].item() == pytest.approx(variance, rel=0.05)
+        assert moments.mean(shots)[i, j].item() == pytest.approx(mean, rel=0.1)
+        assert moments.variance(shots)[i, j].item() == pytest.approx(variance, rel=0.1)
 
 
 def test_moments_of_few_images_are_right_on_average():
     random = np.random.default_rng(1)
     sizes, scales = [4, 6, 5], 3 * SCALES
-    found = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)]) for _ in range(4000)]
-    plain = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)], unbiased=False) for _ in range(500)]
+    found = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)]) for _ in range(300)]
+    plain = [pair_moments([(x, x) for x in gaussian(random, sizes, MEANS, scales)], unbiased=False) for _ in range(100)]
     for i, j in itertools.permutations(range(3), 2):
         square = ((MEANS[j] - MEANS[i]) ** 2).sum()
         values = torch.stack([each.distance[i, j] for each in found])

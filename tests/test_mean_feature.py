@@ -61,7 +61,7 @@ def test_the_norm_of_a_balanced_sample_is_that_of_the_population_on_average():
     random, labels = np.random.default_rng(2), np.repeat(np.arange(3), 3)
     centers = np.array([[3.0, 0, 0], [-1, 2, 0], [1, -2, 1]])
     values, naive = [], []
-    for _ in range(500):
+    for _ in range(300):
         features = centers[labels][:, None] + random.normal(size=(9, 1, 3)) + random.normal(size=(9, 3, 3))
         values.append(mean_feature(build(features, labels), None)["squared_norm"].value)
         naive.append(mean_feature(build(features, None), None)["squared_norm"].value)
@@ -77,7 +77,7 @@ def test_the_interval_holds_the_norm_as_often_as_it_says(offset):
     centers = random.normal(size=(3, 6))
     centers += np.eye(6)[0] * offset - centers.mean(axis=0)
     generator, held, widths = stream(0, "bootstrap"), [], []
-    for _ in range(80):
+    for _ in range(60):
         features = centers[labels][:, None] + random.normal(size=(36, 1, 6)) + 0.5 * random.normal(size=(36, 3, 6))
         weights = bootstrap_weights(torch.as_tensor(labels), replicates=100, generator=generator)
         low, high = mean_feature(build(features, labels), weights)["squared_norm"].interval

@@ -3,9 +3,10 @@
 A random half of each class gives the centres, means over images and augmented views. The augmented views of every
 image of the other half are classified; the error is the mean over images of the share of its views that are wrong.
 
-The views of an image are wrong together, more or less, so the interval takes images as the units. With variance s² of
-the n shares about their mean p, the images tell as much as n* = p(1 − p)n/s² independent views, and the interval is
-that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey Methodology 1998); n* is at most all the views.
+The views of an image are wrong together, more or less, so the interval takes images as the units. With mean p and
+variance s² of the n shares within classes (in all, where a class has a single one), the images tell as much as n* =
+p(1 − p)n/s² independent views, and the interval is that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey
+Methodology 1998); n* is at most all the views.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Genera
             f"{split}",
             "unbiased",
             Sample(len(queries), geometry.table.num_augmented),
-            interval=share_interval(shares, geometry.table.num_augmented),
+            interval=share_interval(shares, positions, geometry.table.num_augmented),
             absent=left_out,
         ),
         "clean": Estimate(
@@ -71,18 +72,26 @@ def _split(geometry: ClassGeometry, generator: torch.Generator) -> tuple[Tensor,
     return torch.stack(centers), torch.cat(queries)
 
 
-def share_interval(shares: Tensor, trials: int, confidence: float = 0.95) -> Interval | None:
-    """Interval for the expectation of independent `shares` (n,), each of `trials` dependent trials; None for n < 2."""
+def share_interval(shares: Tensor, classes: Tensor, trials: int, confidence: float = 0.95) -> Interval | None:
+    """Interval for the expectation of independent `shares` (n,), each of `trials` dependent trials; None for n < 2.
+
+    `classes` (n,) are the shares' strata, whose sizes are fixed.
+    """
     n = len(shares)
     if n < 2:
         return None
-    mean, variance = shares.mean().item(), shares.var().item()
+    mean, degrees, deviations = shares.mean().item(), n - 1, shares - shares.mean()
+    _, place, sizes = classes.unique(return_inverse=True, return_counts=True)
+    if int(sizes.min()) > 1:
+        means = shares.new_zeros(len(sizes)).index_add_(0, place, shares) / sizes
+        degrees, deviations = n - len(sizes), shares - means[place]
+    variance = deviations.square().sum().item() / degrees
     effective = float(n)
     if variance > 0:
         effective = min(mean * (1 - mean) * n / variance, float(n * trials))
     error = (1 - confidence) / 2
     # The variance is itself estimated: as much as Student's interval is longer than the normal one.
-    effective = min(effective, effective * (_quantile(error, effective) / _quantile(error, n - 1)) ** 2)
+    effective = min(effective, effective * (_quantile(error, effective) / _quantile(error, degrees)) ** 2)
     wrong, right = mean * effective, (1 - mean) * effective
     low = float(betaincinv(wrong, right + 1, error)) if wrong > 0 else 0.0
     high = float(betaincinv(wrong + 1, right, 1 - error)) if right > 0 else 1.0

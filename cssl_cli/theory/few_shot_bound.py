@@ -163,10 +163,7 @@ def pair_moments(classes: list[tuple[Tensor, Tensor]], *, unbiased: bool = True)
     square_to = (clean_means.unsqueeze(1) - centers).square().sum(dim=2)
     distance = square_to - square_to.diagonal().unsqueeze(1)
     product = _traces_of_products(deviations, offsets) * torch.outer(scale, scale)
-    square = torch.stack(
-        [(y.T @ y).square().sum() if len(y) > y.shape[1] else (y @ y.T).square().sum() for y in offsets]
-    )
-    square = square / sizes.square()
+    square = torch.stack([_trace_of_product(y, y) for y in offsets]) / sizes.square()
     directional = torch.stack(
         [(x @ (centers - center).T).square().mean(dim=0) for x, center in zip(deviations, centers, strict=True)]
     ) * scale.unsqueeze(1)
@@ -214,6 +211,13 @@ def _by_halves(classes: list[tuple[Tensor, Tensor]]) -> Tensor:
         halves = [[part - part.mean(dim=0) for part in (images[::2], images[1::2])] for images in pair]
         (clean, other_clean), (means, other_means) = halves
         count = (len(clean) - 1) * (len(other_clean) - 1)
-        products = (clean @ other_means.T).square().sum() + (other_clean @ means.T).square().sum()
+        products = _trace_of_product(clean, other_means) + _trace_of_product(other_clean, means)
         found.append(products / (2 * count))
     return torch.stack(found)
+
+
+def _trace_of_product(first: Tensor, second: Tensor) -> Tensor:
+    """tr XᵀX YᵀY = ‖XYᵀ‖² of (n, D) and (l, D), by the smaller matrices."""
+    if min(len(first), len(second)) > first.shape[1]:
+        return ((first.T @ first) * (second.T @ second)).sum()
+    return (first @ second.T).square().sum()
