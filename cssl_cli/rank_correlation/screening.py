@@ -149,8 +149,8 @@ def _sharing(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFro
     if not overlap(parts):
         return over_sets
     few = len(there) <= MAX_ROWS_PERMUTED
-    found = of_parts(built_from.parts, built_from.columns)
-    if few and built_from.usable and found is not None and _of_one_group(found, codes[there]):
+    found = of_parts(built_from.parts, built_from.columns) if few else None
+    if built_from.usable and found is not None and _of_one_group(found, codes[there]):
         said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
         return _Sharing(there, found, said)
     why = _why_not_over_parts(built_from.declared, few, found is not None)
