@@ -21,7 +21,7 @@ from cssl_cli.probe import knn_probe
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.theory.alignment import alignment
-from cssl_cli.theory.center_error import nearest_center_error
+from cssl_cli.theory.augmented_error import augmented_error
 from cssl_cli.theory.class_centers import class_centers
 from cssl_cli.theory.class_geometry import class_geometry
 from cssl_cli.theory.effective_rank import effective_rank
@@ -88,7 +88,8 @@ class Trace:
 def _terms(table: FeatureTable, raw: FeatureTable) -> dict[str, float | None]:
     """The terms of unit-norm features; RankMe's of the `raw` ones."""
     centers, spreads = class_centers(table, None), spread(table, None)
-    error = _value(nearest_center_error(class_geometry(table))["error"])
+    # The same halves at every epoch, one for the centres and one to test.
+    error = _value(augmented_error(class_geometry(table), generator=stream(0, "halves"))["clean"])
     curve = r_epsilon(table, [EPSILON])["curve"].to_dict()["value"]
     return {
         "alignment": _value(alignment(table, None, None)["unbiased"]),

@@ -107,7 +107,7 @@ def _caption(records: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> s
     if "rankme" in keys:
         said.append("RankMe is too low for few images")
     if "nearest_center" in keys:
-        said.append("nearest-centre accuracy is too high for new images")
+        said.append("nearest centre: centres of one half of the images, tested on the other")
     unbiased = {"alignment": "alignment", "mean_inner_product": "inner products"}
     named = [words for key, words in unbiased.items() if key in keys]
     if named:
