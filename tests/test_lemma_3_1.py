@@ -159,6 +159,21 @@ def reference_alignment(views):
     return np.mean([float(((a - b) ** 2).sum()) for a, b in pairs])
 
 
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_a_small_corollary_is_vacuous_where_the_condition_holds_nowhere(collapsed):
+    """One image of 400 has views apart, so that alignment is small beside ε; LM is next to nothing."""
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    points = simplex(2).numpy()[labels] if collapsed else random.normal(size=(400, 2))
+    features = np.repeat(points[:, None] / np.linalg.norm(points, axis=1)[:, None, None], 4, axis=1)
+    features[0, 1] = -features[0, 1]
+    grid, tiny = grid_of(features, labels), Constants(1, 1, 1e-9)
+    assert (grid.slack > 0).any() == collapsed
+    found = corollaries(grid, tiny, grid.geometry.table, tiny)["infonce_bound"]
+    assert found.value < 0.5
+    assert found.vacuous is not collapsed
+
+
 def test_without_constants_or_a_grid_nothing_is_said():
     features, labels = reference.random_instance(4)
     grid, reason = grid_of(features, labels), Absent("no parameters")

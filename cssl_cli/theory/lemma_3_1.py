@@ -189,9 +189,12 @@ def _corollary(
         bound,
         f"least {what}; σ and ε over quantiles, η of Theorem 2 with n = {constants.num_parameters}, m = "
         f"{constants.num_discrete} and LM = {constants.lipschitz:.4g}, the largest ratio seen: the corollary's own "
-        "bound is larger; a bound only where Lemma 3.2's condition holds",
+        "bound is larger; a bound only where Lemma 3.2's condition holds (vacuous: too large, or that holds nowhere)",
     )
-    return replace(said, errs="low") if isinstance(said, Estimate) else said
+    if isinstance(said, Absent):
+        return said
+    # An LM seen over few pairs may be so small that the number looks like a bound, where nothing makes it one.
+    return replace(said, errs="low", vacuous=bool(said.vacuous) or not (grid.slack > 0).any())
 
 
 def _invariance(table: FeatureTable) -> float:
