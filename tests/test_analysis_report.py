@@ -315,7 +315,7 @@ def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], sh
     content["loss_settings"] = {"temperature": 0.2, "batch_size": 100, "of_the_method": True}
     printed = show(content, "losses")
     assert "NT-Xent, frozen features, batches of 100, T = 0.2 errs" in printed
-    assert "InfoNCE with one negative (the paper's), 300 images × 7 views, T = 0.2 errs" in printed
+    assert "InfoNCE with one negative, 300 images × 7 views, T = 0.2 errs" in printed
     content["loss_settings"] = {"temperature": 0.5, "batch_size": 128, "of_the_method": False}
     printed = show(content, "losses")
     assert "batches of 100 (all images; 128 in training), T = 0.5 (the method has none) errs" in printed

@@ -78,7 +78,9 @@ def test_a_part_of_the_images_tested_gives_the_same_mean(monkeypatch):
 def test_collapse_by_class_is_no_error_and_collapse_to_a_point_is_nothing_else():
     labels = np.arange(12) % 3
     classes = build(np.eye(3)[labels][:, None].repeat(3, axis=1), labels)
-    assert few_labels(classes, shots=(1,), generator=stream(0, "labels"))["error_1"].value == 0
+    collapsed = few_labels(classes, shots=(1,), generator=stream(0, "labels"))["error_1"]
+    assert collapsed.value == 0
+    assert collapsed.interval == pytest.approx((0, 1 - 0.025 ** (1 / 12)))  # no error in twelve images is not none
     point = build(np.full((12, 3, 4), 0.1), labels)
     assert few_labels(point, shots=(1, 3), generator=stream(0, "labels"))["error_3"].value == 1
 

@@ -133,7 +133,7 @@ def test_well_separated_classes_are_certified_and_a_blind_encoder_is_not():
         values = [found[f"{whose}_{shots}"].value for shots in SHOTS]
         assert values == sorted(values, reverse=True)
         assert not found[f"{whose}_50"].vacuous
-    blind = build(unit_norm(torch.as_tensor(random.normal(size=(120, 2, 2000)))), labels)
+    blind = build(unit_norm(torch.as_tensor(random.normal(size=(120, 2, 600)))), labels)
     found = few_shot_bound(class_geometry(blind), SHOTS)
     assert all(quantity.vacuous for quantity in found.values())
 

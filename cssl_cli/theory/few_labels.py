@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import bootstrap_weights, percentile_interval
+from cssl_cli.intervals import bootstrap_weights, clopper_pearson, percentile_interval
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.conditions import ROUNDING
-from cssl_cli.theory.estimate import Absent, Estimate, Quantity
+from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity
 
 MAX_DRAWS = 200
 MIN_DRAWS = 40  # fewer show no 95 % of them
@@ -53,9 +53,19 @@ def _error(geometry: ClassGeometry, shots: int, generator: torch.Generator) -> Q
         "draws, with the noise of the tested images",
         "unbiased",
         geometry.sample,
-        interval=percentile_interval(resampled) if geometry.table.all_resampled else None,
+        interval=_interval(plain, resampled, geometry.table.num_images) if geometry.table.all_resampled else None,
         absent=geometry.missing,
     )
+
+
+def _interval(plain: Tensor, resampled: Tensor, num_images: int) -> Interval | None:
+    found = percentile_interval(resampled)
+    if found is None:
+        return None
+    low, high = max(found[0], 0.0), min(found[1], 1.0)
+    # Draws that see no error, or nothing else, do not show how many images that would take.
+    exact = clopper_pearson(round(plain.mean().item() * num_images), num_images)
+    return (min(low, exact[0]) if high == 1 else low), (max(high, exact[1]) if low == 0 else high)
 
 
 def errors_of_draws(geometry: ClassGeometry, shots: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class PairMoments:
     product:     tr Σ_i S_j.
     along:       bᵀS_j b for b = c_i − μ_j, the diagonal (i = j) included.
     skew:        E[bᵀy ‖y‖²] of class j for the same b.
-    trace, square, fourth: tr S, tr S², E‖y‖⁴.
+    trace, square, fourth: tr S, tr S², E‖y‖⁴; lengths: Var ‖y‖², not negative.
     """
 
     distance: Tensor
@@ -57,6 +57,7 @@ class PairMoments:
     trace: Tensor
     square: Tensor
     fourth: Tensor
+    lengths: Tensor
 
     def mean(self, shots: int) -> Tensor:
         """E Δ, (K′, K′)."""
@@ -65,7 +66,7 @@ class PairMoments:
     def variance(self, shots: int) -> Tensor:
         """Var Δ, (K′, K′)."""
         own = self.product.diagonal().unsqueeze(1)
-        sums = (self.fourth - self.trace.square()) / shots**3 + 2 * (shots - 1) * self.square / shots**3
+        sums = self.lengths / shots**3 + 2 * (shots - 1) * self.square / shots**3
         centers = 4 * self.along / shots - 4 * self.skew / shots**2 + sums
         crossed = 4 * (own + self.product) / shots
         return 4 * self.directional + crossed + centers + centers.diagonal().unsqueeze(1)
@@ -189,6 +190,7 @@ def pair_moments(classes: list[tuple[Tensor, Tensor]], *, unbiased: bool = True)
         trace=trace,
         square=square,
         fourth=torch.stack([y.square().sum(dim=1).square().mean() for y in offsets]),
+        lengths=torch.stack([y.square().sum(dim=1).var(correction=0) for y in offsets]),
     )
 
 
