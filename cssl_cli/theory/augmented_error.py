@@ -32,7 +32,7 @@ def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Genera
         return dict.fromkeys(QUANTITIES, geometry)
     if geometry.table.num_augmented < 1:
         return dict.fromkeys(QUANTITIES, Absent("there is no augmented view to classify"))
-    centers, queries = _split(geometry, generator)
+    centers, queries = split_in_halves(geometry, generator)
     if len(queries) == 0:
         return dict.fromkeys(QUANTITIES, Absent("a split takes two images of some class"))
     features, positions = geometry.table.features[queries], geometry.positions[queries]
@@ -61,7 +61,7 @@ def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Genera
     }
 
 
-def _split(geometry: ClassGeometry, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def split_in_halves(geometry: ClassGeometry, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The centres (K′, D) of the larger half of each class, and the other images (n₂,)."""
     centers, queries = [], []
     for images in geometry.members:
