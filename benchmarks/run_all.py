@@ -68,6 +68,7 @@ BENCHMARKS = (
         ["--images", "100", "--pairs", "0", "--repetitions", "3"],
     ),
     Benchmark("analysis", "analysis", ["--images", "2000"], None),
+    Benchmark("interval-coverage", "interval_coverage", [], None),
     Benchmark("type-1-error", "type_1_error", [], None),
     Benchmark("scaling", "scaling", ["--figure", "{out}/scaling.svg"], ["--quick"]),
 )  # fmt: skip

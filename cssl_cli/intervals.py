@@ -98,15 +98,17 @@ def bootstrap_interval(
 
     The percentiles are those of a normal law where the images are few, though their spread is estimated: they are moved
     away from the number by the quotient of Student's quantile with so many `degrees` of freedom, the images less their
-    strata, and the normal one. Below `least` no such number can lie. None for fewer than 20 replicates or an undefined
-    one. Source: Hesterberg, The American Statistician 2015, section 5.3, in which the levels are moved instead.
+    strata, and the normal one. Below `least` no such number can lie: an interval that lies there whole is only noise.
+    None then, for fewer than 20 replicates, and for an undefined one. Source: Hesterberg, The American Statistician
+    2015, section 5.3, in which the levels are moved instead.
     """
     ends = percentile_interval(replicates, confidence)
     if ends is None or not math.isfinite(value):
         return None
     low, high = ends
     wider = _student_over_normal(degrees, confidence)
-    return max(min(value, value - wider * (value - low)), min(least, value)), max(value, value + wider * (high - value))
+    low, high = min(value, value - wider * (value - low)), max(value, value + wider * (high - value))
+    return None if high < least else (max(low, min(least, value)), high)
 
 
 def _student_over_normal(degrees: int, confidence: float) -> float:

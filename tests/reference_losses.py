@@ -214,6 +214,21 @@ def correlation_noise(parts, strata):
     return total
 
 
+def diagonal_bias(features, m, strata):
+    """By how much standardising makes Σ (1 − M_ii)² too large, to second order, coordinate by coordinate."""
+    total, num = 0.0, len(features)
+    diagonals = np.array([np.diag(part) for part in correlation_parts(features, m)])
+    for d in range(features.shape[2]):
+        q = (features[:, 1:, d] ** 2).mean(axis=1)
+        means = features[:, 1:, d].mean(axis=1)
+        for k in set(strata.tolist()):
+            own = strata == k
+            share = own.sum() / num**2
+            too_small = np.cov(diagonals[own, d], q[own])[0, 1] + (1 - m[d, d]) * means[own].var(ddof=1)
+            total += 2 * (1 - m[d, d]) * share * too_small
+    return total
+
+
 def within_covariance(features, labels):
     """Σ_k p_k Cov(f̄ | class k)."""
     total = 0

@@ -598,6 +598,23 @@ def test_coordinates_are_told_apart() -> None:
     assert nothing.states(torch.zeros(3, 0)).shape == (3, 0)
 
 
+def test_what_is_left_of_a_coin_is_uniform_and_nothing_where_it_fell_the_other_way() -> None:
+    augmentation = build_augmentation({"blur": {"p": 0.25, "sigma": (0.1, 2.0), "kernel_size": None}}, image_size=32)
+    theta = augmentation.draw(8000, stream(0, "coins"))
+    applied, values = augmentation.states(theta)[:, 0] == 1, augmentation.continuous_values(theta)
+    assert values.shape == (8000, 1)
+    assert (values[~applied] == 0).all()
+    drawn = values[applied, 0].sort().values
+    assert (drawn - torch.linspace(0, 1, len(drawn))).abs().max() < 1.63 / len(drawn) ** 0.5  # Kolmogorov, 1 %
+    sigma = augmentation.parameters(theta)["blur"]["sigma"][applied]
+    torch.testing.assert_close(0.1 + 1.9 * values[applied, 0], sigma)
+
+
+def test_a_crop_of_the_whole_image_varies_with_nothing() -> None:
+    whole = build_augmentation({"crop": {"scale": (1.0, 1.0), "ratio": (0.75, 1.33)}}, image_size=32)
+    assert whole.continuous == ()
+
+
 def test_views_of_equal_states_move_with_the_continuous_coordinates_alone() -> None:
     """Redrawn in all its other columns, with the states kept, a view stays what it was to the last bit."""
     augmentation = everything()

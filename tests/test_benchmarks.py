@@ -29,7 +29,9 @@ from cssl_cli import machine
 from cssl_cli.cli import app
 from cssl_cli.encoder import build_encoder
 from cssl_cli.flops import forward_flops
+from cssl_cli.randomness import stream
 from cssl_cli.recipe import load_recipe
+from cssl_cli.theory.estimate import Estimate
 
 ROOT = Path(__file__).parent.parent
 RUN = ["--threads", "1"]
@@ -268,6 +270,31 @@ def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     written = run("startup", "--images", 130, "--repetitions", 1, "--pretrain-repetitions", 1)
     assert len(written["ratios"]) == 2 * 2 + 2
     assert ("-c", "import torch") in started
+
+
+def test_interval_coverage(run: Run):
+    written = run("interval_coverage", "--tables", 8, "--designs", "2x4", "--large", 100)
+    assert list(written["ratios"]) == []
+    assert all(0 <= share <= 1 for share in written["numbers"].values())
+    counted = {name.partition(":")[0] for name in written["numbers"]}
+    # Every interval of an analysis, but the certificates' and the stars', which hold by construction.
+    assert counted == intervals_of_an_analysis() | {
+        f"concentration.{name}" for name in ("mean_sigma_low", "nearest_same_class")
+    }
+
+
+def intervals_of_an_analysis() -> set[str]:
+    """TERM.QUANTITY of what has an interval that no other test holds to its law."""
+    population = importlib.import_module("interval_coverage").Population(2, "wide")
+    measured = population.analyze(*population.draw(4, stream(0, "table")), None, bootstrap=50, seed=0)
+    return {
+        f"{term}.{name}"
+        for term, quantities in measured.items()
+        for name, quantity in quantities.items()
+        if isinstance(quantity, Estimate) and quantity.interval is not None
+        # Binomial or from others of these.
+        if term not in ("population", "info_nce_paper") and (term, name) != ("nt_xent", "mean_bound")
+    }
 
 
 def test_type_1_error(run: Run, capsys: pytest.CaptureFixture[str]):

@@ -394,7 +394,11 @@ def test_the_subset_is_balanced_and_random():
     assert len(balanced_subset(labels, 2, generator)) == 2
     assert labels[balanced_subset(labels, 2, generator)].unique().numel() == 2
     few = labels[balanced_subset(labels, 5, generator)].bincount(minlength=4)
-    assert few.tolist() in ([2, 2, 0, 0], [2, 0, 0, 2], [0, 2, 0, 2])  # two each of two classes, not one of each
+    assert sorted(few.tolist()) == [0, 1, 2, 2]  # two each of two classes, not one of each, and one to fill up
+    singles = torch.cat([torch.arange(400), torch.zeros(1, dtype=torch.int64)])
+    assert len(balanced_subset(singles, 300, generator)) == 300
+    assert singles[balanced_subset(singles, 300, generator)].bincount().max() == 2
+    assert len(balanced_subset(torch.arange(400), 300, generator)) == 300
     drawn = torch.cat([balanced_subset(labels, 6, generator) for _ in range(2000)]).bincount(minlength=73)
     # Each of the first 50 is drawn with probability 2/50; ±5 standard deviations.
     assert (drawn[:50] - 80).abs().max() < 5 * math.sqrt(80)

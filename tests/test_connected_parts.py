@@ -140,6 +140,7 @@ def test_a_chain_of_images_is_certified_as_one_part():
     for part in best_parts(geometry, within):
         assert part.certified
         assert part.share == 1
+        assert part.hops == 10
         assert part.epsilon < 1e-6
         assert part.step == pytest.approx(part.hops * part.delta, rel=1e-5)
         assert part.step >= 2 * np.sin(0.25) - 1e-9

@@ -96,7 +96,8 @@ def test_the_influences_are_derivatives_and_the_noise_that_of_the_mean_of_the_pa
         assert 2 * found[name].along.numpy() == pytest.approx(slopes[:, place], abs=1e-5)
         noise = reference.correlation_noise(of, labels)
         assert found[name].noise.sum().item() == pytest.approx(noise)
-        assert found[name].value == pytest.approx(values[place] - noise)
+        bias = reference.diagonal_bias(table.features.numpy(), m, labels) if name == "invariance" else 0
+        assert found[name].value == pytest.approx(values[place] - noise - bias)
     # Weights within a class move nothing together; the divisor is n_k − 1, 7/6 of both sides of the square; an image's
     # own part is taken out.
     e = table.features[:, 1:].numpy().mean(axis=1)
@@ -168,6 +169,9 @@ def test_every_interval_holds_its_value(seed):
     table = build(random_features(seed, num=num, width=width, mix=random.uniform()), labels)
     found = cross_correlation(table, draws(labels), draws(labels))
     for name in NAMES:
+        if name == "redundancy_loss" and num < 2 * width:
+            assert found[name].interval is None
+            continue
         low, high = found[name].interval
         assert low <= found[name].value <= high
 
@@ -186,7 +190,7 @@ def test_too_few_images_or_resamples_have_none():
 
 
 # ---------------------------------------------------------------------- coverage
-@pytest.mark.parametrize(("width", "images"), [(3, 80), (24, 60), (6, 20)])
+@pytest.mark.parametrize(("width", "images"), [(3, 80), (24, 60), (6, 30), (48, 60)])
 def test_the_intervals_cover_the_population(width, images):
     """Gaussian images x about ± a class mean, views x + noise: all three are known, standardised as they are."""
     random, tables, noise, num_views = np.random.default_rng(0), 250, 0.7, 3
@@ -208,8 +212,14 @@ def test_the_intervals_cover_the_population(width, images):
         features = x[:, None] + noise * random.normal(size=(images, 1 + num_views, width))
         weights = draws(labels, replicates=200, seed=seed)
         found = cross_correlation(build(features, labels), weights, weights)
-        for name in right:
-            low, high = found[name].interval
-            right[name] += low <= truth[name] <= high
-    # 250 tables leave a standard error of 1.4 %.
-    assert all(0.91 <= count / tables <= 0.99 for count in right.values()), right
+        for name in list(right):
+            if found[name].interval is not None:
+                low, high = found[name].interval
+                right[name] += low <= truth[name] <= high
+            else:  # too few images for so many coordinates
+                assert name == "redundancy_loss"
+                assert width == 48
+                right.pop(name)
+    # 250 tables leave a standard error of 1.4 %; ‖Σ_W‖ of wide features is held more often.
+    assert all(count / tables >= 0.90 for count in right.values()), right
+    assert all(right[name] / tables <= 0.99 for name in LOSSES if name in right), right

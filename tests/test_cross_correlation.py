@@ -97,7 +97,7 @@ def test_losses_and_norms_agree_with_loops(seed):
             sizes = [(labels == k).sum() for k in set(labels.tolist())]
             parts, strata = reference.correlation_parts(features, m), labels if min(sizes) > 2 else 0 * labels
             diagonals = np.array([np.diag(part) for part in parts])
-            of_diagonal = reference.correlation_noise(diagonals, strata)
+            of_diagonal = reference.correlation_noise(diagonals, strata) + reference.diagonal_bias(features, m, strata)
             of_all = reference.correlation_noise(parts, strata)
         of_diagonal, of_all = ((1 - np.diag(m)) ** 2).sum() - of_diagonal, ((m - np.eye(width)) ** 2).sum() - of_all
         assert value(measured, "invariance" + suffix) == pytest.approx(of_diagonal, abs=1e-9)

@@ -348,7 +348,7 @@ def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path)
     content["trained"]["lemma_3_1"]["right_side"]["value"] = [[0.0] * 10] * 10
     draw_figures(content, [], tmp_path)
     said = texts_of(tmp_path / "theorem_1.svg")
-    assert "Here it is above 0 nowhere." in " ".join(said.split())
+    assert "It is nowhere above 0." in " ".join(said.split())
     assert "Hatched" not in said
 
 

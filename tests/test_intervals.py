@@ -111,6 +111,7 @@ def test_an_interval_holds_its_number_and_nothing_below_the_least():
     assert bootstrap_interval(2.5, replicates, degrees=5)[1] == 2.5
     assert bootstrap_interval(1.9, replicates, degrees=1, least=0)[0] == 0
     assert bootstrap_interval(-0.1, replicates - 1.6, degrees=1, least=0)[0] == -0.1
+    assert bootstrap_interval(-0.5, replicates - 2.1, degrees=10**7, least=0) is None
 
 
 def test_no_interval_from_undefined_or_too_few_replicates():

@@ -36,6 +36,7 @@ class Jitter(Operation):
 
     num_parameters: ClassVar[int] = 5
     states: ClassVar[tuple[str, ...]] = ("applied", "order")
+    coin: ClassVar[int | None] = 4
 
     @property
     def continuous(self) -> tuple[int, ...]:

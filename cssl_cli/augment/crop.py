@@ -34,6 +34,7 @@ class Crop(Operation):
 
     num_parameters: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ()
+    coin: ClassVar[int | None] = None
     # By device; compiled code may look a table up, and would compute it in every step if a function kept it.
     _quantiles: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -47,6 +48,8 @@ class Crop(Operation):
 
     @property
     def continuous(self) -> tuple[int, ...]:
+        if self.scale[0] >= 1:  # the whole image, whatever is drawn
+            return ()
         area = (0,) if self.scale[0] < self.scale[1] else ()
         ratio = (1,) if self.ratio[0] < self.ratio[1] else ()
         return (*area, *ratio, 2, 3)

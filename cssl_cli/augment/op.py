@@ -19,13 +19,15 @@ class Operation(ABC):
     boolean parameter `applied` (N,), which the `Augmentation` heeds; its `apply` transforms every image it is given.
 
     `states` names the parameters that take a few values only, the outcome of a coin or an order. Given these, the view
-    varies with the coordinates that `continuous` lists, and with no other.
+    varies with the coordinates that `continuous` lists, and with no other. `coin` is the place of the coordinate that
+    is spent on the coin too (see `chance`), which has probability `p`.
     """
 
     image_size: int
 
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
+    coin: ClassVar[int | None] = 0
 
     @property
     @abstractmethod

@@ -77,6 +77,21 @@ class Augmentation:
                 found.append(torch.where(parameters["applied"], parameters[key].long(), -1))
         return torch.stack(found, dim=1) if found else theta.new_zeros(len(theta), 0, dtype=torch.int64)
 
+    def continuous_values(self, theta: Tensor) -> Tensor:
+        """The `continuous` coordinates (N, n) from theta (N, P), each uniform on [0, 1) given the states of its view.
+
+        The coordinate of a coin is what is left of it; those of an operation that was not applied are 0.
+        """
+        found = [theta.new_zeros(len(theta), 0)]
+        for name, parameters in self.parameters(theta).items():
+            operation, own = self.operations[name], theta[:, self.columns[name]].clone()
+            if operation.coin is not None:
+                applied = parameters["applied"]
+                own[:, operation.coin] = op.chance(own[:, operation.coin], getattr(operation, "p", 1.0))[1]
+                own = torch.where(applied.unsqueeze(1), own, 0)
+            found.append(own[:, list(operation.continuous)])
+        return torch.cat(found, dim=1)
+
     def apply(self, images: Tensor, theta: Tensor) -> Tensor:
         """Views (N, C, H, W), float32 in [0, 1], of images (N, C, H, W), uint8 or floating point in [0, 1].
 

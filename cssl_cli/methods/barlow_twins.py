@@ -23,7 +23,9 @@ def standardize(z: Tensor) -> Tensor:
     """
     scale = powers_of_two(z, 0).clamp(max=1)
     z = z * scale
-    return (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + VARIANCE_FLOOR * scale.square().squeeze(0))
+    # Of a column whose mean is huge, the floor must still exceed what rounding leaves of its variance.
+    floor = (VARIANCE_FLOOR * scale.square().squeeze(0)).clamp(min=(4 * torch.finfo(z.dtype).eps) ** 2)
+    return (z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, correction=0) + floor)
 
 
 def barlow_twins_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:

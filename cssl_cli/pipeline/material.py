@@ -49,9 +49,9 @@ class Material:
     @property
     def view_parameters(self) -> ViewParameters:
         """theta, split into what is continuous and what is discrete."""
-        states = self.augmentation.states(self.theta.flatten(0, 1)).unflatten(0, self.theta.shape[:2])
-        continuous = self.theta[:, :, list(self.augmentation.continuous)]
-        return ViewParameters(continuous, states, self.augmentation.discrete)
+        flat, shape = self.theta.flatten(0, 1), self.theta.shape[:2]
+        continuous, states = self.augmentation.continuous_values(flat), self.augmentation.states(flat)
+        return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
         return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device)

@@ -38,7 +38,7 @@ def certificate(content: Mapping[str, Any]) -> Figure | None:
     caption = "; ".join([*said, "a bound is vacuous unless below chance, the error of one name for all images"])
     figure = new_figure("Certified bound on the error", f"{caption[0].upper()}{caption[1:]}.")
     axes = figure.add_subplot()
-    top = max(1.12, 1.05 * max(bound for values in shown for bound in values if bound is not None))
+    top = 1.12 * max(chance, *(bound for values in shown for bound in values if bound is not None))
     _vacuous(axes, chance, top)
     if bounds is not None:
         axes.plot(range(1, len(bounds) + 1), gaps(bounds), color=BLUE, marker="o", label="certified, new images")
@@ -64,7 +64,7 @@ def _vacuous(axes: Axes, chance: float, top: float) -> None:
     axes.axhspan(chance, top, facecolor="#F2F2F2", edgecolor="#CFCFCF", hatch="////", lw=0)
     axes.axhline(chance, color=GRAY, lw=0.8)
     said = axes.text(
-        0.01, 1 + (top - 1) / 2, f"vacuous: from chance, {chance:.3g}, on",
+        0.01, (top + max(chance, 0.9 * top)) / 2, f"vacuous: from chance, {chance:.3g}, on",
         transform=axes.get_yaxis_transform(), ha="left", va="center", color=GRAY, size=7,
     )  # fmt: skip
     said.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5})

@@ -39,7 +39,7 @@ def theorem_1(content: Mapping[str, Any]) -> Figure | None:
     lines = [
         "Right less left side of the condition on the class centres (Lemma 3.2), the least over pairs of classes, in "
         "units of $r^2$; where it is above 0, the error is at most $(1-\\sigma)+R_\\varepsilon$.",
-        f"Here it is above 0 at {holds} of {places} places, framed." if holds else "Here it is above 0 nowhere.",
+        f"Here it is above 0 at {holds} of {places} places, framed." if holds else "It is nowhere above 0.",
         "Hatched: there the bound would say nothing, being no less than the error of always naming the largest class."
         * bool(silent),
         f"δ and ε are quantiles; the numbers are exact for {sample(terms['slack'])}.",
@@ -66,7 +66,7 @@ def _draw(figure: Figure, found: Map, silent: Sequence[tuple[int, int]]) -> None
             tint = "white" if colors(value) < DARK else INK
             axes.text(column + 0.5, row + 0.5, _short(value), ha="center", va="center", size=6, color=tint)
     for row, column in silent:
-        axes.add_patch(Rectangle((row, column), 1, 1, fill=False, hatch="////", edgecolor="white", lw=0, alpha=0.55))
+        axes.add_patch(Rectangle((row, column), 1, 1, fill=False, hatch="////", edgecolor="#8A8A8A", lw=0, alpha=0.6))
     _frame(axes, found)
     _ticks(axes, found)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cssl_cli.rank_correlation import (
     MAX_ROWS_RESAMPLED,
@@ -91,13 +92,14 @@ def screen_accuracy(
     )
     names = [group for _, group, _ in rows]
     codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
-    sharing = _sharing(y, codes, design, built_from)
+    sharing = sharing_of_rows(y, codes, design, built_from)
     pooled, of_pooled = _scope(x, y, alone, list(terms.values()), sharing)
     grouped = len(set(names)) > 1
     within, of_within = (
         _scope(x, y, codes, list(terms.values()), sharing) if grouped else ([_ONE_GROUP] * len(terms), None)
     )
-    by_group = _by_group(x, y, names, list(terms.values()), sharing) if grouped else {}
+    alike = _Alike(sharing, design, built_from)
+    by_group = _by_group(x, y, names, list(terms.values()), alike) if grouped else {}
     entries: list[dict[str, Any]] = [
         {
             "term": term,
@@ -127,7 +129,7 @@ def screen_accuracy(
 
 
 @dataclass(frozen=True)
-class _Sharing:
+class RowSharing:
     """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
 
     warnings: what must be said of it. independent: False where they share more than their orders allow for.
@@ -139,7 +141,30 @@ class _Sharing:
     independent: bool = True
 
 
-def _sharing(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFrom | None) -> _Sharing:
+@dataclass(frozen=True)
+class _Alike:
+    """What the rows share, of all of them and for those of one group."""
+
+    sharing: RowSharing
+    design: Design | None
+    built_from: BuiltFrom | None
+
+    def within(self, rows: NDArray[np.bool_], y: Floats) -> tuple[Ints, Crossed | None]:
+        """Which of the `rows` (N,) of a group have the accuracy, and how they are put in orders, None for one by one.
+
+        As all rows are; where those are no full grid the group may still be one.
+        """
+        if self.sharing.permuted is not None:
+            among = np.flatnonzero(rows[self.sharing.rows])
+            return self.sharing.rows[among], self.sharing.permuted.among(among) if len(among) else None
+        places = np.flatnonzero(rows)
+        design = None if self.design is None else [self.design[place] for place in places.tolist()]
+        built_from = None if self.built_from is None else self.built_from.rows(places.tolist())
+        own = sharing_of_rows(y[places], group_codes(None, len(places)), design, built_from)
+        return places[own.rows], own.permuted
+
+
+def sharing_of_rows(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFrom | None) -> RowSharing:
     there = np.flatnonzero(np.isfinite(y))
     over_sets = _over_sets(y, codes, design)
     if built_from is None:
@@ -152,26 +177,26 @@ def _sharing(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFro
     found = of_parts(built_from.parts, built_from.columns) if few else None
     if built_from.usable and found is not None and _of_one_group(found, codes[there]):
         said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
-        return _Sharing(there, found, said)
+        return RowSharing(there, found, said)
     why = _why_not_over_parts(built_from.declared, few, found is not None)
     return replace(over_sets, warnings=(*over_sets.warnings, why), independent=False)
 
 
-def _over_sets(y: Floats, codes: Ints, design: Design | None) -> _Sharing:
+def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
     """Over whole sets where they are crossed, no row lacks the accuracy, and the rows are few enough for orders."""
     rows = np.arange(len(y))
     num_sets = len({of_set for of_set, _ in design or ()})
     if design is None or not 1 < num_sets < len(y):
-        return _Sharing(rows)
+        return RowSharing(rows)
     found = crossed(design)
     if found is not None and len(y) <= MAX_ROWS_PERMUTED and np.isfinite(y).all() and _of_one_group(found, codes):
-        return _Sharing(rows, found)
+        return RowSharing(rows, found)
     said = (
         f"The {len(y)} rows share {num_sets} sets of augmentations (or of other settings) and are no full grid of at "
         f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share "
         "theirs are not independent, which makes p too small; there are no intervals."
     )
-    return _Sharing(rows, warnings=(said,), independent=False)
+    return RowSharing(rows, warnings=(said,), independent=False)
 
 
 def _of_one_group(found: Crossed, codes: Ints) -> bool:
@@ -179,7 +204,7 @@ def _of_one_group(found: Crossed, codes: Ints) -> bool:
     return len({*zip(found.columns.tolist(), codes.tolist(), strict=True)}) == found.num_columns
 
 
-def _about_methods(codes: Ints, sharing: _Sharing) -> list[str]:
+def _about_methods(codes: Ints, sharing: RowSharing) -> list[str]:
     """Where rows of a group are alike, and nothing keeps them together when all rows are put in orders."""
     num_groups = len(set(codes.tolist()))
     if sharing.permuted is not None or not sharing.independent or not 1 < num_groups < len(codes):
@@ -218,7 +243,7 @@ _ONE_GROUP = Absent("all rows are of one group").to_dict()
 
 
 def _scope(
-    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: _Sharing
+    x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: RowSharing
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
     found: Found = rank_correlations(x, y, codes)
@@ -313,7 +338,7 @@ def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
 
 
 def _by_group(
-    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], sharing: _Sharing
+    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], alike: _Alike
 ) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for group in dict.fromkeys(names):
@@ -322,10 +347,8 @@ def _by_group(
             one = group_codes(None, int(rows.sum()))
             of_group: Found = rank_correlations(x[rows], y[rows], one, with_intervals=False)
             # Several rows of a group may share a set, too: of methods with several temperatures, say.
-            among = np.flatnonzero(rows[sharing.rows])
-            shared = None if sharing.permuted is None or not len(among) else sharing.permuted.among(among)
+            there, shared = alike.within(rows, y)
             if shared is not None:
-                there = sharing.rows[among]
                 of_group, _, _ = over_sets(of_group, x[there], y[there], group_codes(None, len(there)), shared)
             found[group] = _entries(of_group, predicted)
     return found

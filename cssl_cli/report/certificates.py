@@ -98,10 +98,7 @@ def _paper(out: Console, result: Result) -> None:
         result,
         "The paper's Lemma 3.1 and Theorem 1, δ and ε distances of features",
         (
-            ("(1 − σ) + R_ε, least", "lemma_3_1", "least_right_side"),
-            ("   at δ", "lemma_3_1", "least_delta"),
-            ("   and ε", "lemma_3_1", "least_epsilon"),
-            ("   where all are right, counted", "lemma_3_1", "counted_bound"),
+            ("(1 − σ) + R_ε, all right", "lemma_3_1", "counted_bound"),
             ("   with InfoNCE for R_ε", "lemma_3_1", "infonce_bound"),
             ("   with cross-correlation", "lemma_3_1", "cross_correlation_bound"),
             ("slack of the condition, largest", "lemma_3_1", "largest_slack"),
@@ -113,9 +110,9 @@ def _paper(out: Console, result: Result) -> None:
             ("   and ε", "theorem_1", "epsilon"),
             ("   would have to be below", "theorem_1", "rho_needed"),
             ("   with pixel distances", "theorem_1", "pixel_rho"),
-            ("least distance of two classes", "class_overlap", "least_distance"),
-            ("   images within ρ's δ of another", "class_overlap", "share_within_delta"),
-            ("   images that meet another", "class_overlap", "share_coinciding"),
+            ("nearest views of two classes", "class_overlap", "least_distance"),
+            ("   images within ρ's δ of such", "class_overlap", "share_within_delta"),
+            ("   images that meet such a view", "class_overlap", "share_coinciding"),
         ),
     )
     if quantity(result, "trained", "lemma_3_1", "slack")["value"] is None:
@@ -123,7 +120,8 @@ def _paper(out: Console, result: Result) -> None:
     note(
         out,
         "(1 − σ) + R_ε bounds the error only where all images of the main parts of diameter at most ε are classified "
-        "right; its least is 0 on any table, where main parts are whole classes and no diameter exceeds ε. Slack: "
+        "right: here, where they are found to be, which uses the errors themselves; its least without that is 0 on any "
+        "table. Slack: "
         "right less left side of the paper's condition, the least over pairs of classes, in units of r²; the condition "
         "holds where it is positive. Slack and ρ are the best where (1 − σ) + R_ε is below the error of always naming "
         "the largest class. InfoNCE, cross-correlation: the paper's corollaries, with the least Lipschitz constant "
@@ -143,7 +141,7 @@ def _lemma_by_class(out: Console, result: Result) -> None:
     heading(out, "Lemma 3.2 class by class at those δ and ε, trained encoder")
     grid = table("class", "ρ", "slack")
     for name in names:
-        grid.add_row(name, number(rhos.get(name)), number(slacks.get(name), rounded="down"))
+        grid.add_row(name, number(rhos.get(name)), number(slacks.get(name)))
     out.print(compacted(out, grid))
 
 

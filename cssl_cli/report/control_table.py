@@ -43,7 +43,7 @@ from cssl_cli.report.layout import (
 TITLE = "Control encoders, made without training"
 CAPTION = (
     "On the same images and views: hash gives each image a random direction and knows no class, class-aware gives each "
-    "class one and keeps views far apart. A term is fooled that prefers whichever of control and trained encoder has "
+    "class one and keeps views far apart. A term is fooled if it prefers whichever of control and trained encoder has "
     "the higher held-out error (half of each class gives the centres, the rest is tested), by more than the intervals "
     "where it has any"
 )
@@ -123,7 +123,7 @@ def _without_verdicts(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str
         if "reason" in found:
             yield f"No {CONTROLS[name]} control: {found['reason']}."
         elif not found["counts"]:
-            unknown = "there is no held-out error to compare"
+            unknown = "since there is no held-out error to compare"
             yield f"{CONTROLS[name]}: no verdicts, {unknown if found['counts'] is None else NO_CONTRAST[name]}."
 
 

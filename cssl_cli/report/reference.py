@@ -111,20 +111,21 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
 
 
 def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Of our accuracies with theirs; p over orders of the parts that rows share, null where these have no orders."""
+    """Of our accuracies with theirs; p over orders of the sets or parts that rows share, null if these have none."""
     from cssl_cli.rank_correlation import Absent, rank_correlation
-    from cssl_cli.rank_correlation.crossed import of_parts, over_sets, without_intervals
-    from cssl_cli.rank_correlation.parts import incidence, overlap
+    from cssl_cli.rank_correlation.crossed import over_sets, without_intervals
+    from cssl_cli.rank_correlation.screening import sharing_of_rows
     from cssl_cli.rank_correlation.signs import as_column, group_codes
 
-    found, shared = rank_correlation(ours, theirs), sharing_of(rows).built_from
-    if isinstance(found, Absent) or not overlap(incidence(shared.parts)):
+    found, shared, alone = rank_correlation(ours, theirs), sharing_of(rows), group_codes(None, len(rows))
+    if isinstance(found, Absent):
         return found.to_dict()
-    permuted = of_parts(shared.parts, shared.columns) if shared.usable else None
-    if permuted is not None:
-        alone = group_codes(None, len(rows))
-        (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, permuted)
+    decided = sharing_of_rows(as_column(theirs), alone, shared.design, shared.built_from)
+    if decided.permuted is not None:
+        (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, decided.permuted)
         return over.to_dict()
+    if decided.independent:
+        return found.to_dict()
     unknown = without_intervals(found).to_dict()
     return unknown | {name: unknown[name] | {"p": None, "p_method": None} for name in ("tau", "rho")}
 

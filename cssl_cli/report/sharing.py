@@ -51,7 +51,7 @@ def _by_axes(rows: Sequence[Row], axes: Sequence[str]) -> Sharing:
     others = [axis for axis in axes if axis not in (*of_groups, *of_views)]
     of_columns = [*of_groups, *(others if len(of_groups) + len(others) == 1 else [])]
     of_sets = [axis for axis in axes if axis not in of_columns]
-    known = {axis: _parts_along(rows, axis) for axis in of_sets}
+    known = {axis: _parts_along(rows, axes, axis) for axis in of_sets}
     parts = [frozenset[Hashable]().union(*(known[axis][0][_variant(row, axis)] for axis in of_sets)) for row in rows]
     columns = [_variants(row, of_columns) for row in rows]
     return Sharing(
@@ -60,7 +60,7 @@ def _by_axes(rows: Sequence[Row], axes: Sequence[str]) -> Sharing:
     )
 
 
-def _parts_along(rows: Sequence[Row], axis: str) -> tuple[Mapping[str, Parts], bool]:
+def _parts_along(rows: Sequence[Row], axes: Sequence[str], axis: str) -> tuple[Mapping[str, Parts], bool]:
     """The parts of each variant of an axis; False where nobody has said that they are the parts, nor is it certain.
 
     Declared ones; the operations, where variants share some; else the variant itself is one.
@@ -71,7 +71,7 @@ def _parts_along(rows: Sequence[Row], axis: str) -> tuple[Mapping[str, Parts], b
     if all(parts is not None for parts in declared.values()):
         return {variant: frozenset((axis, part) for part in parts or ()) for variant, parts in declared.items()}, True
     along = {_variant(row, axis): _operations(row) for row in reversed(rows)}  # of the first row of each variant
-    if overlap(incidence(list(along.values()))):
+    if _changes_along(rows, axes, axis, _operations) and overlap(incidence(list(along.values()))):
         return {variant: frozenset((axis, one) for one in parts) for variant, parts in along.items()}, False
     return {variant: frozenset([(axis, variant)]) for variant in declared}, True
 

@@ -106,8 +106,9 @@ def _paper(result: Result, encoder: str) -> str | None:
             f"{_at_most(right['value'])}."
         )
     return (
-        "The paper's Theorem 1 says nothing here: its condition on the class centres holds at no δ and ε. Where it "
-        f"comes nearest it fails by {number(-slack['value'], rounded='down')}, in units of r², and the bound would be "
+        "The paper's Theorem 1 says nothing here: its condition on the class centres holds at no δ and ε at which its "
+        f"bound would be below chance. Where it comes nearest it fails by {number(-slack['value'])}, in "
+        "units of r², and the bound would be "
         f"(1 − σ) + R_ε = {_percent(right['value'], rounded='up')}.{_overlap(result, encoder)}"
     )
 

@@ -164,7 +164,7 @@ class _Analysis:
             "certificate_c": lambda: certificate_c(self.geometry, self.certified_c),
             "combined": self.combined,
             "variance_bound": lambda: variance_bound(self.geometry),
-            "population": lambda: population(self.geometry, self.within, generator=generator),
+            "population": lambda: population(self.geometry, self.within, generator=self.of_halves()),
             "info_nce": lambda: info_nce(
                 table,
                 temperature=loss.temperature,
@@ -192,10 +192,18 @@ class _Analysis:
             ),
             # Last, what draws at random beside the others: theirs is not moved by it.
             "info_nce_paper": self.info_nce_paper,
-            "augmented_error": lambda: augmented_error(self.geometry, generator=generator),
+            "augmented_error": lambda: augmented_error(self.geometry, generator=self.of_halves()),
             "few_labels": lambda: few_labels(self.geometry, shots=SHOTS, generator=generator),
             "few_shot_bound": lambda: few_shot_bound(self.geometry, SHOTS),
         }
+
+    @cached_property
+    def seed_of_halves(self) -> int:
+        return int(torch.randint(2**62, (1,), generator=self.generator))
+
+    def of_halves(self) -> torch.Generator:
+        """Draws the same halves of each class, one for centres and one to test, for every term that takes them."""
+        return torch.Generator().manual_seed(self.seed_of_halves)
 
     def info_nce_paper(self) -> Quantities:
         """InfoNCE as in the paper, which has no temperature."""

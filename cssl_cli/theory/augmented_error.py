@@ -16,7 +16,7 @@ from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from cssl_cli.intervals import clopper_pearson
-from cssl_cli.theory.class_geometry import ClassGeometry, misclassified
+from cssl_cli.theory.class_geometry import ClassGeometry, halves, misclassified
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity, Sample
 
 QUANTITIES = ("views", "clean")
@@ -63,12 +63,11 @@ def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Genera
 
 def split_in_halves(geometry: ClassGeometry, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The centres (K′, D) of the larger half of each class, and the other images (n₂,)."""
-    centers, queries = [], []
-    for images in geometry.members:
-        order = images[torch.randperm(len(images), generator=generator).to(images.device)]
-        reference, query = order.tensor_split([(len(images) + 1) // 2])
-        centers.append(geometry.means[reference].mean(dim=0))
-        queries.append(query)
+    references, others = halves(geometry, generator)
+    centers = [
+        geometry.means[images[places]].mean(dim=0) for images, places in zip(geometry.members, references, strict=True)
+    ]
+    queries = [images[places] for images, places in zip(geometry.members, others, strict=True)]
     return torch.stack(centers), torch.cat(queries)
 
 

@@ -164,6 +164,17 @@ def misclassified(features: Tensor, positions: Tensor, centers: Tensor) -> Tenso
     return ~(own < rivals)
 
 
+def halves(geometry: ClassGeometry, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    """Places in each class's list of members: a random larger half as reference, the rest as queries."""
+    references, queries = [], []
+    for images in geometry.members:
+        order = torch.randperm(len(images), generator=generator).to(images.device)
+        reference, query = order.tensor_split([(len(images) + 1) // 2])
+        references.append(reference)
+        queries.append(query)
+    return references, queries
+
+
 def within_class_distances(table: FeatureTable) -> list[Tensor]:
     """The augmented distances d_A^f (n_k, n_k) within each of the table's K classes; (0, 0) for one without images."""
     assert table.labels is not None

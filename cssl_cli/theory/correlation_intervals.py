@@ -12,6 +12,11 @@ standardisation, by
 
     Σ_k (n_k/N)² · Σ_{i in k} ‖A_i − Ā_k‖² / (n_k (n_k − 1)).
 
+The diagonal is a quotient of means, Σ_i x_i / Σ_i q_i coordinate by coordinate, of features whose mean was subtracted:
+to second order it is too small by Cov(x̄ − M q̄, q̄) + (1 − M) Var(f̄), which makes the invariance too large. Off the
+diagonal such terms are small beside the spread of the loss, until the coordinates are as many as the images; so there
+are no intervals with fewer than `IMAGES_PER_COORDINATE` images a coordinate.
+
 Under weights ‖M − I‖² moves to first order by the mean of (w_i − 1) · 2⟨M − I, A_i⟩, of which the image's own part in
 the noise is taken out. To resample it outright would be to form a D × D matrix, and to standardise again, for every
 resample; this takes one number an image, and in all two products of N m D² operations.
@@ -35,26 +40,32 @@ from cssl_cli.intervals import bootstrap_interval
 from cssl_cli.theory.estimate import Interval
 
 BLOCK_NUMBERS = 1 << 22  # features in a block, of which a few copies are held
-MIN_CLASS_IMAGES = 4  # of which ‖Σ_k‖² has an unbiased estimate
+IMAGES_PER_COORDINATE = 2  # fewer leave biases of second order as large as the spread
+MIN_UNBIASED_IMAGES = 4  # of which ‖Σ_k‖² has an unbiased estimate
 
 
 @dataclass(frozen=True)
 class SquaredNorm:
-    """‖M − I‖² as plugged in, with ⟨M − I, A_i⟩ (N,) and the part (N,) of each image in the squared noise of M."""
+    """‖M − I‖² as plugged in, with ⟨M − I, A_i⟩ (N,) and the part (N,) of each image in the squared noise of M; its
+    `bias` by standardising, as far as it is known, and the number of `coordinates` D."""
 
     plug_in: float
     along: Tensor
     noise: Tensor
+    bias: float
     degrees: int
+    coordinates: int
 
     @property
     def value(self) -> float:
-        """Less the squared noise of M."""
-        return self.plug_in - self.noise.sum().item()
+        """Less the squared noise of M and the bias."""
+        return self.plug_in - self.noise.sum().item() - self.bias
 
     def interval(self, weights: Tensor) -> Interval | None:
-        """Under images resampled in the classes that the noise was taken in, weights (R, N)."""
+        """Under images resampled in the classes that the noise was taken in, weights (R, N); None for few images."""
         num = len(self.along)
+        if num < IMAGES_PER_COORDINATE * self.coordinates:
+            return None
         influence = 2 * (self.along - num * self.noise)
         replicates = self.value + (weights - 1) @ influence / num
         return bootstrap_interval(self.value, replicates, degrees=self.degrees)
@@ -66,22 +77,49 @@ def loss_norms(features: Tensor, correlation: Tensor, place: Tensor) -> dict[str
     features (N, m, D): the augmented views, standardised; m ≥ 2. place (N,): the class of each, 0 … K − 1, of which
     none has a single image; zeros for images that were drawn as they come.
     """
-    squares, diagonal = correlation.square(), correlation.diagonal()
-    slope = squares.sum(dim=1) - diagonal  # ⟨M − I, Q M⟩ = q · slope
-    num, views, width = features.shape
-    found = features.new_empty(4, num)
+    num, _, width = features.shape
+    found, bias = features.new_empty(4, num), 0.0
     for label in place.unique().tolist():
         rows = (place == label).nonzero().squeeze(1)
-        parts, sum_x = [], torch.zeros_like(correlation)
-        sum_square, sum_shift = features.new_zeros(width), features.new_zeros(width)
-        for images in rows.split(max(1, BLOCK_NUMBERS // (views * width))):
-            block = features[images]
+        sums = _Sums.of(features[rows], correlation)
+        found[:, rows] = sums.parts(num)
+        bias += sums.bias(num, correlation.diagonal())
+    squares, diagonal = correlation.square(), correlation.diagonal()
+    invariance = (1 - diagonal).square().sum().item()
+    redundancy = squares.sum().item() - 2 * diagonal.sum().item() + len(diagonal)
+    degrees = num - len(place.unique())
+    return {
+        "invariance": SquaredNorm(invariance, found[0], found[1], bias, degrees, 1),
+        "redundancy_loss": SquaredNorm(redundancy, found[2], found[3], 0.0, degrees, width),
+    }
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What the n images of a class come to: the inner products and squares (4, n) of the diagonal and of all, the mean
+    of the A_i, and per coordinate (D,) the covariance of A_i's diagonal with q_i and the variance of the view means."""
+
+    products: Tensor
+    mean_of_diagonals: Tensor
+    mean_of_all: Tensor
+    covariance: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, correlation: Tensor) -> _Sums:
+        """features (n, m, D), n ≥ 2."""
+        squares, diagonal = correlation.square(), correlation.diagonal()
+        slope = squares.sum(dim=1) - diagonal  # ⟨M − I, Q M⟩ = q · slope
+        num, views, width = features.shape
+        products, shifts, lengths = [], [], []
+        sum_x = torch.zeros_like(correlation)
+        for block in features.split(max(1, BLOCK_NUMBERS // (views * width))):
             mean_square, moved = block.square().mean(dim=1), block @ correlation
             total = block.sum(dim=1)
-            shift = (total.square() - views * mean_square) / (views * (views - 1)) - mean_square * diagonal  # A_i's
+            shift = (total.square() - views * mean_square) / (views * (views - 1)) - mean_square * diagonal
             along_m, trace = _distinct(block, moved), _distinct(block, block)
             cross = _distinct(block * mean_square.unsqueeze(1), moved)  # ⟨X_i, Q M⟩
-            parts.append(
+            products.append(
                 torch.stack(
                     [
                         shift @ (diagonal - 1),
@@ -93,24 +131,34 @@ def loss_norms(features: Tensor, correlation: Tensor, place: Tensor) -> dict[str
             )
             flat = block.flatten(0, 1)
             sum_x += (total.T @ total - flat.T @ flat) / (views * (views - 1))
-            sum_square += mean_square.sum(dim=0)
-            sum_shift += shift.sum(dim=0)
-        of_class, size = torch.cat(parts, dim=1), len(rows)
-        mean_a = (sum_x - 0.5 * (sum_square.unsqueeze(1) + sum_square) * correlation) / size
-        for number, of_mean in ((1, (sum_shift / size).square().sum()), (3, mean_a.square().sum())):
-            # Σ‖A_i − Ā‖² over the class, given to its images as their ‖A_i‖² are.
-            own = of_class[number]
-            whole = own.sum()
-            left = (1 - size * of_mean / whole).clamp(min=0) if whole > 0 else 0.0
-            of_class[number] = own * left * size / ((size - 1) * num**2)
-        found[:, rows] = of_class
-    invariance = (1 - diagonal).square().sum().item()
-    redundancy = squares.sum().item() - 2 * diagonal.sum().item() + len(diagonal)
-    degrees = num - len(place.unique())
-    return {
-        "invariance": SquaredNorm(invariance, found[0], found[1], degrees),
-        "redundancy_loss": SquaredNorm(redundancy, found[2], found[3], degrees),
-    }
+            shifts.append(shift)
+            lengths.append(mean_square)
+        shift, mean_square = torch.cat(shifts), torch.cat(lengths)
+        mean = mean_square.mean(dim=0)
+        return cls(
+            torch.cat(products, dim=1),
+            shift.mean(dim=0),
+            sum_x / num - 0.5 * (mean.unsqueeze(1) + mean) * correlation,
+            (shift * (mean_square - mean)).sum(dim=0) / (num - 1),
+            features.mean(dim=1).var(dim=0),
+        )
+
+    def parts(self, num_images: int) -> Tensor:
+        """The products, with each image's part in the squared noise of M for its square, (4, n), of N images in all.
+
+        Σ‖A_i − Ā‖² over the class is given to its images as their ‖A_i‖² are.
+        """
+        found, size = self.products.clone(), self.products.shape[1]
+        for number, mean in ((1, self.mean_of_diagonals), (3, self.mean_of_all)):
+            whole = found[number].sum()
+            left = (1 - size * mean.square().sum() / whole).clamp(min=0) if whole > 0 else 0.0
+            found[number] *= left * size / ((size - 1) * num_images**2)
+        return found
+
+    def bias(self, num_images: int, diagonal: Tensor) -> float:
+        """The class's part in the bias of Σ (1 − M_ii)² by standardising."""
+        share = self.products.shape[1] / num_images**2
+        return 2 * share * ((1 - diagonal) * (self.covariance + (1 - diagonal) * self.variance)).sum().item()
 
 
 @dataclass(frozen=True)
@@ -138,7 +186,7 @@ def within_norm(deviations: Tensor, mean_squares: Tensor, place: Tensor) -> With
     coordinates over the augmented views of each image, and the class (N,) of each, 0 … K − 1. None where a class has
     fewer than four images."""
     sizes = place.bincount().double()
-    if int(sizes.min()) < MIN_CLASS_IMAGES:
+    if int(sizes.min()) < MIN_UNBIASED_IMAGES:
         return None
     num = len(deviations)
     scaled = deviations * (sizes / (sizes - 1)).sqrt()[place].unsqueeze(1)  # so that Σ_W has the divisors n_k − 1

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES
-from cssl_cli.theory.correlation_intervals import MIN_CLASS_IMAGES, loss_norms, within_norm
+from cssl_cli.theory.correlation_intervals import MIN_UNBIASED_IMAGES, loss_norms, within_norm
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity
 from cssl_cli.theory.table import FeatureTable
 
@@ -207,7 +207,7 @@ class _Correlation:
         blocks = _blocks(self.table.features[:, 1:])
         norm = within_norm(deviations, torch.cat([block.square().mean(dim=1) for block in blocks]), place)
         if norm is None:
-            return Absent(f"it needs {MIN_CLASS_IMAGES} images of every class")
+            return Absent(f"it needs {MIN_UNBIASED_IMAGES} images of every class")
         return self.estimate(
             norm.value,
             "the same norm of the population at this number of views: root of an unbiased estimate of the square, 0 "

@@ -175,7 +175,7 @@ def pair_moments(classes: list[tuple[Tensor, Tensor]], *, unbiased: bool = True)
         product = product.diagonal_scatter(_by_halves(classes))
         square = _by_halves([(means, means) for _, means in classes])
         own = product.diagonal()
-        directional = (directional - product / sizes - (own / sizes).unsqueeze(1)).clamp(min=0).fill_diagonal_(0)
+        directional = (directional - product / sizes - (own / sizes).unsqueeze(1)).fill_diagonal_(0)
     along, skew = [], []
     for y, center in zip(offsets, centers, strict=True):
         projected = y @ (clean_means - center).T

@@ -32,6 +32,7 @@ from cssl_cli.geometry import distances
 from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES, bootstrap_interval, bootstrap_weights
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity
 from cssl_cli.theory.image_pairs import PairWeights
+from cssl_cli.theory.subsets import balanced_subset
 from cssl_cli.theory.table import FeatureTable, class_moments
 
 LOSSES = ("alignment_part", "divergence_part", "loss")
@@ -63,7 +64,13 @@ def info_nce(
         return dict.fromkeys(names, Absent("the loss needs two images"))
     subset = _subset(table, max_images, generator)
     same = None if table.labels is None else table.priors.square().sum().item()
-    enumeration = _Enumeration(subset, temperature, same, whole=subset.features.shape == table.features.shape)
+    enumeration = _Enumeration(
+        subset,
+        temperature,
+        same,
+        whole=subset.features.shape == table.features.shape,
+        drawn_alike=_draws_classes(table, max_images) and len(table.class_sizes[table.class_sizes > 0].unique()) > 1,
+    )
     quantities = enumeration.losses(bootstrap, generator)
     if table.labels is None:
         return quantities | dict.fromkeys(OF_CLASSES + OF_PAIRS, Absent("the images have no labels"))
@@ -78,18 +85,17 @@ def info_nce(
 def _subset(table: FeatureTable, max_images: int, generator: torch.Generator) -> FeatureTable:
     """At most `max_images` random images, as evenly spread over the classes as the table's, in at most 1 + 8 views.
 
-    Where that leaves most classes less than two images, random classes have theirs in pairs.
+    Where that leaves classes less than two images, random ones have theirs in pairs.
     """
     views = min(table.num_views, 1 + MAX_VIEWS)
     if table.num_images <= max_images:
         return FeatureTable(table.features[:, :views], table.labels, table.class_names)
     chosen = torch.randperm(table.num_images, generator=generator)
     if table.labels is not None:
-        labels = table.labels.cpu()[chosen]
-        by_class = labels.argsort(stable=True)
-        chosen, labels = chosen[by_class], labels[by_class]
-        if 2 * int((table.class_sizes > 0).sum()) > max_images:
-            chosen = _pairs_of_classes(chosen, labels, max_images, generator)
+        labels = table.labels.cpu()
+        if _draws_classes(table, max_images):
+            chosen = balanced_subset(labels, max_images, generator)
+        chosen = chosen[labels[chosen].argsort(stable=True)]
     if len(chosen) > max_images:
         # At even distances in the order of the classes, so that a class keeps its share to within one image.
         phase = torch.rand(1, generator=generator, dtype=torch.float64)
@@ -101,23 +107,21 @@ def _subset(table: FeatureTable, max_images: int, generator: torch.Generator) ->
     )
 
 
-def _pairs_of_classes(chosen: Tensor, labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Two images each of at most most/2 random classes, of images (N,) in order of their labels (N,); all of them where
-    no class has two."""
-    follows = labels[1:] == labels[:-1]
-    first = torch.cat([torch.ones(1, dtype=torch.bool), ~follows])
-    places = (first[:-1] & follows).nonzero().squeeze(1)
-    if len(places) == 0:
-        return chosen
-    taken = places[torch.randperm(len(places), generator=generator)[: most // 2]].sort().values
-    return chosen[torch.stack([taken, taken + 1], dim=1).flatten()]
+def _draws_classes(table: FeatureTable, max_images: int) -> bool:
+    """Whether there are too many classes for two images of each."""
+    if table.labels is None or table.num_images <= max_images:
+        return False
+    return 2 * int((table.class_sizes > 0).sum()) > max_images
 
 
 class _Enumeration:
     """The loss of a small table, over all its views and pairs of images."""
 
-    def __init__(self, table: FeatureTable, temperature: float, same: float | None, *, whole: bool) -> None:
+    def __init__(
+        self, table: FeatureTable, temperature: float, same: float | None, *, whole: bool, drawn_alike: bool
+    ) -> None:
         self.table, self.temperature, self.same, self.whole = table, temperature, same, whole
+        self.drawn_alike = drawn_alike
         self.norms = torch.linalg.vector_norm(table.features[:, 1:], dim=2)
         self.largest_norm = self.norms.max().item()
         views, square = table.num_augmented, table.view_means.square().sum(dim=1)
@@ -160,23 +164,27 @@ class _Enumeration:
         alignment = -self.positives.mean().item() / self.temperature
         intervals = self.intervals(alignment, bootstrap, generator)
         which = "over distinct augmented views and distinct images (U form), pairs of classes weighted by p_k p_l"
+        errs: Direction = "unbiased"
+        if self.drawn_alike:
+            which += "; classes were drawn with equal chances, though they are not equally large"
+            errs = "either"
         return {
             "alignment_part": self.estimate(
                 alignment,
                 f"−E f₁·f₂ / T {which}, T = {self.temperature:g}",
-                "unbiased",
+                errs,
                 interval=intervals.get("alignment_part"),
             ),
             "divergence_part": self.estimate(
                 self.divergence,
                 f"E log(exp(f₁·f₂/T) + exp(f₁·f₋/T)), one negative, {which}",
-                "unbiased",
+                errs,
                 interval=intervals.get("divergence_part"),
             ),
             "loss": self.estimate(
                 alignment + self.divergence,
                 f"InfoNCE with one negative, the sum of both parts, {which}",
-                "unbiased",
+                errs,
                 interval=intervals.get("loss"),
             ),
         }

@@ -6,7 +6,7 @@ What stands for the premise in the paper is the condition of Lemma 3.2, for ever
 
     μ_lᵀμ_k < r²(1 − ρ_l − √(2ρ_l) − Δ_μ/2),   ρ_l = 2(1 − σ) + R_ε/p_l + σ (δ + 2ε)/r,
 
-of which the *slack* is the right less the left, in units of r², at its least over the pairs of classes. On a table the
+whose *slack* is its right side less its left, in units of r², at its least over the pairs of classes. On a table the
 premise can also be counted, image by image; that uses the errors it is to bound.
 
 The paper's corollaries put Theorem 2 for R_ε, R_ε ≤ η(ε) √L_align: with InfoNCE on the unit sphere at temperature 1,
@@ -17,7 +17,7 @@ L₁ = Σ_i (1 − M_ii)² and L_align ≤ 2 √(d L₁), at most (1 − σ) + �
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,7 +101,7 @@ def lemma_3_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:
         "largest_slack": exact(
             float(grid.slack[best]),
             f"{what}, at its largest where (1 − σ) + R_ε is below 1 − max p; over {over}; the class named has it "
-            "(vacuous: not positive, the condition holds nowhere)",
+            "(vacuous: not positive, so that the condition holds at no such place)",
             classes=(geometry.table.class_names[geometry.classes[weakest]],),
             vacuous=bool(grid.slack[best] <= 0),
         ),
@@ -140,10 +140,11 @@ def corollaries(
     standardized: FeatureTable,
     correlation: Constants | Absent,
 ) -> dict[str, Quantity]:
-    """`COROLLARIES`, the least over the grid of δ and of ε; η with the constants of the features in question.
+    """`COROLLARIES` at their least; η with the constants of the features in question.
 
-    `infonce` belongs to the grid's own table, `correlation` to the `standardized` one, each coordinate of mean 0 and
-    variance 1, whose ε are quantiles of its own diameters.
+    `infonce` belongs to the grid's own table: its corollary is taken where the condition of Lemma 3.2 holds, and is a
+    bound only there. `correlation` belongs to the `standardized` table, each coordinate of mean 0 and variance 1, whose
+    ε are quantiles of its own diameters; these features have no common length, so the condition cannot be tested.
     """
     if isinstance(grid, Absent):
         return dict.fromkeys(COROLLARIES, grid)
@@ -155,46 +156,63 @@ def corollaries(
             grid,
             grid.epsilons.tolist(),
             infonce,
-            lambda: math.sqrt(2 * table.view_variances.mean().item()),
+            math.sqrt(2 * table.view_variances.mean().item()),
             "(1 − σ) + η(ε) √(2 + 2 L₁), L₁ = ½ alignment − 1 the alignment part of InfoNCE at temperature 1",
+            holds=grid.slack > 0,
         ),
         "cross_correlation_bound": _corollary(
             grid,
             own_epsilons,
             correlation,
-            lambda: math.sqrt(2) * (width * _invariance(standardized)) ** 0.25,
+            math.sqrt(2) * (width * _invariance(standardized)) ** 0.25,
             "(1 − σ) + √2 η(ε) d^¼ L₁^¼, L₁ = Σ (1 − M_ii)² of the standardised features, whose distances ε are",
+            holds=None,
         ),
     }
 
 
 def _corollary(
-    grid: ThresholdGrid, epsilons: Sequence[float], constants: Constants | Absent, root: Callable[[], float], what: str
+    grid: ThresholdGrid,
+    epsilons: Sequence[float],
+    constants: Constants | Absent,
+    root: float,
+    what: str,
+    *,
+    holds: NDArray[np.bool_] | None,
 ) -> Quantity:
-    """(1 − σ) + η(ε) · root at its least; `root` is or bounds √L_align."""
+    """(1 − σ) + η(ε) · root at its least where the condition `holds` (D, E); anywhere, and vacuous, if nowhere.
+
+    `root` is or bounds √L_align.
+    """
     if isinstance(constants, Absent):
         return constants
-    size = root()
-    log_root = math.log(size) if size > 0 else -math.inf
-    logs = [
-        log_eta_paper(epsilon, constants.num_discrete, constants.num_parameters, constants.lipschitz)
-        for epsilon in epsilons
-        if epsilon > 0
-    ]
-    bound = float(1 - grid.sigma.max()) + exp_or_inf(min(logs, default=math.inf) + log_root)
-    if math.isinf(bound):
+    log_root = math.log(root) if root > 0 else -math.inf
+    numbers = (1 - grid.sigma)[:, None] + np.array(
+        [
+            exp_or_inf(log_eta_paper(epsilon, *constants.of_family, constants.lipschitz) + log_root)
+            if epsilon > 0
+            else math.inf
+            for epsilon in epsilons
+        ]
+    )
+    said = "the condition of Lemma 3.2 holds nowhere, without which this is no bound"
+    if holds is None:
+        said = "whether Lemma 3.2's condition holds for these features is not known, without which this is no bound"
+    is_bound = holds is not None and bool(np.isfinite(numbers[holds]).any())
+    if is_bound:
+        said = "over the places where Lemma 3.2's condition holds"
+    least = float(numbers[holds].min() if is_bound else numbers.min())
+    if math.isinf(least):
         return Absent("the bound exceeds 1e300 or is infinite")
-    said = error_bound(
+    found = error_bound(
         grid.geometry,
-        bound,
+        least,
         f"least {what}; σ and ε over quantiles, η of Theorem 2 with n = {constants.num_parameters}, m = "
         f"{constants.num_discrete} and LM = {constants.lipschitz:.4g}, the largest ratio seen: the corollary's own "
-        "bound is larger; a bound only where Lemma 3.2's condition holds (vacuous: too large, or that holds nowhere)",
+        f"number is larger; {said}",
     )
-    if isinstance(said, Absent):
-        return said
-    # An LM seen over few pairs may be so small that the number looks like a bound, where nothing makes it one.
-    return replace(said, errs="low", vacuous=bool(said.vacuous) or not (grid.slack > 0).any())
+    assert isinstance(found, Estimate)
+    return replace(found, errs="low", vacuous=found.vacuous or not is_bound)
 
 
 def _invariance(table: FeatureTable) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cssl_cli.intervals import bootstrap_interval, replicate
+from cssl_cli.intervals import MIN_REPLICATES, bootstrap_interval, replicate
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity
 from cssl_cli.theory.table import FeatureTable, class_moments
 
@@ -32,7 +32,7 @@ def mean_feature(table: FeatureTable, weights: Tensor | None) -> dict[str, Quant
     mean, squared = _statistics(classed, table.features.new_ones(1, table.num_images)).values()
     value = squared.item()
     interval = None
-    if weights is not None and classed.all_resampled:
+    if weights is not None and len(weights) >= MIN_REPLICATES and classed.all_resampled:
         replicates = replicate(lambda rows: _statistics(classed, rows), weights)
         interval = _interval(mean[0], value, degrees=classed.degrees_of_freedom, **replicates)
     pairs = "Σ p_k p_l mean over images of classes k and l" if table.labels is not None else "mean over pairs of images"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cssl_cli.intervals import clopper_pearson
 from cssl_cli.theory.chains import chain_reach, directional_margins
-from cssl_cli.theory.class_geometry import ClassGeometry, misclassified
+from cssl_cli.theory.class_geometry import ClassGeometry, halves, misclassified
 from cssl_cli.theory.conditions import best_margins, certified
 from cssl_cli.theory.error_bounds import ONE_CLASS, is_vacuous
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity, Sample
@@ -77,7 +77,7 @@ def population(
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
-    references, queries = _halves(geometry, generator)
+    references, queries = halves(geometry, generator)
     if not any(len(places) for places in queries):
         return dict.fromkeys(QUANTITIES, Absent("a split takes two images of some class"))
     return _Report(geometry, certify_queries(geometry, within, references, queries)).quantities()
@@ -238,14 +238,3 @@ class _Report:
                 vacuous=is_vacuous(min(bound for bound in bounds.values() if bound is not None), ONE_CLASS),
             ),
         }
-
-
-def _halves(geometry: ClassGeometry, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """Places in each class's list of members: the larger half as reference, the rest as queries."""
-    references, queries = [], []
-    for images in geometry.members:
-        order = torch.randperm(len(images), generator=generator).to(images.device)
-        reference, query = order.tensor_split([(len(images) + 1) // 2])
-        references.append(reference)
-        queries.append(query)
-    return references, queries

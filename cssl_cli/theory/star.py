@@ -128,12 +128,13 @@ class _Report:
         nums = [one.num_counted for one in self.classes]
         per_class: dict[str, Any] = dict.fromkeys(self.class_names)
         per_class |= {
-            one.name: self.lower(counts, num) for one, counts, num in zip(self.classes, successes, nums, strict=True)
+            one.name: self.rising(self.lower(counts, num))
+            for one, counts, num in zip(self.classes, successes, nums, strict=True)
         }
-        pooled = self.lower([sum(counts) for counts in zip(*successes, strict=True)], sum(nums))
-        # All classes at once: each with its share of the error.
-        at_once = [self.lower(counts, num, len(nums)) for counts, num in zip(successes, nums, strict=True)]
-        least = [min(bounds) for bounds in zip(*at_once, strict=True)]
+        pooled = self.rising(self.lower([sum(counts) for counts in zip(*successes, strict=True)], sum(nums)))
+        # Below the bound of the class whose σ is least, which errs as seldom as any: no class pays for the others.
+        of_classes = [self.lower(counts, num) for counts, num in zip(successes, nums, strict=True)]
+        least = self.rising([min(bounds) for bounds in zip(*of_classes, strict=True)])
         how = (
             "one-sided Clopper–Pearson bound on the probability of a star, the images within (δ − diam) / 2 of a hub, "
             f"which was chosen, as δ was, by the other half of the images, each of the {len(self.deltas)} δ with its "
@@ -162,7 +163,7 @@ class _Report:
                 pooled, f"lower bound of the mean over classes of σ, weighted by their counted images; {how}"
             ),
             "star_sigma": self.bound(
-                least, f"lower bound of the least σ over classes, each with its part of the 5 %; {how}"
+                least, f"lower bound of the least σ over classes, the least of their bounds; {how}"
             ),
             "star_sigma_per_class": Estimate(
                 per_class,
@@ -179,10 +180,13 @@ class _Report:
         """The images that were counted."""
         return Sample(sum(one.num_counted for one in self.classes), self.num_views)
 
-    def lower(self, counts: Sequence[int], num: int, num_statements: int = 1) -> list[float]:
-        """Lower bounds at every δ from `counts` of `num` images, at once for so many statements over all δ."""
-        confidence = 1 - (1 - CONFIDENCE) / (num_statements * max(1, len(self.deltas)))
-        bounds = [clopper_pearson(count, num, confidence, side="lower")[0] for count in counts]
+    def lower(self, counts: Sequence[int], num: int) -> list[float]:
+        """Lower bounds at every δ from `counts` of `num` images, each with its part of the 5 %."""
+        confidence = 1 - (1 - CONFIDENCE) / max(1, len(self.deltas))
+        return [clopper_pearson(count, num, confidence, side="lower")[0] for count in counts]
+
+    def rising(self, bounds: Sequence[float]) -> list[float]:
+        """The largest of the bounds at any δ up to each."""
         pairs = list(zip(self.deltas, bounds, strict=True))
         return [max(bound for other, bound in pairs if other <= delta) for delta in self.deltas]
 

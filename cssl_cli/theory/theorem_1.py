@@ -58,7 +58,7 @@ def rho_needed(centers: Tensor, radius: float) -> float | None:
 def theorem_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:
     """ρ at its least over the grid of (δ, ε), the ρ the centres allow, and the bounds on the error: `QUANTITIES`.
 
-    `rho` is ρ_max, at its least among the places where the bound would tell something if the condition held;
+    `rho` is ρ_max, at its least among the places where the bound, if the condition held, would be below chance;
     `rho_per_class`, `delta`, `epsilon`, `sigma` and `R_epsilon` are those of the same place.
     """
     if isinstance(grid, Absent):

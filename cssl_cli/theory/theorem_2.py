@@ -56,11 +56,16 @@ class Constants:
     num_discrete: int
     lipschitz: float
 
+    @property
+    def of_family(self) -> tuple[int, int]:
+        """m and n."""
+        return self.num_discrete, self.num_parameters
+
 
 def theorem_2_constants(parameters: ViewParameters | None, features: Tensor) -> Constants | Absent:
     """The constants for the features (N, m, D) of the augmented views, or why Theorem 2 cannot be read."""
     if parameters is None or features.shape[1] < 2 or parameters.continuous.shape[2] == 0:
-        return Absent("Theorem 2 needs an augmentation with continuous parameters, and two views of an image")
+        return Absent("Theorem 2 needs an augmentation with continuous parameters, and two augmented views")
     largest = parameter_ratio(parameters.continuous, features, parameters.states)
     if largest == 0:
         return Absent("no two stored views of an image agree in coins and orders and differ in their features")

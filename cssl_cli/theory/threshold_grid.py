@@ -121,7 +121,7 @@ class ThresholdGrid:
 
     @cached_property
     def least_rho(self) -> tuple[int, int]:
-        """The place of the least ρ_max, that of the smallest class, where the right side tells something."""
+        """The place of the least ρ_max, that of the smallest class, where the right side is below chance."""
         return _place(np.where(self.telling, self.rhos.max(axis=2), np.inf).argmin(), self.telling.shape)
 
     @cached_property
@@ -141,7 +141,7 @@ class ThresholdGrid:
 
     @cached_property
     def largest_slack(self) -> tuple[int, int]:
-        """The place on the grid of the largest slack, where the right side tells something."""
+        """The place on the grid of the largest slack, where the right side is below chance."""
         return _place(np.where(self.telling, self.slack, -np.inf).argmax(), self.telling.shape)
 
 

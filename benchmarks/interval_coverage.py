@@ -1,7 +1,7 @@
 """How often the intervals that `cssl analyze` prints hold what they are said to hold: simulated coverage, term by term.
 
-    python benchmarks/coverage.py [--threads 2] [--tables 400] [--designs 3x10 10x30 100x3 100x10] [--terms NAME ...]
-        [--large 40000] [--json PATH]
+    python benchmarks/interval_coverage.py [--threads 2] [--tables 400] [--designs 3x10 10x30 100x3 100x10]
+        [--terms NAME ...] [--large 40000] [--json PATH]
 
 Populations are K classes on the unit sphere, images about the centre of their class, views about each image. From each,
 `--tables` tables of so many images are drawn and analysed; the numbers that the intervals are about come from one large
