@@ -83,7 +83,8 @@ def load_sweep(name_or_path: str, overrides: Sequence[str] = (), *, quantities: 
     axes = _read_axes(given)
     members = _members(given.file, given.base, axes, changes, str(given.path))
     reference, parts = _check_what_is_said(given, members, quantities)
-    members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
+    if parts:
+        members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
     variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
     return Sweep(given.file.name, given.path, variants, members, reference, given.claims)
 

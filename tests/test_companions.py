@@ -310,7 +310,7 @@ def absent(found):
 
 
 CHAOS = {"acr", "gacr_mean", "gacr_min", "gacr_max", "arc", "garc_mean", "garc_min", "garc_max"}
-COLLAPSE = {"nc1", "ratio", "cdnv", "cdnv_closest"}
+COLLAPSE = {"nc1", "ratio", "cdnv", "cdnv_closest", "directional_cdnv", "directional_cdnv_worst"}
 RATIOS = {"arc", "garc_mean", "garc_min", "garc_max"}
 
 

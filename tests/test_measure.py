@@ -62,14 +62,22 @@ def test_every_quantity_says_how_it_was_estimated_and_how_it_errs(invoke: Invoke
 def test_the_report_has_summary_verdicts_and_the_sections_asked_for(invoke: Invoke, run: Path) -> None:
     plain = invoke("analyze", run, "--no-figures")
     assert plain.code == 0, plain.stderr
-    for words in ("linear, %", "alignment", "mean μk·μl", "1−σ", "certified", "Theorem C", "--section"):
+    for words in (
+        "linear, %",
+        "alignment",
+        "mean μk·μl",
+        "1−σ",
+        "certified ≤, new images",
+        "error, new images",
+        "--section",
+    ):
         assert words in plain.stdout, words
     assert "Lipschitz constant of the encoder with unit-norm output" not in plain.stdout
     everything = invoke("analyze", run, "--no-figures", "--section", "all")
     for words in ("Lipschitz constant of", "NT-Xent", "RankMe", "nearest centre of", "Theorem 2", "Divergence"):
         assert words in everything.stdout, words
     assert max(map(len, everything.stdout.splitlines())) <= 100
-    assert not re.search(r"\bnan\b|\binf\b|None", everything.stdout, re.IGNORECASE)
+    assert not re.search(r"\b[Nn]a[Nn]\b|\binf\b|None", everything.stdout)
 
 
 def test_measured_once_it_is_read_again_unless_asked(invoke: Invoke, run: Path) -> None:
@@ -212,7 +220,7 @@ def test_one_view_leaves_what_needs_more_absent(invoke: Invoke, run: Path) -> No
     done = invoke("analyze", run, "--views", 1, "--section", "all", "--no-figures")
     assert done.code == 0, done.stderr
     assert "at least two augmented views" in " ".join(done.stdout.split())
-    assert not re.search(r"\bnan\b|\binf\b|None", done.stdout, re.IGNORECASE)
+    assert not re.search(r"\b[Nn]a[Nn]\b|\binf\b|None", done.stdout)
 
 
 def overwrite(run: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -233,7 +241,7 @@ def test_an_encoder_whose_outputs_are_all_equal_is_reported_as_such(invoke: Invo
     overwrite(run, torch.zeros_like)
     done = invoke("analyze", run, "--section", "all", "--no-figures")
     assert done.code == 0, done.stderr
-    assert not re.search(r"\bnan\b|\binf\b|None", done.stdout, re.IGNORECASE)
+    assert not re.search(r"\b[Nn]a[Nn]\b|\binf\b|None", done.stdout)
     content = json.loads((run / "analysis.json").read_text())
     assert all(value == value for _, value in leaves(content) if isinstance(value, float))
     assert content["trained"]["certificate_c"]["error_bound"]["vacuous"] is True
@@ -257,7 +265,7 @@ def test_a_class_with_one_image(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("pretrain", "tiny.yaml", data, "train={epochs: 1, batch_size: 16}").code == 0
     done = invoke("analyze", the_run(tmp_path), "--section", "all", "--no-figures")
     assert done.code == 0, done.stderr
-    assert not re.search(r"\bnan\b|\binf\b|None", done.stdout, re.IGNORECASE)
+    assert not re.search(r"\b[Nn]a[Nn]\b|\binf\b|None", done.stdout)
     content = json.loads((the_run(tmp_path) / "analysis.json").read_text())
     assert content["trained"]["spread"]["within_per_class"]["value"]["b"] is None
 

@@ -114,6 +114,7 @@ def _paper(out: Console, result: Result) -> None:
             ("   images within ρ's δ of such", "class_overlap", "share_within_delta"),
             ("   images that meet such a view", "class_overlap", "share_coinciding"),
         ),
+        warn=False,  # said under the certificates already
     )
     if quantity(result, "trained", "lemma_3_1", "slack")["value"] is None:
         return

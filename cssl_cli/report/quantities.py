@@ -74,8 +74,8 @@ def _rounding(label: str, name: str) -> Rounding:
     return "down" if "≥" in label else "nearest"
 
 
-def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> None:
-    """A row a quantity, a column an encoder; then what the numbers warn of, and the reasons of what is absent."""
+def quantities_table(out: Console, result: Result, title: str, rows: Rows, *, warn: bool = True) -> None:
+    """A row a quantity, a column an encoder; then what the numbers `warn` of, and the reasons of what is absent."""
     heading(out, title)
     shown = []
     for label, term, name in rows:
@@ -91,5 +91,6 @@ def quantities_table(out: Console, result: Result, title: str, rows: Rows) -> No
     if any(cell.endswith(" v") for _, _, cells in shown for cell in cells):
         note(out, "v: vacuous, no better than what is known without the bound.")
     named = [(term, name) for _, term, name in rows]
-    warnings(out, result, named)
+    if warn:
+        warnings(out, result, named)
     reasons(out, result, named)

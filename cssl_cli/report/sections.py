@@ -88,7 +88,7 @@ def losses(out: Console, result: Result) -> None:
     quantities_table(
         out,
         result,
-        f"InfoNCE with one negative (the paper's){_enumerated(result, 'info_nce')}{_temperature(result)}",
+        f"InfoNCE with one negative{_enumerated(result, 'info_nce')}{_temperature(result)}",
         _of_info_nce("info_nce"),
     )
     if result["loss_settings"]["temperature"] == 1:
