@@ -131,9 +131,9 @@ def test_what_is_said_of_the_papers_theorem(content: dict[str, Any]) -> None:
     terms["class_overlap"]["share_coinciding"]["value"] = 0.14
     assert said().endswith("coincide, against the paper's assumption, for 14.0 % of 50 images.")
     terms["lemma_3_1"]["largest_slack"] |= {"value": 0.01, "vacuous": False}
-    assert (
-        said()
-        == "The paper's Lemmas 3.1 and 3.2 bound the error, of these images with their own centres, by (1 − σ) + R_ε ≤ 43.3 %."
+    assert said() == (
+        "The paper's Lemmas 3.1 and 3.2 bound the error, of these images with their own centres, by "
+        "(1 − σ) + R_ε ≤ 43.3 %."
     )
 
 
