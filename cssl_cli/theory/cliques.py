@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 SEARCH_STEPS = 800
+FEW_VERTICES = 200  # of which a colouring costs far less than the search that it may spare
 TABU_STEPS = 7
 
 Graph = NDArray[np.bool_]
@@ -36,8 +37,8 @@ class CliqueBounds(NamedTuple):
 def clique_bounds(adjacent: Graph, *, seed: int = 0, upper: bool = True) -> CliqueBounds:
     """Bounds of the clique number of the graph `adjacent` (n, n), boolean and symmetric; the diagonal is ignored.
 
-    The same graph and seed give the same bounds. With `upper=False` the upper bound is not worked on: `high` is the
-    number of vertices, unless the search happens on a certainly largest clique.
+    The same graph and seed give the same bounds. With `upper=False` the upper bound is worked on only where that spares
+    a search: `high` is the number of vertices, unless a certainly largest clique was found.
     """
     num = len(adjacent)
     missing: Graph = np.logical_not(adjacent)
@@ -47,7 +48,7 @@ def clique_bounds(adjacent: Graph, *, seed: int = 0, upper: bool = True) -> Cliq
         return CliqueBounds(num, num, np.arange(num))
     members, high = _peel(missing, degrees)
     members = _extend(missing, degrees, members)
-    if upper and len(members) < high:
+    if (upper or num <= FEW_VERTICES) and len(members) < high:
         high = _dsatur_colors(~missing, high)
     if len(members) < high:
         members = _search(missing, members, enough=high, seed=seed)

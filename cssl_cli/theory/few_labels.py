@@ -24,6 +24,7 @@ MIN_DRAWS = 40  # fewer show no 95 % of them
 MAX_OPERATIONS = 2_000_000_000  # multiplications behind the draws of one m, by which large tables get fewer draws
 MAX_TESTED = 1000  # images tested at a time
 BLOCK_DRAWS = 10  # that share the images tested, where not all are
+MANY_DRAWS = 50  # at a time, where all images are tested
 
 
 def few_labels(
@@ -77,7 +78,7 @@ def errors_of_draws(geometry: ClassGeometry, shots: int, *, generator: torch.Gen
     draws = min(MAX_DRAWS, max(MIN_DRAWS, MAX_OPERATIONS // operations))
     weights = bootstrap_weights(geometry.positions, replicates=draws, generator=generator).to(geometry.means.device)
     plain, resampled = [], []
-    for rows in weights.split(BLOCK_DRAWS):
+    for rows in weights.split(MANY_DRAWS if sum(tested) == num_images else BLOCK_DRAWS):
         pool = [
             _random_places(1, len(images), size, generator)[0]
             for images, size in zip(geometry.members, tested, strict=True)
