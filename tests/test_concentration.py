@@ -321,8 +321,8 @@ def test_ties_count_by_the_share_that_is_of_the_class():
     square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])[:, None]
     found = measure(square, [0, 0, 1, 1])["nearest_same_class"]
     assert found.value == 0.5
-    # Two of four trials, by the beta quantiles that define the interval.
-    assert found.interval == pytest.approx((beta.ppf(0.025, 2, 3), beta.ppf(0.975, 3, 2)))
+    # One of two trials, half of the images, by the beta quantiles that define the interval.
+    assert found.interval == pytest.approx((beta.ppf(0.025, 1, 2), beta.ppf(0.975, 2, 1)))
 
 
 def test_the_interval_of_the_mean_is_mcdiarmids():

@@ -324,13 +324,15 @@ class _Report:
 
     def nearest(self) -> Quantity:
         count, num = self.between.nearest_of_same_class(), len(self.between.labels)
+        half = (num + 1) // 2
+        low, high = clopper_pearson(math.floor(count / 2), half)[0], clopper_pearson(math.ceil(count / 2), half)[1]
         return self.estimate(
             count / num,
             f"share of {num:,} images whose nearest other image under d_A is of their class, ties counted by the share "
-            f"that is; {self.between.chance():.4f} by chance; the interval (Clopper–Pearson) takes images for "
-            "independent trials and ignores that they are one another's neighbours",
+            f"that is; {self.between.chance():.4f} by chance; the interval is Clopper and Pearson's of half as "
+            "many images, since two that are one another's nearest are alike",
             sample=self.subset_sample(self.num_views),
-            interval=(clopper_pearson(math.floor(count), num)[0], clopper_pearson(math.ceil(count), num)[1]),
+            interval=(low, high),
         )
 
     @cached_property
