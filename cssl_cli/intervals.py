@@ -13,7 +13,7 @@ from torch import Tensor
 
 MIN_REPLICATES = 20  # fewer show no 95 % interval
 MIN_BOOTSTRAP_IMAGES = 3  # below this the spread of a stratum cannot be resampled
-MIN_CLASS_IMAGES = 3  # below this an interval about a single class does not hold what it says
+MIN_CLASS_IMAGES = 5  # below this an interval about a single class does not hold as often as it says
 
 
 def clopper_pearson(

@@ -273,7 +273,7 @@ def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_interval_coverage(run: Run):
-    written = run("interval_coverage", "--tables", 8, "--designs", "2x4", "--large", 100)
+    written = run("interval_coverage", "--tables", 8, "--designs", "2x5", "--large", 100)
     assert list(written["ratios"]) == []
     assert all(0 <= share <= 1 for share in written["numbers"].values())
     counted = {name.partition(":")[0] for name in written["numbers"]}
@@ -286,7 +286,7 @@ def test_interval_coverage(run: Run):
 def intervals_of_an_analysis() -> set[str]:
     """TERM.QUANTITY of what has an interval that no other test holds to its law."""
     population = importlib.import_module("interval_coverage").Population(2, "wide")
-    measured = population.analyze(*population.draw(4, stream(0, "table")), None, bootstrap=50, seed=0)
+    measured = population.analyze(*population.draw(5, stream(0, "table")), None, bootstrap=50, seed=0)
     return {
         f"{term}.{name}"
         for term, quantities in measured.items()
