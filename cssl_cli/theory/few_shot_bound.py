@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.theory.class_geometry import ClassGeometry
+from cssl_cli.theory.error_bounds import is_vacuous
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
 
 MIN_IMAGES = 4  # of a class: two halves with a covariance each
@@ -118,7 +119,7 @@ def _estimate(geometry: ClassGeometry, bound: float, estimator: str, *, chance: 
         "consistent",
         geometry.sample,
         absent=geometry.missing,
-        vacuous=bound >= chance - 1e-12,
+        vacuous=is_vacuous(bound, chance),
     )
 
 
