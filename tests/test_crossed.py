@@ -215,23 +215,61 @@ def test_the_table_is_over_sets_where_the_design_is_crossed() -> None:
     assert of_sets["term"]["groups"] == of_rows["term"]["groups"]  # in a method every row has a set of its own
 
 
-def test_a_design_that_is_not_crossed_changes_no_p_value_and_leaves_no_interval() -> None:
+def test_a_design_that_is_not_crossed_leaves_neither_p_nor_interval() -> None:
     design = [(s, c) for s in range(5) for c in range(2)]
     x, y = np.random.default_rng(2).standard_normal((2, 10))
-    for rows, broken, said in (
-        (rows_of(design, y, x)[:-1], design[:-1], "rows share 5 sets"),
-        (rows_of(design, np.r_[math.nan, y[1:]], x), design, "rows share 5 sets"),
-        (rows_of(design, y, x), [(row, 0) for row in range(10)], "The 2 methods share no sets"),
+    for rows, broken in (
+        (rows_of(design, y, x)[:-1], design[:-1]),
+        (rows_of(design, np.r_[math.nan, y[1:]], x), design),
     ):
         found, plain = (screen_accuracy(rows, "accuracy", {"term": 1}, design=one) for one in (broken, None))
         (warning,) = set(found["warnings"]) - set(plain["warnings"])
-        assert said in warning
-        assert "too small" in warning
+        assert "rows share 5 sets" in warning
         for scope in ("pooled", "within"):
             one, other = (table["terms"][0][scope] for table in (found, plain))
-            assert one["tau"]["p"] == other["tau"]["p"]
-            assert one["tau"]["p_adjusted"] == other["tau"]["p_adjusted"]
-            assert (one["tau"]["interval"] is None) == ("share 5 sets" in said)
+            assert one["tau"]["value"] == other["tau"]["value"]
+            for unknown in ("p", "p_method", "p_adjusted", "interval"):
+                assert one["tau"][unknown] is None
+            assert one["rho"]["p"] is None
+            assert found["scopes"][scope]["correction"] is None
+
+
+def test_methods_that_share_no_sets_are_put_in_orders_within_methods() -> None:
+    """Against all 3!·3! orders gone through one by one; the differences of methods stay whole."""
+    methods = np.array([0, 1, 0, 1, 0, 1])
+    x, y = np.random.default_rng(5).standard_normal((2, 6)) + 4 * methods
+    rows = rows_of([(row, method) for row, method in enumerate(methods)], y, x)
+    found = screen_accuracy(rows, "accuracy", {"term": 1}, design=[(row, 0) for row in range(6)])
+    plain = screen_accuracy(rows, "accuracy", {"term": 1})
+
+    def score(order: np.ndarray) -> float:
+        return sum(np.sign((x[i] - x[j]) * (y[order[i]] - y[order[j]])) for i in range(6) for j in range(i))
+
+    scores = []
+    for of_first, of_second in itertools.product(itertools.permutations([0, 2, 4]), itertools.permutations([1, 3, 5])):
+        order = np.zeros(6, dtype=int)
+        order[[0, 2, 4]], order[[1, 3, 5]] = of_first, of_second
+        scores.append(score(order))
+    one, other = (table["terms"][0]["pooled"] for table in (found, plain))
+    assert one["tau"]["value"] == other["tau"]["value"]
+    assert one["tau"]["p"] == np.mean(np.abs(scores) >= abs(scores[0]))
+    assert one["tau"]["p"] > 3 * other["tau"]["p"]
+    assert one["tau"]["interval"] is None
+    assert found["scopes"]["pooled"]["within"] == 2
+    assert found["terms"][0]["within"]["tau"] == plain["terms"][0]["within"]["tau"]
+
+
+def test_p_over_rows_within_methods_holds_its_level_where_methods_differ() -> None:
+    generator, rejected, independent = np.random.default_rng(6), 0, 0
+    design = [(row, 0) for row in range(12)]
+    for _ in range(60):
+        x, y = generator.standard_normal((2, 12)) + 2 * generator.standard_normal((2, 3))[:, np.arange(12) % 3]
+        rows = rows_of([(row, row % 3) for row in range(12)], y, x)
+        found, plain = (screen_accuracy(rows, "accuracy", {"term": 1}, design=one) for one in (design, None))
+        rejected += found["terms"][0]["pooled"]["tau"]["p"] <= 0.05
+        independent += plain["terms"][0]["pooled"]["tau"]["p"] <= 0.05
+    assert rejected <= 8  # the 99 % quantile of so many tables at 5 %
+    assert independent >= 12
 
 
 def test_few_sets_are_warned_of() -> None:

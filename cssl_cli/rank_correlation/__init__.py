@@ -61,8 +61,8 @@ class Coefficient:
     """
 
     value: float
-    p: float
-    p_method: Method
+    p: float | None
+    p_method: Method | None
     interval: Interval | None
 
     def to_dict(self) -> dict[str, Any]:

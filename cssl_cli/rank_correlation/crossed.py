@@ -4,6 +4,7 @@ Rows of one set (several methods under the same augmentations) are alike, and so
 stands with every method once, orders of whole sets, the same for all methods, and of whole methods leave both kinds of
 likeness as they are, and resampling whole sets leaves the rows of a set together. Sets that share parts are alike, too:
 their orders are those of the parts (`parts.py`), and there is no interval, since none that was tried kept its coverage.
+Where methods share no sets, only the rows of a method may change places, and there is no interval either.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ MAX_ROWS_PERMUTED = 200  # beyond that orders of sets or of parts take too long
 BOOTSTRAP = "percentiles of the Bayesian bootstrap, over rows or over sets, whichever is further"
 TOO_FEW = f"fewer than {MIN_ROWS} sets: no interval"
 SHARED_PARTS = "rows share parts, for which no interval kept its coverage: none"
+ALIKE = "rows of a method are alike: none"
 Mask = NDArray[np.bool_]
 Found = Sequence[RankCorrelation | Absent]
 
@@ -119,6 +121,22 @@ class Crossed:
         return by_mask[np.searchsorted(known[by_mask], images)]
 
 
+@dataclass(frozen=True)
+class WithinColumns:
+    """For each of N rows the number of its column, in which alone it may change its place."""
+
+    columns: Ints
+
+    def rows(self, order: Ints) -> WithinColumns:
+        """The same of the rows of these numbers, in their order."""
+        return WithinColumns(self.columns[order])
+
+    def orders(self, _codes: Ints) -> tuple[Ints, PMethod]:
+        """Orders (R, N) of the rows within their columns, of which the first leaves them as they are."""
+        orders, method = orders_within(np.sort(self.columns))
+        return _by_class(self.columns, orders), method
+
+
 def _by_class(classes: Ints, orders: Ints) -> Ints:
     """Orders (R, n) of things that stand class by class, for the things as they stand."""
     by_class = np.argsort(classes, kind="stable")
@@ -146,10 +164,12 @@ def of_parts(built_from: Sequence[Set[Hashable]], columns: Sequence[Hashable]) -
     return found if len(set(classes.tolist())) < len(classes) else None
 
 
-def over_sets(found: Found, x: Floats, y: Floats, codes: Ints, design: Crossed) -> tuple[Found, Floats, PMethod]:
+def over_sets(
+    found: Found, x: Floats, y: Floats, codes: Ints, design: Crossed | WithinColumns
+) -> tuple[Found, Floats, PMethod]:
     """`found` for the columns of `x` (N, M) and `y` (N), of which `y` misses none, with p and intervals over sets.
 
-    Or with p over parts, without intervals.
+    Or with p over parts, or over rows within columns, without intervals.
 
     Also the scores (R, M) in all orders, row 0 the observed ones, and how the orders were found. A row that misses a
     term keeps its place in the orders, without pairs for that term.
@@ -174,7 +194,9 @@ def over_sets(found: Found, x: Floats, y: Floats, codes: Ints, design: Crossed) 
             tau=replace(result.tau, p=tau_p[position], p_method=method),
             rho=replace(result.rho, p=rho_p, p_method=method),
         )
-        if design.parts is not None:
+        if isinstance(design, WithinColumns):
+            one = without_intervals(one, ALIKE)
+        elif design.parts is not None:
             one = without_intervals(one)
         elif one.tau.interval is not None:
             one = _with_intervals(one, of_x[position], of_y, there, design.sets)
@@ -195,9 +217,15 @@ def _rank_products(of_x: Signs, y: Floats, orders: Ints, there: Mask, codes: Int
     return products[:, None]
 
 
-def without_intervals(result: RankCorrelation) -> RankCorrelation:
-    """The same without intervals, of rows that share parts."""
-    return _between(result, (None, None), SHARED_PARTS) if result.interval_method is not None else result
+def without_intervals(result: RankCorrelation, why: str = SHARED_PARTS) -> RankCorrelation:
+    """The same without intervals, of rows that share parts or are alike in another way."""
+    return _between(result, (None, None), why) if result.interval_method is not None else result
+
+
+def without_tests(result: RankCorrelation) -> RankCorrelation:
+    """The same without p and intervals, of rows that share more than any orders allow for."""
+    tau, rho = (replace(one, p=None, p_method=None) for one in _both(result))
+    return without_intervals(replace(result, tau=tau, rho=rho))
 
 
 def _with_intervals(result: RankCorrelation, of_x: Signs, of_y: Signs, there: Mask, sets: Ints) -> RankCorrelation:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cssl_cli.rank_correlation import (
     MAX_ROWS_RESAMPLED,
@@ -18,17 +16,10 @@ from cssl_cli.rank_correlation import (
 )
 from cssl_cli.rank_correlation.attainable import least_tau, smallest_p_values
 from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, smallest_p_values_of, step_down_min_p
-from cssl_cli.rank_correlation.crossed import (
-    MAX_ROWS_PERMUTED,
-    Crossed,
-    Found,
-    crossed,
-    of_parts,
-    over_sets,
-    without_intervals,
-)
-from cssl_cli.rank_correlation.parts import BuiltFrom, incidence, overlap
+from cssl_cli.rank_correlation.crossed import Crossed, Found, WithinColumns, over_sets, without_tests
+from cssl_cli.rank_correlation.parts import BuiltFrom
 from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
+from cssl_cli.rank_correlation.row_sharing import Alike, Design, RowSharing, over_all_groups, sharing_of_rows
 from cssl_cli.rank_correlation.signs import (
     Floats,
     Ints,
@@ -41,7 +32,6 @@ from cssl_cli.rank_correlation.signs import (
 )
 
 Row = tuple[str, str, Mapping[str, float | None]]  # its name, its group, its quantities (means over seeds)
-Design = Sequence[tuple[Hashable, Hashable]]  # of each row its set of augmentations, and what it is apart from that
 LEVEL = 0.05
 MIN_P = "Westfall–Young step-down min-p"
 HOLM = "Holm"
@@ -76,11 +66,14 @@ def screen_accuracy(
     rows; within groups; and for each group of three rows or more by itself, without an interval. Each of these is a
     `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign, None where it is 0 or nothing
     is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
-    reason. `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what
-    |τ| would be needed; `warnings` are sentences.
+    reason. Rows that share more than any orders allow for have no p (null) and no intervals. `scopes` says of
+    "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be needed; `warnings`
+    are sentences.
 
     design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
     these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
+    Where groups share no sets, p over all rows is over orders within groups, `scopes` have their number as `within`,
+    and there are no intervals.
     built_from: of each row the parts that its set is built from. Where rows share parts that may change places
     (`parts.py`), p is over orders of the parts, `scopes` have their number as `parts`, and there are no intervals.
     """
@@ -93,12 +86,13 @@ def screen_accuracy(
     names = [group for _, group, _ in rows]
     codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
     sharing = sharing_of_rows(y, codes, design, built_from)
-    pooled, of_pooled = _scope(x, y, alone, list(terms.values()), sharing)
+    over_all = over_all_groups(codes, sharing, design)
+    pooled, of_pooled = _scope(x, y, alone, list(terms.values()), over_all)
     grouped = len(set(names)) > 1
     within, of_within = (
         _scope(x, y, codes, list(terms.values()), sharing) if grouped else ([_ONE_GROUP] * len(terms), None)
     )
-    alike = _Alike(sharing, design, built_from)
+    alike = Alike(sharing, design, built_from)
     by_group = _by_group(x, y, names, list(terms.values()), alike) if grouped else {}
     entries: list[dict[str, Any]] = [
         {
@@ -122,121 +116,9 @@ def screen_accuracy(
             *_about_size(scopes),
             *_about_missing(scopes, entries, called),
             *_about_groups(entries, called),
-            *([] if of_pooled is None else sharing.warnings),
-            *([] if of_pooled is None or design is None else _about_methods(codes[sharing.rows], sharing)),
+            *([] if of_pooled is None else over_all.warnings),
         ],
     }
-
-
-@dataclass(frozen=True)
-class RowSharing:
-    """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
-
-    warnings: what must be said of it. independent: False where they share more than their orders allow for.
-    """
-
-    rows: Ints
-    permuted: Crossed | None = None
-    warnings: tuple[str, ...] = ()
-    independent: bool = True
-
-
-@dataclass(frozen=True)
-class _Alike:
-    """What the rows share, of all of them and for those of one group."""
-
-    sharing: RowSharing
-    design: Design | None
-    built_from: BuiltFrom | None
-
-    def within(self, rows: NDArray[np.bool_], y: Floats) -> tuple[Ints, Crossed | None]:
-        """Which of the `rows` (N,) of a group have the accuracy, and how they are put in orders, None for one by one.
-
-        As all rows are; where those are no full grid the group may still be one.
-        """
-        if self.sharing.permuted is not None:
-            among = np.flatnonzero(rows[self.sharing.rows])
-            return self.sharing.rows[among], self.sharing.permuted.among(among) if len(among) else None
-        places = np.flatnonzero(rows)
-        design = None if self.design is None else [self.design[place] for place in places.tolist()]
-        built_from = None if self.built_from is None else self.built_from.rows(places.tolist())
-        own = sharing_of_rows(y[places], group_codes(None, len(places)), design, built_from)
-        return places[own.rows], own.permuted
-
-
-def sharing_of_rows(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFrom | None) -> RowSharing:
-    there = np.flatnonzero(np.isfinite(y))
-    over_sets = _over_sets(y, codes, design)
-    if built_from is None:
-        return over_sets
-    built_from = built_from.rows(there.tolist())
-    parts = incidence(built_from.parts)
-    if not overlap(parts):
-        return over_sets
-    few = len(there) <= MAX_ROWS_PERMUTED
-    found = of_parts(built_from.parts, built_from.columns) if few else None
-    if built_from.usable and found is not None and _of_one_group(found, codes[there]):
-        said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
-        return RowSharing(there, found, said)
-    why = _why_not_over_parts(built_from.declared, few, found is not None)
-    return replace(over_sets, warnings=(*over_sets.warnings, why), independent=False)
-
-
-def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
-    """Over whole sets where they are crossed, no row lacks the accuracy, and the rows are few enough for orders."""
-    rows = np.arange(len(y))
-    num_sets = len({of_set for of_set, _ in design or ()})
-    if design is None or not 1 < num_sets < len(y):
-        return RowSharing(rows)
-    found = crossed(design)
-    if found is not None and len(y) <= MAX_ROWS_PERMUTED and np.isfinite(y).all() and _of_one_group(found, codes):
-        return RowSharing(rows, found)
-    said = (
-        f"The {len(y)} rows share {num_sets} sets of augmentations (or of other settings) and are no full grid of at "
-        f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share "
-        "theirs are not independent, which makes p too small; there are no intervals."
-    )
-    return RowSharing(rows, warnings=(said,), independent=False)
-
-
-def _of_one_group(found: Crossed, codes: Ints) -> bool:
-    """Whether each column is of one group: otherwise a column cannot change places within groups."""
-    return len({*zip(found.columns.tolist(), codes.tolist(), strict=True)}) == found.num_columns
-
-
-def _about_methods(codes: Ints, sharing: RowSharing) -> list[str]:
-    """Where rows of a group are alike, and nothing keeps them together when all rows are put in orders."""
-    num_groups = len(set(codes.tolist()))
-    if sharing.permuted is not None or not sharing.independent or not 1 < num_groups < len(codes):
-        return []
-    return [
-        f"The {num_groups} methods share no sets: over all rows p takes the rows of a method for independent, and is "
-        "too small where methods differ; within methods it is not."
-    ]
-
-
-def _found_all_sets(size: int, num_parts: int) -> str:
-    return (
-        f"The rows are all sets of {size} of the same {num_parts} augmentations, and so not independent: p is over "
-        "orders of the augmentations. A sweep file says what its rows are built from as `parts`."
-    )
-
-
-def _why_not_over_parts(declared: bool, few: bool, may_change: bool) -> str:
-    """What is said of rows that share parts, and whose orders do not allow for it."""
-    if not few:
-        why = f"and are more than {MAX_ROWS_PERMUTED}"
-    elif not may_change:
-        why = "of which no two may change places (the sets are nested, or some are missing)"
-    elif declared:
-        why = "and the methods do not stand apart from them"
-    else:
-        why = "which the sweep file does not say (`parts`)"
-    what = "parts" if declared else "augmentations"
-    return (
-        f"The rows are built from shared {what}, {why}: they are not independent, which makes p too small; there are "
-        "no intervals."
-    )
 
 
 _ONE_GROUP = Absent("all rows are of one group").to_dict()
@@ -247,11 +129,11 @@ def _scope(
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
     found: Found = rank_correlations(x, y, codes)
-    if not sharing.independent:
-        found = [without_intervals(one) if isinstance(one, RankCorrelation) else one for one in found]
     defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
     if not defined:
         return _entries(found, predicted), None
+    if not sharing.independent:
+        return _scope_without_tests(found, y, codes, predicted)
     if sharing.permuted is not None:
         rows = sharing.rows
         return _scope_over_sets(found, x[rows], y[rows], codes[rows], predicted, defined, sharing.permuted)
@@ -274,6 +156,18 @@ def _scope(
     return entries, scope
 
 
+def _scope_without_tests(
+    found: Found, y: Floats, codes: Ints, predicted: Sequence[int | None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The same for rows that share more than any orders allow for."""
+    entries = _entries([without_tests(one) if isinstance(one, RankCorrelation) else one for one in found], predicted)
+    defined = [entry["tau"] for entry in entries if "tau" in entry]
+    for tau in defined:
+        tau["p_adjusted"] = None
+    sizes = _sizes_with(y, codes)
+    return entries, {"n": sum(sizes), "groups": len(sizes), "num_terms": len(defined), "correction": None}
+
+
 def _scope_over_sets(
     found: Found,
     x: Floats,
@@ -281,9 +175,9 @@ def _scope_over_sets(
     codes: Ints,
     predicted: Sequence[int | None],
     defined: Sequence[int],
-    sharing: Crossed,
+    sharing: Crossed | WithinColumns,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The same for rows that share their sets, or parts of them; `least_tau` is not known for them."""
+    """The same for rows that share their sets, or parts of them, or a method; `least_tau` is not known for them."""
     found, scores, method = over_sets(found, x, y, codes, sharing)
     entries, scores = _entries(found, predicted), scores[:, defined]
     sizes, exact = _sizes_with(y, codes), method == "exact"
@@ -294,15 +188,19 @@ def _scope_over_sets(
     return entries, {
         "n": sum(sizes),
         "groups": len(sizes),
-        "sets": sharing.num_sets,
-        "columns": sharing.num_columns,
-        "parts": sharing.num_parts,
+        **_what_is_put_in_orders(sharing),
         "num_orders": len(scores),
         "num_terms": len(defined),
         "correction": MIN_P,
         "smallest_p": min(least) if exact else None,
         "smallest_adjusted_p": smallest_adjusted_p(scores) if exact else None,
     }
+
+
+def _what_is_put_in_orders(sharing: Crossed | WithinColumns) -> dict[str, int | None]:
+    if isinstance(sharing, WithinColumns):
+        return {"within": len(set(sharing.columns.tolist()))}
+    return {"sets": sharing.num_sets, "columns": sharing.num_columns, "parts": sharing.num_parts}
 
 
 def _entries(found: Found, predicted: Sequence[int | None]) -> list[dict[str, Any]]:
@@ -338,7 +236,7 @@ def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
 
 
 def _by_group(
-    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], alike: _Alike
+    x: Floats, y: Floats, names: Sequence[str], predicted: Sequence[int | None], alike: Alike
 ) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for group in dict.fromkeys(names):
@@ -347,9 +245,12 @@ def _by_group(
             one = group_codes(None, int(rows.sum()))
             of_group: Found = rank_correlations(x[rows], y[rows], one, with_intervals=False)
             # Several rows of a group may share a set, too: of methods with several temperatures, say.
-            there, shared = alike.within(rows, y)
-            if shared is not None:
-                of_group, _, _ = over_sets(of_group, x[there], y[there], group_codes(None, len(there)), shared)
+            shared = alike.within(rows, y)
+            there = shared.rows
+            if shared.permuted is not None:
+                of_group, _, _ = over_sets(of_group, x[there], y[there], group_codes(None, len(there)), shared.permuted)
+            elif not shared.independent:
+                of_group = [without_tests(one) if isinstance(one, RankCorrelation) else one for one in of_group]
             found[group] = _entries(of_group, predicted)
     return found
 
@@ -380,6 +281,8 @@ def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
 def _of_what(scope: Mapping[str, Any]) -> str:
     if scope.get("parts") is not None:
         return f" of {scope['parts']} parts"
+    if "within" in scope:
+        return f" of {scope['within']} methods, put in orders within these"
     return f" of {scope['sets']} sets" if "sets" in scope else ""
 
 

@@ -83,8 +83,10 @@ def signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
-def p_value(p: float) -> str:
-    """A p-value to three decimals, or that it is smaller than these show."""
+def p_value(p: float | None) -> str:
+    """A p-value to three decimals, or that it is smaller than these show; a dash where there is none."""
+    if p is None:
+        return "–"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -102,11 +104,14 @@ def _caption(screened: Screened) -> str:
         sentences.append(f"In brackets 95 % intervals, as if the {of} were a sample of others like them.")
     elif parts is not None:
         sentences.append("No intervals: rows that share parts are no sample, and none that was tried held.")
-    sentences.append(
-        f"p: against every order {_orders(pooled)} being as likely, two-sided; "
-        + HOW[pooled["correction"]].format(m=pooled["num_terms"])
-        + "."
-    )
+    elif "within" in pooled:
+        sentences.append("No intervals: rows of one method are alike.")
+    if pooled["correction"] is not None:
+        sentences.append(
+            f"p: against every order {_orders(pooled)} being as likely, two-sided; "
+            + HOW[pooled["correction"]].format(m=pooled["num_terms"])
+            + "."
+        )
     if pooled.get("least_tau") is not None:
         enough = pooled["least_tau_adjusted"]
         of_all = "" if enough is None else f"; {_up(enough)} is enough for adj. p ≤ 0.05"
@@ -124,6 +129,8 @@ def _caption(screened: Screened) -> str:
 
 def _orders(scope: Mapping[str, Any]) -> str:
     """What is put in orders."""
+    if "within" in scope:
+        return "of the rows within their methods"
     if scope.get("sets") is None:
         return "of the rows"
     parts, columns = scope["parts"], scope["columns"]

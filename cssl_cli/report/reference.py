@@ -113,8 +113,8 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
 def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Of our accuracies with theirs; p over orders of the sets or parts that rows share, null if these have none."""
     from cssl_cli.rank_correlation import Absent, rank_correlation
-    from cssl_cli.rank_correlation.crossed import over_sets, without_intervals
-    from cssl_cli.rank_correlation.screening import sharing_of_rows
+    from cssl_cli.rank_correlation.crossed import over_sets, without_tests
+    from cssl_cli.rank_correlation.row_sharing import sharing_of_rows
     from cssl_cli.rank_correlation.signs import as_column, group_codes
 
     found, shared, alone = rank_correlation(ours, theirs), sharing_of(rows), group_codes(None, len(rows))
@@ -124,10 +124,7 @@ def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequen
     if decided.permuted is not None:
         (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, decided.permuted)
         return over.to_dict()
-    if decided.independent:
-        return found.to_dict()
-    unknown = without_intervals(found).to_dict()
-    return unknown | {name: unknown[name] | {"p": None, "p_method": None} for name in ("tau", "rho")}
+    return (found if decided.independent else without_tests(found)).to_dict()
 
 
 def _epochs_measured(rows: Sequence[Row]) -> list[int]:
