@@ -368,3 +368,18 @@ def test_one_is_singular(content: dict[str, Any], show: Show) -> None:
     assert "1 view each" in printed
     assert "1 image, 2 views." in printed
     assert not re.search(r"\b1 (views|images)\b", printed)
+
+
+def test_certificates_of_unlabelled_images_are_one_sentence(content: dict[str, Any], show: Show) -> None:
+    content["class_names"] = None
+    printed = show(content, "certificates", lines=True)
+    assert "\nCertificates\n–: the images have no labels.\n" in printed
+    assert "Theorem" not in printed.split("\nCertificates\n")[1]
+
+
+def test_few_labels_are_shown_as_far_as_they_were_measured(content: dict[str, Any], show: Show) -> None:
+    printed = show(content, "certificates")
+    for label in ("1 labelled image a class", "50 labelled images a class"):
+        assert label in printed
+    del content["trained"]["few_labels"]["error_50"]
+    assert "50 labelled images" not in show(content, "certificates")

@@ -21,7 +21,6 @@ from cssl_cli.report.layout import (
 )
 from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
 
-SHOTS = (1, 5, 10, 50)  # labelled images of each class
 NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
 RESUBSTITUTION = "These images with their own centres (resubstitution)"
 # of each theorem the share of a class that is certified, and the margin that is shown of the class
@@ -34,6 +33,9 @@ OF_CLASSES = {
 
 def certificates(out: Console, result: Result) -> None:
     """What holds for new images; then every bound on the error of these images, and the paper's condition."""
+    if result["class_names"] is None:
+        heading(out, "Certificates")
+        return note(out, "–: the images have no labels.")
     quantities_table(
         out,
         result,
@@ -68,7 +70,7 @@ def certificates(out: Console, result: Result) -> None:
     _paper(out, result)
     _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
-    _connected_parts(out, result)
+    return _connected_parts(out, result)
 
 
 def _outside_the_centers(out: Console, result: Result) -> None:
@@ -77,7 +79,8 @@ def _outside_the_centers(out: Console, result: Result) -> None:
         ("half of the images labelled", "augmented_error", "clean"),
         ("   their augmented views", "augmented_error", "views"),
     ]
-    for shots in SHOTS:
+    few_labels = result.get("trained", {}).get("few_labels", {})
+    for shots in (int(name.removeprefix("error_")) for name in few_labels if name.startswith("error_")):
         rows += [
             (f"{plural(shots, 'labelled image')} a class", "few_labels", f"error_{shots}"),
             ("   Cantelli: ≤", "few_shot_bound", f"cantelli_{shots}"),
