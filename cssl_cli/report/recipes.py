@@ -9,6 +9,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
@@ -28,7 +30,8 @@ def show_recipes(as_json: bool) -> None:
         grid = table(f"{kind} ({verb})", "", text_columns=2)
         for listing in listings:
             if listing.kind == kind:
-                grid.add_row(listing.name, f"{listing.summary}\nTime: {listing.time}\nResult: {listing.result}")
+                said = Text(f"{listing.summary}\nTime: {listing.time}\nResult: {listing.result}")
+                grid.add_row(listing.name, said)
                 grid.add_section()
         out.print(grid)
         out.print()
