@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import cssl_cli
 from cssl_cli.errors import InputError
+from cssl_cli.escape import shown_path
 from cssl_cli.guard import exit_code_of
 
 if TYPE_CHECKING:
@@ -372,4 +373,4 @@ def recipes(
         written = views
     else:
         return show_recipe(name, overrides or [], as_json)
-    return print_json({"path": str(written)}) if as_json else print(written)
+    return print_json({"path": str(written)}) if as_json else print(shown_path(written))

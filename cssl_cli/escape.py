@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 
 # Control characters (C0, DEL, C1), line and paragraph separators, overrides of the direction of writing, and lone
 # surrogates: bytes of a file name that are no UTF-8.
@@ -14,6 +15,11 @@ _IN_NAMES = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
 def escaped(name: str) -> str:
     """The name on one line, such as `caf\\xe9` and `a\\nb`."""
     return _IN_NAMES.sub(_escape, name)
+
+
+def shown_path(path: PurePath) -> str:
+    """The path on one line."""
+    return escaped(str(path))
 
 
 def escaped_text(text: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.escape import shown_path
 from cssl_cli.files import require_writable
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
@@ -81,7 +82,7 @@ def pretrain(
         if run.file(RECIPE).read_bytes() != recipe.to_yaml().encode():
             run.write_text(RECIPE, recipe.to_yaml())  # damaged, or to be measured with other settings than before
         if run.finished:
-            reporter.say(f"{run.path} is finished already")
+            reporter.say(f"{shown_path(run.path)} is finished already")
             return run
         dataset = dataset or prepare_data(recipe, reporter)
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
@@ -208,7 +209,7 @@ def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> dict[str, list
     if checkpoint is None:
         return {METRICS: [], TRACE: [], EPOCH_KNN: []}
     trainer.load_state_dict(checkpoint["trainer"])
-    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {run.path}")
+    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {shown_path(run.path)}")
     return {
         METRICS: checkpoint["metrics"],
         TRACE: checkpoint.get("trace", []),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cssl_cli.errors import InputError
+from cssl_cli.escape import shown_path
 from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import CHECKPOINT, RunDir
@@ -79,7 +80,11 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     print(recipe.to_yaml(), end="")
     out = console()
     out.print()
-    text = f"finished already: {run.path}" if run.finished else f"would run in {run.path} ({state})"
+    text = (
+        f"finished already: {shown_path(run.path)}"
+        if run.finished
+        else f"would run in {shown_path(run.path)} ({state})"
+    )
     out.print(text, soft_wrap=True)
     return None
 
