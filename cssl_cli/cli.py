@@ -61,6 +61,11 @@ def main(
 
     Start with: cssl sweep quickstart
     """
+    try:
+        Path.cwd()
+    except OSError as error:  # libraries that torch loads would end the process
+        remedy = "Change to another one: cd DIR."
+        raise InputError("the current directory does not exist any more", remedy=remedy) from error
 
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]

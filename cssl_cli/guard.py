@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from cssl_cli.errors import CsslError
 from cssl_cli.signals import ending_on_signals, received
@@ -24,9 +23,6 @@ def exit_code_of(command: Callable[[], object]) -> int:
             print_error(str(error))
             return error.exit_code
         except BaseException as error:
-            if isinstance(error, OSError) and _is_nowhere():
-                print_error("the current directory does not exist any more\nChange to another one: cd DIR.")
-                return 2
             # Once a signal has come, any exception is of its making: libraries pass it on as others.
             number = received() or (2 if isinstance(error, KeyboardInterrupt) else None)
             if number is None:
@@ -36,14 +32,6 @@ def exit_code_of(command: Callable[[], object]) -> int:
         finally:
             if isinstance(sys.stdout, Output):
                 sys.stdout.silence()
-
-
-def _is_nowhere() -> bool:
-    try:
-        Path.cwd()
-    except OSError:
-        return True
-    return False
 
 
 def _exit_code(command: Callable[[], object]) -> int:

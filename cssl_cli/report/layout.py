@@ -22,6 +22,7 @@ from cssl_cli.escape import escaped
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 PIPED_WIDTH = 120
+LEAST_WIDTH = 20  # narrower, and of a window without a size, there is nothing to see
 
 Rounding = Literal["nearest", "up", "down"]  # a bound is never shown as tighter than it is
 SLACK = 1e-8  # of a number and of its last digit: what its own computation may have rounded
@@ -29,10 +30,8 @@ SLACK = 1e-8  # of a number and of its last digit: what its own computation may 
 
 def console() -> Console:
     """Writes to stdout. When piped, wide enough that no table is cut, unless $COLUMNS says otherwise."""
-    if sys.stdout.isatty():
-        return make_console(sys.stdout)
-    width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
-    return make_console(sys.stdout, unpadded=True, width=width)
+    width = max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
+    return make_console(sys.stdout, unpadded=not sys.stdout.isatty(), width=width)
 
 
 def print_json(content: Any) -> None:
