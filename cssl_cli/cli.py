@@ -35,6 +35,14 @@ class _Guarded(TyperGroup):
                 raise KeyboardInterrupt from ended
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            Path.cwd()
+        except OSError as error:  # libraries that torch loads would end the process
+            remedy = "Change to another one: cd DIR."
+            raise InputError("the current directory does not exist any more", remedy=remedy) from error
+        return super().invoke(ctx)
+
 
 app = typer.Typer(
     cls=_Guarded,
@@ -61,11 +69,6 @@ def main(
 
     Start with: cssl sweep quickstart
     """
-    try:
-        Path.cwd()
-    except OSError as error:  # libraries that torch loads would end the process
-        remedy = "Change to another one: cd DIR."
-        raise InputError("the current directory does not exist any more", remedy=remedy) from error
 
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]

@@ -72,17 +72,17 @@ class _Listener:
     def _watch(self) -> None:
         """A thread of its own: handlers wait for the main thread to come back from whatever it calls."""
         came: dict[int, float] = {}
-        waited, insisted = 0.0, False
+        waited, insisted, looked = 0.0, False, 0.0
         while waited < GRACE:
+            before, looked = looked, time.monotonic()
+            waited += looked - before if came and (insisted or not self.deferred) else 0.0
             if select.select([self.reading], [], [], TICK if came else None)[0]:
                 data = os.read(self.reading, 1)
                 if not data:
                     return
                 if data[0] in ENDING:
-                    now = time.monotonic()
-                    insisted = now - came.setdefault(data[0], now) >= ONE_REQUEST or insisted
-            elif insisted or not self.deferred:
-                waited += TICK
+                    looked = time.monotonic()
+                    insisted = looked - came.setdefault(data[0], looked) >= ONE_REQUEST or insisted
         _end(next(iter(came)))
 
     def _unraisable(self, raised: sys.UnraisableHookArgs) -> None:

@@ -21,6 +21,7 @@ from cssl_cli.cli import app
 from cssl_cli.console import make_console
 from cssl_cli.errors import InputError
 from cssl_cli.escape import escaped, escaped_text
+from cssl_cli.pipeline.setup import cache_dir
 from cssl_cli.progress import MemberProgress, SweepProgress
 from cssl_cli.report import layout
 from cssl_cli.report.sweep import as_csv
@@ -226,3 +227,39 @@ def test_cells_of_a_table_for_spreadsheets_are_no_formulas() -> None:
     shown = ["'=1+1", "'+a", "'-a", "'@a", r"'\ta", "-0.5", "1e-3", "a=1", r"caf\xe9"]
     assert [line[:3] for line in lines] == [[name, name, "-1"] for name in shown]
     assert all(line[4:] == ["-0.5", "", "1"] for line in lines)
+
+
+# ---------------------------------------------------------------------- places that are not there
+def test_a_directory_that_is_gone_is_a_sentence(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for command in ("recipes", "probe"):
+        assert run(command, *(["x"] if command == "probe" else []), stdout=io.StringIO()) == (
+            2,
+            "error: the current directory does not exist any more\n  Change to another one: cd DIR.\n",
+        )
+    assert run("--version", stdout=io.StringIO()) == (0, "")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("CSSL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(InputError, match="no home directory") as told:
+        cache_dir()
+    assert "CSSL_CACHE" in str(told.value.remedy)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-4", "99999999999", "wide"])
+def test_a_width_that_makes_no_sense(columns: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, encoding="utf-8")
+    assert run("recipes", stdout=stdout)[0] == 0
+    assert b"cssl recipes NAME" in b" ".join(written.getvalue().split())
