@@ -1,9 +1,26 @@
 """`python -m cssl_cli`, and the console script `cssl`."""
 
-from cssl_cli.cli import app
+import signal
+import sys
 
 
 def main() -> None:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C leaves no traceback of what is imported here
+    from cssl_cli.guard import exit_code_of
+    from cssl_cli.signals import default_signals, end_on_signals
+    from cssl_cli.streams import use_standard_streams
+
+    end_on_signals()
+    use_standard_streams()
+    code = exit_code_of(_run)
+    default_signals()
+    sys.exit(code)
+
+
+def _run() -> None:
+    from cssl_cli.cli import app
+
     app(prog_name="cssl")
 
 

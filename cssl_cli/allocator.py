@@ -45,15 +45,15 @@ def _free() -> int | None:
     if free is not None:
         for group in _groups():
             with suppress(OSError, ValueError):  # most groups have no limit
-                limit = int((group / "memory.max").read_text())
-                free = min(free, limit - int((group / "memory.current").read_text()))
+                limit = int((group / "memory.max").read_text(encoding="utf-8", errors="replace"))
+                free = min(free, limit - int((group / "memory.current").read_text(encoding="utf-8", errors="replace")))
     return free
 
 
 def _groups() -> list[Path]:
     """The folders of the control group of this process and of those around it."""
     with suppress(OSError):
-        for line in (PROC / "self" / "cgroup").read_text().splitlines():
+        for line in (PROC / "self" / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("0::/"):
                 own = CGROUP / line.removeprefix("0::/")
                 return [own, *(parent for parent in own.parents if parent.is_relative_to(CGROUP))]
@@ -63,7 +63,7 @@ def _groups() -> list[Path]:
 def _kilobytes(path: Path, name: str) -> int | None:
     """A line `name: 123 kB` of one of the system's files, in bytes."""
     with suppress(OSError):
-        found = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
         if found:
             return 1024 * int(found[1])
     return None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.errors import CsslError, InputError, Interrupted
+from cssl_cli.errors import InputError
+from cssl_cli.escape import shown_path
+from cssl_cli.guard import exit_code_of
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe
@@ -23,7 +22,30 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+class _Guarded(TyperGroup):
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        sys.exit(exit_code_of(lambda: self._main(*args, **kwargs)))
+
+    def _main(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().main(*args, **kwargs)
+        except SystemExit as ended:
+            if ended.code == 130:  # what typer makes of a KeyboardInterrupt; the guard knows of which signal
+                raise KeyboardInterrupt from ended
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            Path.cwd()
+        except OSError as error:  # libraries that torch loads would end the process
+            remedy = "Change to another one: cd DIR."
+            raise InputError("the current directory does not exist any more", remedy=remedy) from error
+        return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Guarded,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -73,44 +95,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, an
 
 
 def command(*examples: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function as a command: its examples end its help, its errors become sentences and exit codes."""
+    """Register a function as a command: its examples end its help."""
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                with _terminated_by_sigterm():
-                    return function(*args, **kwargs)
-            except CsslError as error:
-                from cssl_cli.terminal import print_error
-
-                print_error(str(error))
-                raise typer.Exit(error.exit_code) from error
-            except KeyboardInterrupt as error:
-                print("interrupted", file=sys.stderr)
-                raise typer.Exit(130) from error
-
         epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
         summary = (function.__doc__ or "").partition(".")[0]
-        return app.command(name=function.__name__, short_help=summary, epilog=epilog)(guarded)
+        return app.command(name=function.__name__, short_help=summary, epilog=epilog)(function)
 
     return register
-
-
-class _terminated_by_sigterm:
-    """Within it, SIGTERM raises `Interrupted` wherever the program stands (training defers it to the next step)."""
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._raise)
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    @staticmethod
-    def _raise(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
 
 
 # ---------------------------------------------------------------------- commands
@@ -389,4 +381,4 @@ def recipes(
         written = views
     else:
         return show_recipe(name, overrides or [], as_json)
-    return print_json({"path": str(written)}) if as_json else print(written)
+    return print_json({"path": str(written)}) if as_json else print(shown_path(written))

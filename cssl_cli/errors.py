@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from cssl_cli.escape import escaped
+
 
 class CsslError(Exception):
     """A failure with a sentence for the user: `what` is wrong, `where` (file, field, run) and the `remedy`."""
@@ -22,7 +24,7 @@ class CsslError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
+        head = f"{escaped(self.where)}: {self.what}" if self.where else self.what
         return f"{head}\n{self.remedy}" if self.remedy else head
 
 

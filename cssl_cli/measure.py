@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.escape import shown_path
 from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
 from cssl_cli.report.catalogue import LINEAR, accuracy_named
 from cssl_cli.report.concentration import show_concentration
@@ -166,4 +167,4 @@ def _draw(path: Path, result: Mapping[str, Any], reporter: TerminalReporter) -> 
 
     run = RunDir(path)
     draw_figures(result, run.read_records(TRACE), run.file(FIGURES))
-    reporter.say(f"figures in {run.file(FIGURES)}")
+    reporter.say(f"figures in {shown_path(run.file(FIGURES))}")

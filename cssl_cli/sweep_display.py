@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -11,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.console import make_console
+from cssl_cli.escape import escaped
 from cssl_cli.progress import MemberProgress, SweepProgress, clock
 
 LINE_INTERVAL = 30.0  # seconds between plain lines on the whole
@@ -22,7 +25,7 @@ class SweepDisplay:
     """Draws what a `SweepReporter` is told. A context manager, so that no table is left behind after an error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = make_console(sys.stderr)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, transient=True, auto_refresh=False)
         self.last_line = time.monotonic()
@@ -38,7 +41,7 @@ class SweepDisplay:
         self.live.stop()
 
     def say(self, message: str) -> None:
-        self.console.print(message, markup=False, soft_wrap=not self.is_live)
+        self.console.print(message, soft_wrap=not self.is_live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """Members tell of their tasks through `show`."""
@@ -66,7 +69,7 @@ def draw(progress: SweepProgress, console: Console) -> Group:
     for member in shown:
         bar = ProgressBar(total=max(member.total, 1), completed=member.done, width=BAR_WIDTH)
         grid.add_row(
-            Text(member.name),
+            Text(escaped(member.name)),
             Text(member.task),
             bar,
             _percent(member),

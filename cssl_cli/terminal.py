@@ -6,10 +6,10 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from cssl_cli.console import make_console
 from cssl_cli.progress import SweepProgress, clock
 
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
@@ -20,14 +20,16 @@ class TerminalReporter:
     """Draws what a `Reporter` is told. A context manager, so that no bar is left behind after an error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = make_console(sys.stderr)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.progress = Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=8)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=8)),
             BarColumn(bar_width=20 if self.console.width >= 100 else 8),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
             TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
-            TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn(
+                "{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             console=self.console,
             transient=True,
             expand=True,
@@ -47,7 +49,7 @@ class TerminalReporter:
         self.progress.stop()
 
     def say(self, message: str) -> None:
-        self.console.print(message, markup=False, soft_wrap=not self.live)
+        self.console.print(message, soft_wrap=not self.live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         _, last = self.started.get(task, (0.0, done))
@@ -96,14 +98,3 @@ class TerminalReporter:
         elif done > first:
             left = f"  {clock((now - begun) / (done - first) * (total - done))} left"
         self.say(f"{task}: {done / total:4.0%}{'  ' + detail if detail else ''}{left}")
-
-
-def print_error(message: str) -> None:
-    """An error for the user, on stderr: the first line says what is wrong, the others what to do."""
-    console = Console(stderr=True, highlight=False)
-    first, *rest = message.split("\n")
-    console.print("error: ", style="bold red", end="", soft_wrap=True)
-    console.print(first, markup=False, soft_wrap=True)
-    for line in rest:
-        console.print(f"  {line}", markup=False, soft_wrap=True)
-    sys.stderr.flush()

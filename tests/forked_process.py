@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ class ForkedProcess:
 
 def _run(folder: Path, outputs: Path, arguments: list[str], largest_file: int | None) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
     for number in (1, 2):
         os.dup2(os.open(outputs / str(number), os.O_WRONLY | os.O_CREAT), number)
     if largest_file is not None:

@@ -77,8 +77,8 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cs
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: signal.Signals) -> None:
     folder = tiny_recipe.parent
     # Without a checkpoint on the way: what is saved is saved because of the signal.
     longer = [*LONGER[:-1], "train.checkpoint_minutes=60"]
@@ -86,7 +86,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: 
     wait_for_step(process, folder / "runs", 16)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
+    assert process.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
     assert "goes on from there" in stderr
     status = json.loads((run_path(folder / "runs") / "status").read_text())

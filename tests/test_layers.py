@@ -15,9 +15,11 @@ PACKAGE = Path(cssl_cli.__file__).parent
 
 # From the ground up; a room may import the rooms before it (and its own parts).
 ORDER = [
+    "escape",
     "errors",
     "files",
     "progress",
+    "streams",
     "signals",
     "randomness",
     "recipe",
@@ -54,10 +56,12 @@ ORDER = [
     "pipeline",
     "workers",
     "launch",
+    "console",
     "report",
     "terminal",
     "sweep_display",
     "measure",
+    "guard",
     "cli",
     "__main__",
 ]
@@ -83,10 +87,14 @@ THEORY_SHARED = {
     "threshold_search",
 }
 TORCH_FREE = {
+    "escape",
     "errors",
     "files",
     "progress",
+    "streams",
     "signals",
+    "console",
+    "guard",
     "recipe",
     "selection",
     "sweep_file",

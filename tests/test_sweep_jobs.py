@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -271,27 +270,6 @@ def test_a_signal_lets_all_members_save_and_ends_the_pool(bench: Bench) -> None:
     assert sorted(call[0] for call in bench.calls()) == ["long-0", "long-1"]
     assert pool.outcomes == {}
     assert any("2 members at work save what is done" in message for message in listener.said)
-
-
-def test_a_stop_that_a_library_has_caught_comes_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_stopped_by", [])
-    reporter = worker._LogReporter(lambda message: None)
-    before = signal.signal(signal.SIGTERM, worker._raise_once)
-    try:
-        for _ in range(2):
-            with suppress(worker._Stopped):  # as an import may do
-                os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(worker._Stopped):
-                reporter.advance("probe raw pixels", 1, 2)
-            worker._stopped_by.clear()
-        with suppress(worker._Stopped):
-            os.kill(os.getpid(), signal.SIGTERM)
-        with deferred_signals() as pending:  # in training: saved after this step
-            reporter.advance("pretrain", 1, 2)
-            reporter.advance("pretrain", 2, 2)
-        assert pending == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_member_that_cannot_save_is_named(bench: Bench) -> None:

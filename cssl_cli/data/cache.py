@@ -111,7 +111,7 @@ def _build(
             "bytes": new_array.stat().st_size,
             "summaries": [asdict(summarize(part)) for part in torch.from_numpy(array).split(list(lengths))],
         }
-        with new_meta.open("w") as file:
+        with new_meta.open("w", encoding="utf-8") as file:
             json.dump(meta, file)
             file.flush()
             os.fsync(file.fileno())

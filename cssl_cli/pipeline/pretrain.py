@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.escape import shown_path
 from cssl_cli.files import require_writable
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
@@ -43,9 +44,10 @@ from cssl_cli.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.signals import deferred_signals
+from cssl_cli.signals import Pending, Stopped, deferred_signals
 from cssl_cli.step import Notice
 from cssl_cli.train import EpochRecord, Plan, Trainer, make_plan
+from cssl_cli.train import Progress as StepProgress
 
 
 def pretrain(
@@ -59,8 +61,8 @@ def pretrain(
 ) -> RunDir:
     """Train what the recipe says into its run directory under `out`; go on from its checkpoint if it has one.
 
-    A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal (SIGINT,
-    SIGTERM) saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already.
+    A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal that asks to
+    end saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
@@ -80,7 +82,7 @@ def pretrain(
         if run.file(RECIPE).read_bytes() != recipe.to_yaml().encode():
             run.write_text(RECIPE, recipe.to_yaml())  # damaged, or to be measured with other settings than before
         if run.finished:
-            reporter.say(f"{run.path} is finished already")
+            reporter.say(f"{shown_path(run.path)} is finished already")
             return run
         dataset = dataset or prepare_data(recipe, reporter)
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
@@ -92,11 +94,14 @@ def pretrain(
         try:
             with deferred_signals() as pending:
                 _train(run, recipe, trainer, recorders, records, pending, reporter)
+                _finish(run, recipe, trainer, dataset)
         except RunError as error:
             run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
             error.where = error.where or str(run.path)
             raise
-        _finish(run, recipe, trainer, dataset)
+        except Stopped as stopped:  # in the first step, or insisted on
+            remedy = "The same command goes on from the last checkpoint."
+            raise Interrupted(stopped.number, where=str(run.path), remedy=remedy) from None
         if pending:
             raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
     return run
@@ -204,7 +209,7 @@ def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> dict[str, list
     if checkpoint is None:
         return {METRICS: [], TRACE: [], EPOCH_KNN: []}
     trainer.load_state_dict(checkpoint["trainer"])
-    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {run.path}")
+    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {shown_path(run.path)}")
     return {
         METRICS: checkpoint["metrics"],
         TRACE: checkpoint.get("trace", []),
@@ -246,7 +251,7 @@ def _train(
     trainer: Trainer,
     recorders: Sequence[_Recorder],
     records: dict[str, list[dict[str, Any]]],
-    pending: list[int],
+    pending: Pending,
     reporter: Reporter,
 ) -> None:
     plan = trainer.plan
@@ -262,17 +267,40 @@ def _train(
         )
         return time.monotonic()
 
-    def measure(epoch: int, *, last: bool = False) -> None:
-        for recorder in recorders:
-            if recorder.due(epoch, last=last):
-                record = recorder.measure(trainer.method.encoder, epoch=epoch, step=trainer.step)
-                records[recorder.name].append(record)
-                run.write_records(recorder.name, records[recorder.name])
+    def interrupted() -> Interrupted:
+        run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+        return Interrupted(
+            pending[0],
+            where=str(run.path),
+            remedy=f"Saved at step {trainer.step} of {plan.num_steps}; the same command goes on from there.",
+        )
 
-    if trainer.step == 0:
-        measure(epoch=0)
+    def measure(epoch: int) -> None:
+        """Measure what is due at this step, unless that was done before the run was interrupted."""
+        for recorder in recorders:
+            measured = records[recorder.name]
+            if measured and measured[-1]["step"] == trainer.step:
+                continue
+            if recorder.due(epoch, last=trainer.step == plan.num_steps):
+                with pending.at_once():
+                    record = recorder.measure(trainer.method.encoder, epoch=epoch, step=trainer.step)
+                measured.append(record)
+                run.write_records(recorder.name, measured)
+
+    def measure_or_save(epoch: int) -> None:
+        try:
+            measure(epoch)
+        except Stopped:
+            if trainer.step == 0:
+                raise
+            save()
+            raise interrupted() from None
+
+    last = records[METRICS][-1] if records[METRICS] else {"epoch": 0, "step": 0}
+    if trainer.step == last["step"]:
+        measure_or_save(last["epoch"])
     saved_at = time.monotonic()
-    for done, progress in enumerate(trainer.run(), start=1):
+    for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
         if done == 1:
             _enter_compiled(run, compiled=trainer.training_step.compiled)
             if trainer.device.type == "cpu":
@@ -282,17 +310,21 @@ def _train(
         if progress.ends_epoch and progress.record is not None:
             records[METRICS].append(asdict(progress.record))
             run.write_records(METRICS, records[METRICS])
-            measure(progress.record.epoch, last=progress.step == plan.num_steps)
+            measure_or_save(progress.record.epoch)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
         if pending or due or progress.step == plan.num_steps:
             saved_at = save()
         if pending and progress.step < plan.num_steps:
-            run.write_status("interrupted", step=progress.step, num_steps=plan.num_steps)
-            raise Interrupted(
-                pending[0],
-                where=str(run.path),
-                remedy=f"Saved at step {progress.step} of {plan.num_steps}; the same command goes on from there.",
-            )
+            raise interrupted()
+
+
+def _first_at_once(steps: Iterator[StepProgress], pending: Pending) -> Iterator[StepProgress]:
+    """Before the first step there is nothing to save, and compiling it takes a while: signals end that at once."""
+    with pending.at_once():
+        first = next(steps, None)
+    if first is not None:
+        yield first
+        yield from steps
 
 
 def _describe(record: EpochRecord, plan: Plan) -> str:

@@ -34,7 +34,11 @@ def cache_dir() -> Path:
     """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder."""
     if os.environ.get("CSSL_CACHE"):
         return Path(os.environ["CSSL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssl"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssl"
+    except RuntimeError as error:
+        remedy = "Set CSSL_CACHE to a folder."
+        raise InputError("this user has no home directory to keep prepared data in", remedy=remedy) from error
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -144,6 +148,6 @@ def _commit() -> str | None:
         return None
     try:
         command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, encoding="ascii", timeout=5, check=True).stdout.strip()
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None

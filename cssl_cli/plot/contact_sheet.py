@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from cssl_cli.escape import escaped
 from cssl_cli.files import replacing
 
 CELL = 96  # pixels on a side that an image is enlarged to, at least
@@ -27,7 +28,7 @@ def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Seq
     zoom = max(1, -(-CELL // max(height, width)))
     cell_width, cell_height = width * zoom, height * zoom
     font, title_font = ImageFont.load_default(13), ImageFont.load_default(16)
-    captions = list(class_names) if class_names is not None else [""] * len(images)
+    captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(images)
     label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
     left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
     # A gap of its own sets the originals apart from their views.

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cssl_cli.escape import shown_path
 from cssl_cli.report.alignment import r_epsilon
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.certificates import certificates, classes
@@ -113,7 +114,7 @@ def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path
     note(out, _caption(result, probe))
     reasons(out, result, [(term, name) for _, term, name, _ in SUMMARY])
     if probe is None and result["class_names"] is not None:
-        note(out, f"Accuracies: cssl probe {path}")
+        note(out, f"Accuracies: cssl probe {shown_path(path)}")
 
 
 def _rows(result: Result) -> list[tuple[str, str, list[str]]]:
@@ -218,7 +219,7 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
     _print_runs(out, results, probes)
     print_fooled(out, [fooled_in(result) for result in results.values()])
     if len(results) >= MIN_RUNS:
-        unprobed = [f"cssl probe {path}" for path, probe in probes.items() if probe is None]
+        unprobed = [f"cssl probe {shown_path(path)}" for path, probe in probes.items() if probe is None]
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
         print_prediction(out, rows_of_runs(results, probes), accuracy)
@@ -262,4 +263,4 @@ def _transposed(out: Console, measured: Mapping[Path, Mapping[str, str]], labels
         grid.add_row(label, *(cells.get(label, "–") for cells in measured.values()))
     out.print(compacted(out, grid))
     for position, path in enumerate(measured, start=1):
-        note(out, f"{position}: {path}")
+        note(out, f"{position}: {shown_path(path)}")

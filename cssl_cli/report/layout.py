@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -17,9 +16,13 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.console import make_console
+from cssl_cli.escape import escaped
+
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 PIPED_WIDTH = 120
+LEAST_WIDTH = 20  # narrower, and of a window without a size, there is nothing to see
 
 Rounding = Literal["nearest", "up", "down"]  # a bound is never shown as tighter than it is
 SLACK = 1e-8  # of a number and of its last digit: what its own computation may have rounded
@@ -27,30 +30,31 @@ SLACK = 1e-8  # of a number and of its last digit: what its own computation may 
 
 def console() -> Console:
     """Writes to stdout. When piped, wide enough that no table is cut, unless $COLUMNS says otherwise."""
-    if sys.stdout.isatty():
-        return Console(highlight=False, markup=False)
-    width = shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
-    return Console(file=cast(IO[str], _Unpadded()), highlight=False, markup=False, width=width)
-
-
-class _Unpadded(io.TextIOBase):
-    """Standard output without the blanks that tables end their lines with."""
-
-    def write(self, text: str) -> int:
-        sys.stdout.write(re.sub(r" +(?=\n)", "", text))
-        return len(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
+    width = max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
+    return make_console(sys.stdout, unpadded=not sys.stdout.isatty(), width=width)
 
 
 def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
+class _Grid(Table):
+    """A table in whose cells and headers a name is one line of text."""
+
+    def add_column(self, header: RenderableType = "", *args: Any, **kwargs: Any) -> None:
+        super().add_column(_cell(header), *args, **kwargs)
+
+    def add_row(self, *cells: RenderableType | None, **kwargs: Any) -> None:
+        super().add_row(*map(_cell, cells), **kwargs)
+
+
+def _cell(content: Any) -> Any:
+    return escaped(content) if isinstance(content, str) else content
+
+
 def table(*columns: str, text_columns: int = 1) -> Table:
     """A table whose first `text_columns` columns are names and whose others are numbers."""
-    result = Table(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    result = _Grid(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = position >= text_columns
         result.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
@@ -71,9 +75,7 @@ def _natural_width(out: Console, grid: Table) -> int:
 
 def _length(out: Console, cell: RenderableType) -> int:
     if isinstance(cell, str):
-        if ":" not in cell:  # that begins the name of an emoji
-            return cell_len(cell)
-        cell = out.render_str(cell)
+        return cell_len(cell)
     return cell.cell_len if isinstance(cell, Text) else out.measure(cell).maximum
 
 

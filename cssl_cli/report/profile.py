@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cssl_cli.escape import shown_path
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import RunDir
 
@@ -53,7 +54,9 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
     )
     if content["device_memory_mb"] is not None:
         out.print(f"{content['device_memory_mb']:,.0f} MiB of device memory at most")
-    return note(out, f"\nWritten to {run.path}: profile.json, and trace.json.gz for Perfetto or chrome://tracing")
+    return note(
+        out, f"\nWritten to {shown_path(run.path)}: profile.json, and trace.json.gz for Perfetto or chrome://tracing"
+    )
 
 
 def _where(content: dict[str, Any]) -> str:

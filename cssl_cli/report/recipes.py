@@ -9,7 +9,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from cssl_cli.errors import InputError
+from cssl_cli.escape import shown_path
 from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import CHECKPOINT, RunDir
@@ -28,7 +31,8 @@ def show_recipes(as_json: bool) -> None:
         grid = table(f"{kind} ({verb})", "", text_columns=2)
         for listing in listings:
             if listing.kind == kind:
-                grid.add_row(listing.name, f"{listing.summary}\nTime: {listing.time}\nResult: {listing.result}")
+                said = Text(f"{listing.summary}\nTime: {listing.time}\nResult: {listing.result}")
+                grid.add_row(listing.name, said)
                 grid.add_section()
         out.print(grid)
         out.print()
@@ -76,7 +80,11 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     print(recipe.to_yaml(), end="")
     out = console()
     out.print()
-    text = f"finished already: {run.path}" if run.finished else f"would run in {run.path} ({state})"
+    text = (
+        f"finished already: {shown_path(run.path)}"
+        if run.finished
+        else f"would run in {shown_path(run.path)} ({state})"
+    )
     out.print(text, soft_wrap=True)
     return None
 

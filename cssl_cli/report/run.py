@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cssl_cli.escape import shown_path
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
 from cssl_cli.run_dir import ENVIRONMENT, METRICS, RunDir
 
@@ -26,9 +27,9 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         seconds = sum(record["seconds"] for record in metrics)
         out.print(f"epoch {last['epoch']}, step {last['step']:,}: {terms}")
         out.print(f"{seconds:,.0f} s of training recorded, {last['images_per_second']:,.0f} images/s in the last epoch")
-    out.print(str(run.path), soft_wrap=True)
+    out.print(shown_path(run.path), soft_wrap=True)
     labelled = (run.read_json(ENVIRONMENT) or {}).get("labelled", True)
-    note(out, f"Next: cssl {'probe' if labelled else 'analyze'} {run.path}")
+    note(out, f"Next: cssl {'probe' if labelled else 'analyze'} {shown_path(run.path)}")
     return None
 
 
@@ -38,7 +39,7 @@ def show_probe(path: Path, result: dict[str, Any]) -> None:
     out = console()
     probe_table(out, result)
     _per_class(out, result["trained"])
-    note(out, f"\nNext: cssl analyze {path}")
+    note(out, f"\nNext: cssl analyze {shown_path(path)}")
 
 
 def probe_table(out: Console, result: dict[str, Any]) -> None:

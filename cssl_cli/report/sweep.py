@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cssl_cli.escape import escaped, shown_path
 from cssl_cli.launch import MemberResult, member_path
 from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.claims import answers, print_claims
@@ -47,7 +48,7 @@ def write_sweep(
     paths = [home.file("table.csv"), home.file("table.json")]
     if figures:
         paths += draw_prediction(content, accuracy, home.path)[:1]
-    return f"Written to {', '.join(str(path) for path in paths[:-1])} and {paths[-1]}"
+    return f"Written to {', '.join(map(shown_path, paths[:-1]))} and {shown_path(paths[-1])}"
 
 
 def show_sweep(
@@ -133,12 +134,24 @@ def as_csv(content: dict[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
-    writer.writerow(["row", *axes, "negative_control", *parts] if rows else ["row"])
+    writer.writerow(map(_csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
     for row in rows:
         cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
         values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
-        writer.writerow([row["row"], *(row["axes"][axis] for axis in axes), int(row["control"]), *values])
+        labels = [row["row"], *(row["axes"][axis] for axis in axes)]
+        writer.writerow([*map(_csv_cell, labels), int(row["control"]), *values])
     return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A name as a spreadsheet shows it: one that begins like a formula is not one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return escaped(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
+    return value
 
 
 # ---------------------------------------------------------------------- the plan
@@ -155,4 +168,4 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
         grid.add_row(member.name, run_state(RunDir(path)), path.name)
     out.print(grid)
     rows = len({member.row for member in members})
-    return note(out, f"{len(plan)} members ({rows} rows) under {out_dir / sweep.name}")
+    return note(out, f"{len(plan)} members ({rows} rows) under {shown_path(out_dir / sweep.name)}")

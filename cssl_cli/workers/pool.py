@@ -7,7 +7,6 @@ its place. Members that another process works on, and those to be tried again, c
 from __future__ import annotations
 
 import selectors
-import signal
 import statistics
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from pathlib import Path
 from cssl_cli.errors import Interrupted
 from cssl_cli.progress import MemberProgress, SweepProgress, SweepReporter, clock
 from cssl_cli.recipe import Recipe
-from cssl_cli.signals import deferred_signals
+from cssl_cli.signals import ENDING, deferred_signals
 from cssl_cli.workers.messages import Ended, Progress, Task
 from cssl_cli.workers.process import WorkerProcess, end_in_words, killed_in_words, tail, threads_each
 from cssl_cli.workers.workshop import Missing
@@ -26,7 +25,8 @@ from cssl_cli.workers.workshop import Missing
 TICK = 0.25  # seconds between two looks at signals and clock
 TAIL_LINES = 10  # of a failed member's log
 ENDING_TIME = 10.0  # seconds for a worker to end
-STOPPED = (0, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # exit statuses of workers that were asked to end
+# Exit statuses of workers that were asked to end.
+STOPPED = {0: 0} | {-number: number for number in ENDING} | {128 + number: number for number in ENDING}
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Pool:
     def run(self, jobs: Sequence[Job], *, done_before: int) -> None:
         """Complete the jobs; `done_before` were complete already.
 
-        SIGINT and SIGTERM let all workers save and end, then raise `Interrupted`; a second signal kills them. An error
-        of the reporter's, such as a terminal that is gone, lets them save, too.
+        A signal that asks to end lets all workers save and end, then raises `Interrupted`; a second one kills them. An
+        error of the reporter's lets them save, too.
         """
         groups: dict[Path, deque[Job]] = {}
         for job in jobs:
@@ -201,7 +201,7 @@ class Pool:
             if messages is None:
                 status = self._remove(slot)
                 if slot in self.at_work:
-                    stopped = -status if self.stopping and status in STOPPED else None
+                    stopped = STOPPED.get(status) if self.stopping else None
                     self._settle(slot, Ended(error=end_in_words(status), stopped=stopped))
                 continue
             for message in messages:

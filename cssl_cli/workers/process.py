@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from cssl_cli.signals import ENDING, blocked_signals
 from cssl_cli.workers.messages import COMPILING, THREADS, Lines, Message, Task, decode, encode
 
 # With the sweep's own import path, wherever it was started from.
@@ -32,13 +33,14 @@ class WorkerProcess:
         """Start on `task`. A number of threads that the user has set goes before `threads`."""
         log = _open_log(task.log)
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE.format(path=sys.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={THREADS: str(threads), COMPILING: str(threads), **os.environ},
-            )
+            with blocked_signals():  # the worker lets them in once it has its own way with them
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _CODE.format(path=sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={THREADS: str(threads), COMPILING: str(threads), **os.environ},
+                )
         finally:
             os.close(log)
         assert self.process.stdout is not None
@@ -102,7 +104,7 @@ def killed_in_words(number: int) -> str:
         name = "unknown"
     if number == signal.SIGKILL:
         return f"killed (signal {number}, {name}: often out of memory)"
-    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if number in ENDING:
         return f"stopped (signal {number}, {name})"
     return f"crashed (signal {number}, {name})"
 

@@ -12,60 +12,44 @@ import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError
+from cssl_cli.escape import escaped_text
 from cssl_cli.recipe import Recipe
+from cssl_cli.signals import ENDING, Stopped, end_on_signals
+from cssl_cli.streams import use_standard_streams
 from cssl_cli.workers.messages import THREADS, Ended, Lines, Message, Progress, Task, decode, encode
 from cssl_cli.workers.workshop import Missing, UnexpectedError, Workshop
 
 SAVING_TIME = 300.0  # seconds that a worker may take to stop
 LINE_INTERVAL = 5.0  # between lines of one task in the log
 EVENT_INTERVAL = 0.2  # between events of one task
+# These reach a group of processes and are meant for the sweep, which stops its workers itself.
+NOT_FOR_WORKERS = tuple(number for number in ENDING if number != signal.SIGTERM)
 OOM_PREFERENCE = 300  # when memory runs out, a member is to go rather than the sweep
 
 
 def main() -> None:
-    with suppress(_Stopped):
-        signal.signal(signal.SIGTERM, _raise_once)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the sweep, which stops its workers itself
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with suppress(Stopped):
+        end_on_signals(ignored=NOT_FOR_WORKERS)
+        use_standard_streams(expendable=True)
         _offer_to_die_first()
-        faulthandler.enable()
-        events = os.dup(sys.stdout.fileno())
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        faulthandler.enable(2)
+        events = os.dup(1)
+        os.dup2(2, 1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _Worker(events).work(_listen())
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-class _Stopped(BaseException):
-    """A signal asked to stop; no library's `except Exception` is to swallow it."""
-
-
-_stopped_by: list[int] = []
-
-
-def _raise_once(number: int, _frame: FrameType | None) -> None:
-    if not _stopped_by:
-        _stopped_by.append(number)
-        raise _Stopped
-
-
-def _insist() -> None:
-    """Send the signal once more if the work went on in spite of it: a bare `except` in a library catches anything."""
-    if _stopped_by:
-        signal.raise_signal(_stopped_by.pop())
+    os._exit(0)  # all is told and on disk; Python and torch would take a while to take themselves apart
 
 
 def _offer_to_die_first() -> None:
     with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE))
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE), encoding="ascii")
 
 
 def _listen() -> queue.SimpleQueue[Task | None]:
@@ -115,9 +99,9 @@ class _Worker:
         except Interrupted as interrupted:
             reporter.say(str(interrupted))
             return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
-        except _Stopped:
+        except Stopped as stopped:
             reporter.say("interrupted")
-            return Ended(error="interrupted", stopped=_stopped_by[0], retire=True)
+            return Ended(error="interrupted", stopped=stopped.number, retire=True)
         except CsslError as failure:  # before its stages: the device cannot be used
             error = failure
         return _ended(error)
@@ -171,10 +155,9 @@ class _LogReporter:
 
     def say(self, message: str) -> None:
         with suppress(OSError):  # a full disk must not cost the member its state
-            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
+            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped_text(message)}\n".encode())
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-        _insist()
         now, ended = time.monotonic(), done >= total
         if ended or detail or now - self.sent.get(task, 0.0) >= EVENT_INTERVAL:
             self.send(Progress(task, done, total, detail))
