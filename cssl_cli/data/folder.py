@@ -33,6 +33,7 @@ from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError
 
 _DECODER_VERSION = f"1/pillow-{PIL.__version__}"
+_MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
 _CLOCK_STEP = 0.02  # seconds; file times are at least this fine on Linux and macOS file systems
 
 _ByClass = dict[str, list[Entry]]
@@ -109,7 +110,7 @@ def load(
 
 def _check_is_folder(root: Path) -> None:
     if not root.exists():
-        raise InputError("there is no such folder", where=str(root), remedy="Check data.root.")
+        raise InputError("there is no such folder", where=str(root), remedy=_MISSING)
     if not root.is_dir():
         raise InputError("this is a file, not a folder", where=str(root), remedy="Give the folder that holds it.")
 
@@ -122,7 +123,8 @@ def _told(root: Path, layout: Layout, parts: _Parts) -> str:
         num_train, num_test = (sum(map(len, classes.values())) for classes in (parts.train, parts.test))
         split = "" if layout.test is not None else ", split by data.test_fraction"
         names = listed(list(parts.train))
-        images = f"{num_train:,} training and {num_test:,} test images{split}; {len(parts.train)} classes: {names}"
+        images = f"{counted(num_train, 'image')} for training, {num_test:,} for testing{split}"
+        images += f"; {len(parts.train)} classes: {names}"
     return f"{root}: " + "; ".join(part for part in (layout.folders, images) if part)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from cssl_cli.data.decode import IMAGE_SUFFIXES
 from cssl_cli.data.part_names import Part, is_wrapper, part_of, parts_of
-from cssl_cli.data.scan import Contents, Entry, Listing, Scanner
+from cssl_cli.data.scan import Contents, Entry, Listing, Scanner, composed
 from cssl_cli.errors import InputError
 
 Classes = dict[str, Contents]
@@ -120,7 +120,7 @@ class _Arrangement:
             if len(suited) > 1:
                 raise self.error(
                     f"each of these could be the test images: {listed(suited)}",
-                    "Keep one of them here, or give it a name that comes first: test before eval, val and dev.",
+                    "Keep one of them here.",
                 )
             passed_over += [name for name in named if name not in suited]
             if suited:
@@ -173,7 +173,7 @@ class _Arrangement:
         if len(filled) == 1 and not everything.loose:
             ((name, only),) = filled.items()
             inner = list(only.filled())
-            if len(inner) > 1:
+            if len(inner) > 1 or any(part_of(folder) is Part.TRAIN for folder in inner):
                 raise self.error(
                     f"all images are in {name}/, in sub-folders of it: {listed(inner)}",
                     f"Give {self.root / name} in data.root.",
@@ -213,7 +213,8 @@ def _unwrapped(contents: Contents, part: Part) -> Contents:
     filled = contents.filled()
     if len(filled) == 1 and not contents.loose:
         ((name, only),) = filled.items()
-        if (part_of(name) is part or is_wrapper(name)) and only.filled():
+        same = name == composed(Path(contents.path).name)
+        if (same or part_of(name) is part or is_wrapper(name)) and only.filled():
             return _unwrapped(only, part)
     return contents
 
