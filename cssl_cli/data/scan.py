@@ -108,7 +108,7 @@ class Scanner:
                 suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 (a Path a file is slow)
                 if name[0] == "." or _is_of_a_system(name):
                     if suffix in IMAGE_SUFFIXES or _is_folder(entry):
-                        self._leave_out("hidden or of the system", name)
+                        self._leave_out("hidden or written by the system", name)
                 elif suffix in IMAGE_SUFFIXES and entry.is_file():
                     files.append(entry)
                 elif entry.is_dir():
@@ -152,7 +152,7 @@ class Scanner:
     def sentence(self) -> str | None:
         """What was left out, counted; None when nothing was."""
         parts = [
-            f"{count:,} {why} ({', '.join(self.examples[why])}{', ...' if count > len(self.examples[why]) else ''})"
+            f"{why}: {count:,} ({', '.join(self.examples[why])}{', ...' if count > len(self.examples[why]) else ''})"
             for why, count in self.counts.items()
         ]
         return f"left out: {'; '.join(parts)}" if parts else None
@@ -167,12 +167,12 @@ class Scanner:
     def _look_at(self, entry: Entry, suffix: str) -> None:
         """What is neither a folder nor an image by its name and kind."""
         if suffix in _UNREAD_SUFFIXES:
-            self._leave_out(f"in a format that is not read, {suffix}", entry.name)
+            self._leave_out("formats that are not read", entry.name)
         elif (suffix in IMAGE_SUFFIXES or not suffix[1:].isalpha()) and _is_broken_link(entry):
             remedy = "Restore what it links to, or delete the link."
             raise InputError("this link leads nowhere", where=entry.path, remedy=remedy)
         elif suffix in IMAGE_SUFFIXES:
-            self._leave_out("no regular file", entry.name)
+            self._leave_out("pipes, sockets and devices", entry.name)
 
     def _leave_out(self, why: str, name: str) -> None:
         self.counts[why] += 1

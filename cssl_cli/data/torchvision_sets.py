@@ -36,6 +36,8 @@ def load(
     name = settings["name"]
     given = settings["root"]
     root = Path(given).expanduser() if given else cache_dir
+    if given and root.exists() and not root.is_dir():
+        raise InputError("this is a file, not a folder", where=str(root), remedy="Give the folder that holds it.")
     return _LOADERS[name](name, root)
 
 

@@ -29,7 +29,6 @@ from cssl_cli.train import Plan
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
-LEAVE_OUT = "Leave it out."
 ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
 COMPILED_STEPS = {"cpu": 20_000, "cuda": 2_000}  # how long compiling takes and what it saves: docs/performance.md
 
@@ -88,7 +87,7 @@ def prepare_data(
     if data_root is not None:
         if "root" not in settings:
             raise InputError(
-                f"the images of {settings['name']} lie in no folder", where="--data-root", remedy=LEAVE_OUT
+                f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
             )
         settings["root"] = data_root
     return load_dataset(
