@@ -58,7 +58,7 @@ def _odd(value: int) -> int:
 def _absolute(path: str) -> str:
     try:
         given = Path(path).expanduser().absolute()
-        plain = os.path.normpath(given)
+        plain = "/" + os.path.normpath(given).lstrip("/")
         # A link stays as it is given: what it leads to may change. Only `link/..` cannot be shortened.
         same = os.path.realpath(plain) == os.path.realpath(given)
         return plain if same else str(given)
