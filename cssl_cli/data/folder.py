@@ -77,9 +77,9 @@ def load(
     """
     root = Path(settings["root"]).expanduser().absolute()
     size = settings["size"]
-    scanner = Scanner(root, [*own, cache_dir])
     try:
         _check_is_folder(root)
+        scanner = Scanner(root, [*own, cache_dir])
         layout = arrange(root, scanner)
         parts = _parts(layout, settings["test_fraction"])
         file_parts = parts.files()

@@ -108,7 +108,7 @@ def images_of_run(
     except InputError as error:
         root = recipe.settings("data").get("root")
         if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
-            gone = not Path(root).is_dir()
+            gone = not os.path.isdir(root)  # noqa: PTH112 (false, too, where a path cannot be looked for)
             error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
         raise
 

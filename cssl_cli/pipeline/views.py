@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -45,9 +46,14 @@ def draw_views(
 def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
     """A picture among a user's images would be one of them from then on."""
     data = recipe.settings("data")
-    if data["name"] == "folder" and path.resolve().is_relative_to(Path(data["root"]).resolve()):
+    if data["name"] == "folder" and _is_inside(path, data["root"]):
         raise InputError(
             "this is in the folder of the images, and would be taken for one of them",
             where=str(path),
             remedy="Give another --views FILE.png.",
         )
+
+
+def _is_inside(path: Path, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real

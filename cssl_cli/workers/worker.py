@@ -171,7 +171,7 @@ class _LogReporter:
 
     def say(self, message: str) -> None:
         with suppress(OSError):  # a full disk must not cost the member its state
-            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode())
+            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n".encode(errors="backslashreplace"))
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         _insist()
