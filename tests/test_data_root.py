@@ -70,11 +70,13 @@ def refused(measure):
     return caught.value
 
 
-def test_a_finished_run_is_measured_where_its_images_are_now(moved):
+def test_a_finished_run_is_measured_where_its_images_are_now(moved, invoke):
     folder, run = moved
-    new = str(folder / "new")
-    assert probe(run, reporter=Silent(), data_root=new)["trained"]["linear"]["num_images"] == 2
-    assert analyze(run, reporter=Silent(), data_root=new)["num_images"] == 2
+    probed = invoke("probe", run, "--data-root", folder / "new", "--json")
+    assert json.loads(probed.stdout)["trained"]["linear"]["num_images"] == 2
+    assert f"{folder / 'new'}: 10 images for training, 2 for testing" in probed.stderr
+    analyzed = invoke("analyze", run, "--data-root", folder / "new", "--json", "--no-figures")
+    assert json.loads(analyzed.stdout)["num_images"] == 2
     assert str(folder / "old") in (run / "recipe.yaml").read_text()
 
 
