@@ -83,6 +83,10 @@ Targets = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", metavar="DIR", help="Where the images lie now, if not in the recipe's data.root."),
+]
 Accuracy = Annotated[
     str,
     typer.Option(
@@ -119,6 +123,7 @@ def pretrain(
     device: Device = None,
     restart: Annotated[bool, typer.Option("--restart", help="Discard what the run directory holds.")] = False,
     dry_run: DryRun = False,
+    data_root: DataRoot = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time of a step goes, and write a trace; trains nothing.")
     ] = False,
@@ -138,31 +143,42 @@ def pretrain(
             remedy="Give one of them.",
         )
     resolved = load_recipe(recipe, overrides or [])
+    images = _data_root(data_root)
     if dry_run:
         return recipes.show_plan(resolved, out, as_json)
     if profile:
-        return _profile(resolved, out, device, as_json)
+        return _profile(resolved, out, device, images, as_json)
     from cssl_cli.pipeline.pretrain import pretrain as train
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
-        trained = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart)
+        trained = train(resolved, out=out, reporter=reporter, device_name=device, restart=restart, data_root=images)
     return run.show_pretrained(trained, as_json)
 
 
-def _profile(resolved: Recipe, out: Path, device: str | None, as_json: bool) -> None:
+def _data_root(path: str | None) -> str | None:
+    from cssl_cli.recipe.load import read_folder
+
+    return None if path is None else read_folder(path, "--data-root")
+
+
+def _profile(resolved: Recipe, out: Path, device: str | None, images: str | None, as_json: bool) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: its profiler tells of its own start and end
     from cssl_cli.pipeline.profile import profile
     from cssl_cli.report.profile import show_profile
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
-        profiled, content = profile(resolved, out=out, reporter=reporter, device_name=device)
+        profiled, content = profile(resolved, out=out, reporter=reporter, device_name=device, data_root=images)
     show_profile(profiled, content, as_json)
 
 
-@command("cssl probe runs/simclr-shapes-0123456789", "cssl probe runs/simclr-shapes-0123456789 --json")
-def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
+@command(
+    "cssl probe runs/simclr-shapes-0123456789",
+    "cssl probe runs/simclr-shapes-0123456789 --json",
+    "cssl probe runs/simclr-folder-0123456789 --data-root /scratch/images",
+)
+def probe(run: RunPath, data_root: DataRoot = None, device: Device = None, as_json: Json = False) -> None:
     """Measure the accuracy of a run's encoder.
 
     Linear, k-NN and nearest-class-centre classifiers on frozen features, beside the untrained encoder and raw pixels.
@@ -173,7 +189,7 @@ def probe(run: RunPath, device: Device = None, as_json: Json = False) -> None:
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
-        result = measure(run, reporter=reporter, device_name=device)
+        result = measure(run, reporter=reporter, device_name=device, data_root=_data_root(data_root))
     print_json(result) if as_json else show_probe(run, result)
 
 
@@ -201,6 +217,7 @@ def analyze(
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
+    data_root: DataRoot = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -222,6 +239,7 @@ def analyze(
         sections=section or [],
         export=export,
         again=again,
+        data_root=_data_root(data_root),
     )
     measure(request, figures=figures, device_name=device, as_json=as_json, accuracy=accuracy)
 
@@ -239,6 +257,7 @@ def sweep(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
     overrides: Overrides = None,
     out: Out = Path("runs"),
+    data_root: DataRoot = None,
     device: Device = None,
     concentration_only: Annotated[
         bool,
@@ -307,6 +326,7 @@ def sweep(
         )
     resolved = load_sweep(name, overrides or [], quantities=NAMES)
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
+    images = _data_root(data_root)
     seconds = None if budget is None else parse_duration(budget)
     compared = accuracy_named(accuracy)
     shown: dict[str, Any] = {"accuracy": compared, "versus": versus, "order": sort}
@@ -320,7 +340,9 @@ def sweep(
         return show_sweep(resolved, read_sweep(resolved, out, EXTRACTOR), members, as_json, **shown)
     if concentration_only:
         with TerminalReporter() as reporter:
-            content = concentrate_sweep(resolved, members=members, out=out, reporter=reporter, device_name=device)
+            content = concentrate_sweep(
+                resolved, members=members, out=out, reporter=reporter, device_name=device, data_root=images
+            )
         return show_sweep_concentration(content, as_json)
     workers = jobs or (1 if retry else None)
     with SweepDisplay() if workers else TerminalReporter() as display:
@@ -333,6 +355,7 @@ def sweep(
             budget=seconds,
             jobs=workers,
             retries=retry,
+            data_root=images,
             extractor=EXTRACTOR,
         )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)

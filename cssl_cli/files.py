@@ -36,6 +36,16 @@ def require_writable(folder: Path, remedy: str) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def require_creatable(folder: Path, remedy: str) -> None:
+    """`InputError` when `folder` could not be made or written to; makes nothing yet."""
+    with explained(folder, remedy):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
     """Remove what a killed process had begun to write aside in `folder`, `older_than` seconds ago at least.
 

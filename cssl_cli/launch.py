@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InUseError
+from cssl_cli.errors import InputError, InUseError
 from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
@@ -84,6 +84,7 @@ def run_sweep(
     budget: float | None = None,
     jobs: int | None = None,
     retries: int = 0,
+    data_root: str | None = None,
     extractor: Extractor | None = None,
 ) -> list[MemberResult]:
     """Pretrain, probe and analyse the `members` (None: all) that are not finished; a failure does not stop the rest.
@@ -91,23 +92,44 @@ def run_sweep(
     With `jobs`, so many members at a time, each in a process of its own, and one that fails is tried again up to
     `retries` times; without, one after another in this process. Gives every member of the sweep, those that were not
     meant as they are on disk, with what the `extractor` takes from each. Members that another process works on are
-    taken up once more after the others. After `budget` seconds no further member is started.
+    taken up once more after the others. After `budget` seconds no further member is started. `data_root` is where the
+    images lie, in place of the recipes' data.root.
     """
     home = out / sweep.name
     require_writable(home, "Choose another folder with --out DIR.")
     remove_leftovers(home, LEFT_OVER)
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
+    _check_one_root(meant, data_root)
     if jobs is None:
-        ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name), deadline)
+        ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name, data_root), deadline)
     else:
         settings = PoolSettings(
-            workers=jobs, home=home, logs=home / LOGS, device=device_name, retries=retries, deadline=deadline
+            workers=jobs,
+            home=home,
+            logs=home / LOGS,
+            device=device_name,
+            retries=retries,
+            deadline=deadline,
+            data_root=data_root,
         )
         ends = _run_in_pool(sweep, meant, out, settings, reporter)
     _tell(ends, reporter)
     results = read_sweep(sweep, out, extractor)
     return [replace(result, error=ends.errors.get(result.member.name)) for result in results]
+
+
+def _check_one_root(members: Sequence[Member], data_root: str | None) -> None:
+    """`InputError` where one folder is named for members whose images lie in several, or in none."""
+    roots = {member.recipe.settings("data").get("root", ...) for member in members}
+    if data_root is not None and (len(roots) > 1 or ... in roots):
+        raise InputError(
+            "the images of these members lie in no folder"
+            if roots == {...}
+            else "the images of these members do not all lie in one folder",
+            where="--data-root",
+            remedy="Leave it out, or choose members with --only.",
+        )
 
 
 @dataclass
@@ -197,6 +219,7 @@ def concentrate_sweep(
     reporter: Reporter,
     device_name: str | None = None,
     members: Sequence[Member] | None = None,
+    data_root: str | None = None,
 ) -> dict[str, Any]:
     """The concentration of each row's augmented images, without training anything; of `members` only, where given.
 
@@ -207,7 +230,8 @@ def concentrate_sweep(
 
     home = RunDir(out / sweep.name)
     require_writable(home.path, "Choose another folder with --out DIR.")
-    workshop = Workshop(home.path, reporter, device_name)
+    _check_one_root(sweep.members if members is None else members, data_root)
+    workshop = Workshop(home.path, reporter, device_name, data_root)
     first_of_row: dict[str, Member] = {}
     for member in sweep.members if members is None else members:
         first_of_row.setdefault(member.row, member)

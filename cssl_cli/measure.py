@@ -21,7 +21,10 @@ OF_RECIPES = "concentration"  # the section that a recipe has without a run
 
 @dataclass(frozen=True)
 class Request:
-    """`runs` to analyse, or a `recipe` by name or file; `changes` replace settings of the recipe's analyze block."""
+    """`runs` to analyse, or a `recipe` by name or file; `changes` replace settings of the recipe's analyze block.
+
+    `data_root` is where the images lie, in place of the recipes' data.root.
+    """
 
     runs: tuple[Path, ...]
     recipe: str | None
@@ -30,6 +33,7 @@ class Request:
     sections: tuple[str, ...]
     export: Path | None
     again: bool
+    data_root: str | None = None
 
     @classmethod
     def read(
@@ -43,6 +47,7 @@ class Request:
         sections: Sequence[str],
         export: Path | None,
         again: bool,
+        data_root: str | None = None,
     ) -> Request:
         """Sort the arguments into runs, a recipe and overrides; `InputError` where they do not go together."""
         overrides = tuple(target for target in targets if "=" in target or target.startswith("~"))
@@ -93,6 +98,7 @@ class Request:
             sections=tuple(SECTIONS) if "all" in sections else tuple(dict.fromkeys(sections)),
             export=export,
             again=again,
+            data_root=data_root,
         )
 
 
@@ -134,7 +140,9 @@ def _measure_recipe(request: Request, reporter: TerminalReporter, device_name: s
 
     assert request.recipe is not None
     recipe = load_recipe(request.recipe, request.overrides)
-    return analyze_recipe(recipe, reporter=reporter, device_name=device_name, changes=request.changes)
+    return analyze_recipe(
+        recipe, reporter=reporter, device_name=device_name, changes=request.changes, data_root=request.data_root
+    )
 
 
 def _measure_run(path: Path, request: Request, reporter: TerminalReporter, device_name: str | None) -> dict[str, Any]:
@@ -146,10 +154,13 @@ def _measure_run(path: Path, request: Request, reporter: TerminalReporter, devic
         file = str(RunDir.open(path).file(RECIPE))
         recipe = load_recipe(file, request.overrides)
         if recipe.fingerprint != load_recipe(file).fingerprint:
+            moved = any(text.startswith("data.root=") for text in request.overrides)
             raise InputError(
                 f"{' '.join(request.overrides)} would change the encoder of a finished run",
                 where=str(path),
-                remedy="Override fields of analyze, such as analyze.bootstrap=1000, or pretrain another run.",
+                remedy="Where the same images lie elsewhere now, give that folder with --data-root DIR."
+                if moved
+                else "Override fields of analyze, such as analyze.bootstrap=1000, or pretrain another run.",
             )
     return analyze(
         path,
@@ -159,6 +170,7 @@ def _measure_run(path: Path, request: Request, reporter: TerminalReporter, devic
         changes=request.changes,
         export=request.export,
         again=request.again,
+        data_root=request.data_root,
     )
 
 

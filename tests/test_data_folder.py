@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,10 @@ def write_classes(root, counts, start=0):
             write(root / name / f"{number:02}.png", start := start + 1)
 
 
-def load(root, cache_dir, *, progress=None, **changes):
+def load(root, cache_dir, *, progress=None, notice=None, **changes):
     settings = {"name": "folder", "root": str(root), "size": SIZE, "test_fraction": 0.25, "limit": None}
-    return load_dataset(settings | {"limit_test": None} | changes, cache_dir=cache_dir, progress=progress)
+    settings |= {"limit_test": None} | changes
+    return load_dataset(settings, cache_dir=cache_dir, progress=progress, notice=notice)
 
 
 def refused(root, cache_dir, **changes):
@@ -158,6 +160,53 @@ def test_the_content_key_does_not_depend_on_place_or_time(root, cache_dir, tmp_p
     assert load(copy, tmp_path / "other").content_key == key
     write(copy / "a" / "00.png", 77)
     assert load(copy, cache_dir).content_key != key
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_copy_in_another_normal_form_has_the_same_content(root, cache_dir, tmp_path, below):
+    """Names sort and hash alike in both forms: images come in the same order, and are split alike."""
+    keys = []
+    for form in ("NFC", "NFD"):
+        base = tmp_path / form
+        for number, name in enumerate(["a", "Müller", "zoo"]):
+            for image, file in enumerate(["b", "Å", "å", "z", "é", "e"]):
+                write(base / below / unicodedata.normalize(form, f"{name}/{file}.png"), 10 * number + image)
+        dataset = load(base, cache_dir)
+        assert dataset.class_names == ("Müller", "a", "zoo")
+        keys.append(dataset.content_key)
+    assert keys[0] == keys[1]
+
+
+def test_classes_without_utf_8_names(root, cache_dir):
+    for number, name in enumerate([b"caf\xe9", b"th\xe9"]):
+        for image in range(2):
+            write(root / os.fsdecode(name) / f"{image}.png", 10 * number + image)
+    dataset = load(root, cache_dir)
+    assert dataset.class_names == ("caf\udce9", "th\udce9")
+    assert json.loads(json.dumps(dataset.class_names)) == list(dataset.class_names)
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_what_is_what_is_told_once_from_the_cache_as_well(root, cache_dir, decoded, left_out):
+    write_classes(root / "Training", {"a": 2, "b": 1})
+    write_classes(root / "Testing", {"a": 1, "b": 1}, start=50)
+    if left_out:
+        write(root / "Training" / "a" / "._x.png")
+    for _ in range(2):
+        told = []
+        load(root, cache_dir, notice=told.append)
+        assert told[0] == (
+            f"{root}: Training/ for training, Testing/ for testing; 3 images for training, 2 for testing; "
+            "2 classes: a, b"
+        )
+        assert told[1:] == (["left out: hidden or written by the system: 1 (._x.png)"] if left_out else [])
+    assert len(decoded) == 5
+
+
+def test_a_cache_in_the_folder_is_none_of_the_images(root):
+    write_classes(root, {"a": 4, "b": 4})
+    assert load(root, root / "cache").class_names == ("a", "b")
+    assert load(root, root / "cache").class_names == ("a", "b")
 
 
 # The cache
@@ -513,14 +562,11 @@ def test_a_single_class(root, cache_dir):
     assert "one class only" in refused(root, cache_dir).what
 
 
-def test_a_broken_link_and_a_circle_of_links_are_named(root, cache_dir):
+def test_a_broken_link_is_named(root, cache_dir):
     write_classes(root, {"a": 4, "b": 4})
     broken = root / "a" / "gone.png"
     broken.symlink_to(root / "nowhere.png")
     assert refused(root, cache_dir).where == str(broken)
-    broken.unlink()
-    (root / "a" / "circle").symlink_to(root / "a")
-    assert str(root / "a") in refused(root, cache_dir).where
 
 
 def test_a_folder_or_file_without_permission_is_named(root, cache_dir, monkeypatch):

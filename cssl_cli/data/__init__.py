@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.data.image_set import Dataset, ImageSet, Progress, finish_dataset
+from cssl_cli.data.image_set import Dataset, ImageSet, Notice, Progress, finish_dataset
 from cssl_cli.errors import unknown_name
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "Progress", "load_dataset"]
+__all__ = ["SOURCES", "Dataset", "ImageSet", "Notice", "Progress", "load_dataset"]
 
 SOURCES = {
     "shapes": "cssl_cli.data.shapes",
@@ -20,18 +20,27 @@ SOURCES = {
     "svhn": "cssl_cli.data.torchvision_sets",
     "folder": "cssl_cli.data.folder",
 }
-"""The table of sources: `data.name` -> the module whose `load(settings, cache_dir=, progress=)` reads it."""
+"""The table of sources: `data.name` -> the module whose `load(settings, cache_dir=, progress=, notice=, own=)`
+reads it."""
 
 
-def load_dataset(settings: Mapping[str, Any], *, cache_dir: Path, progress: Progress | None) -> Dataset:
+def load_dataset(
+    settings: Mapping[str, Any],
+    *,
+    cache_dir: Path,
+    progress: Progress | None,
+    notice: Notice | None = None,
+    own: Iterable[Path] = (),
+) -> Dataset:
     """The images that a recipe's `data` block names.
 
     `settings` is that block, fully resolved; `cache_dir` takes downloads and decoded images, and is created when
-    needed; `progress` hears of slow steps. Raises InputError when the images are missing or cannot be used.
+    needed; `progress` hears of slow steps, `notice` how the images were found. `own` are folders that the caller writes
+    to: nothing in them is an image. Raises InputError when the images are missing or cannot be used.
     """
     name = settings["name"]
     if name not in SOURCES:
         raise unknown_name("data set", name, SOURCES, where="data.name")
     module = importlib.import_module(SOURCES[name])
-    source = module.load(settings, cache_dir=cache_dir, progress=progress)
+    source = module.load(settings, cache_dir=cache_dir, progress=progress, notice=notice, own=own)
     return finish_dataset(source, limit=settings["limit"], limit_test=settings["limit_test"])

@@ -16,6 +16,8 @@ from cssl_cli.randomness import stream
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done), always from the caller's thread."""
+Notice = Callable[[str], None]
+"""Called with a sentence worth a line of its own."""
 
 _BLOCK_BYTES = 8 * 2**20
 

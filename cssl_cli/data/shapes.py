@@ -15,7 +15,7 @@ threads nor the processor shows in them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.data.image_set import ImageSet, Progress, Source
+from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
 from cssl_cli.randomness import stream
 
 # Difficulty. Lengths are shares of the image's side; brightness is on the 0..1 scale.
@@ -44,7 +44,14 @@ _NUM_PARAMETERS = 18  # uniform numbers an image, in the order in which `_draw` 
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def load(settings: Mapping[str, Any], *, cache_dir: Path, progress: Progress | None) -> Source:  # noqa: ARG001
+def load(
+    settings: Mapping[str, Any],
+    *,
+    cache_dir: Path,  # noqa: ARG001
+    progress: Progress | None,
+    notice: Notice | None = None,  # noqa: ARG001
+    own: Iterable[Path] = (),  # noqa: ARG001
+) -> Source:
     """`num_train` and `num_test` shapes of `size` x `size` pixels; nothing is read or written."""
     parts = {}
     for split in ("train", "test"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,18 +17,27 @@ import torch
 from torch import Tensor
 
 from cssl_cli.data.cache import exclusive
-from cssl_cli.data.image_set import ImageSet, Progress, Source
+from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
 from cssl_cli.errors import InputError
 
 Opened = TypeVar("Opened")
 _SVHN_CLASSES = tuple(str(digit) for digit in range(10))
 
 
-def load(settings: Mapping[str, Any], *, cache_dir: Path, progress: Progress | None) -> Source:  # noqa: ARG001
+def load(
+    settings: Mapping[str, Any],
+    *,
+    cache_dir: Path,
+    progress: Progress | None,  # noqa: ARG001
+    notice: Notice | None = None,  # noqa: ARG001
+    own: Iterable[Path] = (),  # noqa: ARG001
+) -> Source:
     """The set named `settings["name"]`. Raises InputError when it is neither in its folder nor to be had."""
     name = settings["name"]
     given = settings["root"]
     root = Path(given).expanduser() if given else cache_dir
+    if given and root.exists() and not root.is_dir():
+        raise InputError("this is a file, not a folder", where=str(root), remedy="Give the folder that holds it.")
     return _LOADERS[name](name, root)
 
 

@@ -51,13 +51,14 @@ def analyze(
     again: bool = False,
     dataset: Dataset | None = None,
     recipe: Recipe | None = None,
+    data_root: str | None = None,
 ) -> dict[str, Any]:
     """The theory's terms of the run's encoder, of its projector and of the untrained encoder; writes analysis.json.
 
     With the setting `controls` those of the control encoders, too (theory/control_encoders.py).
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
     was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
-    the features of the trained encoder.
+    the features of the trained encoder. `data_root` is where the images lie now, in place of the recipe's data.root.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
@@ -72,7 +73,7 @@ def analyze(
         before = run.read_result(ANALYSIS, settings) if reusable else None
         if before is not None:  # another process has measured it in the meantime
             return before
-        dataset = finished_run_data(run, recipe, dataset, reporter)
+        dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         material = gather(recipe, dataset, settings, device)
         encoders = {"trained": trained_encoder(run, recipe), "untrained": untrained_encoder(recipe)}
         raw = {

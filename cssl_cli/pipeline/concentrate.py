@@ -40,6 +40,7 @@ def analyze_recipe(
     device_name: str | None = None,
     changes: Mapping[str, Any] | None = None,
     dataset: Dataset | None = None,
+    data_root: str | None = None,
 ) -> dict[str, Any]:
     """The concentration of the recipe's augmented images, before any training.
 
@@ -54,7 +55,7 @@ def analyze_recipe(
             where="analyze.distances",
             remedy="Give pixels, standardized_pixels or untrained, or analyze a finished run.",
         )
-    dataset = dataset or prepare_data(recipe, reporter)
+    dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
     material = gather(recipe, dataset, settings, device)
     tables: dict[str, Tensor] = {}
     if "untrained" in settings["distances"]:

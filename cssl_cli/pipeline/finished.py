@@ -10,7 +10,7 @@ from torch import nn
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError
 from cssl_cli.pipeline.pretrain import check_images, check_recipe
-from cssl_cli.pipeline.setup import initial_method, prepare_data
+from cssl_cli.pipeline.setup import images_of_run, initial_method
 from cssl_cli.progress import Reporter
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, METRICS, PROJECTOR, RECIPE, RunDir
@@ -37,10 +37,17 @@ def open_finished(path: Path, recipe: Recipe | None = None) -> tuple[RunDir, Rec
     return run, recipe
 
 
-def finished_run_data(run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter) -> Dataset:
-    """The recipe's images (or `dataset`, when the caller has loaded it); `InputError` unless the run saw the same."""
-    dataset = dataset or prepare_data(recipe, reporter)
-    check_images(run, dataset)
+def finished_run_data(
+    run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter, data_root: str | None
+) -> Dataset:
+    """The recipe's images (or `dataset`, when the caller has loaded it); `InputError` unless the run saw the same.
+
+    `data_root` is where they lie now, in place of the recipe's data.root.
+    """
+    if dataset is None:
+        own = [run.path, run.path.absolute().parent]
+        dataset = images_of_run(run, recipe, reporter, data_root=data_root, own=own)
+    check_images(run, recipe, dataset, data_root)
     return dataset
 
 

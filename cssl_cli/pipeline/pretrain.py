@@ -14,17 +14,18 @@ from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
 from cssl_cli.escape import shown_path
-from cssl_cli.files import require_writable
+from cssl_cli.files import require_creatable
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
+    ELSEWHERE,
     choose_device,
     choose_precision,
     compiles,
     environment,
+    images_of_run,
     initial_method,
     make_augmentation,
     place_images,
-    prepare_data,
 )
 from cssl_cli.pipeline.trace import Trace
 from cssl_cli.progress import Reporter
@@ -58,18 +59,20 @@ def pretrain(
     device_name: str | None = None,
     restart: bool = False,
     dataset: Dataset | None = None,
+    data_root: str | None = None,
 ) -> RunDir:
     """Train what the recipe says into its run directory under `out`; go on from its checkpoint if it has one.
 
     A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal that asks to
-    end saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already.
+    end saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already;
+    `data_root` is where the images lie now, in place of the recipe's data.root, which stays what the run is known by.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
     if restart or not run.finished:
         # Before anything is made under `out`: images that cannot be had leave no run behind.
-        require_writable(out, "Choose another folder with --out DIR.")
-        dataset = dataset or prepare_data(recipe, reporter)
+        require_creatable(out, "Choose another folder with --out DIR.")
+        dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         plan_of(recipe, len(dataset.pretrain))
         _require_images_of_every_class(recipe, dataset)
     run.create(recipe.to_yaml())
@@ -84,9 +87,9 @@ def pretrain(
         if run.finished:
             reporter.say(f"{shown_path(run.path)} is finished already")
             return run
-        dataset = dataset or prepare_data(recipe, reporter)
+        dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
-        check_images(run, dataset)
+        check_images(run, recipe, dataset, data_root)
         _enter_environment(run, recipe, dataset, trainer, reporter)
         records = _resume(run, trainer, reporter)
         recorders = _recorders(recipe, dataset, device, reporter)
@@ -141,14 +144,17 @@ def check_recipe(run: RunDir, recipe: Recipe) -> None:
         )
 
 
-def check_images(run: RunDir, dataset: Dataset) -> None:
-    """`InputError` unless the images are those that the run was begun with."""
+def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str | None = None) -> None:
+    """`InputError` unless the images are those that the run was begun with, wherever they lie now."""
     before = run.read_json(ENVIRONMENT)
     if before and before["content_key"] != dataset.content_key:
+        root = data_root or recipe.settings("data").get("root")
+        remedy = "Restore them, or add --restart to `cssl pretrain` to train again from the start."
         raise InputError(
-            "the images are not those that this run began with",
+            f"the images{f' in {root}' if root else ''} are not those that this run began with: "
+            "pixels, labels or class names differ",
             where=str(run.path),
-            remedy="Restore them, or add --restart to `cssl pretrain` to train again from the start.",
+            remedy=f"{remedy} {ELSEWHERE}" if root else remedy,
         )
 
 

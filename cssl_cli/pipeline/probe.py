@@ -38,12 +38,13 @@ def probe(
     recipe: Recipe | None = None,
     baselines: Baselines | None = None,
     again: bool = True,
+    data_root: str | None = None,
 ) -> dict[str, Any]:
     """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
 
     `recipe` says how to measure, in place of the run's own. `baselines` keeps the scores of the last two between
     calls, for runs that share what these depend on. Without `again`, what was measured before with the same settings is
-    read.
+    read. `data_root` is where the images lie now, in place of the recipe's data.root.
     """
     run, recipe = open_finished(path, recipe)
     device = choose_device(device_name)
@@ -52,7 +53,7 @@ def probe(
         before = None if again else run.read_result(PROBE, recipe.settings("probe"))
         if before is not None:
             return before
-        dataset = finished_run_data(run, recipe, dataset, reporter)
+        dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         prober = _Prober(recipe, dataset, device, reporter)
         result = {
             "format": RESULTS_FORMAT,

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity
 
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
-from cssl_cli.files import require_writable
+from cssl_cli.files import require_creatable
 from cssl_cli.flops import count_flops
 from cssl_cli.machine import copy_rate, matrix_rate, synchronize
 from cssl_cli.pipeline.pretrain import make_trainer
@@ -43,6 +43,7 @@ def profile(
     reporter: Reporter,
     device_name: str | None = None,
     dataset: Dataset | None = None,
+    data_root: str | None = None,
 ) -> tuple[RunDir, dict[str, Any]]:
     """Time a few steps of a recipe from its initial weights; nothing of them is kept.
 
@@ -52,9 +53,10 @@ def profile(
     apart: the loss is then in `forward`.
     """
     device = choose_device(device_name)
-    require_writable(out, "Choose another folder with --out DIR.")
+    require_creatable(out, "Choose another folder with --out DIR.")
     rates = _machine_rates(device, choose_precision(recipe.train.precision, device))
-    trainer = make_trainer(recipe, dataset or prepare_data(recipe, reporter), device, notice=reporter.say)
+    dataset = dataset or prepare_data(recipe, reporter, data_root=data_root, own=[out])
+    trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
     compiled_as_asked = trainer.training_step.compiled
     trainer.plan = replace(trainer.plan, num_steps=2**40)  # the profile ends by itself
     trainer.method.train()

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from cssl_cli.methods import Method, build_method
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.run_dir import ENVIRONMENT, RunDir
 from cssl_cli.train import Plan
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
+ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
 COMPILED_STEPS = {"cpu": 20_000, "cuda": 2_000}  # how long compiling takes and what it saves: docs/performance.md
 
 
@@ -76,13 +79,42 @@ def _has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def prepare_data(recipe: Recipe, reporter: Reporter) -> Dataset:
-    """The recipe's images, from the cache where they have been prepared before."""
+def prepare_data(
+    recipe: Recipe, reporter: Reporter, *, data_root: str | None = None, own: Iterable[Path] = ()
+) -> Dataset:
+    """The recipe's images, from the cache where they have been prepared before.
+
+    `data_root` is where they lie, in place of the recipe's data.root; `own` are folders that are written to, and hold
+    none of them.
+    """
+    settings = recipe.settings("data")
+    if data_root is not None:
+        if "root" not in settings:
+            raise InputError(
+                f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
+            )
+        settings["root"] = data_root
     return load_dataset(
-        recipe.settings("data"),
+        settings,
         cache_dir=cache_dir(),
         progress=lambda done, total, what: reporter.advance(what, done, total),
+        notice=reporter.say,
+        own=own,
     )
+
+
+def images_of_run(
+    run: RunDir, recipe: Recipe, reporter: Reporter, *, data_root: str | None, own: Iterable[Path]
+) -> Dataset:
+    """`prepare_data`, with words for a run that has begun, whose images may lie elsewhere by now."""
+    try:
+        return prepare_data(recipe, reporter, data_root=data_root, own=own)
+    except InputError as error:
+        root = recipe.settings("data").get("root")
+        if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
+            gone = not os.path.isdir(root)  # noqa: PTH112 (false, too, where a path cannot be looked for)
+            error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
+        raise
 
 
 def place_images(images: Tensor, device: torch.device) -> Images:

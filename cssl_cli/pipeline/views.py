@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
+from cssl_cli.errors import InputError
 from cssl_cli.files import require_writable
 from cssl_cli.pipeline.setup import choose_device, make_augmentation, prepare_data
 from cssl_cli.plot.contact_sheet import contact_sheet
@@ -20,6 +22,7 @@ def draw_views(
     recipe: Recipe, path: Path, *, reporter: Reporter, device_name: str | None = None, num_views: int = 8
 ) -> None:
     """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each."""
+    _require_outside_the_images(path, recipe)
     require_writable(path.parent, "Give another --views FILE.png.")
     device = choose_device(device_name)
     dataset = prepare_data(recipe, reporter)
@@ -38,3 +41,19 @@ def draw_views(
     contact_sheet(
         images, views.unflatten(0, (len(images), num_views)).cpu(), path, class_names=captions, title=recipe.name
     )
+
+
+def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
+    """A picture among a user's images would be one of them from then on."""
+    data = recipe.settings("data")
+    if data["name"] == "folder" and _is_inside(path, data["root"]):
+        raise InputError(
+            "this is in the folder of the images, and would be taken for one of them",
+            where=str(path),
+            remedy="Give another --views FILE.png.",
+        )
+
+
+def _is_inside(path: Path, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real

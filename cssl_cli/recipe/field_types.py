@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -56,7 +57,11 @@ def _odd(value: int) -> int:
 
 def _absolute(path: str) -> str:
     try:
-        return str(Path(path).expanduser().resolve())
+        given = Path(path).expanduser().absolute()
+        plain = "/" + os.path.normpath(given).lstrip("/")
+        # A link stays as it is given: what it leads to may change. Only `link/..` cannot be shortened.
+        same = os.path.realpath(plain) == os.path.realpath(given)
+        return plain if same else str(given)
     except (OSError, RuntimeError, ValueError) as error:
         raise refuse() from error
 

@@ -9,11 +9,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.recipe.book import shipped_names, shipped_path
 from cssl_cli.recipe.faults import Fault, Source, as_error, faults_of
+from cssl_cli.recipe.field_types import Folder
 from cssl_cli.recipe.merge import merge, parse_overrides
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.yaml_text import Document, parse
@@ -35,6 +36,17 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     if recipe is None:
         raise _error(faults, sources, changes)
     return recipe
+
+
+def read_folder(path: str, where: str) -> str:
+    """The folder that an option names, as data.root would; `InputError` when it is not there."""
+    try:
+        folder: str = TypeAdapter(Folder).validate_python(path)
+    except ValidationError as error:
+        raise InputError(f"{path!r} is not the path of a folder", where=where) from error
+    if not os.path.isdir(folder):  # noqa: PTH112 (false, too, where a path cannot be looked for)
+        raise InputError(f"there is no folder {folder}", where=where, remedy="Give the folder that holds the images.")
+    return folder
 
 
 def find(name_or_path: str, kind: str, *, folder: Path = Path(), where: str | None = None) -> Path:

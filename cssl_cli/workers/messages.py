@@ -17,6 +17,7 @@ class Task:
 
     `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` where messages
     go. Without a `device`, or on "cuda", worker number `slot` takes its share of the GPUs there are.
+    `data_root` is where the images lie, in place of the recipe's data.root.
     """
 
     recipe: dict[str, Any]
@@ -27,6 +28,7 @@ class Task:
     probe: bool
     analysis: bool
     heading: str
+    data_root: str | None = None
 
 
 @dataclass(frozen=True)

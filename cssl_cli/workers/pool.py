@@ -56,6 +56,7 @@ class PoolSettings:
     device: str | None
     retries: int
     deadline: float
+    data_root: str | None = None
 
 
 @dataclass
@@ -177,6 +178,7 @@ class Pool:
                 probe=missing.probe,
                 analysis=missing.analysis,
                 heading=f"{job.name}: attempt {attempt}",
+                data_root=self.settings.data_root,
             )
             try:
                 self._hand_out(slot, task)

@@ -131,7 +131,7 @@ def _open_workshop(task: Task) -> Workshop:
             index = task.slot % torch.cuda.device_count()
             torch.cuda.set_device(index)
             device = f"cuda:{index}"
-    return Workshop(Path(task.home), _LogReporter(lambda _: None), device)
+    return Workshop(Path(task.home), _LogReporter(lambda _: None), device, task.data_root)
 
 
 def _redirect_output(log: str) -> None:

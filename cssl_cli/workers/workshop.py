@@ -29,11 +29,11 @@ class UnexpectedError(RunError):
 class Workshop:
     """Carries members through their stages and keeps what they share: the loaded images and the baselines.
 
-    `home` is where the run directories are.
+    `home` is where the run directories are, `data_root` where the images lie, in place of the recipes' data.root.
     """
 
-    def __init__(self, home: Path, reporter: Reporter, device_name: str | None) -> None:
-        self.home, self.reporter, self.device_name = home, reporter, device_name
+    def __init__(self, home: Path, reporter: Reporter, device_name: str | None, data_root: str | None = None) -> None:
+        self.home, self.reporter, self.device_name, self.data_root = home, reporter, device_name, data_root
         self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
         self.data: tuple[str, Any] = ("", None)
 
@@ -63,7 +63,12 @@ class Workshop:
         from cssl_cli.pipeline.probe import probe
 
         dataset = self.dataset(recipe)
-        options: dict[str, Any] = {"reporter": self.reporter, "device_name": self.device_name, "dataset": dataset}
+        options: dict[str, Any] = {
+            "reporter": self.reporter,
+            "device_name": self.device_name,
+            "dataset": dataset,
+            "data_root": self.data_root,
+        }
         run = pretrain(recipe, out=self.home, **options)
         if missing.analysis:
             analyze(run.path, recipe=recipe, **options)
@@ -78,5 +83,5 @@ class Workshop:
 
         key = repr(recipe.settings("data"))
         if self.data[0] != key:
-            self.data = (key, prepare_data(recipe, self.reporter))
+            self.data = (key, prepare_data(recipe, self.reporter, data_root=self.data_root, own=[self.home]))
         return self.data[1]
