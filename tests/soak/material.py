@@ -1,0 +1,125 @@
+"""Tiny recipes, images and finished runs that the campaigns on whole commands start from."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import command
+from .compare import Reference
+
+TINY = """
+name: tiny
+seed: 3
+data: DATA
+augment: {crop: {scale: [0.4, 1.0]}, flip: {p: 0.5}}
+encoder: {name: small, width: 4}
+method: {name: simclr, temperature: 0.5, projector: [8, 4]}
+optim: {name: sgd, lr: 0.01}
+train: {epochs: 4, batch_size: 16, checkpoint_minutes: CHECKPOINTS}
+probe: {knn_k: 5, center_views: 1, penalties: [0.1]}
+analyze:
+  {num_images: 20, num_views: 2, bootstrap: 0, refine_pairs: 0, epsilons: [0.5], deltas: [0.5], distances: [pixels]}
+"""
+SHAPES = "{name: shapes, num_train: 64, num_test: 40, size: 8}"
+SWEEP = """
+name: pair
+base: tiny.yaml
+axes:
+  optim:
+    slow: {}
+    fast: {optim: {lr: 0.02}}
+"""
+
+
+@dataclass
+class Scenario:
+    """A command with what has to be there before it; `reference` is how it ends undisturbed."""
+
+    name: str
+    arguments: tuple[str, ...]
+    begins_with: str | None = None  # a folder of the material, copied to runs/
+    weight: int = 1
+    reference: Reference = field(init=False)
+    seconds: float = 0.0
+    events: int = 0
+
+    def lay_out(self, material: Path, case: Path) -> None:
+        """Make `case` what the command expects to find."""
+        case.mkdir(exist_ok=True)
+        if self.begins_with is not None:
+            shutil.copytree(material / self.begins_with, case / "runs")
+
+
+def make(folder: Path) -> str:
+    """Recipes, images and runs in `folder`; the name of the run directory."""
+    photos = folder / "photos"
+    for number in range(60):
+        path = photos / f"class{number % 3}" / f"{number:03}.{('png', 'jpg', 'bmp')[number % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(values).save(path)
+    write_recipe(folder / "tiny.yaml", SHAPES, "0")
+    write_recipe(folder / "rare.yaml", SHAPES, "60")
+    write_recipe(folder / "photos.yaml", f"{{name: folder, root: {photos}, size: 8}}", "0")
+    write_recipe(folder / "other.yaml", SHAPES, "0", seed=4)
+    (folder / "pair.yaml").write_text(SWEEP)
+    for home, recipe in (("begun", "tiny.yaml"), ("other", "other.yaml")):
+        succeed(folder, "pretrain", recipe, "--out", home)
+        (run,) = (folder / home).iterdir()
+        shutil.copytree(folder / home, folder / f"{home}-trained")
+        succeed(folder, "probe", run)
+        succeed(folder, "analyze", run, "--no-figures")
+    (run,) = (folder / "begun").iterdir()
+    return run.name
+
+
+def write_recipe(path: Path, data: str, checkpoints: str, *, seed: int = 3) -> None:
+    text = TINY.replace("DATA", data).replace("CHECKPOINTS", checkpoints).replace("seed: 3", f"seed: {seed}")
+    path.write_text(text)
+
+
+def succeed(folder: Path, *arguments: object, start: command.Start | None = None) -> command.Ended:
+    """Run a command that the campaign depends on."""
+    ended = command.run(folder, *arguments, start=start)
+    if ended.code != 0:
+        raise RuntimeError(command.described([str(word) for word in arguments], ended))
+    return ended
+
+
+def scenarios(material: Path, run: str) -> list[Scenario]:
+    """Every command that writes, tiny."""
+    tiny, rare, photos, pair = (str(material / f"{name}.yaml") for name in ("tiny", "rare", "photos", "pair"))
+    out = ("--out", "runs")
+    return [
+        Scenario("pretrain", ("pretrain", tiny, *out), weight=4),
+        Scenario("pretrain, saved at the end", ("pretrain", rare, *out), weight=3),
+        Scenario("pretrain, images", ("pretrain", photos, *out), weight=4),
+        Scenario("pretrain --restart", ("pretrain", tiny, *out, "--restart"), "begun-trained", weight=1),
+        Scenario("probe", ("probe", f"runs/{run}"), "begun-trained", weight=3),
+        Scenario("analyze", ("analyze", f"runs/{run}", "--no-figures"), "begun-trained", weight=2),
+        Scenario("sweep", ("sweep", pair, *out, "--no-figures"), weight=2),
+        Scenario("sweep --jobs 2", ("sweep", pair, *out, "--no-figures", "--jobs", "2"), weight=2),
+        Scenario("concentration", ("sweep", pair, *out, "--concentration-only"), weight=3),
+    ]
+
+
+def measure(scenario: Scenario, material: Path, folder: Path) -> None:
+    """Run it twice undisturbed: its reference, its duration, and how often it changes files."""
+    homes = []
+    for turn in ("one", "two"):
+        case = folder / f"{scenario.name.replace(' ', '-').replace(',', '')}-{turn}"
+        scenario.lay_out(material, case)
+        ended = succeed(case, *scenario.arguments, start=own_cache(case))
+        homes.append(case / "runs")
+    scenario.reference = Reference.of(*homes)
+    scenario.seconds, scenario.events = ended.seconds, ended.events
+
+
+def own_cache(case: Path) -> command.Start:
+    """A start with a cache of the case's own."""
+    return command.Start(environment={"CSSL_CACHE": str(case / "cache")})
