@@ -21,11 +21,13 @@ KINDS_SHOWN = 40
 
 def parts() -> list[Part]:
     """All parts, the quick ones first."""
+    from .damage import Damage
     from .images import Images
     from .kills import Kills
+    from .readers import Readers
     from .recipes import Recipes
 
-    return [Recipes(), Images(), Kills()]
+    return [Recipes(), Images(), Readers(), Damage(), Kills()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

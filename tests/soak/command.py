@@ -181,7 +181,7 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.exists() else ""
 
 
-# ---------------------------------------------------------------------------------------------------------- in the child
+# --------------------------------------------------------------------------------------------------------- in the child
 def _run(folder: Path, notes: Path, words: list[str], start: Start, signals: Any) -> NoReturn:
     os.setsid()
     _die_with_parent()
@@ -197,7 +197,7 @@ def _run(folder: Path, notes: Path, words: list[str], start: Start, signals: Any
             signal.pthread_sigmask(signal.SIG_SETMASK, signals)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            path = os.pathsep.join(os.path.abspath(entry) for entry in IMPORT_PATH)
+            path = os.pathsep.join(str(Path(entry).resolve()) for entry in IMPORT_PATH)
             os.execve(sys.executable, [sys.executable, "-m", "cssl_cli", *words], {**os.environ, "PYTHONPATH": path})
         worker_process = importlib.import_module("cssl_cli.workers.process")
         ours = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class Scenario:
     arguments: tuple[str, ...]
     begins_with: str | None = None  # a folder of the material, copied to runs/
     weight: int = 1
+    cache: str | None = None  # a folder of the material, copied to cache/
     reference: Reference = field(init=False)
     seconds: float = 0.0
     events: int = 0
@@ -53,6 +55,8 @@ class Scenario:
         case.mkdir(exist_ok=True)
         if self.begins_with is not None:
             shutil.copytree(material / self.begins_with, case / "runs")
+        if self.cache is not None:
+            shutil.copytree(material / self.cache, case / "cache")
 
 
 def make(folder: Path) -> str:
@@ -112,12 +116,19 @@ def measure(scenario: Scenario, material: Path, folder: Path) -> None:
     """Run it twice undisturbed: its reference, its duration, and how often it changes files."""
     homes = []
     for turn in ("one", "two"):
-        case = folder / f"{scenario.name.replace(' ', '-').replace(',', '')}-{turn}"
+        case = folder / f"{re.sub('[^a-z0-9]+', '-', scenario.name)}-{turn}"
         scenario.lay_out(material, case)
         ended = succeed(case, *scenario.arguments, start=own_cache(case))
+        keep_stdout(case, ended)
         homes.append(case / "runs")
     scenario.reference = Reference.of(*homes)
     scenario.seconds, scenario.events = ended.seconds, ended.events
+
+
+def keep_stdout(case: Path, ended: command.Ended) -> None:
+    """Let what a command printed as JSON be compared like a file of its runs."""
+    if "{" in ended.stdout[:2]:
+        (case / "runs" / "stdout.json").write_text(ended.stdout)
 
 
 def own_cache(case: Path) -> command.Start:
