@@ -22,12 +22,15 @@ KINDS_SHOWN = 40
 def parts() -> list[Part]:
     """All parts, the quick ones first."""
     from .damage import Damage
+    from .disks import Disks
     from .images import Images
     from .kills import Kills
     from .readers import Readers
     from .recipes import Recipes
+    from .specials import Specials
+    from .streams import Streams
 
-    return [Recipes(), Images(), Readers(), Damage(), Kills()]
+    return [Recipes(), Images(), Readers(), Damage(), Kills(), Disks(), Streams(), Specials()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

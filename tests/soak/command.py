@@ -177,6 +177,11 @@ def run(folder: Path, *arguments: object, limit: float = 120.0, start: Start | N
     return ended
 
 
+def path_of(folder: Path, name: bytes) -> Path:
+    """A path whose last part is these bytes, UTF-8 or not."""
+    return folder / os.fsdecode(name)
+
+
 def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.exists() else ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ def values_of(folder: Path) -> Values:
     values: Values = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or path.name in IGNORED or path.name.endswith(LEFTOVERS):
+        if (path.is_dir() and not path.is_symlink()) or path.name in IGNORED or path.name.endswith(LEFTOVERS):
+            continue
+        if not stat.S_ISREG(path.lstat().st_mode):
+            values[name, ""] = "no regular file"
             continue
         values[name, ""] = "there"
         if path.name.endswith(PRESENCE_ONLY):

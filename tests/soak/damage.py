@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from .command import Hang, described
 from .compare import files_in, leftovers
 from .damages import damage_of
 from .findings import Fault, Outcome
-from .material import Scenario, keep_stdout, make, measure, own_cache, succeed
+from .material import Scenario, keep_stdout, measure, own_cache, shared
 
 
-@dataclass
+@dataclass(eq=False)
 class Ruin(Scenario):
     """A command on files that are there already; `files` of them, by pattern, are damaged."""
 
@@ -32,14 +31,8 @@ class Damage:
     name, cases, batch, limit, memory = "damage", 240, 4, 300.0, None
 
     def prepare(self, folder: Path) -> None:
-        command.preload()
-        self.material = folder / "material"
-        self.material.mkdir()
-        name = make(self.material)
-        self._make_half_a_run()
-        start = command.Start(environment={"CSSL_CACHE": str(self.material / "cached")})
-        succeed(self.material, "pretrain", "photos.yaml", "--out", "of-photos", start=start)
-        succeed(self.material, "sweep", "pair.yaml", "--out", "swept", "--no-figures")
+        found = shared(folder.parent)
+        self.material, name = found.folder, found.run
         tiny, photos, pair = (str(self.material / f"{name}.yaml") for name in ("tiny", "photos", "pair"))
         run, out = f"runs/{name}", ("--out", "runs", "--json")
         self.ruins = [
@@ -54,13 +47,6 @@ class Damage:
         ]
         for ruin in self.ruins:
             measure(ruin, self.material, folder)
-
-    def _make_half_a_run(self) -> None:
-        counted = succeed(self.material, "pretrain", "tiny.yaml", "--out", "counted").events
-        start = command.Start(at_event=(signal.SIGTERM, counted // 2))
-        ended = command.run(self.material, "pretrain", "tiny.yaml", "--out", "half", start=start)
-        if not list(self.material.glob("half/*/checkpoint.pt")):
-            raise RuntimeError(described(["pretrain"], ended))
 
     def run(self, number: int, chance: random.Random, folder: Path) -> Outcome:
         ruin = chance.choices(self.ruins, [ruin.weight for ruin in self.ruins])[0]

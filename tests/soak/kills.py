@@ -21,7 +21,7 @@ from . import command
 from .command import Command, Ended, Hang, described
 from .compare import files_in, leftovers
 from .findings import Fault, Outcome
-from .material import Scenario, make, measure, own_cache, scenarios
+from .material import Scenario, own_cache, shared
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL)
 KILLS = 3  # in a row, before a command is let to its end
@@ -37,12 +37,8 @@ class Kills:
     name, cases, batch, limit, memory = "kills", 280, 4, 600.0, None
 
     def prepare(self, folder: Path) -> None:
-        command.preload()
-        self.material = folder / "material"
-        self.material.mkdir()
-        self.scenarios = scenarios(self.material, make(self.material))
-        for scenario in self.scenarios:
-            measure(scenario, self.material, folder)
+        found = shared(folder.parent)
+        self.material, self.scenarios = found.folder, found.scenarios
 
     def run(self, number: int, chance: random.Random, folder: Path) -> Outcome:
         scenario = chance.choices(self.scenarios, [scenario.weight for scenario in self.scenarios])[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,7 @@ axes:
 """
 
 
-@dataclass
+@dataclass(eq=False)
 class Scenario:
     """A command with what has to be there before it; `reference` is how it ends undisturbed."""
 
@@ -59,6 +61,33 @@ class Scenario:
             shutil.copytree(material / self.cache, case / "cache")
 
 
+@dataclass(frozen=True)
+class Material:
+    """What the parts share: a folder, the name of its run directory, and every command that writes, measured."""
+
+    folder: Path
+    run: str
+    scenarios: tuple[Scenario, ...]
+
+    def measured(self, *more: Scenario, folder: Path) -> list[Scenario]:
+        """Its commands and further ones of a part."""
+        for scenario in more:
+            measure(scenario, self.folder, folder)
+        return [*self.scenarios, *more]
+
+
+@cache
+def shared(work: Path) -> Material:
+    """The material in `work`, made when it is first asked for."""
+    command.preload()
+    folder = work / "material"
+    folder.mkdir()
+    run = make(folder)
+    found = Material(folder, run, tuple(scenarios(folder, run)))
+    found.measured(*found.scenarios, folder=work / "material")
+    return found
+
+
 def make(folder: Path) -> str:
     """Recipes, images and runs in `folder`; the name of the run directory."""
     photos = folder / "photos"
@@ -73,11 +102,19 @@ def make(folder: Path) -> str:
     write_recipe(folder / "other.yaml", SHAPES, "0", seed=4)
     (folder / "pair.yaml").write_text(SWEEP)
     for home, recipe in (("begun", "tiny.yaml"), ("other", "other.yaml")):
-        succeed(folder, "pretrain", recipe, "--out", home)
+        events = succeed(folder, "pretrain", recipe, "--out", home).events
         (run,) = (folder / home).iterdir()
-        shutil.copytree(folder / home, folder / f"{home}-trained")
+        if home == "begun":
+            shutil.copytree(folder / home, folder / "begun-trained")
+            start = command.Start(at_event=(signal.SIGTERM, events // 2))
+            command.run(folder, "pretrain", recipe, "--out", "half", start=start)
         succeed(folder, "probe", run)
         succeed(folder, "analyze", run, "--no-figures")
+    if not list(folder.glob("half/*/checkpoint.pt")):
+        raise RuntimeError("a run that gets SIGTERM half way keeps no checkpoint")
+    start = command.Start(environment={"CSSL_CACHE": str(folder / "cached")})
+    succeed(folder, "pretrain", "photos.yaml", "--out", "of-photos", start=start)
+    succeed(folder, "sweep", "pair.yaml", "--out", "swept", "--no-figures")
     (run,) = (folder / "begun").iterdir()
     return run.name
 
@@ -114,15 +151,20 @@ def scenarios(material: Path, run: str) -> list[Scenario]:
 
 def measure(scenario: Scenario, material: Path, folder: Path) -> None:
     """Run it twice undisturbed: its reference, its duration, and how often it changes files."""
-    homes = []
-    for turn in ("one", "two"):
-        case = folder / f"{re.sub('[^a-z0-9]+', '-', scenario.name)}-{turn}"
+    cases = [folder / f"{re.sub('[^a-z0-9]+', '-', scenario.name)}-{turn}" for turn in ("one", "two")]
+    for case in cases:
         scenario.lay_out(material, case)
-        ended = succeed(case, *scenario.arguments, start=own_cache(case))
+    commands = [command.Command(case, *scenario.arguments, start=own_cache(case)) for case in cases]
+    for case, process in zip(cases, commands, strict=True):
+        if not process.wait(300):
+            process.kill_all()
+            raise RuntimeError(f"{scenario.name} does not end undisturbed")
+        ended = process.ended()
+        if ended.code != 0:
+            raise RuntimeError(command.described(list(scenario.arguments), ended))
         keep_stdout(case, ended)
-        homes.append(case / "runs")
-    scenario.reference = Reference.of(*homes)
-    scenario.seconds, scenario.events = ended.seconds, ended.events
+        scenario.seconds, scenario.events = ended.seconds, ended.events
+    scenario.reference = Reference.of(*(case / "runs" for case in cases))
 
 
 def keep_stdout(case: Path, ended: command.Ended) -> None:

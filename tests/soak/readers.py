@@ -12,10 +12,9 @@ from typing import Any
 
 from cssl_cli.errors import CsslError
 
-from . import command
 from .damages import damage_of
 from .findings import Fault, Outcome, signature_of
-from .material import make, succeed
+from .material import shared
 
 Reader = Callable[[Path], Any]
 
@@ -26,13 +25,8 @@ class Readers:
     name, cases, batch, limit, memory = "readers", 1_200, 100, 60.0, 6 * 2**30
 
     def prepare(self, folder: Path) -> None:
-        command.preload()
-        self.material = folder / "material"
-        self.material.mkdir()
-        self.run_name = make(self.material)
-        self.cache = self.material / "cache"
-        start = command.Start(environment={"CSSL_CACHE": str(self.cache)})
-        succeed(self.material, "pretrain", "photos.yaml", "--out", "of-photos", start=start)
+        found = shared(folder.parent)
+        self.material, self.run_name, self.cache = found.folder, found.run, found.folder / "cached"
         self.files: dict[str, tuple[Path, Reader]] = {}
         self.sound: dict[str, Any] = {}
 
