@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ", ".join(part.name for part in everything)
         sys.exit(f"--only takes one or more of {names}; --case goes with one of them")
     work = Path(tempfile.mkdtemp(prefix="cssl-soak-"))
+    os.environ["CSSL_CACHE"] = str(work / "cache")  # never the user's
     tallies = []
     try:
         for part in chosen:

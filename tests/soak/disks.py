@@ -56,7 +56,7 @@ class Disks:
 
     def _with_small_files(self, scenario: Scenario, case: Path, chance: random.Random) -> Outcome:
         scenario.lay_out(self.material, case)
-        size = int(10 ** chance.uniform(1, 5.5))
+        size = int(10 ** chance.uniform(3.7, 5.5))  # its messages are to fit
         start = replace(own_cache(case), largest_file=size)
         return self._trial(scenario, case, start, f"files of {size:,} bytes at most", lambda: None)
 

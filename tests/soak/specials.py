@@ -41,7 +41,7 @@ OF_A_RUN = (
 )
 OF_A_SWEEP = ("table.csv", "table.json", "concentration.json", "results-index.txt", "logs", "accuracy_vs_terms.png")
 # Where nothing need be written for the results to be there.
-OPTIONAL = ("lock", "error.log", "logs", "figures", "figures.json", "results-index.txt", "trace.jsonl", "knn.jsonl")
+OPTIONAL = ("lock", ".log", "logs", "results-index.txt")
 IMAGE_NAMES = (
     "x.png",
     "\x1b[31mx.png",
@@ -99,8 +99,9 @@ class Specials:
             return outcome
         differences = scenario.reference.differences(case / "runs")
         unchanged = os.path.lexists(place) and place.lstat()[:2] == before[:2]
-        if unchanged and (present or place.name in OPTIONAL):  # nothing needed it
-            name = place.relative_to(case / "runs").as_posix()
+        name = place.relative_to(case / "runs").as_posix()
+        written = (name, "") in scenario.reference.values and not present and not name.endswith(OPTIONAL)
+        if unchanged and not written:  # nothing needed it
             differences = [line for line in differences if not line.startswith((f"{name} ", f"{name}/"))]
         if differences:
             detail = "\n".join([*differences[:20], described(list(scenario.arguments), ended)])
