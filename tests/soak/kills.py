@@ -27,6 +27,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 KILLS = 3  # in a row, before a command is let to its end
 ATTEMPTS = 6  # a command may end before it is killed
 GRACE = 5.0  # seconds
+LEFT = 0.7  # of a command, about, after a kill
+STARTING = 6.0  # seconds that an interpreter may take to import everything
 OLD = 2 * 3600.0  # seconds
 WHOLE_EVERY = 25  # so many cases: a process that imports everything itself
 
@@ -60,7 +62,7 @@ class Kills:
             before = set(leftovers(case))
             start = replace(own_cache(case), whole=whole and attempt == 0)
             try:
-                ended, delay = self._kill(scenario, case, number_of_signal, start, chance, story)
+                ended, delay = self._kill(scenario, case, number_of_signal, start, chance, story, LEFT**hits)
             except Hang as hang:
                 wrong("hang", str(hang).partition(":")[2], story[-1])
                 return outcome
@@ -83,17 +85,21 @@ class Kills:
         start: command.Start,
         chance: random.Random,
         story: list[str],
+        share: float,
     ) -> tuple[Ended, float]:
-        """One kill: how the command ended, and seconds from the signal to its end (0 where it sent that itself)."""
+        """One kill: how the command ended, and seconds from the signal to its end (0 where it sent that itself).
+
+        share: of an undisturbed execution, about, that is still to be done.
+        """
         by_time = start.whole or chance.random() < 0.5
         group = number == signal.SIGINT and chance.random() < 0.5
         name = signal.Signals(number).name
         if not by_time:
-            event = chance.randint(1, max(1, scenario.events))
+            event = chance.randint(1, max(1, round(share * scenario.events)))
             story.append(f"{name} before operation {event} of {scenario.events}")
             ended = command.run(case, *scenario.arguments, start=replace(start, at_event=(number, event)))
             return ended, 0.0
-        moment = chance.uniform(0, scenario.seconds * (1.1 if not start.whole else 1) + (6 if start.whole else 0))
+        moment = chance.uniform(0, share * scenario.seconds + (STARTING if start.whole else 0))
         story.append(f"{name} after {moment:.3f} s{' to its group' if group else ''}{', whole' if start.whole else ''}")
         process = Command(case, *scenario.arguments, start=start)
         process.wait(moment)

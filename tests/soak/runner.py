@@ -52,6 +52,7 @@ def run_part(
     tally = Tally(part.name, seed, failures)
     begun = time.monotonic()
     part.prepare(folder)
+    tell(f"{part.name}: prepared in {time.monotonic() - begun:.0f} s")
     waiting = deque(numbers)
     total, told = len(waiting), begun
     with selectors.DefaultSelector() as selector:
