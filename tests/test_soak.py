@@ -17,7 +17,7 @@ from soak.compare import Reference, leftovers
 from soak.damages import damage_of
 from soak.findings import Fault, Outcome, Tally
 from soak.images import Images
-from soak.kills import _check_end
+from soak.kills import Before, _check_end
 from soak.material import Scenario
 from soak.readers import Readers, same
 from soak.recipes import Input, Recipes, attempt, shrink
@@ -190,18 +190,20 @@ def test_values_are_compared_with_their_types_and_bits() -> None:
 def test_a_signal_that_saves_nothing_and_leaves_half_a_file_is_found(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny-0"
     run.mkdir(parents=True)
+    nothing = Before.of(tmp_path)
     (run / "metrics.jsonl").write_text('{"step": 4}\n')
     (run / ".status.0.partial").write_text("{")
     found: list[str] = []
     scenario = Scenario("pretrain", ("pretrain",))
 
-    def end(code: int, text: str = "") -> list[str]:
+    def end(code: int, text: str = "", before: Before = nothing) -> list[str]:
         found.clear()
         ended = Ended(code, "", text, "", 1.0, 0)
-        _check_end(scenario, tmp_path, signal.SIGHUP, ended, 0.1, lambda kind, *_: found.append(kind), set())
+        _check_end(scenario, tmp_path, signal.SIGHUP, ended, 0.1, lambda kind, *_: found.append(kind), before)
         return found
 
     assert end(129) == ["leftover", "lost"]
+    assert end(129, before=Before.of(tmp_path)) == []  # of an earlier kill
     assert leftovers(tmp_path) == ["runs/tiny-0/.status.0.partial"]
     (run / ".status.0.partial").unlink()
     (run / "status").write_text('{"state": "interrupted", "step": 4}')

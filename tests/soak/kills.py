@@ -14,7 +14,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import command
@@ -59,7 +59,7 @@ class Kills:
             if hits == KILLS:
                 break
             number_of_signal = SIGNALS[number // len(SIGNALS) ** hits % len(SIGNALS)]
-            before = set(leftovers(case))
+            before = Before.of(case)
             start = replace(own_cache(case), whole=whole and attempt == 0)
             try:
                 ended, delay = self._kill(scenario, case, number_of_signal, start, chance, story, LEFT**hits)
@@ -142,8 +142,24 @@ class Kills:
             wrong("leftover", "after the command that goes on", "\n".join(left))
 
 
+@dataclass(frozen=True)
+class Before:
+    """What earlier kills left, which a later one has no part in."""
+
+    leftovers: set[str]
+    metrics: dict[Path, bytes]
+
+    @classmethod
+    def of(cls, case: Path) -> Before:
+        return cls(set(leftovers(case)), _all_metrics(case))
+
+
+def _all_metrics(case: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in case.glob("runs/**/metrics.jsonl")}
+
+
 def _check_end(
-    scenario: Scenario, case: Path, number: int, ended: Ended, delay: float, wrong: object, before: set[str]
+    scenario: Scenario, case: Path, number: int, ended: Ended, delay: float, wrong: object, before: Before
 ) -> None:
     """What a command that was signalled owes."""
     assert callable(wrong)
@@ -157,11 +173,11 @@ def _check_end(
         return
     if delay > GRACE * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)):
         wrong("slow", f"{name} ends it late", f"{delay:.1f} s")
-    left = sorted(set(leftovers(case)) - before)
+    left = sorted(set(leftovers(case)) - before.leftovers)
     if left:
         wrong("leftover", f"after {name}", "\n".join(left))
-    for metrics in case.glob("runs/**/metrics.jsonl"):
-        if not _saved(metrics):
+    for metrics, data in _all_metrics(case).items():
+        if data != before.metrics.get(metrics) and not _saved(metrics):
             wrong("lost", f"{name} does not save what was trained", told)
 
 
