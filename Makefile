@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install bench bench-quick bench-check bench-baseline bench-gpu clean
+.PHONY: demo test soak lint install bench bench-quick bench-check bench-baseline bench-gpu clean
 
 demo: .venv/installed
 	$(BIN)/cssl sweep quickstart
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# Faults by the thousand, no part of the tests: docs/reliability.md. For example: make soak SOAK='--only kills --scale 0.1'
+soak: .venv/installed
+	$(BIN)/python -m tests.soak $(SOAK)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -50,4 +54,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist soak-failures .pytest_cache .ruff_cache .mypy_cache
