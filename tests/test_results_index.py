@@ -81,7 +81,7 @@ def test_what_is_kept_is_what_the_files_say(sweep: Sweep, tmp_path: Path, apart:
         for file in (tmp_path / "runs").glob(f"*/*/{ANALYSIS}"):
             content = json.loads(file.read_text())
             content["concentration"]["pixels"]["between_quantiles"]["value"]["0.5"] = 0.0
-            file.write_text(json.dumps(content))
+            RunDir(file.parent).write_json(ANALYSIS, content)
     for _ in ("the files", "the index"):
         for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
             recipe = result.member.recipe
@@ -252,7 +252,7 @@ def many(tmp_path: Path, finished: Path) -> Path:
     model = RunDir(member_path(load_sweep(str(finished / "two.yaml")), sweep_member(finished), finished / "runs")).path
     probe = json.loads((model / PROBE).read_text())
     settings = sweep.members[0].recipe.settings("probe")
-    (tmp_path / PROBE).write_text(json.dumps({**probe, "settings": settings}))
+    RunDir(tmp_path).write_json(PROBE, {**probe, "settings": settings})
     for member in sweep.members:
         path = member_path(sweep, member, tmp_path / "runs")
         path.mkdir(parents=True)
