@@ -55,15 +55,6 @@ def verify(file: BinaryIO, *, in_header: bool = False) -> str | None:
     return digest
 
 
-def stated(file: BinaryIO, *, in_header: bool = False) -> str | None:
-    """The digest that the file holds, whether it fits or not."""
-    place = _place(file, in_header)
-    if place is None:
-        return None
-    file.seek(place)
-    return file.read(_DIGITS).decode("ascii")
-
-
 def _place(file: BinaryIO, in_header: bool) -> int | None:
     """Where the digits of the digest begin. A damaged word is noticed by the other: `checksum` and `sha256:`."""
     size = file.seek(0, os.SEEK_END)

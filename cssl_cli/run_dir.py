@@ -36,6 +36,7 @@ from cssl_cli.errors import DamagedError, InputError, InUseError
 from cssl_cli.files import explained, is_folder, open_in_place, open_to_read, read_bytes, remove_leftovers
 from cssl_cli.sealed_folder import SealedFolder
 from cssl_cli.stored import Checkpoint, Environment, Epoch, Record, Result, Status, require
+from cssl_cli.weights_file import WEIGHTS_DIGEST, facts_in, packed
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +172,9 @@ class RunDir(SealedFolder):
         return bool((self.environment() or {}).get("checksums"))
 
     def needs_checksum(self, name: str) -> bool:
-        return name != ENVIRONMENT and self.has_checksums
+        if name == ENVIRONMENT:
+            return b'"checksums": true' in (self.read_unverified(name) or b"")
+        return self.has_checksums
 
     def _validated(self, name: str, model: type[Environment] | type[Status]) -> dict[str, Any] | None:
         content = self.read_json(name)
@@ -256,13 +259,8 @@ class RunDir(SealedFolder):
             raise self.damaged(CHECKPOINT, f"it is of step {step}, beyond the last of the run, {num_steps}")
 
     def save_weights(self, name: str, state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Write the weights, with `facts` as JSON under the key "cssl" of the file's metadata."""
-        from safetensors.torch import save
-
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # One key only: safetensors writes several in any order.
-        metadata = {"cssl": json.dumps({**facts, checksums.FIELD: checksums.BLANK})}
-        self.write_bytes(name, checksums.seal(save(tensors, metadata=metadata), in_header=True))
+        """Write the weights, with `facts` in the file's header."""
+        self.write_bytes(name, packed(state, facts))
 
     def load_weights(self, name: str, *, fingerprint: str | None = None) -> dict[str, torch.Tensor]:
         """The weights; `DamagedError` when they are not as they were written, or of a run of another fingerprint."""
@@ -273,19 +271,19 @@ class RunDir(SealedFolder):
             data = read_bytes(self.file(name), largest=_LARGEST_WEIGHTS)
             self.verify(name, io.BytesIO(data), in_header=True)
             weights = load(data)
-            facts = json.loads(_header(data).get("__metadata__", {}).get("cssl", "{}"))
-            of_run = facts.get("fingerprint", fingerprint)
-        except (SafetensorError, OSError, ValueError, AttributeError) as error:
+            of_run = facts_in(io.BytesIO(data)).get("fingerprint", fingerprint)
+        except (SafetensorError, OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from error
         if fingerprint is not None and of_run != fingerprint:
             raise self.damaged(name, f"it is of another run (fingerprint {of_run}, not {fingerprint})")
         return weights
 
     def encoder_digest(self) -> str | None:
-        """The checksum that the encoder's file holds; None where it was written without."""
+        """The digest of the encoder's weights, as its file states it; None where it was written without."""
         try:
             with open_to_read(self.file(ENCODER)) as file:
-                return checksums.stated(file, in_header=True)
+                digest: str | None = facts_in(file).get(WEIGHTS_DIGEST)
+                return digest
         except (OSError, ValueError) as error:
             raise self.damaged(ENCODER, str(error)) from error
 
@@ -312,11 +310,17 @@ class RunDir(SealedFolder):
         """
         if not self.finished:
             return None
-        wanted = _as_json(settings)
+        wanted, damage = _as_json(settings), None
         for file in (name, kept_name(name, settings)):
-            content = self.latest_result(file)
+            try:
+                content = self.latest_result(file)
+            except DamagedError as error:
+                damage = damage or error
+                continue
             if content is not None and content["settings"] == wanted:
                 return content
+        if damage is not None:  # who knows of which settings it was
+            raise damage
         return None
 
     def recall_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -325,12 +329,19 @@ class RunDir(SealedFolder):
         Takes the lock if anything is to be moved.
         """
         found = self.read_result(name, settings)
-        if found is not None:
-            latest = self.latest_result(name)
-            if latest is None or latest["settings"] != found["settings"]:
-                with self.locked():
-                    self.write_result(name, found)
+        if found is not None and self.latest_result(name) != found:
+            with self.locked():
+                self.write_result(name, found)
         return found
+
+    def make_latest(self, name: str, result: Mapping[str, Any]) -> None:
+        """Under the lock: let the file `name` hold this result, which was kept under another."""
+        try:
+            latest = self.latest_result(name)
+        except DamagedError:
+            latest = None
+        if latest != result:
+            self.write_result(name, result)
 
     def results(self, name: str) -> list[Path]:
         """The files of every result of this name, the latest first."""
@@ -373,12 +384,6 @@ def _as_json(settings: Any) -> Any:
     if isinstance(settings, Sequence) and not isinstance(settings, str):
         return [_as_json(value) for value in settings]
     return settings
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    """The header of a safetensors file."""
-    header: dict[str, Any] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return header
 
 
 def _lock(handle: int) -> None:

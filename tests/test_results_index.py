@@ -174,7 +174,7 @@ def test_the_version_of_what_is_taken_changes_with_the_code(
 
 def test_the_epochs_are_looked_at_for_changes(sweep: Sweep, tmp_path: Path) -> None:
     before = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
-    (before[1].path / EPOCH_KNN).write_text('{"epoch": 1, "step": 1, "knn": 0.25}\n')
+    RunDir(before[1].path).write_records(EPOCH_KNN, [{"epoch": 1, "step": 1, "knn": 0.25}])
     after = [extract_of(result).values["best_knn"] for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR)]
     assert after == [None, 0.25, None, 0.25]
 

@@ -75,7 +75,8 @@ def analyze(
                 return before
     with run.locked():
         before = stored_result(run, ANALYSIS, settings, reporter)
-        if reusable and before is not None:  # another process has measured it in the meantime
+        if reusable and before is not None:  # another process has measured it in the meantime, or the latest is damaged
+            run.make_latest(ANALYSIS, before)
             return before
         dataset = finished_run_data(run, recipe, dataset, reporter)
         material = gather(recipe, dataset, settings, device)

@@ -56,12 +56,14 @@ def _change_of_recipe(run: RunDir) -> str | None:
 
 
 def stored_result(run: RunDir, name: str, settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any] | None:
-    """The result that was measured before with these settings; one that cannot be relied on is told of, and none."""
+    """The result that was measured before with these settings; a file that cannot be relied on is told of."""
+    found = None
     try:
-        return run.read_result(name, settings)
+        found = run.read_result(name, settings)
+        run.latest_result(name)  # of whatever settings: it is about to be replaced
     except DamagedError as error:
-        reporter.say(f"{error.where}: {error.what}; measured again")
-        return None
+        reporter.say(f"{error.where}: {error.what}; it is made again")
+    return found
 
 
 def finished_run_data(run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter) -> Dataset:
