@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import DamagedError, InputError, unknown_name
+from cssl_cli.progress import Reporter
 from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
 from cssl_cli.report.catalogue import LINEAR, accuracy_named
 from cssl_cli.report.concentration import show_concentration
@@ -162,7 +163,7 @@ def _measure_run(path: Path, request: Request, reporter: TerminalReporter, devic
     )
 
 
-def _tell_of_damaged_probe(path: Path, reporter: TerminalReporter) -> None:
+def _tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
     """Its accuracies stand beside the terms, if they can be relied on."""
     try:
         RunDir(path).latest_result(PROBE)
