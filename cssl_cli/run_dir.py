@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from cssl_cli import checksums
 from cssl_cli.errors import DamagedError, InputError, InUseError
-from cssl_cli.files import explained, is_folder, open_in_place, open_to_read, read_bytes, remove_leftovers
+from cssl_cli.files import explained, is_folder, open_in_place, open_to_read, remove_leftovers
 from cssl_cli.sealed_folder import SealedFolder
 from cssl_cli.stored import Checkpoint, Environment, Epoch, Record, Result, Status, require
 from cssl_cli.weights_file import WEIGHTS_DIGEST, facts_in, packed
@@ -48,7 +48,6 @@ ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 FIGURES = "figures"
 
-_LARGEST_WEIGHTS = 1 << 35  # bytes; what is larger was not written by us
 _LOCK_TEXT = b"process "
 _RECIPE_SEAL = f"# {checksums.FIELD}: {checksums.BLANK}\n"
 _WEIGHTS_AGAIN = (
@@ -265,13 +264,14 @@ class RunDir(SealedFolder):
     def load_weights(self, name: str, *, fingerprint: str | None = None) -> dict[str, torch.Tensor]:
         """The weights; `DamagedError` when they are not as they were written, or of a run of another fingerprint."""
         from safetensors import SafetensorError
-        from safetensors.torch import load
+        from safetensors.torch import load_file
 
         try:
-            data = read_bytes(self.file(name), largest=_LARGEST_WEIGHTS)
-            self.verify(name, io.BytesIO(data), in_header=True)
-            weights = load(data)
-            of_run = facts_in(io.BytesIO(data)).get("fingerprint", fingerprint)
+            with open_to_read(self.file(name)) as file:
+                self.verify(name, file, in_header=True)
+                file.seek(0)
+                of_run = facts_in(file).get("fingerprint", fingerprint)
+            weights = load_file(self.file(name))  # which maps it into memory: quicker than from what was just read
         except (SafetensorError, OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from error
         if fingerprint is not None and of_run != fingerprint:
