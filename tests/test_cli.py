@@ -28,7 +28,7 @@ def test_pretrain_probe_analyze(invoke: Invoke, tiny_recipe: Path, tmp_path: Pat
     probed = invoke("probe", run, "--json")
     assert probed.code == 0, probed.stderr
     scores = json.loads(probed.stdout)
-    assert scores == json.loads((run / "probe.json").read_text())
+    assert scores == RunDir(run).read_json("probe.json")
     for encoder in ("trained", "untrained", "pixels"):
         for classifier in ("linear", "knn", "nearest_center"):
             score = scores[encoder][classifier]
