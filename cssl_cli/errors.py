@@ -38,6 +38,10 @@ class InUseError(InputError):
     """Another process works on the same run at this moment."""
 
 
+class DamagedError(InputError):
+    """A file that was written by us is not as it was written, or belongs to another run."""
+
+
 class RunError(CsslError):
     """The input was fine and the run failed all the same (a loss became infinite, a disk is full): exit code 1."""
 

@@ -13,22 +13,22 @@ from cssl_cli.errors import InputError, InUseError
 from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
-from cssl_cli.results_index import Extractor, ResultsIndex, Wanted
-from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.results_index import Extractor, ResultsIndex, Wanted, read_results
+from cssl_cli.run_dir import RunDir
 from cssl_cli.sweep import Member, Sweep
 from cssl_cli.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.workers.workshop import Missing, Workshop
 
 CONCENTRATION = "concentration.json"
 LOGS = "logs"  # of the workers, a file a member
-LEFT_OVER = 3600.0  # seconds; no table takes so long to write
 
 
 @dataclass(frozen=True)
 class MemberResult:
     """A member of a sweep with what its run directory holds, or the sentence that says why it failed.
 
-    `taken` is what an extractor took from the results (results_index.py), None where none was asked for.
+    `taken` is what an extractor took from the results (results_index.py), None where none was asked for. `damage` has a
+    sentence for each file that does not count because it is not as it was written.
     """
 
     member: Member
@@ -37,6 +37,7 @@ class MemberResult:
     analysis: Mapping[str, Any] | None
     error: str | None
     taken: Any = None
+    damage: tuple[str, ...] = ()
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
@@ -47,10 +48,9 @@ def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
 
 def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     """What is on disk of a member; results that are damaged, or of other settings than the recipe's, do not count."""
-    run = RunDir(member_path(sweep, member, out))
-    probe = run.read_result(PROBE, member.recipe.settings("probe"))
-    analysis = run.read_result(ANALYSIS, member.recipe.settings("analyze"))
-    return MemberResult(member, run.path, probe, analysis, None)
+    recipe = member.recipe
+    found = read_results(Wanted(member_path(sweep, member, out), recipe.settings("probe"), recipe.settings("analyze")))
+    return MemberResult(member, found.path, found.probe, found.analysis, None, damage=found.damage)
 
 
 def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> list[MemberResult]:
@@ -69,7 +69,7 @@ def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> l
     ]
     found = ResultsIndex(out / sweep.name, extractor).read(wanted)
     return [
-        MemberResult(member, one.path, there.probe, there.analysis, None, there.taken)
+        MemberResult(member, one.path, there.probe, there.analysis, None, there.taken, there.damage)
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
 
@@ -97,7 +97,7 @@ def run_sweep(
     """
     home = out / sweep.name
     require_writable(home, "Choose another folder with --out DIR.")
-    remove_leftovers(home, LEFT_OVER)
+    remove_leftovers(home)
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
     _check_one_root(meant, data_root)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.errors import DamagedError, InputError, unknown_name
 from cssl_cli.escape import shown_path
+from cssl_cli.progress import Reporter
 from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
 from cssl_cli.report.catalogue import LINEAR, accuracy_named
 from cssl_cli.report.concentration import show_concentration
-from cssl_cli.run_dir import RECIPE, TRACE, RunDir
+from cssl_cli.run_dir import FIGURES, PROBE, RECIPE, TRACE, RunDir
 from cssl_cli.terminal import TerminalReporter
 
-FIGURES = "figures"
 OF_RECIPES = "concentration"  # the section that a recipe has without a run
 
 
@@ -125,6 +125,8 @@ def measure(
         return show_concentration(result, as_json)
     with TerminalReporter() as reporter:
         results = {path: _measure_run(path, request, reporter, device_name) for path in request.runs}
+        for path in request.runs:
+            _tell_of_damaged_probe(path, reporter)
         if figures:
             for path, result in results.items():
                 _draw(path, result, reporter)
@@ -172,6 +174,14 @@ def _measure_run(path: Path, request: Request, reporter: TerminalReporter, devic
         again=request.again,
         data_root=request.data_root,
     )
+
+
+def _tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
+    """Its accuracies stand beside the terms, if they can be relied on."""
+    try:
+        RunDir(path).latest_result(PROBE)
+    except DamagedError as error:
+        reporter.say(f"{error}\nThe report is without its accuracies.")
 
 
 def _draw(path: Path, result: Mapping[str, Any], reporter: TerminalReporter) -> None:

@@ -8,9 +8,7 @@ files are read.
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from cssl_cli.errors import CsslError
+from cssl_cli.errors import CsslError, DamagedError
 from cssl_cli.run_dir import ANALYSIS, ENCODER, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
 
 INDEX = "results-index.txt"
-FORMAT = [3, RESULTS_FORMAT]  # raise the first when the file is written in another way
+FORMAT = [4, RESULTS_FORMAT]  # raise the first when the file is written in another way
 Result = Mapping[str, Any]
 State = list[int] | None
 
@@ -72,12 +70,35 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """The results of a run, None for what is not there, and what was taken from them (None without an extractor)."""
+    """The results of a run, None for what is not there, and what was taken from them (None without an extractor).
+
+    damage: sentences about files that do not count because they are not as they were written.
+    """
 
     path: Path
     probe: Result | None = None
     analysis: Result | None = None
     taken: Any = None
+    damage: tuple[str, ...] = ()
+
+
+def read_results(wanted: Wanted) -> Found:
+    """The results of a run from their files."""
+    run, damage = RunDir(wanted.path), []
+
+    def read(name: str, settings: Mapping[str, Any]) -> Result | None:
+        try:
+            return run.read_result(name, settings)
+        except DamagedError as error:
+            damage.append(str(error))
+            return None
+
+    probe, analysis = read(PROBE, wanted.probe), read(ANALYSIS, wanted.analysis)
+    try:
+        run.read_records(EPOCH_KNN)
+    except DamagedError as error:
+        damage.append(str(error))
+    return Found(wanted.path, probe, analysis, damage=tuple(dict.fromkeys(damage)))
 
 
 @dataclass(frozen=True)
@@ -100,14 +121,11 @@ class ResultsIndex:
         # By run directory and results: states of the files, whether there are a probe and an analysis, the version of
         # the extractor, what it took.
         self.lines: dict[str, tuple[list[State], bool, bool, str | None, Any]] = {}
-        with suppress(OSError, ValueError, LookupError, TypeError):
-            self._load()
+        with suppress(CsslError):  # a damaged one is made again
+            content = self.file.read_json(INDEX) or {}
+            if content.get("format") == FORMAT:
+                self.lines = content["lines"]
         self.changed = False
-
-    def _load(self) -> None:
-        head, body = self.file.file(INDEX).read_text(encoding="utf-8").split("\n", 1)
-        if json.loads(head) == {"format": FORMAT, "checksum": zlib.crc32(body.encode())}:
-            self.lines = json.loads(body)
 
     def read(self, wanted: Sequence[Wanted]) -> list[Found]:
         """What there is of each; keeps the index up to date."""
@@ -138,23 +156,20 @@ class ResultsIndex:
                     StoredResult(run, ANALYSIS, wanted.analysis) if has_analysis else None,
                     None if version is None else taken,
                 )
-        if not run.finished:
-            return Found(wanted.path)
-        probe = run.read_result(PROBE, wanted.probe)
-        analysis = run.read_result(ANALYSIS, wanted.analysis)
-        found = Found(wanted.path, probe, analysis)
+        found = read_results(wanted)
+        if found.damage or not run.finished:
+            return found
         if self.extractor is not None:
             found = replace(found, taken=self.extractor.take(found))
-        self.lines[key] = states, probe is not None, analysis is not None, version, found.taken
+        self.lines[key] = states, found.probe is not None, found.analysis is not None, version, found.taken
         self.changed = True
         return found
 
     def _save(self) -> None:
         there = {path.name for path in self.file.path.iterdir()}
-        body = json.dumps({key: line for key, line in self.lines.items() if key.split("/")[0] in there})
-        head = json.dumps({"format": FORMAT, "checksum": zlib.crc32(body.encode())})
+        lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
         with suppress(CsslError):  # a sweep that only may be read is read all the same
-            self.file.write_text(INDEX, f"{head}\n{body}")
+            self.file.write_json(INDEX, {"format": FORMAT, "lines": lines}, indent=None)
 
 
 def _states(folder: Path, names: Sequence[str]) -> list[State]:

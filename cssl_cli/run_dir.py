@@ -13,7 +13,8 @@
     NAME-DIGEST.json      either of them, measured before with other settings
     status                where the run stands; `finished` is written last
 
-Every file appears by rename, whole or not at all. One process at a time holds the directory's lock.
+Every file appears by rename, whole or not at all, and holds a checksum over itself (checksums.py), which is verified
+whenever it is read. One process at a time holds the directory's lock.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.errors import InputError, InUseError
-from cssl_cli.files import explained, remove_leftovers, replacing
+from cssl_cli import checksums
+from cssl_cli.errors import DamagedError, InputError, InUseError
+from cssl_cli.files import explained, is_folder, open_in_place, open_to_read, remove_leftovers
+from cssl_cli.sealed_folder import SealedFolder
+from cssl_cli.stored import Checkpoint, Environment, Epoch, Record, Result, Status, require
+from cssl_cli.weights_file import WEIGHTS_DIGEST, facts_in, packed
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +46,27 @@ METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
 RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
+FIGURES = "figures"
+
+_LOCK_TEXT = b"process "
+_RECIPE_SEAL = f"# {checksums.FIELD}: {checksums.BLANK}\n"
+_WEIGHTS_AGAIN = (
+    f"Delete {ENCODER} and {PROJECTOR}; `cssl pretrain` with the run's recipe writes both again from {CHECKPOINT}."
+)
+_REMEDIES = {
+    STATUS: "Delete it; `cssl pretrain` with the run's recipe brings the run to its end from its checkpoint.",
+    ENVIRONMENT: "Restore it from a copy, or delete it: then nothing tells whether the images are those of this run.",
+    CHECKPOINT: "Delete it, or add --restart, to train this run again from the start.",
+    ENCODER: _WEIGHTS_AGAIN,
+    PROJECTOR: _WEIGHTS_AGAIN,
+    PROBE: "Delete it; `cssl probe` measures again.",
+    ANALYSIS: "Delete it; `cssl analyze` measures again.",
+    **dict.fromkeys((METRICS, TRACE, EPOCH_KNN), "Delete it: nothing else depends on it."),
+}
 
 
-class RunDir:
+class RunDir(SealedFolder):
     """A run directory by its path. `at` names the place of a run, `create` makes it, `open` finds one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
     # ------------------------------------------------------------------ finding and making
     @classmethod
@@ -66,25 +85,26 @@ class RunDir:
         if not self.file(RECIPE).exists():
             with self.locked():
                 if not self.file(RECIPE).exists():
-                    self.write_text(RECIPE, recipe_yaml)
+                    self.write_recipe(recipe_yaml)
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """The existing run directory at `path`; `InputError` when there is none."""
-        if not path.is_dir():
+        if not is_folder(path):
             raise InputError("there is no such run directory", where=str(path), remedy=_list_runs(path.parent))
         run = cls(path)
         if not run.file(RECIPE).exists():
             raise InputError(f"not a run directory: it holds no {RECIPE}", where=str(path), remedy=_list_runs(path))
         return run
 
-    def file(self, name: str) -> Path:
-        return self.path / name
+    def remedy(self, name: str) -> str:
+        result = next((known for known in (PROBE, ANALYSIS) if name.startswith(known.replace(".json", "-"))), name)
+        return _REMEDIES.get(result, super().remedy(name))
 
     def in_use(self) -> bool:
         """Whether a process holds the lock at this moment."""
         try:
-            with self.file(LOCK).open("rb") as handle:
+            with open_to_read(self.file(LOCK)) as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -95,8 +115,8 @@ class RunDir:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory for this process; `InputError` when another process holds it. Freed by its death, too."""
-        with explained(self.path, "The run directory must be writable."):
-            handle = os.open(self.file(LOCK), os.O_RDWR | os.O_CREAT, 0o644)
+        with explained(self.file(LOCK), "The run directory must be writable, and its lock a file of ours."):
+            handle = open_in_place(self.file(LOCK), os.O_RDWR | os.O_CREAT)
         try:
             try:
                 _lock(handle)
@@ -113,61 +133,77 @@ class RunDir:
                     where=str(self.path),
                     remedy="Choose another folder with --out DIR, or mount this one with locks.",
                 ) from error
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-            remove_leftovers(self.path)
+            self._enter_holder(handle)
+            for folder in (self.path, self.file(FIGURES)):
+                remove_leftovers(folder)
             yield
         finally:
             os.close(handle)
 
-    # ------------------------------------------------------------------ whole files only
-    def replacing(self, name: str) -> AbstractContextManager[Path]:
-        """A path to write to; what was written becomes the file `name` at the end, or nothing changes."""
-        return replacing(
-            self.file(name), "Free some space or make the folder writable; what was saved before is intact."
-        )
-
-    def write_text(self, name: str, text: str) -> None:
-        with self.replacing(name) as partial:
-            partial.write_text(text, encoding="utf-8")
-
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """The mapping in a JSON file, None when it is not there; `InputError` when it is damaged."""
-        try:
-            content = json.loads(self.file(name).read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("it holds no mapping")
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, OSError) as error:
+    def _enter_holder(self, handle: int) -> None:
+        """Say in the lock who holds it, unless the file turns out to be another, by a hard link."""
+        if os.pread(handle, len(_LOCK_TEXT), 0) not in (b"", _LOCK_TEXT):
             raise InputError(
-                f"cannot be read: {error}", where=str(self.file(name)), remedy="Delete the file; it is made again."
-            ) from error
+                "it holds something else than who works on the run",
+                where=str(self.file(LOCK)),
+                remedy="Move it away; a lock is made anew.",
+            )
+        with suppress(OSError):  # it locks without the words, too, on a disk that is full
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _LOCK_TEXT + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    # ------------------------------------------------------------------ recipe and environment
+    def write_recipe(self, recipe_yaml: str) -> None:
+        self.write_bytes(RECIPE, checksums.seal((recipe_yaml + _RECIPE_SEAL).encode()))
+
+    def recipe_is(self, recipe_yaml: str) -> bool:
+        """Whether recipe.yaml is this one; `DamagedError` when it is not as it was written."""
+        data = self.read_verified(RECIPE)
+        return data is not None and data[: -len(_RECIPE_SEAL)] == recipe_yaml.encode()
+
+    def environment(self) -> dict[str, Any] | None:
+        """What environment.json holds, None before the run has begun."""
+        return self._validated(ENVIRONMENT, Environment)
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the run was begun by a version that writes checksums into its files."""
+        return bool((self.environment() or {}).get("checksums"))
+
+    def needs_checksum(self, name: str) -> bool:
+        if name == ENVIRONMENT:
+            return b'"checksums": true' in (self.read_unverified(name) or b"")
+        return self.has_checksums
+
+    def _validated(self, name: str, model: type[Environment] | type[Status]) -> dict[str, Any] | None:
+        content = self.read_json(name)
+        if content is not None:
+            self._require(name, model, content)
         return content
 
-    def remove(self, *names: str) -> None:
-        for name in names:
-            self.file(name).unlink(missing_ok=True)
+    def _require(self, name: str, model: Any, content: Any) -> None:
+        try:
+            require(model, content)
+        except ValueError as error:
+            raise self.damaged(name, str(error)) from error
 
     # ------------------------------------------------------------------ what a run leaves behind
     def write_records(self, name: str, records: list[dict[str, Any]]) -> None:
-        self.write_text(name, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
+        """One record a line; the last holds the checksum of all."""
+        *others, last = records
+        sealed = [*others, {**last, checksums.FIELD: checksums.BLANK}]
+        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in sealed)
+        self.write_bytes(name, checksums.seal(text.encode()))
 
     def read_records(self, name: str) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, trace.jsonl or knn.jsonl; none when there is no such file."""
         try:
-            lines = self.file(name).read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines]
-            if not all(isinstance(record, dict) and "step" in record for record in records):
-                raise ValueError("a line is no record of an epoch")
-        except FileNotFoundError:
-            return []
-        except ValueError as error:
-            remedy = "Delete it: nothing else depends on it."
-            raise InputError(f"cannot be read: {error}", where=str(self.file(name)), remedy=remedy) from error
+            records = [json.loads(line) for line in (self.read_verified(name) or b"").splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise self.damaged(name, str(error)) from error
+        for record in records:
+            self._require(name, Epoch if name == METRICS else Record, record)
+            record.pop(checksums.FIELD, None)
         return records
 
     def write_status(self, state: str, **facts: Any) -> None:
@@ -175,79 +211,117 @@ class RunDir:
         self.write_json(STATUS, {"state": state, **facts})
 
     def status(self) -> dict[str, Any]:
-        """Where the run stands; a status that cannot be read is none: the checkpoint then brings the run to its end."""
-        try:
-            return {"state": "new", **(self.read_json(STATUS) or {})}
-        except InputError:
-            return {"state": "new"}
+        """Where the run stands; `DamagedError` when the status cannot be relied on."""
+        return self._validated(STATUS, Status) or {"state": "new"}
 
     @property
     def finished(self) -> bool:
-        return self.status()["state"] == "finished" and self.file(ENCODER).exists()
+        return self.status()["state"] == "finished" and self.file(ENCODER).is_file()
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         import torch
 
         written = io.BytesIO()  # torch tells of a full disk in words of its own
         torch.save(dict(state), written)
-        with self.replacing(CHECKPOINT) as partial:
-            partial.write_bytes(written.getbuffer())
+        comment = f"{checksums.FIELD}: {checksums.BLANK}".encode()  # of the zip archive that torch writes
+        written.seek(-2, os.SEEK_END)
+        written.write(len(comment).to_bytes(2, "little") + comment)
+        checksums.seal_file(written)
+        self.write_bytes(CHECKPOINT, written.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU; None when there is none; `InputError` when it cannot be read."""
-        import pickle
-
+        """The last checkpoint, on the CPU; None when there is none; `DamagedError` when it is not as it was written."""
         import torch
 
-        path = self.file(CHECKPOINT)
-        if not path.exists():
-            return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+            with open_to_read(self.file(CHECKPOINT)) as file:
+                self.verify(CHECKPOINT, file)
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except DamagedError:
+            raise
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.damaged(CHECKPOINT, error.strerror or str(error)) from error
+        except Exception as error:  # of one without a checksum; what unpickling raises is nowhere listed
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(
-                f"the checkpoint is damaged and cannot be read ({reason})",
-                where=str(path),
-                remedy="Delete it, or add --restart, to train this run again from the start.",
-            ) from error
+            raise self.damaged(CHECKPOINT, reason) from error
+
+    def require_checkpoint(self, content: Any, *, fingerprint: str, num_steps: int) -> None:
+        """`DamagedError` unless a checkpoint is one of this run, at one of its steps."""
+        self._require(CHECKPOINT, Checkpoint, content)
+        step, of_run = content["trainer"]["step"], content.get("fingerprint", fingerprint)
+        if of_run != fingerprint:
+            raise self.damaged(CHECKPOINT, f"it is of another run (fingerprint {of_run}, not {fingerprint})")
+        if step > num_steps:
+            raise self.damaged(CHECKPOINT, f"it is of step {step}, beyond the last of the run, {num_steps}")
 
     def save_weights(self, name: str, state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-        """Write the weights, with `facts` as JSON under the key "cssl" of the file's metadata."""
-        from safetensors.torch import save
+        """Write the weights, with `facts` in the file's header."""
+        self.write_bytes(name, packed(state, facts))
 
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        with self.replacing(name) as partial:
-            partial.write_bytes(save(tensors, metadata={"cssl": json.dumps(facts)}))
-
-    def load_weights(self, name: str) -> dict[str, torch.Tensor]:
+    def load_weights(self, name: str, *, fingerprint: str | None = None) -> dict[str, torch.Tensor]:
+        """The weights; `DamagedError` when they are not as they were written, or of a run of another fingerprint."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            return load_file(self.file(name))
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"the weights cannot be read ({error})",
-                where=str(self.file(name)),
-                remedy="Add --restart to `cssl pretrain` to train this run again.",
-            ) from error
+            with open_to_read(self.file(name)) as file:
+                self.verify(name, file, in_header=True)
+                file.seek(0)
+                of_run = facts_in(file).get("fingerprint", fingerprint)
+            weights = load_file(self.file(name))  # which maps it into memory: quicker than from what was just read
+        except (SafetensorError, OSError, ValueError) as error:
+            raise self.damaged(name, str(error)) from error
+        if fingerprint is not None and of_run != fingerprint:
+            raise self.damaged(name, f"it is of another run (fingerprint {of_run}, not {fingerprint})")
+        return weights
+
+    def encoder_digest(self) -> str | None:
+        """The digest of the encoder's weights, as its file states it; None where it was written without."""
+        try:
+            with open_to_read(self.file(ENCODER)) as file:
+                digest: str | None = facts_in(file).get(WEIGHTS_DIGEST)
+                return digest
+        except (OSError, ValueError) as error:
+            raise self.damaged(ENCODER, str(error)) from error
 
     # ------------------------------------------------------------------ results
     def write_result(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write probe.json or analysis.json; one that is there of other settings is kept as NAME-DIGEST.json."""
-        before = self._read_result_file(self.file(name))
+        """Write probe.json or analysis.json; one that is there of other settings is kept as NAME-DIGEST.json.
+
+        One that is damaged is replaced: who measures has told of it.
+        """
+        try:
+            before = self.latest_result(name)
+        except DamagedError:
+            before = None
         if before is not None and before["settings"] != _as_json(content["settings"]):
-            self.file(name).replace(self._kept(name, before["settings"]))
+            with explained(self.file(name), "Make the folder writable."):
+                self.file(name).replace(self._kept(name, before["settings"]))
         self.write_json(name, content)
-        self._kept(name, content["settings"]).unlink(missing_ok=True)
+        self.remove(kept_name(name, content["settings"]))
 
     def read_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The finished run's result of these settings; one that is damaged, or of another format, is none."""
+        """The finished run's result of these settings; one of another format is none.
+
+        `DamagedError` when a file that could hold it is not as it was written, or was measured on another run.
+        """
         if not self.finished:
             return None
-        found = [self._read_result_file(path) for path in (self.file(name), self._kept(name, settings))]
-        return next((content for content in found if content and content["settings"] == _as_json(settings)), None)
+        wanted, damage = _as_json(settings), None
+        for file in (name, kept_name(name, settings)):
+            try:
+                content = self.latest_result(file)
+            except DamagedError as error:
+                damage = damage or error
+                continue
+            if content is not None and content["settings"] == wanted:
+                return content
+        if damage is not None:  # who knows of which settings it was
+            raise damage
+        return None
 
     def recall_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """`read_result`, and what was kept becomes the latest again: the file `name` is always what was last asked for.
@@ -255,11 +329,19 @@ class RunDir:
         Takes the lock if anything is to be moved.
         """
         found = self.read_result(name, settings)
-        latest = self._read_result_file(self.file(name))
-        if found is not None and (latest is None or latest["settings"] != found["settings"]):
+        if found is not None and self.latest_result(name) != found:
             with self.locked():
                 self.write_result(name, found)
         return found
+
+    def make_latest(self, name: str, result: Mapping[str, Any]) -> None:
+        """Under the lock: let the file `name` hold this result, which was kept under another."""
+        try:
+            latest = self.latest_result(name)
+        except DamagedError:
+            latest = None
+        if latest != result:
+            self.write_result(name, result)
 
     def results(self, name: str) -> list[Path]:
         """The files of every result of this name, the latest first."""
@@ -268,14 +350,22 @@ class RunDir:
     def _kept(self, name: str, settings: Mapping[str, Any]) -> Path:
         return self.file(kept_name(name, settings))
 
-    @staticmethod
-    def _read_result_file(path: Path) -> dict[str, Any] | None:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+    def latest_result(self, file: str) -> dict[str, Any] | None:
+        """The result in a file, of whatever settings; one of another format is none."""
+        content = self.read_json(file)
+        if content is None:
             return None
-        of_this_format = isinstance(content, dict) and content.get("format") == RESULTS_FORMAT and "settings" in content
-        return content if of_this_format else None
+        if content.get("format") != RESULTS_FORMAT and isinstance(content.get("format"), int):
+            return None
+        self._require(file, Result, content)
+        run = self.environment() or {}
+        for key in ("fingerprint", "content_key"):
+            if content[key] != run.get(key, content[key]):
+                raise self.damaged(file, f"it was measured on another run ({key} {content[key]}, not {run[key]})")
+        measured = content.get("encoder_sha256")
+        if measured is not None and measured != self.encoder_digest():
+            raise self.damaged(file, f"it was measured on another encoder than {ENCODER}")
+        return content
 
 
 def kept_name(name: str, settings: Mapping[str, Any]) -> str:
@@ -311,8 +401,8 @@ def find_runs(parent: Path) -> list[Path]:
 
 
 def _list_runs(parent: Path) -> str:
-    runs = find_runs(parent) if parent.is_dir() else []
+    runs = find_runs(parent) if is_folder(parent) else []
     if not runs:
         return "Give the directory that `cssl pretrain` printed, for example runs/NAME-FINGERPRINT."
-    newest = sorted(runs, key=lambda run: (run / RECIPE).stat().st_mtime, reverse=True)[:5]
+    newest = sorted(runs, key=lambda run: (run / RECIPE).lstat().st_mtime, reverse=True)[:5]
     return "Runs there, newest first: " + ", ".join(str(run) for run in newest)

@@ -250,10 +250,13 @@ class Trainer:
         """Continue from a `state_dict` of a trainer built from the same recipe."""
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["epoch_order"])  # which refuses what is no state, before it is needed
         self.order.set_state(state["order"])
         self.epoch_order_state = state["epoch_order"]
         self.augment.set_state(state["augment"])
         self.epoch_terms = {name: values.to(self.device) for name, values in state["epoch_terms"].items()}
+        if any(values.shape != (self.plan.steps_per_epoch,) for values in self.epoch_terms.values()):
+            raise ValueError("the terms are not those of an epoch")
         self.step = state["step"]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import Invoke, the_run
-from cssl_cli.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE
+from cssl_cli.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE, RunDir
 
 
 # ---------------------------------------------------------------------- the way through
@@ -28,7 +28,7 @@ def test_pretrain_probe_analyze(invoke: Invoke, tiny_recipe: Path, tmp_path: Pat
     probed = invoke("probe", run, "--json")
     assert probed.code == 0, probed.stderr
     scores = json.loads(probed.stdout)
-    assert scores == json.loads((run / "probe.json").read_text())
+    assert scores == RunDir(run).read_json("probe.json")
     for encoder in ("trained", "untrained", "pixels"):
         for classifier in ("linear", "knn", "nearest_center"):
             score = scores[encoder][classifier]
@@ -258,7 +258,7 @@ def test_a_run_directory_of_another_recipe(invoke: Invoke, tiny_recipe: Path, tm
         assert refused.code == 2
         assert "another recipe" in refused.stderr
     environment = json.loads((run / ENVIRONMENT).read_text())
-    (run / ENVIRONMENT).write_text(json.dumps({**environment, "fingerprint": "0000000000"}))
+    RunDir(run).write_json(ENVIRONMENT, {**environment, "fingerprint": "0000000000"})
     refused = invoke("pretrain", tiny_recipe)
     assert refused.code == 2
     assert "another recipe" in refused.stderr
@@ -269,7 +269,7 @@ def test_other_images_than_the_run_began_with(invoke: Invoke, tiny_recipe: Path,
     run = the_run(tmp_path)
     (run / "status").unlink()
     environment = json.loads((run / ENVIRONMENT).read_text())
-    (run / ENVIRONMENT).write_text(json.dumps({**environment, "content_key": "other"}))
+    RunDir(run).write_json(ENVIRONMENT, {**environment, "content_key": "other"})
     refused = invoke("pretrain", tiny_recipe)
     assert refused.code == 2
     assert "images are not those" in refused.stderr
@@ -283,7 +283,7 @@ def test_an_unfinished_run_is_not_probed(invoke: Invoke, tiny_recipe: Path, tmp_
         ("finished", "encoder.safetensors is missing"),
         ("running", "not finished (killed, step 12 of"),
     ]:
-        (run / "status").write_text(json.dumps({"state": state, "step": 0, "num_steps": 12}))
+        RunDir(run).write_status(state, step=0, num_steps=12)
         for command in ("probe", "analyze"):
             refused = invoke(command, run)
             assert refused.code == 2

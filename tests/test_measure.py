@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import TINY_RECIPE, Invoke, the_run
 from cssl_cli.report.analysis import show_runs
+from cssl_cli.run_dir import ANALYSIS, RunDir
 from cssl_cli.theory.estimate import Direction
 
 
@@ -44,7 +45,7 @@ def test_every_quantity_says_how_it_was_estimated_and_how_it_errs(invoke: Invoke
     done = invoke("analyze", run, "--json", "--no-figures")
     assert done.code == 0, done.stderr
     content = json.loads(done.stdout)
-    assert json.loads((run / "analysis.json").read_text()) == {k: v for k, v in content.items() if k != "verdicts"}
+    assert RunDir(run).read_json(ANALYSIS) == {k: v for k, v in content.items() if k != "verdicts"}
     found = dict(quantities(content))
     assert len(found) > 250
     for name, entry in found.items():
@@ -83,8 +84,7 @@ def test_the_report_has_summary_verdicts_and_the_sections_asked_for(invoke: Invo
 def test_measured_once_it_is_read_again_unless_asked(invoke: Invoke, run: Path) -> None:
     assert invoke("analyze", run, "--no-figures").code == 0
     content = json.loads((run / "analysis.json").read_text())
-    marked = {**content, "num_images": 12345}
-    (run / "analysis.json").write_text(json.dumps(marked))
+    RunDir(run).write_json("analysis.json", {**content, "num_images": 12345})
     assert "12,345" in invoke("analyze", run, "--no-figures").stdout
     assert "12,345" not in invoke("analyze", run, "--no-figures", "--again").stdout
     assert json.loads((run / "analysis.json").read_text()) == content

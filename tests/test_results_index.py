@@ -81,7 +81,7 @@ def test_what_is_kept_is_what_the_files_say(sweep: Sweep, tmp_path: Path, apart:
         for file in (tmp_path / "runs").glob(f"*/*/{ANALYSIS}"):
             content = json.loads(file.read_text())
             content["concentration"]["pixels"]["between_quantiles"]["value"]["0.5"] = 0.0
-            file.write_text(json.dumps(content))
+            RunDir(file.parent).write_json(ANALYSIS, content)
     for _ in ("the files", "the index"):
         for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
             recipe = result.member.recipe
@@ -174,7 +174,7 @@ def test_the_version_of_what_is_taken_changes_with_the_code(
 
 def test_the_epochs_are_looked_at_for_changes(sweep: Sweep, tmp_path: Path) -> None:
     before = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
-    (before[1].path / EPOCH_KNN).write_text('{"epoch": 1, "step": 1, "knn": 0.25}\n')
+    RunDir(before[1].path).write_records(EPOCH_KNN, [{"epoch": 1, "step": 1, "knn": 0.25}])
     after = [extract_of(result).values["best_knn"] for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR)]
     assert after == [None, 0.25, None, 0.25]
 
@@ -252,7 +252,7 @@ def many(tmp_path: Path, finished: Path) -> Path:
     model = RunDir(member_path(load_sweep(str(finished / "two.yaml")), sweep_member(finished), finished / "runs")).path
     probe = json.loads((model / PROBE).read_text())
     settings = sweep.members[0].recipe.settings("probe")
-    (tmp_path / PROBE).write_text(json.dumps({**probe, "settings": settings}))
+    RunDir(tmp_path).write_json(PROBE, {**probe, "settings": settings})
     for member in sweep.members:
         path = member_path(sweep, member, tmp_path / "runs")
         path.mkdir(parents=True)

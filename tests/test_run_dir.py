@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cssl_cli.errors import InputError, InUseError, RunError
+from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
 from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
 def result(**settings: object) -> dict[str, object]:
-    return {"format": RESULTS_FORMAT, "settings": settings}
+    return {"format": RESULTS_FORMAT, "fingerprint": "0123456789", "content_key": "k", "settings": settings}
 
 
 def test_results_of_other_settings_are_kept_beside_the_latest(run: RunDir) -> None:
@@ -43,16 +43,20 @@ def test_a_result_asked_for_again_is_the_latest_again(run: RunDir) -> None:
     assert run.recall_result(ANALYSIS, {"num_views": 5}) is None
     for views in (4, 4, 8):
         assert run.recall_result(ANALYSIS, {"num_views": views}) == result(num_views=views)
-        assert json.loads(run.file(ANALYSIS).read_text()) == result(num_views=views)
+        assert run.read_json(ANALYSIS) == result(num_views=views)
         assert len(run.results(ANALYSIS)) == 2
 
 
-def test_damaged_results_and_those_of_another_format_do_not_count(run: RunDir) -> None:
+def test_results_of_another_format_do_not_count_and_damaged_ones_are_told(run: RunDir) -> None:
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})
-    for text in ("{", "[1]", "{}", json.dumps({**result(), "format": RESULTS_FORMAT + 1})):
+    run.write_json(ANALYSIS, {**result(), "format": RESULTS_FORMAT + 1})
+    assert run.read_result(ANALYSIS, {}) is None
+    for text in ("{", "[1]", "{}", '{"format": null}', json.dumps({**result(), "settings": 3})):
         run.file(ANALYSIS).write_text(text)
-        assert run.read_result(ANALYSIS, {}) is None
+        with pytest.raises(DamagedError, match=r"analysis\.json: the file is damaged") as error:
+            run.read_result(ANALYSIS, {})
+        assert "cssl analyze" in str(error.value)
         run.write_result(ANALYSIS, result())
         assert run.read_result(ANALYSIS, {}) == result()
 
@@ -64,13 +68,18 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
+def recipe_text(run: RunDir) -> str:
+    """Without the comment that holds the checksum."""
+    return run.file(RECIPE).read_text().partition("# checksum")[0]
+
+
 def files(run: RunDir) -> set[str]:
     return {path.name for path in run.path.iterdir()}
 
 
 def test_create_and_open(run: RunDir, tmp_path: Path) -> None:
     assert run.path == tmp_path / "r-0123456789"
-    assert run.file(RECIPE).read_text() == "name: r\n"
+    assert recipe_text(run) == "name: r\n"
     assert RunDir.open(run.path).path == run.path
     assert run.status()["state"] == "new"
     assert not run.finished
@@ -78,7 +87,7 @@ def test_create_and_open(run: RunDir, tmp_path: Path) -> None:
 
 def test_create_leaves_an_existing_recipe_as_it_is(run: RunDir, tmp_path: Path) -> None:
     run.create("name: other\n")
-    assert run.file(RECIPE).read_text() == "name: r\n"
+    assert recipe_text(run) == "name: r\n"
 
 
 def test_a_directory_that_another_process_makes_is_in_use(tmp_path: Path) -> None:
@@ -88,7 +97,7 @@ def test_a_directory_that_another_process_makes_is_in_use(tmp_path: Path) -> Non
     with run.locked(), pytest.raises(InUseError):
         run.create("name: r\n")
     run.create("name: r\n")
-    assert run.file(RECIPE).read_text() == "name: r\n"
+    assert recipe_text(run) == "name: r\n"
     with run.locked():
         run.create("name: r\n")  # it is there: nothing is to be written
 
@@ -179,7 +188,8 @@ def test_damaged_json_is_named(run: RunDir) -> None:
 
 def test_metrics_round_trip(run: RunDir) -> None:
     assert run.read_records(METRICS) == []
-    records = [{"epoch": 1, "step": 4}, {"epoch": 2, "step": 8}]
+    rest = {"terms": {"loss": 1.5}, "learning_rate": 0.1, "images_per_second": 9.0, "seconds": 2.0}
+    records = [{"epoch": 1, "step": 4, **rest}, {"epoch": 2, "step": 8, **rest}]
     run.write_records(METRICS, records)
     assert run.read_records(METRICS) == records
     assert run.file(METRICS).read_text().count("\n") == 2

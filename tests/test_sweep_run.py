@@ -19,6 +19,7 @@ from PIL import Image
 from conftest import QUICKLY_MEASURED, CommandLine, command
 from cssl_cli import launch
 from cssl_cli.errors import Interrupted
+from cssl_cli.files import replacing
 from cssl_cli.launch import read_member, run_sweep
 from cssl_cli.progress import Silent
 from cssl_cli.run_dir import PROBE, RunDir
@@ -103,16 +104,14 @@ def test_a_sweep_over_unlabelled_images_has_terms_and_no_accuracies(folder: Path
     assert crop["cells"]["linear"] is None
 
 
-def test_what_a_killed_sweep_left_aside_is_removed_once_it_is_old(folder: Path) -> None:
+def test_what_a_killed_sweep_left_aside_is_removed(folder: Path) -> None:
     sweep = load()
     home = folder / "runs" / sweep.name
     home.mkdir(parents=True)
-    for name in ("old", "new"):
-        (home / f".table.csv.{name}.partial").touch()
-    an_hour_ago = time.time() - launch.LEFT_OVER
-    os.utime(home / ".table.csv.old.partial", (an_hour_ago, an_hour_ago))
-    run_sweep(sweep, out=folder / "runs", reporter=Silent(), members=())
-    assert [path.name for path in home.iterdir()] == [".table.csv.new.partial"]  # which another sweep may be writing
+    (home / ".table.csv.1.partial").touch()
+    with replacing(home / "table.csv", "") as at_work:  # as another sweep may
+        run_sweep(sweep, out=folder / "runs", reporter=Silent(), members=())
+        assert list(home.iterdir()) == [at_work]
 
 
 def test_results_of_other_settings_do_not_count(folder: Path) -> None:
@@ -121,7 +120,7 @@ def test_results_of_other_settings_do_not_count(folder: Path) -> None:
     path = results[0].path / PROBE
     content = json.loads(path.read_text())
     content["settings"]["knn_k"] += 1
-    path.write_text(json.dumps(content))
+    RunDir(path.parent).write_json(PROBE, content)
     assert read_member(sweep, sweep.members[0], folder / "runs").probe is None
     again = run_sweep(sweep, out=folder / "runs", reporter=Silent())
     assert again[0].probe == results[0].probe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from cssl_cli.data import Dataset
+from cssl_cli.errors import DamagedError
 from cssl_cli.files import replacing, require_writable
 from cssl_cli.geometry import unit_norm
 from cssl_cli.pipeline.concentrate import concentration_in, concentrations, facts, feature_table
 from cssl_cli.pipeline.finished import (
     finished_run_data,
     open_finished,
+    stored_result,
     trained_encoder,
     trained_projector,
     untrained_encoder,
@@ -62,16 +65,19 @@ def analyze(
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
-    run, recipe = open_finished(path, recipe)
+    run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
     settings = recipe.settings("analyze") | dict(changes or {})
     reusable = not again and export is None
-    before = run.recall_result(ANALYSIS, settings) if reusable else None
-    if before is not None:
-        return before
+    if reusable:
+        with suppress(DamagedError):  # which is told of below
+            before = run.recall_result(ANALYSIS, settings)
+            if before is not None:
+                return before
     with run.locked():
-        before = run.read_result(ANALYSIS, settings) if reusable else None
-        if before is not None:  # another process has measured it in the meantime
+        before = stored_result(run, ANALYSIS, settings, reporter)
+        if reusable and before is not None:  # another process has measured it in the meantime, or the latest is damaged
+            run.make_latest(ANALYSIS, before)
             return before
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         material = gather(recipe, dataset, settings, device)
@@ -92,6 +98,7 @@ def analyze(
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
+            "encoder_sha256": run.encoder_digest(),
             "settings": settings,
             **facts(material),
             "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},

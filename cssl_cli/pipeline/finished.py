@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cssl_cli.data import Dataset
-from cssl_cli.errors import InputError
+from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.pipeline.pretrain import check_images, check_recipe
 from cssl_cli.pipeline.setup import images_of_run, initial_method
 from cssl_cli.progress import Reporter
@@ -16,14 +18,18 @@ from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, METRICS, PROJECTOR, RECIPE, RunDir
 
 
-def open_finished(path: Path, recipe: Recipe | None = None) -> tuple[RunDir, Recipe]:
+def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) -> tuple[RunDir, Recipe]:
     """The run at `path` and its recipe, or `recipe` in its place, which says how to measure.
 
-    `InputError` unless the run is finished and the recipe is one that it could have run with.
+    `InputError` unless the run is finished and the recipe is one that it could have run with. A recipe.yaml that was
+    edited without touching what the fingerprint covers is told and used.
     """
     run = RunDir.open(path)
+    changed = _change_of_recipe(run)
     recipe = recipe or load_recipe(str(run.file(RECIPE)))
     check_recipe(run, recipe)
+    if changed is not None:
+        reporter.say(f"{changed}, or was edited; measured with the settings as they stand (its fingerprint fits)")
     if not run.finished:
         status, metrics = run.status(), run.read_records(METRICS)
         state = "still running" if run.in_use() else {"running": "killed"}.get(status["state"], status["state"])
@@ -34,7 +40,30 @@ def open_finished(path: Path, recipe: Recipe | None = None) -> tuple[RunDir, Rec
             where=str(path),
             remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.resolve().parent}",
         )
+    if run.environment() is not None and not run.has_checksums:
+        reporter.say(f"{path} was begun by a version that wrote no checksums: damage to its files may go unnoticed")
     return run, recipe
+
+
+def _change_of_recipe(run: RunDir) -> str | None:
+    """What is wrong with recipe.yaml by its checksum; `DamagedError` when it is no file that can be read."""
+    text = run.read_unverified(RECIPE)
+    try:
+        run.verify(RECIPE, io.BytesIO(text or b""))
+    except DamagedError as error:
+        return f"{error.where}: {error.what}"
+    return None
+
+
+def stored_result(run: RunDir, name: str, settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any] | None:
+    """The result that was measured before with these settings; a file that cannot be relied on is told of."""
+    found = None
+    try:
+        found = run.read_result(name, settings)
+        run.latest_result(name)  # of whatever settings: it is about to be replaced
+    except DamagedError as error:
+        reporter.say(f"{error.where}: {error.what}; it is made again")
+    return found
 
 
 def finished_run_data(
@@ -54,7 +83,7 @@ def finished_run_data(
 def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
     encoder = initial_method(recipe).encoder
     try:
-        encoder.load_state_dict(run.load_weights(ENCODER))
+        encoder.load_state_dict(run.load_weights(ENCODER, fingerprint=recipe.fingerprint))
     except RuntimeError as error:
         raise InputError(
             "the saved encoder does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
@@ -65,7 +94,7 @@ def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
 def trained_projector(run: RunDir, recipe: Recipe) -> nn.Module:
     projector = initial_method(recipe).projector
     try:
-        projector.load_state_dict(run.load_weights(PROJECTOR))
+        projector.load_state_dict(run.load_weights(PROJECTOR, fingerprint=recipe.fingerprint))
     except RuntimeError as error:
         raise InputError(
             "the saved projector does not fit the recipe", where=str(run.path), remedy="Train again with --restart."

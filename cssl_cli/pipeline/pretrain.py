@@ -12,7 +12,7 @@ import torch
 
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
-from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.errors import DamagedError, InputError, Interrupted, RunError
 from cssl_cli.escape import shown_path
 from cssl_cli.files import require_creatable
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
@@ -40,7 +40,6 @@ from cssl_cli.run_dir import (
     METRICS,
     PROBE,
     PROJECTOR,
-    RECIPE,
     STATUS,
     TRACE,
     RunDir,
@@ -69,7 +68,7 @@ def pretrain(
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
-    if restart or not run.finished:
+    if restart or not _is_finished(run):
         # Before anything is made under `out`: images that cannot be had leave no run behind.
         require_creatable(out, "Choose another folder with --out DIR.")
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
@@ -80,18 +79,17 @@ def pretrain(
         if restart:
             results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
             run.remove(STATUS, CHECKPOINT, METRICS, TRACE, EPOCH_KNN, ENCODER, PROJECTOR, ENVIRONMENT, *results)
-            run.write_text(RECIPE, recipe.to_yaml())
+            run.write_recipe(recipe.to_yaml())
         check_recipe(run, recipe)
-        if run.file(RECIPE).read_bytes() != recipe.to_yaml().encode():
-            run.write_text(RECIPE, recipe.to_yaml())  # damaged, or to be measured with other settings than before
-        if run.finished:
+        _enter_recipe(run, recipe, reporter)
+        if _is_finished(run, reporter):
             reporter.say(f"{shown_path(run.path)} is finished already")
             return run
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
+        records = _resume(run, recipe, trainer, reporter)  # before a new environment says what its files are like
         _enter_environment(run, recipe, dataset, trainer, reporter)
-        records = _resume(run, trainer, reporter)
         recorders = _recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
@@ -108,6 +106,27 @@ def pretrain(
         if pending:
             raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
     return run
+
+
+def _is_finished(run: RunDir, reporter: Reporter | None = None) -> bool:
+    """Whether nothing is to be trained; a status that is damaged does not say so, and the checkpoint decides."""
+    try:
+        return run.finished
+    except DamagedError as error:
+        if reporter is not None:
+            reporter.say(f"{error.where}: {error.what}; going on from the checkpoint")
+        return False
+
+
+def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
+    """Write recipe.yaml where it is another: to be measured with other settings than before, or damaged."""
+    text = recipe.to_yaml()
+    try:
+        if run.recipe_is(text):
+            return
+    except DamagedError as error:
+        reporter.say(f"{error.where}: {error.what}, or was edited; written again")
+    run.write_recipe(text)
 
 
 def _require_images_of_every_class(recipe: Recipe, dataset: Dataset) -> None:
@@ -135,7 +154,7 @@ def plan_of(recipe: Recipe, num_images: int) -> Plan:
 
 def check_recipe(run: RunDir, recipe: Recipe) -> None:
     """`InputError` unless the run directory was begun with a recipe of the same fingerprint."""
-    begun_with = (run.read_json(ENVIRONMENT) or {}).get("fingerprint", recipe.fingerprint)
+    begun_with = (run.environment() or {}).get("fingerprint", recipe.fingerprint)
     if begun_with != recipe.fingerprint:
         raise InputError(
             f"the directory holds a run of another recipe (fingerprint {begun_with}, not {recipe.fingerprint})",
@@ -146,7 +165,7 @@ def check_recipe(run: RunDir, recipe: Recipe) -> None:
 
 def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str | None = None) -> None:
     """`InputError` unless the images are those that the run was begun with, wherever they lie now."""
-    before = run.read_json(ENVIRONMENT)
+    before = run.environment()
     if before and before["content_key"] != dataset.content_key:
         root = data_root or recipe.settings("data").get("root")
         remedy = "Restore them, or add --restart to `cssl pretrain` to train again from the start."
@@ -181,7 +200,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
 
 def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter) -> None:
     """Record this process in environment.json."""
-    before = run.read_json(ENVIRONMENT)
+    before = run.environment()
     here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
@@ -196,6 +215,7 @@ def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: T
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "labelled": has_labels(dataset),
+            "checksums": before is None or before.get("checksums", False),
             "processes": [*processes, here],
         },
     )
@@ -203,18 +223,23 @@ def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: T
 
 def _enter_compiled(run: RunDir, *, compiled: bool) -> None:
     """Correct environment.json once it has turned out whether the step can be compiled."""
-    content = run.read_json(ENVIRONMENT)
+    content = run.environment()
     if content and content["processes"][-1]["compiled"] != compiled:
         content["processes"][-1]["compiled"] = compiled
         run.write_json(ENVIRONMENT, content)
 
 
-def _resume(run: RunDir, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
+def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
     """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
         return {METRICS: [], TRACE: [], EPOCH_KNN: []}
-    trainer.load_state_dict(checkpoint["trainer"])
+    run.require_checkpoint(checkpoint, fingerprint=recipe.fingerprint, num_steps=trainer.plan.num_steps)
+    try:
+        trainer.load_state_dict(checkpoint["trainer"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise run.damaged(CHECKPOINT, f"it does not fit the recipe ({type(error).__name__}: {reason})") from error
     reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {shown_path(run.path)}")
     return {
         METRICS: checkpoint["metrics"],
@@ -265,6 +290,7 @@ def _train(
     def save() -> float:
         run.save_checkpoint(
             {
+                "fingerprint": recipe.fingerprint,
                 "trainer": trainer.state_dict(),
                 "metrics": records[METRICS],
                 "trace": records[TRACE],

@@ -16,6 +16,7 @@ from cssl_cli.pipeline.finished import (
     counter,
     finished_run_data,
     open_finished,
+    stored_result,
     trained_encoder,
     untrained_encoder,
 )
@@ -46,12 +47,12 @@ def probe(
     calls, for runs that share what these depend on. Without `again`, what was measured before with the same settings is
     read. `data_root` is where the images lie now, in place of the recipe's data.root.
     """
-    run, recipe = open_finished(path, recipe)
+    run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
     baselines = {} if baselines is None else baselines
     with run.locked():
-        before = None if again else run.read_result(PROBE, recipe.settings("probe"))
-        if before is not None:
+        before = stored_result(run, PROBE, recipe.settings("probe"), reporter)
+        if before is not None and not again:
             return before
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         prober = _Prober(recipe, dataset, device, reporter)
@@ -59,6 +60,7 @@ def probe(
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
+            "encoder_sha256": run.encoder_digest(),
             "settings": recipe.settings("probe"),
             "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
             "untrained": prober.scores(

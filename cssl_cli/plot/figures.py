@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.files import explained, replacing, require_writable
+from cssl_cli.files import explained, require_writable
 from cssl_cli.plot.certificate import certificate
 from cssl_cli.plot.class_centers import class_centers
 from cssl_cli.plot.comparison import comparison
@@ -17,6 +16,7 @@ from cssl_cli.plot.r_epsilon import r_epsilon
 from cssl_cli.plot.style import KINDS, drawing, save
 from cssl_cli.plot.theorem_1 import theorem_1
 from cssl_cli.plot.training import training
+from cssl_cli.sealed_folder import SealedFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +52,7 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
     if written:
         facts = {key: content[key] for key in FACTS if key in content}
         names = list(dict.fromkeys(path.stem for path in written))
-        with replacing(folder / DRAWN_FROM, _REMEDY) as partial:
-            partial.write_text(json.dumps({"figures": names, **facts}, indent=2) + "\n", encoding="utf-8")
+        SealedFolder(folder).write_json(DRAWN_FROM, {"figures": names, **facts})
     return written
 
 

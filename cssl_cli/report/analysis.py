@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cssl_cli.errors import DamagedError
 from cssl_cli.escape import shown_path
 from cssl_cli.report.alignment import r_epsilon
 from cssl_cli.report.catalogue import LINEAR, Quantity
@@ -35,7 +36,7 @@ from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, interval_of,
 from cssl_cli.report.run_rows import rows_of_runs
 from cssl_cli.report.sections import companions, divergence, lipschitz, losses
 from cssl_cli.report.verdicts import verdicts
-from cssl_cli.run_dir import PROBE, RESULTS_FORMAT, RunDir
+from cssl_cli.run_dir import PROBE, RunDir
 
 SECTIONS: Mapping[str, Callable[[Console, Result], None]] = {
     "alignment": r_epsilon,
@@ -98,9 +99,11 @@ def _content(result: Result) -> dict[str, Any]:
 
 
 def read_probe(path: Path) -> dict[str, Any] | None:
-    """The latest probe.json of the run, if it has one."""
-    probe = RunDir(path).read_json(PROBE)
-    return probe if probe and probe.get("format") == RESULTS_FORMAT else None
+    """The latest probe.json of the run, if it has one that can be relied on."""
+    try:
+        return RunDir(path).latest_result(PROBE)
+    except DamagedError:  # which measure.py tells of
+        return None
 
 
 def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:

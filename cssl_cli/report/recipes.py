@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cssl_cli.errors import InputError
+from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.escape import shown_path
 from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
@@ -90,7 +90,10 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
 
 
 def run_state(run: RunDir) -> str:
-    """new, half-finished, or finished."""
-    if run.finished:
-        return "finished"
+    """new, half-finished, finished, or damaged, when its status does not say."""
+    try:
+        if run.finished:
+            return "finished"
+    except DamagedError:
+        return "damaged"
     return "half-finished" if run.file(CHECKPOINT).exists() else "new"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from cssl_cli.escape import shown_path
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
-from cssl_cli.run_dir import ENVIRONMENT, METRICS, RunDir
+from cssl_cli.run_dir import METRICS, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
@@ -28,7 +28,7 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         out.print(f"epoch {last['epoch']}, step {last['step']:,}: {terms}")
         out.print(f"{seconds:,.0f} s of training recorded, {last['images_per_second']:,.0f} images/s in the last epoch")
     out.print(shown_path(run.path), soft_wrap=True)
-    labelled = (run.read_json(ENVIRONMENT) or {}).get("labelled", True)
+    labelled = (run.environment() or {}).get("labelled", True)
     note(out, f"Next: cssl {'probe' if labelled else 'analyze'} {shown_path(run.path)}")
     return None
 

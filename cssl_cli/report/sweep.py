@@ -117,6 +117,7 @@ def _content(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[st
                 "seed": result.member.seed,
                 "run": str(result.path),
                 "error": result.error,
+                "damage": list(result.damage),
                 "values": values,
                 "fooled": fooled,
             }

@@ -42,6 +42,8 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     for result in results:
         if result.error:
             out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
+    for damage in dict.fromkeys(damage for result in results for damage in result.damage):  # members may share a run
+        out.print(Text(damage, style="red"))
     if _images_differ(rows):
         out.print(Text("The images changed between members: their numbers cannot be compared.", style="red"))
     note(out, _caption(rows, {quantity.name for quantity in (*accuracies, *companions)}))

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from cssl_cli.files import open_in_place, open_to_read
 from cssl_cli.signals import ENDING, blocked_signals
 from cssl_cli.workers.messages import COMPILING, THREADS, Lines, Message, Task, decode, encode
 
@@ -31,7 +32,7 @@ class WorkerProcess:
 
     def __init__(self, task: Task, *, threads: int) -> None:
         """Start on `task`. A number of threads that the user has set goes before `threads`."""
-        log = _open_log(task.log)
+        log = open_log(task.log)
         try:
             with blocked_signals():  # the worker lets them in once it has its own way with them
                 self.process = subprocess.Popen(
@@ -81,10 +82,11 @@ class WorkerProcess:
             self.process.stdout.close()
 
 
-def _open_log(path: str) -> int:
+def open_log(path: str) -> int:
+    """A handle on the end of a log, made with its folder where needed; nowhere if it cannot be a file."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        return open_in_place(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError:
         return os.open(os.devnull, os.O_WRONLY)
 
@@ -112,7 +114,7 @@ def killed_in_words(number: int) -> str:
 def tail(path: str, start: int, lines: int) -> list[str]:
     """The last lines of a log from the position `start` on; none when it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with open_to_read(Path(path)) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(start, size - 200 * 120))
             text = file.read().decode(errors="replace")

@@ -24,6 +24,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.signals import ENDING, Stopped, end_on_signals
 from cssl_cli.streams import use_standard_streams
 from cssl_cli.workers.messages import THREADS, Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.workers.process import open_log
 from cssl_cli.workers.workshop import Missing, UnexpectedError, Workshop
 
 SAVING_TIME = 300.0  # seconds that a worker may take to stop
@@ -136,10 +137,7 @@ def _open_workshop(task: Task) -> Workshop:
 
 def _redirect_output(log: str) -> None:
     """Let stdout and stderr, those of libraries too, go to the end of the file `log`, or nowhere if it cannot be."""
-    try:
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:
-        handle = os.open(os.devnull, os.O_WRONLY)
+    handle = open_log(log)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)

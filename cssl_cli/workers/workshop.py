@@ -47,11 +47,11 @@ class Workshop:
             self.reporter.say(f"failed: {error}")
             return error
         except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
-            path = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint).path
-            log = path / "error.log"
-            with suppress(OSError):
-                path.mkdir(parents=True, exist_ok=True)
-                log.write_text(traceback.format_exc(), encoding="utf-8")
+            run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
+            log = run.file("error.log")
+            with suppress(OSError, CsslError):
+                run.path.mkdir(parents=True, exist_ok=True)
+                run.write_bytes(log.name, traceback.format_exc().encode(errors="backslashreplace"))
             first_line = str(error).partition("\n")[0]
             self.reporter.say(f"failed: {type(error).__name__}: {error} (traceback in {log})")
             return UnexpectedError(f"{type(error).__name__}: {first_line}")

@@ -1,0 +1,119 @@
+"""What the files of a run directory hold, a model a kind of file: a field that is missing or changed is damage."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class _Stored(BaseModel):
+    """Types exactly; fields that are not named may be there."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=_Stored)
+
+
+class Process(_Stored):
+    """What one process worked with; `compiled` is missing from times when nothing was."""
+
+    torch: str
+    device: str
+    threads: int
+    precision: str
+    compiled: bool = False
+
+
+class Environment(_Stored):
+    """environment.json. `checksums`: whether the run was begun by a version that writes them into every file."""
+
+    fingerprint: str
+    content_key: str
+    labelled: bool = True
+    checksums: bool = False
+    processes: list[Process] = Field(min_length=1)
+
+
+class Status(_Stored):
+    """status."""
+
+    state: Literal["running", "interrupted", "failed", "finished"]
+    step: int = Field(0, ge=0)
+    num_steps: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _within(self) -> Status:
+        if self.num_steps is not None and self.step > self.num_steps:
+            raise ValueError(f"step {self.step} is beyond the last, {self.num_steps}")
+        return self
+
+
+class Record(_Stored):
+    """A record of trace.jsonl or knn.jsonl: numbers, None for those that could not be had, or the `error`."""
+
+    __pydantic_extra__: dict[str, float | str | None]
+
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+
+
+class Epoch(_Stored):
+    """A record of metrics.jsonl."""
+
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+    terms: dict[str, float]
+    learning_rate: float
+    images_per_second: float
+    seconds: float = Field(ge=0)
+    device_memory_mb: float | None = None
+
+
+class Result(_Stored):
+    """The head of probe.json or analysis.json: how, of which images and of which encoder it was measured."""
+
+    format: int
+    fingerprint: str
+    content_key: str
+    settings: dict[str, Any]
+    encoder_sha256: str | None = None
+
+
+class TrainerState(_Stored):
+    """The part of a checkpoint that the trainer takes; its tensors it checks itself."""
+
+    step: int = Field(ge=0)
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    epoch_terms: dict[str, Any]
+
+
+class Checkpoint(_Stored):
+    """checkpoint.pt. Those of before have no `fingerprint`."""
+
+    fingerprint: str | None = None
+    trainer: TrainerState
+    metrics: list[Epoch]
+    trace: list[Record] = []
+    epoch_knn: list[Record] = []
+
+    @model_validator(mode="after")
+    def _agree(self) -> Checkpoint:
+        latest: list[Epoch | Record] = [*self.metrics[-1:], *self.trace[-1:], *self.epoch_knn[-1:]]
+        for record in latest:
+            if record.step > self.trainer.step:
+                raise ValueError(f"a record is of step {record.step}, the weights are of step {self.trainer.step}")
+        return self
+
+
+def require(model: type[M], content: Any) -> M:
+    """`content` as `model`; ValueError that names the first field that is not as it must be."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{field}: {what[:1].lower()}{what[1:]}" if field else what) from None
