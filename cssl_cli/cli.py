@@ -16,6 +16,7 @@ import typer
 
 import cssl_cli
 from cssl_cli.errors import CsslError, InputError, Interrupted
+from cssl_cli.paths import user_path
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe
@@ -49,6 +50,14 @@ def main(
     """
 
 
+def _path(text: str) -> Path:
+    """The value of an argument or an option that is a path."""
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise typer.BadParameter(error.what) from error
+
+
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]
 Overrides = Annotated[
     list[str] | None,
@@ -58,8 +67,8 @@ Targets = Annotated[
     list[str],
     typer.Argument(metavar="RUN... | RECIPE [KEY=VALUE]...", help="Finished runs, or one recipe to measure untrained."),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="The directory of a finished run.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_path, help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
 Accuracy = Annotated[
     str,
@@ -205,7 +214,7 @@ def analyze(
         bool,
         typer.Option("--controls", help="Measure two encoders made without training, too: which terms do they fool?"),
     ] = False,
-    export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
+    export: Annotated[Path | None, typer.Option(metavar="FILE.npz", parser=_path, help="Write the features measured on.")] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
@@ -363,7 +372,7 @@ def recipes(
     copy: Annotated[
         bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
     ] = False,
-    views: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and their views.")] = None,
+    views: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=_path, help="Draw images and their views.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

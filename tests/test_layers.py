@@ -17,6 +17,7 @@ PACKAGE = Path(cssl_cli.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "paths",
     "progress",
     "signals",
     "randomness",

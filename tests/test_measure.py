@@ -161,6 +161,27 @@ def test_figures_and_analysis_are_of_the_same_settings(invoke: Invoke, run: Path
 
 
 # ---------------------------------------------------------------------- before training
+def test_the_report_is_printed_where_no_figures_can_be_written(invoke: Invoke, run: Path) -> None:
+    shutil.rmtree(run / "figures", ignore_errors=True)
+    (run / "figures").write_text("in the way")
+    done = invoke("analyze", run)
+    assert done.code == 0
+    assert done.stdout == invoke("analyze", run, "--no-figures").stdout
+    assert "no figures were drawn: " in done.stderr
+    assert "leave the figures out with --no-figures" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["lr=0.01", "./lr=0.01", "lr=0.01/RUN", "~/lr=0.01/RUN"])
+def test_an_existing_directory_is_a_run_whatever_its_name(
+    invoke: Invoke, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run, tmp_path / form.removeprefix("~/"))
+    again = invoke("analyze", form, "analyze.bootstrap=20", "--no-figures")
+    assert (again.code, again.stderr) == (0, "")
+    assert "alignment" in again.stdout
+
+
 def test_a_recipe_is_measured_without_a_run(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
     shown = invoke("analyze", tiny_recipe, "analyze.refine_pairs=20", "--section", "concentration")
     assert shown.code == 0, shown.stderr

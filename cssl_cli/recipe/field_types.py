@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
+
+from cssl_cli.paths import UnknownPath, expand_home, variables
 
 MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
@@ -55,9 +58,18 @@ def _odd(value: int) -> int:
 
 
 def _absolute(path: str) -> str:
+    """An absolute path; one that names environment variables as it stands, since they may differ where the run goes on.
+
+    Their values are looked up when the folder is needed: `Recipe.settings`.
+    """
     try:
-        return str(Path(path).expanduser().resolve())
-    except (OSError, RuntimeError, ValueError) as error:
+        path = expand_home(path)
+        if not variables(path) or os.path.lexists(path):
+            return str(Path(path).resolve())
+        return path if path.startswith("$") else os.path.abspath(path)  # noqa: PTH100 (pathlib's follows links)
+    except UnknownPath:
+        raise
+    except (OSError, ValueError) as error:
         raise refuse() from error
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from cssl_cli.errors import InputError
+from cssl_cli.paths import UnknownPath, expand
 from cssl_cli.recipe.blocks import (
     BYOL,
     LARS,
@@ -106,8 +108,18 @@ class Recipe(Block):
         return train
 
     def settings(self, block: str) -> dict[str, Any]:
-        """One block as a plain dict, its keys as in a file: what the numeric core is built from."""
+        """One block as a plain dict, its keys as in a file: what the numeric core is built from.
+
+        Environment variables in `data.root` are replaced; `InputError` where one is not set.
+        """
         settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
+        if block == "data" and settings.get("root"):
+            try:
+                settings["root"] = expand(settings["root"])
+            except UnknownPath as error:
+                raise InputError(
+                    f"{settings['root']!r} {error}", where="data.root", remedy="Set it, or write the folder out."
+                ) from error
         return settings
 
     def to_yaml(self) -> str:
