@@ -280,6 +280,10 @@ def sweep(
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
     ] = 0,
+    max_members: Annotated[
+        int | None,
+        typer.Option("--max-members", min=1, metavar="N", help="Allow a sweep of up to N members, not 10,000."),
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     accuracy: Accuracy = "linear",
     versus: Annotated[
@@ -306,7 +310,7 @@ def sweep(
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
     from cssl_cli.report.versus import require_row
     from cssl_cli.selection import parse_duration, select
-    from cssl_cli.sweep import load_sweep
+    from cssl_cli.sweep import MAX_MEMBERS, load_sweep
     from cssl_cli.sweep_display import SweepDisplay
     from cssl_cli.terminal import TerminalReporter
 
@@ -322,7 +326,7 @@ def sweep(
             "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
             remedy="Leave them out.",
         )
-    resolved = load_sweep(name, overrides or [], quantities=NAMES)
+    resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     seconds = None if budget is None else parse_duration(budget)
     compared = accuracy_named(accuracy)

@@ -25,6 +25,7 @@ ORDER = [
     "sweep_file",
     "claimed_rows",
     "sweep_checks",
+    "members",
     "sweep",
     "selection",
     "data",
@@ -86,6 +87,7 @@ THEORY_SHARED = {
 TORCH_FREE = {
     "errors",
     "files",
+    "paths",
     "progress",
     "signals",
     "recipe",
@@ -93,6 +95,7 @@ TORCH_FREE = {
     "sweep_file",
     "claimed_rows",
     "sweep_checks",
+    "members",
     "sweep",
     "rank_correlation",
     "paired_difference",

@@ -16,6 +16,7 @@ from cssl_cli.paths import UnknownPath, expand_home, variables
 
 MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+RESERVED_ENDINGS = (".partial", ".building")
 
 
 class Disagreement(ValueError):
@@ -57,6 +58,12 @@ def _odd(value: int) -> int:
     return value
 
 
+def _unreserved(name: str) -> str:
+    if name.endswith(RESERVED_ENDINGS):
+        raise ValueError(f"ends in {' or '.join(RESERVED_ENDINGS)}, as files do that are being written")
+    return name
+
+
 def _absolute(path: str) -> str:
     """An absolute path; one that names environment variables as it stands, since they may differ where the run goes on.
 
@@ -77,6 +84,7 @@ Seed = Annotated[int, Ge(0), Lt(2**32), Allowed("a whole number from 0 to 2**32 
 Name = Annotated[
     str,
     StringConstraints(pattern=f"^{NAME_PATTERN}$", max_length=MAX_NAME_LENGTH),
+    AfterValidator(_unreserved),
     Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
 ]
 Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
