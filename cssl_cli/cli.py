@@ -145,6 +145,7 @@ def pretrain(
 
     The same command again goes on where a stopped run was.
     """
+    from cssl_cli.memory import require_all
     from cssl_cli.recipe import load_recipe
     from cssl_cli.report import recipes, run
 
@@ -156,6 +157,7 @@ def pretrain(
         )
     resolved = load_recipe(recipe, overrides or [])
     if dry_run:
+        require_all(resolved, device)
         return recipes.show_plan(resolved, out, as_json)
     if profile:
         return _profile(resolved, out, device, as_json)
@@ -214,7 +216,9 @@ def analyze(
         bool,
         typer.Option("--controls", help="Measure two encoders made without training, too: which terms do they fool?"),
     ] = False,
-    export: Annotated[Path | None, typer.Option(metavar="FILE.npz", parser=_path, help="Write the features measured on.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", parser=_path, help="Write the features measured on.")
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
@@ -376,7 +380,9 @@ def recipes(
     copy: Annotated[
         bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
     ] = False,
-    views: Annotated[Path | None, typer.Option(metavar="FILE.png", parser=_path, help="Draw images and their views.")] = None,
+    views: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", parser=_path, help="Draw images and their views.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

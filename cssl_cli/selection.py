@@ -28,9 +28,7 @@ def select(
             if not any(fnmatchcase(row, pattern) for row in rows):
                 guess = nearest(pattern, rows)
                 hint = f"Did you mean {guess!r}? " if guess else ""
-                raise InputError(
-                    f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {some(rows)}."
-                )
+                raise InputError(f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {some(rows)}.")
     members = [
         member
         for member in sweep.members

@@ -29,7 +29,6 @@ from cssl_cli.recipe.schema import show
 from cssl_cli.sweep_checks import Parts, check_claims, check_parts, check_reference
 from cssl_cli.sweep_file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
 
-
 MAX_MEMBERS = 10_000  # of a sweep, unless more are asked for
 _COLUMNS = ("row", "negative_control")  # of the table, beside the axes and the parts of each quantity
 
@@ -207,11 +206,11 @@ def _variants(axis: str, content: Any, source: Source, prefix: str) -> Iterator[
         if not re.fullmatch(NAME_PATTERN, name):
             if isinstance(content, list):
                 raise _AxisFault(f"has a value {show(content[position])}, which gives no name; name its variants")
-            raise _AxisFault(f"has a variant {show(name)}; a name takes a-z 0-9 . _ -, the first a letter or digit")
+            raise _AxisFault(f"has a variant {name[:60]!r}; a name takes a-z 0-9 . _ -, the first a letter or digit")
         if name in names[:position]:
-            raise _AxisFault(f"has two variants {name!r}; give the values names of their own, as a mapping")
+            raise _AxisFault(f"has two variants {name[:60]!r}; give the values names of their own, as a mapping")
         if not isinstance(patch, Mapping):
-            raise _AxisFault(f"has a variant {name!r} that is {show(patch)}; must be a mapping of what it changes")
+            raise _AxisFault(f"has a variant {name[:60]!r} that is {show(patch)}; must be a mapping of what it changes")
         taken = [key for key in ("name", "seed") if key in patch]
         if taken:
             raise _AxisFault(f"changes {' and '.join(taken)}, which the sweep sets itself: use seeds")

@@ -28,6 +28,7 @@ ORDER = [
     "members",
     "sweep",
     "selection",
+    "memory",
     "data",
     "batches",
     "augment",
@@ -85,6 +86,7 @@ THEORY_SHARED = {
     "threshold_search",
 }
 TORCH_FREE = {
+    "memory",
     "errors",
     "files",
     "paths",

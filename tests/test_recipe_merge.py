@@ -116,7 +116,18 @@ def test_override(text: str, path: tuple[str, ...], value: object) -> None:
     "value",
     [
         *("/x/set #2", "#x", "5 # x", "a: b", "- x", "? x", "--- 1", "%YAML 1.1", "'a' b", "'a", "[1", "[1, 2] x"),
-        *("[1]#x", "[1, # x\n 2]", "{a: 1} # x", "[&a 1, 2]", "{a: &a 1, b: *a}", "&a x", "*a", "!x y", "!!int 3", "| x"),
+        *(
+            "[1]#x",
+            "[1, # x\n 2]",
+            "{a: 1} # x",
+            "[&a 1, 2]",
+            "{a: &a 1, b: *a}",
+            "&a x",
+            "*a",
+            "!x y",
+            "!!int 3",
+            "| x",
+        ),
         *("a\nb", "'a\nb'", " /x ", "@x", "`x`", '"\\UFFFFFFFF"', "{{scratch}/x", "a\tb", "\x07", "~/images"),
     ],
 )

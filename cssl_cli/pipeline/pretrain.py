@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cssl_cli import memory
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError, Interrupted, RunError
@@ -24,6 +25,7 @@ from cssl_cli.pipeline.setup import (
     make_augmentation,
     place_images,
     prepare_data,
+    require_memory,
 )
 from cssl_cli.pipeline.trace import Trace
 from cssl_cli.progress import Reporter
@@ -67,9 +69,10 @@ def pretrain(
     if restart or not run.finished:
         # Before anything is made under `out`: images that cannot be had leave no run behind.
         require_writable(out, "Choose another folder with --out DIR.")
+        require_memory(recipe, device, dataset)
         dataset = dataset or prepare_data(recipe, reporter)
         plan_of(recipe, len(dataset.pretrain))
-        _require_images_of_every_class(recipe, dataset)
+        _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
     with run.locked():
         if restart:
@@ -95,6 +98,8 @@ def pretrain(
         except RunError as error:
             run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
             error.where = error.where or str(run.path)
+            if run.file(CHECKPOINT).exists():
+                error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
             raise
         _finish(run, recipe, trainer, dataset)
         if pending:
@@ -102,9 +107,11 @@ def pretrain(
     return run
 
 
-def _require_images_of_every_class(recipe: Recipe, dataset: Dataset) -> None:
-    """Said before the training rather than after it."""
+def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
+    """What the analysis cannot do is said before the training rather than after it."""
     num_classes = len(dataset.class_names)
+    measured = dataset.test or dataset.pretrain
+    memory.require(memory.of_analysis(recipe, len(measured)), memory.free_memory())
     if dataset.test is not None and recipe.analyze.num_images < num_classes:
         raise InputError(
             f"{recipe.analyze.num_images} images cannot show each of the {num_classes} classes",

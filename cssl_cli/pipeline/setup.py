@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import cssl_cli
+from cssl_cli import memory
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.data import Dataset, load_dataset
@@ -73,12 +74,24 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def prepare_data(recipe: Recipe, reporter: Reporter) -> Dataset:
-    """The recipe's images, from the cache where they have been prepared before."""
+    """The recipe's images, from the cache where they have been prepared before; `InputError` where they cannot fit."""
+    memory.require(memory.of_images(recipe), memory.free_memory())
     return load_dataset(
         recipe.settings("data"),
         cache_dir=cache_dir(),
         progress=lambda done, total, what: reporter.advance(what, done, total),
     )
+
+
+def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
+    """`InputError` when images and training cannot fit into the memory of this machine and of the device."""
+    images = memory.of_images(recipe) if dataset is None else {}
+    size = None if dataset is None else dataset.pretrain.images.shape[-1]
+    training = memory.of_training(recipe, size)
+    if device.type == "cuda":
+        memory.require(training, torch.cuda.mem_get_info(device)[0])
+        training = {}
+    memory.require({**images, **training}, memory.free_memory())
 
 
 def place_images(images: Tensor, device: torch.device) -> Images:

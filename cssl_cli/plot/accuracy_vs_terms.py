@@ -10,11 +10,11 @@ from cssl_cli.files import explained, require_writable
 from cssl_cli.plot.point_labels import Labelled, place_labels, short_names
 from cssl_cli.plot.quantities import counted_in_words, number, part
 from cssl_cli.plot.style import (
-    REMEDY,
     GRAY,
     INK,
     KINDS,
     LIGHT,
+    REMEDY,
     class_marker,
     drawing,
     grid,

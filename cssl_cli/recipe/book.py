@@ -68,7 +68,7 @@ def read_file(path: Path) -> bytes:
 
     A named pipe that nobody writes to is empty, and does not wait.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # noqa: PTH123
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         os.set_blocking(file.fileno(), True)
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

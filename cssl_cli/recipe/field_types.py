@@ -52,6 +52,13 @@ def _increasing(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _moderate(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Numbers whose squares and quotients are numbers still."""
+    if any(value and not 1e-9 <= value <= 1e9 for value in values):
+        raise refuse()
+    return values
+
+
 def _odd(value: int) -> int:
     if value % 2 == 0:
         raise refuse()
@@ -119,10 +126,20 @@ PenaltyGrid = Annotated[
     tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
 ]
 EpsilonGrid = Annotated[
-    tuple[NonNegative, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers >= 0")
+    tuple[NonNegative, ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(_increasing),
+    AfterValidator(_moderate),
+    Allowed("increasing numbers, 0 or in [1e-9, 1e9]"),
 ]
 DeltaGrid = Annotated[
-    tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
+    tuple[Positive, ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(_increasing),
+    AfterValidator(_moderate),
+    Allowed("increasing numbers in [1e-9, 1e9]"),
 ]
 Distance = Literal["pixels", "standardized_pixels", "untrained", "trained"]
 Distances = Annotated[

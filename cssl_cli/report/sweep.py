@@ -13,7 +13,7 @@ from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.claims import answers, print_claims
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.differences import as_json
-from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.report.layout import console, note, plural, print_json, table
 from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
 from cssl_cli.report.recipes import run_state
 from cssl_cli.report.reference import compare_published, print_published, published_of
@@ -155,4 +155,4 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
         grid.add_row(member.name, run_state(RunDir(path)), path.name)
     out.print(grid)
     rows = len({member.row for member in members})
-    return note(out, f"{len(plan)} members ({rows} rows) under {out_dir / sweep.name}")
+    return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {out_dir / sweep.name}")
