@@ -58,7 +58,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def faults_of(error: ValidationError, root: type[Block], document: Mapping[str, Any]) -> list[Fault]:
-    """Every fault pydantic found in the document, one for each field; what is not listed is not worded, only counted."""
+    """Every fault pydantic found in the document, one for each field; of what is not listed only the number."""
     found: dict[KeyPath, Fault] = {}
     for detail in error.errors(include_url=False, include_input=False):
         path = _path_in_file(root, document, detail["loc"])
