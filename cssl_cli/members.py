@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from pydantic import ValidationError
@@ -106,5 +105,8 @@ class _Blocks:
         """The value of a key that its variants make, ... where nothing gives one."""
         numbers = iter(of_key)
         chosen = [source for position in self.axes_of[key] for source in self.variants[position][next(numbers)]]
-        patches = [{key: source.patch[key]} for source in (*self.base, *chosen, *self.changes) if key in source.patch]
-        return reduce(merge, patches, {}).get(key, ...)
+        merged: dict[str, Any] = {}
+        for source in (*self.base, *chosen, *self.changes):
+            if key in source.patch:
+                merged = merge(merged, {key: source.patch[key]})
+        return merged.get(key, ...)

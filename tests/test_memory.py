@@ -65,7 +65,7 @@ def test_every_shipped_recipe_fits_into_six_gigabytes(name: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("encoder", ["small", "resnet18", "resnet50"])
-@pytest.mark.parametrize("width", [16, 64, 128])
+@pytest.mark.parametrize("width", [16, 128])
 def test_weights_are_estimated_from_below(encoder: str, method: str, width: int) -> None:
     import torch
 
@@ -79,7 +79,7 @@ def test_weights_are_estimated_from_below(encoder: str, method: str, width: int)
         built = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
     trained = sum(4 * weight.numel() for weight in built.parameters() if weight.requires_grad)
     kept = sum(4 * entry.numel() for entry in built.state_dict().values())
-    needed = kept + 2 * trained  # and the gradient and a momentum of each that is trained
+    needed = kept + 3 * trained  # the gradient and two moments of each that is trained
     needs = {field: number for field, number in memory.of_training(recipe).items() if field != "train.batch_size"}
     assert 0.8 * needed < sum(needs.values()) <= needed
 

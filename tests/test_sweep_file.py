@@ -336,7 +336,7 @@ def test_an_axis_is_not_called_like_a_column(write: Callable[..., str], axis: st
         (f"{'k' * 200}: {{x: {{}}}}", "printable characters"),
         ("a: {../x: {}}", "has a variant '../x'; a name takes"),
         ("a: {-x: {}}", "has a variant '-x'; a name takes"),
-        (f"a: {{{'x' * 300}: {{}}}}", "more than 100"),
+        (f"a: {{{'x' * 300}: {{}}}}", "must be at most 100 of the characters"),
         ('a: {"x\\n": {}}', "has a variant 'x\\n'; a name takes"),
         ("a: {x.partial: {}}", "ends in .partial or .building"),
     ],

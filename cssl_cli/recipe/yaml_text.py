@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
         """An alias stays one, on its own line: what it stands for is neither looked up nor copied."""
         event: Any = self.peek_event()
         self.has_anchor |= event.anchor is not None
-        if isinstance(event, yaml.AliasEvent):
+        if self.check_event(yaml.AliasEvent):
             self.get_event()
             return yaml.ScalarNode(_ALIAS, event.anchor, event.start_mark, event.end_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
