@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cssl_cli.sweep import Member, Sweep
 
 
+LONG_PLAN = 500  # members; tables of more take seconds to lay out
+
+
 # ---------------------------------------------------------------------- the table
 def write_sweep(
     sweep: Sweep,
@@ -150,9 +153,14 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
             [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
         )
     out = console()
-    grid = table("member", "state", "run directory", text_columns=3)
-    for member, path in plan:
-        grid.add_row(member.name, run_state(RunDir(path)), path.name)
-    out.print(grid)
+    lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
+    if len(lines) > LONG_PLAN:
+        widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+        print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {run}" for name, state, run in lines))
+    else:
+        grid = table("member", "state", "run directory", text_columns=3)
+        for line in lines:
+            grid.add_row(*line)
+        out.print(grid)
     rows = len({member.row for member in members})
     return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {out_dir / sweep.name}")
