@@ -98,6 +98,8 @@ def run_sweep(
     remove_leftovers(home, LEFT_OVER)
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
+    for recipe in {member.recipe.data: member.recipe for member in meant}.values():
+        recipe.settings("data")  # told once if an environment variable is not set, rather than of each member
     if jobs is None:
         ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name), deadline)
     else:
