@@ -59,7 +59,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def some(names: Sequence[str], separator: str = ", ", limit: int = 50) -> str:
     """The names in one line; of many the first, and how many more there are."""
     more = len(names) - limit
-    return separator.join([*names[:limit], *([f"and {more} more"] if more > 0 else [])])
+    return separator.join(names[:limit]) + (f", and {more:,} more" if more > 0 else "")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> InputError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cssl_cli.errors import InputError
+from cssl_cli.paths import user_path
 from cssl_cli.recipe.book import kind_of, list_recipes, read_file, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import CHECKPOINT, RunDir
@@ -44,7 +45,8 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
         text = read_recipe_text(name)
     else:
         with suppress(OSError, ValueError, InputError):  # the loader below says what is wrong with it
-            text, folder = read_file(Path(name)).decode("utf-8", errors="replace"), Path(name).parent
+            path = user_path(name)
+            text, folder = read_file(path).decode("utf-8", errors="replace"), path.parent
     if kind_of(text, folder) == "sweep":
         if overrides:
             raise InputError(
