@@ -40,7 +40,7 @@ KEYS += ["analyze.classes", "analyze.epsilons", "probe.penalties", "encoder.widt
 
 def mutated(text: str, others: list[str], rng: random.Random) -> str:
     """A text with one to three changes: of characters, of lines, from the list above, or spliced with another text."""
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.choice((1, 1, 2, 3))):
         at, kind = rng.randrange(len(text) + 1), rng.randrange(8)
         lines = text.splitlines(keepends=True) or [""]
         line = rng.randrange(len(lines))

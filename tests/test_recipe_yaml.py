@@ -100,7 +100,7 @@ def test_lines_are_those_of_the_keys() -> None:
         ("a: 0x" + "f" * 4000, "has more than 64 bits"),
         ("a: 9223372036854775808", "line 1: 9223372036854775808 has more than 64 bits"),
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
-        ("\n".join(" " * depth + "a:" for depth in range(60)), "line 51: more than 50 collections in each other"),
+        ("\n".join(" " * depth + "a:" for depth in range(60)), "line 52: more than 50 collections in each other"),
         ("[1, 2]: 3", "a key must be text"),
         ("a: 1\nb: 2\na: 3", "line 3: the key 'a' is given twice (first on line 1)"),
         ("a: {b: 1, b: 1}", "the key 'b' is given twice"),
