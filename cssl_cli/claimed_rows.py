@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from cssl_cli.errors import nearest
+from cssl_cli.errors import nearest, some
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.sweep_file import Claim
 
@@ -97,7 +97,7 @@ def _unclear(order: Sequence[str], variant: str | None, called: Mapping[str, str
     for name in order:
         matching = _matching(name, called)
         if len(matching) != 1:
-            counted = f"{len(matching)} rows{place} ({', '.join(matching)})" if matching else f"no row{place}"
+            counted = f"{len(matching)} rows{place} ({some(matching)})" if matching else f"no row{place}"
             faults.append(("order", f"names {name!r}, which is {counted}; must be one"))
         elif matching[0] in seen:
             faults.append(("order", f"names {matching[0]} twice, as {seen[matching[0]]!r} and as {name!r}"))
@@ -113,4 +113,4 @@ def _matching(name: str, called: Mapping[str, str]) -> list[str]:
 def hint(name: str, known: Sequence[str]) -> str:
     """The end of a sentence on an unknown name: the nearest known one, and all of them."""
     guess = nearest(name, known)
-    return (f"; did you mean {guess}?" if guess else ".") + (f" Known: {', '.join(known)}" if known else "")
+    return (f"; did you mean {guess}?" if guess else ".") + (f" Known: {some(known)}" if known else "")

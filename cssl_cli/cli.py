@@ -15,6 +15,7 @@ import cssl_cli
 from cssl_cli.errors import InputError
 from cssl_cli.escape import shown_path
 from cssl_cli.guard import exit_code_of
+from cssl_cli.paths import user_path
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe
@@ -71,6 +72,14 @@ def main(
     """
 
 
+def _path(text: str) -> Path:
+    """The value of an argument or an option that is a path."""
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise typer.BadParameter(error.what) from error
+
+
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")]
 Overrides = Annotated[
     list[str] | None,
@@ -80,8 +89,8 @@ Targets = Annotated[
     list[str],
     typer.Argument(metavar="RUN... | RECIPE [KEY=VALUE]...", help="Finished runs, or one recipe to measure untrained."),
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run directories go.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="The directory of a finished run.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_path, help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
 DataRoot = Annotated[
     str | None,
@@ -133,6 +142,7 @@ def pretrain(
 
     The same command again goes on where a stopped run was.
     """
+    from cssl_cli.memory import require_all
     from cssl_cli.recipe import load_recipe
     from cssl_cli.report import recipes, run
 
@@ -145,6 +155,7 @@ def pretrain(
     resolved = load_recipe(recipe, overrides or [])
     images = _data_root(data_root)
     if dry_run:
+        require_all(resolved, device)
         return recipes.show_plan(resolved, out, as_json)
     if profile:
         return _profile(resolved, out, device, images, as_json)
@@ -213,7 +224,9 @@ def analyze(
         bool,
         typer.Option("--controls", help="Measure two encoders made without training, too: which terms do they fool?"),
     ] = False,
-    export: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Write the features measured on.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", parser=_path, help="Write the features measured on.")
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
@@ -282,6 +295,10 @@ def sweep(
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
     ] = 0,
+    max_members: Annotated[
+        int | None,
+        typer.Option("--max-members", min=1, metavar="N", help="Allow a sweep of up to N members, not 10,000."),
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     accuracy: Accuracy = "linear",
     versus: Annotated[
@@ -308,7 +325,7 @@ def sweep(
     from cssl_cli.report.sweep import show_sweep, show_sweep_plan, write_sweep
     from cssl_cli.report.versus import require_row
     from cssl_cli.selection import parse_duration, select
-    from cssl_cli.sweep import load_sweep
+    from cssl_cli.sweep import MAX_MEMBERS, load_sweep
     from cssl_cli.sweep_display import SweepDisplay
     from cssl_cli.terminal import TerminalReporter
 
@@ -324,7 +341,7 @@ def sweep(
             "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
             remedy="Leave them out.",
         )
-    resolved = load_sweep(name, overrides or [], quantities=NAMES)
+    resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
     members = select(resolved, only=only or [], skip=skip or [], shard=shard)
     images = _data_root(data_root)
     seconds = None if budget is None else parse_duration(budget)
@@ -378,7 +395,9 @@ def recipes(
     copy: Annotated[
         bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
     ] = False,
-    views: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw images and their views.")] = None,
+    views: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", parser=_path, help="Draw images and their views.")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:

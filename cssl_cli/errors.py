@@ -7,7 +7,7 @@ exception is a bug of ours.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cssl_cli.escape import escaped
 
@@ -62,9 +62,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def some(names: Sequence[str], separator: str = ", ", limit: int = 50) -> str:
+    """The names in one line; of many the first, and how many more there are."""
+    more = len(names) - limit
+    return separator.join(names[:limit]) + (f", and {more:,} more" if more > 0 else "")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> InputError:
     """The error for a name that is not in a table: suggests the nearest one and lists them all."""
     known = sorted(known)
     guess = nearest(name, known)
-    remedy = (f"Did you mean {guess!r}? " if guess else "") + f"Known: {', '.join(known)}."
+    remedy = (f"Did you mean {guess!r}? " if guess else "") + f"Known: {some(known)}."
     return InputError(f"unknown {kind} {name!r}", where=where, remedy=remedy)

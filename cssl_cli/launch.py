@@ -101,6 +101,10 @@ def run_sweep(
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
     _check_one_root(meant, data_root)
+    for recipe in {member.recipe.data: member.recipe for member in meant}.values():
+        recipe.settings(
+            "data", data_root=data_root
+        )  # told once if an environment variable is not set, rather than of each member
     if jobs is None:
         ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name, data_root), deadline)
     else:
@@ -121,7 +125,7 @@ def run_sweep(
 
 def _check_one_root(members: Sequence[Member], data_root: str | None) -> None:
     """`InputError` where one folder is named for members whose images lie in several, or in none."""
-    roots = {member.recipe.settings("data").get("root", ...) for member in members}
+    roots = {getattr(member.recipe.data, "root", ...) for member in members}
     if data_root is not None and (len(roots) > 1 or ... in roots):
         raise InputError(
             "the images of these members lie in no folder"

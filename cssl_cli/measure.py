@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import DamagedError, InputError, unknown_name
+from cssl_cli.errors import DamagedError, InputError, RunError, unknown_name
 from cssl_cli.escape import shown_path
+from cssl_cli.paths import is_override, user_path
 from cssl_cli.progress import Reporter
 from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
 from cssl_cli.report.catalogue import LINEAR, accuracy_named
@@ -50,9 +51,9 @@ class Request:
         data_root: str | None = None,
     ) -> Request:
         """Sort the arguments into runs, a recipe and overrides; `InputError` where they do not go together."""
-        overrides = tuple(target for target in targets if "=" in target or target.startswith("~"))
+        overrides = tuple(target for target in targets if is_override(target) and not user_path(target).exists())
         named = [target for target in targets if target not in overrides]
-        runs = tuple(Path(target) for target in named if _is_run(target))
+        runs = tuple(user_path(target) for target in named if _is_run(target))
         recipes = [target for target in named if not _is_run(target)]
         if not named:
             raise InputError("nothing is named to analyze", remedy="Give run directories, or a recipe.")
@@ -104,7 +105,7 @@ class Request:
 
 def _is_run(target: str) -> bool:
     """A directory, or what can only be meant as one, so that the complaint is about a missing run."""
-    path = Path(target)
+    path = user_path(target)
     return path.is_dir() or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
 
 
@@ -127,13 +128,15 @@ def measure(
         results = {path: _measure_run(path, request, reporter, device_name) for path in request.runs}
         for path in request.runs:
             _tell_of_damaged_probe(path, reporter)
-        if figures:
-            for path, result in results.items():
-                _draw(path, result, reporter)
+        failed = _draw(results, reporter) if figures else None
     if len(results) > 1:
-        return show_runs(results, as_json, accuracy=compared)
-    (path,) = results
-    return show_analysis(path, results[path], request.sections, as_json)
+        show_runs(results, as_json, accuracy=compared)
+    else:
+        ((path, result),) = results.items()
+        show_analysis(path, result, request.sections, as_json)
+    if failed is not None:
+        raise failed
+    return None
 
 
 def _measure_recipe(request: Request, reporter: TerminalReporter, device_name: str | None) -> dict[str, Any]:
@@ -184,9 +187,21 @@ def _tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
         reporter.say(f"{error}\nThe report is without its accuracies.")
 
 
-def _draw(path: Path, result: Mapping[str, Any], reporter: TerminalReporter) -> None:
+def _draw(results: Mapping[Path, Mapping[str, Any]], reporter: Reporter) -> RunError | None:
+    """Draw the figures of each run; what was measured is worth its report where they cannot be written, too.
+
+    Gives the error for after the report. A folder that may not be written to is none: it is said, and that is all.
+    """
     from cssl_cli.plot.figures import draw_figures
 
-    run = RunDir(path)
-    draw_figures(result, run.read_records(TRACE), run.file(FIGURES))
-    reporter.say(f"figures in {shown_path(run.file(FIGURES))}")
+    failed = None
+    for path, result in results.items():
+        run = RunDir(path)
+        try:
+            draw_figures(result, run.read_records(TRACE), run.file(FIGURES))
+            reporter.say(f"figures in {shown_path(run.file(FIGURES))}")
+        except InputError as error:
+            reporter.say(f"no figures were drawn: {error}")
+        except RunError as error:
+            failed = error
+    return failed

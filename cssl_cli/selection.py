@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from cssl_cli.errors import InputError, nearest
+from cssl_cli.errors import InputError, nearest, some
 from cssl_cli.sweep import Member, Sweep
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -28,9 +28,7 @@ def select(
             if not any(fnmatchcase(row, pattern) for row in rows):
                 guess = nearest(pattern, rows)
                 hint = f"Did you mean {guess!r}? " if guess else ""
-                raise InputError(
-                    f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {', '.join(rows)}."
-                )
+                raise InputError(f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {some(rows)}.")
     members = [
         member
         for member in sweep.members
@@ -39,7 +37,7 @@ def select(
     if shard is not None:
         members = _share(members, *_parse_shard(shard))
     if not members:
-        raise InputError("no member is left to run", where=sweep.name, remedy=f"Rows: {', '.join(rows)}.")
+        raise InputError("no member is left to run", where=sweep.name, remedy=f"Rows: {some(rows)}.")
     return tuple(members)
 
 

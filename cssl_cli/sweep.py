@@ -7,7 +7,7 @@ axis changing fastest, each with every seed.
 
 from __future__ import annotations
 
-import itertools
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,21 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.claimed_rows import is_negative_control
-from cssl_cli.errors import InputError
-from cssl_cli.recipe.faults import Source, as_error
+from cssl_cli.errors import InputError, some
+from cssl_cli.members import Axis, combinations
+from cssl_cli.recipe import schema
+from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.faults import Source, as_error, dotted
 from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN
-from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, parse_overrides
-from cssl_cli.recipe.recipe import Recipe
+from cssl_cli.recipe.recipe import Fingerprints, Recipe
 from cssl_cli.recipe.schema import show
 from cssl_cli.sweep_checks import Parts, check_claims, check_parts, check_reference
 from cssl_cli.sweep_file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
+
+MAX_MEMBERS = 10_000  # of a sweep, unless more are asked for
+_COLUMNS = ("row", "negative_control")  # of the table, beside the axes and the parts of each quantity
 
 
 @dataclass(frozen=True)
 class Member:
     """One run of a sweep: `row` names its variants, `name` its seed as well.
 
+    fingerprint: the recipe's; members that differ only in how they are measured have the same.
     parts: what its variants are built from, for each axis of which the sweep file says so.
     """
 
@@ -40,12 +46,8 @@ class Member:
     axes: Mapping[str, str]
     seed: int
     recipe: Recipe
+    fingerprint: str
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The recipe's; members that differ only in how they are measured have the same."""
-        return self.recipe.fingerprint
 
 
 @dataclass(frozen=True)
@@ -68,25 +70,42 @@ class Sweep:
         return names
 
 
-_Axis = Mapping[str, tuple[Source, ...]]  # what each variant changes, one source a file
-
-
-def load_sweep(name_or_path: str, overrides: Sequence[str] = (), *, quantities: Collection[str] | None = None) -> Sweep:
+def load_sweep(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    quantities: Collection[str] | None = None,
+    max_members: int = MAX_MEMBERS,
+) -> Sweep:
     """The sweep of a shipped name or of a file. Overrides change every member; `seeds=`, `name=`, ... the sweep itself.
 
     quantities: the names that its claims may use; None leaves them unchecked. Raises `InputError` when the sweep cannot
-    be read or two members are the same run; the faults of all members are listed in one error, each once, with the
-    axis and the variant that made it, and so are those of its reference and claims.
+    be read, has more than `max_members`, or two members are the same run; the faults of all members are listed in one
+    error, each once, with the axis and the variant that made it, and so are those of its reference and claims.
     """
     own, changes = _split(parse_overrides(overrides))
     given = read_sweep_file(name_or_path, own)
-    axes = _read_axes(given)
+    axes = _read_axes(given, quantities or ())
+    _require_at_most(max_members, given.file, axes, str(given.path))
     members = _members(given.file, given.base, axes, changes, str(given.path))
     reference, parts = _check_what_is_said(given, members, quantities)
     if parts:
         members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
     variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
     return Sweep(given.file.name, given.path, variants, members, reference, given.claims)
+
+
+def _require_at_most(limit: int, file: SweepFile, axes: Mapping[str, Axis], where: str) -> None:
+    """`InputError` when there are more members than `limit`, before any is made."""
+    number = math.prod(len(axis) for axis in axes.values()) * len(file.seeds or (None,))
+    if number > limit:
+        factors = [f"{len(variants)} of {axis}" for axis, variants in axes.items()]
+        factors += [f"{len(file.seeds)} seeds"] if file.seeds else []
+        raise InputError(
+            f"has {number:,} members ({some(factors, ' x ', limit=8)}), more than {limit:,}",
+            where=where,
+            remedy="Give fewer variants or seeds, or allow more with --max-members N.",
+        )
 
 
 def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
@@ -122,10 +141,10 @@ def _parts_of(member: Member, parts: Parts) -> dict[str, frozenset[str]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- axes
-def _read_axes(given: SweepSources) -> dict[str, _Axis]:
+def _read_axes(given: SweepSources, quantities: Collection[str]) -> dict[str, Axis]:
     """The variants of each axis; one error for all that is wrong with their form."""
     faults: list[str] = []
-    found: dict[str, _Axis] = {}
+    found: dict[str, Axis] = {}
     lists: set[str] = set()  # a list of values is one value: another file replaces it whole
     for source in given.sources:
         axes = source.patch.get("axes", ...)
@@ -136,6 +155,7 @@ def _read_axes(given: SweepSources) -> dict[str, _Axis]:
                 del found[axis]
                 continue
             try:
+                _check_axis_name(axis, quantities)
                 variants = dict(_variants(axis, content, source, given.prefix(source)))
                 replaced = axis in lists or isinstance(content, list)
                 found[axis] = _changed({} if replaced else found.get(axis, {}), variants, content)
@@ -143,7 +163,7 @@ def _read_axes(given: SweepSources) -> dict[str, _Axis]:
                 if not found[axis]:
                     raise _AxisFault("has no variant left; null in place of its variants takes the axis away")
             except _AxisFault as fault:
-                faults.append(f"axes.{axis}{given.place(source, 'axes', axis)} {fault}")
+                faults.append(f"axes.{dotted((axis,))}{given.place(source, 'axes', axis)} {fault}")
     if faults:
         raise as_error(faults, str(given.path))
     return found
@@ -153,28 +173,51 @@ class _AxisFault(Exception):
     """What is wrong with an axis, as the rest of a sentence that begins with its name."""
 
 
+def _check_axis_name(axis: str, quantities: Collection[str]) -> None:
+    quantity, _, part = axis.rpartition("_")
+    if axis in _COLUMNS or axis in quantities or (part in ("mean", "sd", "n") and quantity in quantities):
+        raise _AxisFault("is called like a column of the table; give the axis another name")
+    if not axis.strip() or not axis.isprintable() or len(axis) > MAX_NAME_LENGTH:
+        raise _AxisFault(f"needs a name of 1 to {MAX_NAME_LENGTH} printable characters")
+
+
+def _check_values(axis: str, values: Sequence[Any]) -> None:
+    """A list is of values of a field; of a block, a mapping of what changes in it can also be given a name."""
+    info = schema.field_at(Recipe, {}, tuple(axis.split(".")))
+    plain = [value for value in values if value is not None and not isinstance(value, Mapping)]
+    if info is not None and schema.block_types(info.annotation) and plain:
+        nested = "".join(f"{{{key}: " for key in axis.split(".")) + "{...}" + "}" * (axis.count(".") + 1)
+        raise _AxisFault(
+            f"is a list with {show(plain[0])}, and {axis} is a block; "
+            f"give a mapping of named variants, such as {{first: {nested}, second: ...}}"
+        )
+
+
 def _variants(axis: str, content: Any, source: Source, prefix: str) -> Iterator[tuple[str, Source]]:
     if not content or not isinstance(content, Mapping | list):
         raise _AxisFault(f"is {show(content)}; must be a mapping of variants, or a list of values of the field {axis}")
     if isinstance(content, list):
+        _check_values(axis, content)
         names = [re.sub(r"[^a-z0-9._]+", "-", show(value).lower()).strip("-._") for value in content]
         patches = [Override("", tuple(axis.split(".")), value).patch for value in content]
     else:
         names, patches = list(content), [{} if patch is None else patch for patch in content.values()]
     for position, (name, patch) in enumerate(zip(names, patches, strict=True)):
         if not re.fullmatch(NAME_PATTERN, name):
-            raise _AxisFault(f"has a variant {name!r}; a name takes a-z 0-9 . _ -, the first a letter or digit")
+            if isinstance(content, list):
+                raise _AxisFault(f"has a value {show(content[position])}, which gives no name; name its variants")
+            raise _AxisFault(f"has a variant {name[:60]!r}; a name takes a-z 0-9 . _ -, the first a letter or digit")
         if name in names[:position]:
-            raise _AxisFault(f"has two variants {name!r}; give the values names of their own, as a mapping")
+            raise _AxisFault(f"has two variants {name[:60]!r}; give the values names of their own, as a mapping")
         if not isinstance(patch, Mapping):
-            raise _AxisFault(f"has a variant {name!r} that is {show(patch)}; must be a mapping of what it changes")
+            raise _AxisFault(f"has a variant {name[:60]!r} that is {show(patch)}; must be a mapping of what it changes")
         taken = [key for key in ("name", "seed") if key in patch]
         if taken:
             raise _AxisFault(f"changes {' and '.join(taken)}, which the sweep sets itself: use seeds")
         yield name, Source(f"{prefix}axis {axis}, variant {name}", patch, lines_below(source, ("axes", axis, name)))
 
 
-def _changed(inherited: _Axis, variants: Mapping[str, Source], content: Any) -> _Axis:
+def _changed(inherited: Axis, variants: Mapping[str, Source], content: Any) -> Axis:
     """An axis as a further file changes it: null takes an inherited variant away, {} empties it."""
     changed = dict(inherited)
     for name, source in variants.items():
@@ -187,26 +230,23 @@ def _changed(inherited: _Axis, variants: Mapping[str, Source], content: Any) -> 
 
 # ------------------------------------------------------------------------------------------------------------- members
 def _members(
-    file: SweepFile, base: Sequence[Source], axes: Mapping[str, _Axis], changes: Sequence[Source], where: str
+    file: SweepFile, base: Sequence[Source], axes: Mapping[str, Axis], changes: Sequence[Source], where: str
 ) -> tuple[Member, ...]:
     members: list[Member] = []
     faults: dict[str, None] = {}  # in order, each once
-    for combination in itertools.product(*(axis.items() for axis in axes.values())):
-        variants = [name for name, _ in combination]
-        row = "-".join(variants) or file.name
-        first, *more = file.seeds or (None,)
-        of_variants = [source for _, changed in combination for source in changed]
-        sources = [*base, *of_variants, *changes, Source("variant names", {"name": row})]
-        sources += [] if first is None else [Source("seeds", {"seed": first})]
-        of_first, found = resolve(sources)
-        faults.update(dict.fromkeys(fault.line(sources, where) for fault in found))
-        if of_first is not None:
-            for recipe in (of_first, *(of_first.model_copy(update={"seed": seed}) for seed in more)):
-                name = f"{row}-seed{recipe.seed}"
-                if len(name) > MAX_NAME_LENGTH:
-                    faults[f"the name {name} has {len(name)} characters, more than {MAX_NAME_LENGTH}"] = None
-                named = recipe.model_copy(update={"name": name})
-                members.append(Member(name, row, dict(zip(axes, variants, strict=True)), recipe.seed, named))
+    fingerprints = Fingerprints()
+    first, *more = file.seeds or (None,)
+    for made in combinations(axes, base, changes, row=file.name, seed=first):
+        faults.update(dict.fromkeys(fault.line(made.sources, where) for fault in made.faults))
+        if made.recipe is None:
+            continue
+        row, variants = made.recipe.name, dict(zip(axes, made.variants, strict=True))
+        for seed in (made.recipe.seed, *more):
+            name = f"{row}-seed{seed}"
+            if len(name) > MAX_NAME_LENGTH:
+                faults[f"the name {name} has {len(name)} characters, more than {MAX_NAME_LENGTH}"] = None
+            recipe = made.recipe.model_copy(update={"name": name, "seed": seed})
+            members.append(Member(name, row, variants, recipe.seed, recipe, fingerprints.of(recipe)))
     if faults:
         raise as_error(list(faults), where)
     _check_distinct(members, where)
@@ -215,12 +255,35 @@ def _members(
 
 def _check_distinct(members: Sequence[Member], where: str) -> None:
     by_name, by_run = defaultdict(list), defaultdict(list)
+    measured = _Numbers()
     for member in members:
-        variants = ", ".join(f"{axis} {variant}" for axis, variant in member.axes.items())
-        by_name[member.name].append(variants)
-        by_run[member.fingerprint, member.recipe.probe, member.recipe.analyze].append(member.name)
-    clashes = [f"{' and '.join(same)} are both called {name}" for name, same in by_name.items() if len(same) > 1]
-    clashes += [f"{' and '.join(same)} are the same run" for same in by_run.values() if len(set(same)) > 1]
+        by_name[member.name].append(member)
+        blocks = measured.of(member.recipe.probe), measured.of(member.recipe.analyze)
+        by_run[member.fingerprint, *blocks].append(member.name)
+    clashes = [
+        f"{' and '.join(_variants_of(member) for member in same)} are both called {name}"
+        for name, same in by_name.items()
+        if len(same) > 1
+    ]
+    clashes += [f"{some(same, ' and ', limit=8)} are the same run" for same in by_run.values() if len(set(same)) > 1]
     if clashes:
         remedy = "Each variant needs a name and a change of its own, which no later axis and no override undoes."
         raise as_error(clashes, where, remedy)
+
+
+def _variants_of(member: Member) -> str:
+    return ", ".join(f"{axis} {variant}" for axis, variant in member.axes.items())
+
+
+class _Numbers:
+    """A number for each block, the same for equal ones; blocks that members share are compared once."""
+
+    def __init__(self) -> None:
+        self._by_identity: dict[int, int] = {}
+        self._by_content: dict[Any, int] = {}
+
+    def of(self, block: Block) -> int:
+        """The number of a block, which whoever asks keeps alive."""
+        if id(block) not in self._by_identity:
+            self._by_identity[id(block)] = self._by_content.setdefault(block, len(self._by_content))
+        return self._by_identity[id(block)]

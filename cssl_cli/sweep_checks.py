@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cssl_cli.claimed_rows import Rows, faults_of, hint
-from cssl_cli.errors import nearest
+from cssl_cli.errors import nearest, some
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.faults import Source
@@ -85,7 +85,7 @@ def _place(given: SweepSources, path: KeyPath) -> str:
 def _unfit_published(row: str, value: Any, rows: Rows) -> str | None:
     if row not in rows:
         guess = nearest(row, rows)
-        return "is no row" + (f"; did you mean {guess}?" if guess else ".") + f" Rows: {', '.join(rows)}"
+        return "is no row" + (f"; did you mean {guess}?" if guess else ".") + f" Rows: {some(list(rows))}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
         return f"is {schema.show(value)}; must be an accuracy in per cent, a number in (0, 100]"
     return None
@@ -146,7 +146,9 @@ def _parts_of_axis(
 def _protocol_faults(given: SweepSources, protocol: Mapping[str, Any], recipes: Sequence[Recipe]) -> Iterator[str]:
     known = _plain_fields(Recipe)
     for key in protocol:
-        documents = (recipe.model_dump(mode="json", by_alias=True) for recipe in recipes)
+        block = key.partition(".")[0]  # on which alone it depends whether the value suits
+        distinct = {getattr(recipe, block, None): recipe for recipe in recipes}.values()
+        documents = (recipe.model_dump(mode="json", by_alias=True) for recipe in distinct)
         problem = _unknown_key(key, known) or _unfit_value(key, protocol, documents)
         if problem:
             yield f"reference.protocol.{key}{_place(given, ('reference', 'protocol', key))} {problem}"

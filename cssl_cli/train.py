@@ -227,7 +227,9 @@ class Trainer:
             if len(bad):
                 position = int(bad[0])
                 step = (self.step - 1) // self.plan.steps_per_epoch * self.plan.steps_per_epoch + position + 1
-                raise _not_finite(f"the term {name!r} became {values[position].item()}", step)
+                raise _not_finite(
+                    f"the term {name!r} became {values[position].item()}", step, of_initial_weights=step == 1
+                )
         tensors = [tensor for tensor in self.method.state_dict().values() if tensor.is_floating_point()]
         if not torch.isfinite(torch.stack([tensor.sum() for tensor in tensors])).all():
             raise _not_finite("a weight became infinite or undefined", self.step)
@@ -260,9 +262,8 @@ class Trainer:
         self.step = state["step"]
 
 
-def _not_finite(what: str, step: int) -> RunError:
-    return RunError(
-        f"{what} at step {step}",
-        remedy="The last good checkpoint is kept. Lower optim.lr, raise optim.warmup_epochs, or try "
-        "train.precision=float32.",
-    )
+def _not_finite(what: str, step: int, *, of_initial_weights: bool = False) -> RunError:
+    remedy = "Lower optim.lr, raise optim.warmup_epochs, or try train.precision=float32."
+    if of_initial_weights:  # no learning rate had a part in them
+        remedy = "No step had been taken: look at the method's settings, or try train.precision=float32."
+    return RunError(f"{what} at step {step}", remedy=remedy)

@@ -72,7 +72,7 @@ def member(
     settings = {"epsilons": EPSILONS, "deltas": DELTAS, "num_images": 500, "num_views": views, "classes": None}
     axes = {"augment": row} if method is None else {"method": method, "augment": row.removeprefix(f"{method}-")}
     return MemberResult(
-        Member(name=f"{row}-seed{seed}", row=row, axes=axes, seed=seed, recipe=recipe),
+        Member(name=f"{row}-seed{seed}", row=row, axes=axes, seed=seed, recipe=recipe, fingerprint=recipe.fingerprint),
         path or Path("runs") / row,
         {"trained": found, "untrained": base, "pixels": base, "content_key": "k"},
         {

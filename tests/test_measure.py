@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from conftest import TINY_RECIPE, Invoke, the_run
+from cssl_cli.measure import Request
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.run_dir import ANALYSIS, RunDir
 from cssl_cli.theory.estimate import Direction
@@ -161,6 +162,41 @@ def test_figures_and_analysis_are_of_the_same_settings(invoke: Invoke, run: Path
 
 
 # ---------------------------------------------------------------------- before training
+def test_the_report_is_printed_where_no_figures_can_be_written(invoke: Invoke, run: Path) -> None:
+    shutil.rmtree(run / "figures", ignore_errors=True)
+    (run / "figures").write_text("in the way")
+    done = invoke("analyze", run)
+    assert done.code == 0
+    assert done.stdout == invoke("analyze", run, "--no-figures").stdout
+    assert "no figures were drawn: " in done.stderr
+    assert "leave the figures out with --no-figures" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["lr=0.01", "./lr=0.01", "lr=0.01/RUN", "out/lr=0.01/RUN", "~/lr=0.01/RUN"])
+def test_an_existing_directory_is_a_run_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / form.removeprefix("~/")).mkdir(parents=True)
+    request = asked([form, "analyze.bootstrap=20", "~probe"])
+    assert [path.resolve() for path in request.runs] == [tmp_path / form.removeprefix("~/")]
+    assert request.overrides == ("analyze.bootstrap=20", "~probe")
+
+
+def test_a_recipe_file_is_one_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1.yaml").write_text("")
+    assert asked(["lr=1.yaml", "lr=2.yaml"]).recipe == "lr=1.yaml"
+    assert asked(["out/lr=2.yaml"]).recipe == "out/lr=2.yaml"
+
+
+def asked(targets: list[str]) -> Request:
+    return Request.read(
+        targets, images=None, views=None, classes=None, controls=False, sections=[], export=None, again=False
+    )
+
+
 def test_a_recipe_is_measured_without_a_run(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
     shown = invoke("analyze", tiny_recipe, "analyze.refine_pairs=20", "--section", "concentration")
     assert shown.code == 0, shown.stderr

@@ -107,6 +107,34 @@ def test_more_features_than_images_and_a_tiny_penalty_converge(rank):
     assert problem.solve(1e-6, start=problem.zeros(), tolerance=1e-5).converged
 
 
+@pytest.mark.parametrize("num_images", [9, 40, 60])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_the_span_of_few_images_the_solution_is_the_same(num_images, dtype, monkeypatch):
+    generator = stream(0, "few images")
+    features = torch.randn(num_images, 120, generator=generator, dtype=dtype)
+    labels = torch.randint(3, (num_images,), generator=generator)
+    labels[:3] = torch.arange(3)
+    standardized = Standardization.of(features).apply(features)
+    start = torch.cat([standardized[:3], torch.ones(3, 1)], dim=1).double()
+
+    def solutions():
+        problem = SoftmaxRegression(standardized, labels, 3)
+        return [problem, *(problem.solve(0.1, start=start, tolerance=1e-6) for start in (problem.zeros(), start))]
+
+    turned, *inside = solutions()
+    assert turned.features.shape == (num_images, num_images)  # nothing of 120 x 120 is made
+    assert turned.gram.shape == (num_images, num_images)
+    monkeypatch.setattr("cssl_cli.probe.softmax_regression.FEATURES_PER_IMAGE", 1e9)
+    given, *outside = solutions()
+    assert given.gram.shape == (120, 120)
+    for one, other in zip(inside, outside, strict=True):
+        assert one.theta.shape == (3, 121)
+        torch.testing.assert_close(one.theta, other.theta, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(turned.logits(one.theta), given.logits(other.theta), rtol=1e-3, atol=1e-4)
+        assert one.converged
+        assert dtype == torch.float32 or abs(one.iterations - other.iterations) <= 2  # else rounding decides the last
+
+
 def test_an_iteration_limit_is_reported(monkeypatch):
     monkeypatch.setattr("cssl_cli.probe.softmax_regression.MAX_ITERATIONS", 2)
     classifier, report = fit(*blobs((20, 40)))

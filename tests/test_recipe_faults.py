@@ -1,5 +1,6 @@
 """Every way in which a recipe can be wrong, and what its reader is told."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,7 +155,9 @@ def test_bad_value(write: Callable[..., str], override: str, message: str) -> No
         ("folder", "data.root=3", "data.root is 3; must be the path of a folder"),
         ("folder", "data.root=''", 'data.root is ""; must be the path of a folder'),
         ("folder", 'data.root="a\\0b"', "must be the path of a folder"),
-        ("folder", "data.root=~no-such-user-here/x", "must be the path of a folder"),
+        ("folder", "data.root=~no-such-user-here/x", "data.root begins with ~no-such-user-here, a home folder, but"),
+        ("folder", "data.root=007", "data.root is 7; must be the path of a folder; write what is meant as text in quo"),
+        ("folder", "data.root=/\udcff", "holds bytes that are no UTF-8"),
         ("folder", "data={root: x, test_fraction: 0}", "data.test_fraction is 0; must be a number in (0, 1)"),
         ("cifar10", "data.size=32", "data.size is a field of shapes and folder, not of cifar10"),
     ],
@@ -300,7 +303,7 @@ def test_unreadable_file(write: Callable[..., str], monkeypatch: pytest.MonkeyPa
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("cssl_cli.recipe.load.read_file", refuse)
     error = refusal(path)
     assert "Permission denied" in error.what
     assert error.where == path
@@ -335,3 +338,69 @@ def test_a_warm_up_that_is_too_long_is_told_with_its_line_and_what_to_give(write
     with pytest.raises(InputError, match=r"train \(line 8\)") as caught:
         load_recipe(write(text))
     assert "give optim.warmup_epochs=0, or more epochs" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "nested"),
+    [
+        ("optim.lr: 0.3", "optim: {lr: 0.3}"),
+        ("augment.crop.scale: [0.2, 1]", "augment: {crop: {scale: [0.2, 1]}}"),
+        ("data.root: /x", 'data: {root: "/x"}'),
+        ("probe: {knn.k: 3}", None),
+    ],
+)
+def test_a_dotted_key_in_a_file(write: Callable[..., str], line: str, nested: str | None) -> None:
+    error = refusal(write(f"{GOOD}{line}\n"))
+    assert (f"(line 9) is not a field; a dot does not nest in a file: write {nested}" in error.what) == bool(nested)
+
+
+def test_an_alias_is_told_with_its_own_line(write: Callable[..., str]) -> None:
+    text = GOOD.replace("optim: {", "optim: &o {") + "probe: *o\n"
+    assert refusal(write(text)).what.startswith("line 9: aliases (*name) are not allowed")
+
+
+@pytest.mark.parametrize("override", ["analyze.classes=[1, 2]", "analyze.classes=[cat, true]", "name=1e3"])
+def test_numbers_in_place_of_names_are_to_be_quoted(write: Callable[..., str], override: str) -> None:
+    assert "; write what is meant as text in quotes, such as '007'" in refusal(write(GOOD), override).what
+
+
+@pytest.mark.parametrize("override", ["analyze.classes=cat", "seed=x", "data.name=3", "train.precision=32"])
+def test_and_nothing_else_is(write: Callable[..., str], override: str) -> None:
+    assert "in quotes" not in refusal(write(GOOD), override).what
+
+
+def test_at_most_fifty_faults_are_listed(write: Callable[..., str]) -> None:
+    error = refusal(write(GOOD + "".join(f"unknown_{number}: 1\n" for number in range(3000))))
+    lines = error.what.splitlines()
+    assert lines[0] == "3000 faults"
+    assert len(lines) == 52
+    assert lines[-1] == "  and 2950 more"
+
+
+def test_keys_and_values_of_any_length_are_shown_short(write: Callable[..., str]) -> None:
+    error = refusal(write(f'{GOOD}? "{"k" * 500_000}\\e[31m"\n: 1\nseed: {"v" * 400_000}\n'))
+    assert len(error.what) < 1500
+
+
+def test_no_control_character_of_a_file_is_shown_raw(write: Callable[..., str]) -> None:
+    error = refusal(write(GOOD + 'seed: "\\e[31m\\x9b"\n"\\e[2J": 1\n'))
+    assert error.what.replace("\n", "").isprintable()
+
+
+def test_a_file_of_more_than_a_megabyte_is_refused_unread(write: Callable[..., str]) -> None:
+    assert "longer than 1 MB" in refusal(write("# " + "x" * 1_000_000)).what
+
+
+def test_utf_16_is_called_by_its_name(write: Callable[..., str]) -> None:
+    assert refusal(write(GOOD.encode("utf-16"))).what == "is in UTF-16; save it as UTF-8"
+
+
+def test_a_pipe_without_a_writer_is_empty(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    assert refusal(str(pipe)).what == "the file is empty"
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_line_ends_and_a_byte_order_mark(write: Callable[..., str], end: str) -> None:
+    assert load_recipe(write("\ufeff" + GOOD.replace("\n", end))).optim.lr == 0.1

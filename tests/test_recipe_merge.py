@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError
+from cssl_cli.paths import is_override
 from cssl_cli.recipe.merge import merge, parse_overrides
 
 BASE = {
@@ -112,6 +113,51 @@ def test_override(text: str, path: tuple[str, ...], value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        *("/x/set #2", "#x", "5 # x", "a: b", "- x", "? x", "--- 1", "%YAML 1.1", "'a' b", "'a", "[1", "[1, 2] x"),
+        *(
+            "[1]#x",
+            "[1, # x\n 2]",
+            "{a: 1} # x",
+            "[&a 1, 2]",
+            "{a: &a 1, b: *a}",
+            "&a x",
+            "*a",
+            "!x y",
+            "!!int 3",
+            "| x",
+        ),
+        *("a\nb", "'a\nb'", " /x ", "@x", "`x`", '"\\UFFFFFFFF"', "{{scratch}/x", "a\tb", "\x07", "~/images"),
+    ],
+)
+def test_a_value_that_is_no_yaml_as_a_whole_is_taken_as_given(value: str) -> None:
+    (override,) = parse_overrides([f"data.root={value}"])
+    assert override.value == value
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_an_override_is_its_text_or_all_of_it_is_yaml(value: str) -> None:
+    try:
+        (override,) = parse_overrides([f"a={value}"])
+    except InputError:
+        return
+    if override.value != value:
+        assert value.strip()[0] in "[{'\"" or not isinstance(override.value, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        *[(text, True) for text in ("a=1", "~a.b", "a..b=1", "lr=0.01/RUN", "data.root=/x=y", "=")],
+        *[(text, False) for text in ("out/lr=0.01/RUN", "./lr=1", "~/runs/x", "~me/x", "/a=b", "simclr-shapes")],
+    ],
+)
+def test_paths_are_told_from_overrides(text: str, is_one: bool) -> None:
+    assert is_override(text) == is_one
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("foo", "Write key.sub=value"),
@@ -124,8 +170,12 @@ def test_override(text: str, path: tuple[str, ...], value: object) -> None:
         ("~a=3", "a deletion takes no value"),
         ("a=", "a=null"),
         ("a= ", "a=null"),
-        ("a=[1", "not valid YAML: line 1"),
-        ("a=!!python/name:os.system ''", "the tag !!python/name:os.system is not allowed"),
+        ("a=[!!python/name:os.system '']", "the tag !!python/name:os.system is not allowed"),
+        ("a=" + "[" * 100_000, "nested too deeply"),
+        ("a=0x" + "f" * 4000, "has more than 64 bits"),
+        ("a=" + "9" * 5000, "is not a number that can be read"),
+        ("a=\udcff", "holds bytes that are no UTF-8"),
+        ("a" + ".a" * 30 + "=1", "is not a key"),
         ("a={b: 1, b: 2}", "given twice"),
     ],
 )
@@ -133,7 +183,8 @@ def test_malformed_override(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_overrides(["x=1", text])
     assert message in str(error.value)
-    assert error.value.where == f"override {text!r}"
+    assert len(text) > 200 or error.value.where == f"override {text!r}"
+    assert len(str(error.value)) < 1000
 
 
 def test_overrides_of_a_name_come_first() -> None:

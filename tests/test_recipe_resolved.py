@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe, list_recipes, load_recipe, schema
 from cssl_cli.recipe.blocks import Augment, Block, Flip
 from cssl_cli.recipe.yaml_text import parse
@@ -195,6 +196,47 @@ def test_round_trip_of_awkward_values(lr: float, root: str, widths: list[int]) -
     recipe = Recipe.model_validate(document)
     assert recipe.settings("data")["root"] == str(Path(f"/{root}").resolve())
     assert Recipe.model_validate(parse(recipe.to_yaml(), where="x").value) == recipe
+
+
+def test_variables_in_the_root_stay_and_are_replaced_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCRATCH", "/scratch/1")
+    recipe = load_recipe("simclr-folder", ["data.root=$SCRATCH/pets"])
+    assert recipe.settings("data")["root"] == "/scratch/1/pets"
+    assert "root: $SCRATCH/pets" in recipe.to_yaml()
+    monkeypatch.setenv("SCRATCH", "/scratch/2")
+    again = load_recipe("simclr-folder", ["data.root=$SCRATCH/pets"])
+    assert again.settings("data")["root"] == "/scratch/2/pets"
+    assert again.fingerprint == recipe.fingerprint
+    inner = load_recipe("simclr-folder", ["data.root=sets/${SCRATCH}-x"])
+    assert inner.settings("data")["root"] == f"{tmp_path}/sets//scratch/2-x"
+    monkeypatch.delenv("SCRATCH")
+    assert load_recipe("simclr-folder", ["data.root=$SCRATCH/pets"]).fingerprint == recipe.fingerprint
+    with pytest.raises(InputError) as error:
+        again.settings("data")
+    assert error.value.what == "'$SCRATCH/pets' names the environment variable SCRATCH, which is not set"
+    assert error.value.where == "data.root"
+
+
+def test_a_folder_with_a_dollar_sign_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("x", "elsewhere")
+    (tmp_path / "a$x").mkdir()
+    recipe = load_recipe("simclr-folder", [f"data.root={tmp_path}/a$x"])
+    assert recipe.settings("data")["root"] == f"{tmp_path}/a$x"
+
+
+def test_home_and_variables_in_based_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("based_on: simclr-shapes\nseed: 7\n")
+    for base in ("~/base.yaml", "$WHERE/base.yaml", "${WHERE}/base.yaml"):
+        (tmp_path / "mine.yaml").write_text(f"name: mine\nbased_on: {base}\n")
+        assert load_recipe("~/mine.yaml").seed == 7
+    (tmp_path / "mine.yaml").write_text("name: mine\nbased_on: $NOWHERE/base.yaml\n")
+    with pytest.raises(InputError, match="names the environment variable NOWHERE, which is not set"):
+        load_recipe("~/mine.yaml")
 
 
 def test_root_is_absolute_and_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,19 @@ def test_lines_are_those_of_the_keys() -> None:
         ("a: !!timestamp 2001-01-01", "the tag !!timestamp is not allowed"),
         ("!!python/name:os.system : 1", "a key must be text"),
         ("a: &x {b: *x}", "aliases"),
-        ("a: &x [1]\nb: *x", "line 1: aliases"),
+        ("a: &x [1]\nb: 2\nc: *x", "line 3: aliases"),
+        ("a: *nothing", "line 1: aliases"),
+        ("*a : 1", "line 1: a key must be text"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]", "line 3: aliases"),
+        ('a: "\\UFFFFFFFF"', "not valid YAML"),
+        ('a: "\\ud800"', "half of a pair of surrogates"),
+        ('"\\ud800": 1', "half of a pair of surrogates"),
+        ("a: 1\nb: \0", "line 2: the character '\\x00' is not allowed"),
+        ("%YAML " + "9" * 5000 + ".1\n---\na: 1", "not valid YAML"),
+        ("a: 0x" + "f" * 4000, "has more than 64 bits"),
+        ("a: 9223372036854775808", "line 1: 9223372036854775808 has more than 64 bits"),
+        ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
+        ("\n".join(" " * depth + "a:" for depth in range(60)), "line 52: more than 50 collections in each other"),
         ("[1, 2]: 3", "a key must be text"),
         ("a: 1\nb: 2\na: 3", "line 3: the key 'a' is given twice (first on line 1)"),
         ("a: {b: 1, b: 1}", "the key 'b' is given twice"),
@@ -120,7 +132,7 @@ def test_no_tag_runs_code(tmp_path_factory: pytest.TempPathFactory) -> None:
 VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text("aeE5-+.:#~ \n\t'\"{[|>é☃\x85", max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc~-1.", min_size=1), inner, max_size=3),
@@ -143,3 +155,10 @@ def test_text_that_either_yaml_would_misread_is_quoted(text: str) -> None:
 def test_equal_lists_are_written_out_twice() -> None:
     shared = [1, 2]
     assert parse(dump({"a": shared, "b": shared}), where="x").value == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_a_long_list_of_faults_is_cut() -> None:
+    with pytest.raises(InputError) as error:
+        parse("[" + ", ".join(["!x 1"] * 1000) + "]", where="x")
+    assert len(error.value.what.splitlines()) == 51
+    assert error.value.what.endswith("and 950 more")

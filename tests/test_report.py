@@ -47,7 +47,14 @@ def result(
     }
     base = {name: score(0.25) for name in ("linear", "knn", "nearest_center")}
     return MemberResult(
-        Member(name=f"{row}-seed{seed}", row=row, axes={"augment": row}, seed=seed, recipe=RECIPE),
+        Member(
+            name=f"{row}-seed{seed}",
+            row=row,
+            axes={"augment": row},
+            seed=seed,
+            recipe=RECIPE,
+            fingerprint=RECIPE.fingerprint,
+        ),
         Path("runs") / row,
         {"trained": scores, "untrained": base, "pixels": base, "content_key": key},
         {

@@ -1,5 +1,6 @@
 """Sweep files: axes, variants and seeds become an ordered list of validated recipes."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-from cssl_cli.sweep import load_sweep
+from cssl_cli.recipe.book import shipped_names
+from cssl_cli.recipe.faults import Source
+from cssl_cli.recipe.load import resolve
+from cssl_cli.recipe.merge import merge
+from cssl_cli.report.named_quantities import NAMES
+from cssl_cli.sweep import _read_axes, load_sweep
+from cssl_cli.sweep_file import read_sweep_file
 
 SWEEP = """\
 name: both
@@ -247,3 +254,105 @@ def test_unknown_sweep_lists_sweeps() -> None:
     assert "unknown sweep 'quickstrat'" in error.what
     assert "Did you mean 'quickstart'?" in (error.remedy or "")
     assert "simclr" not in (error.remedy or "")
+
+
+# ---------------------------------------------------------------------- many members
+def test_too_many_members_are_counted_and_none_is_made(write: Callable[..., str]) -> None:
+    axes = "".join(f"  {letter}: {{x: {{}}, y: {{}}}}\n" for letter in "abcdefghijklmnopqrst")
+    path = write(f"name: big\nbase: simclr-shapes\naxes:\n{axes}")
+    error = refusal(path)
+    assert error.what.startswith("has 1,048,576 members (2 of a x 2 of b")
+    assert "more than 10,000" in error.what
+    assert "--max-members" in str(error.remedy)
+    assert len(str(error)) < 400
+
+
+def test_the_limit_on_members_is_met_by_variants_and_seeds(write: Callable[..., str]) -> None:
+    path = write("name: s\nbase: simclr-shapes\naxes: {optim.lr: [0.1, 0.2, 0.3]}\nseeds: 4\n")
+    assert len(load_sweep(path, max_members=12).members) == 12
+    with pytest.raises(InputError, match=r"has 12 members \(3 of optim.lr x 4 seeds\), more than 11"):
+        load_sweep(path, max_members=11)
+
+
+@pytest.mark.parametrize("name", shipped_names("sweep"))
+def test_members_that_share_blocks_are_those_made_one_by_one(name: str) -> None:
+    sweep = load_sweep(name)
+    given = read_sweep_file(name)
+    axes = _read_axes(given, ())
+    made = {}
+    for combination in itertools.product(*(axis.items() for axis in axes.values())):
+        row = "-".join(variant for variant, _ in combination)
+        changes = [source for _, sources in combination for source in sources]
+        made[row] = resolve([*given.base, *changes, Source("", {"name": row})])[0]
+    for member in sweep.members:
+        alone = made[member.row]
+        assert alone is not None
+        assert member.recipe == alone.model_copy(update={"name": member.name, "seed": member.seed})
+        assert member.fingerprint == member.recipe.fingerprint
+
+
+def test_a_sweep_looks_at_blocks_not_at_members(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = f"optim.lr: {[0.01 * step for step in range(1, 11)]}, encoder.width: {list(range(1, 11))}"
+    path = write(f"name: s\nbase: simclr-shapes\naxes: {{{lists}}}\nseeds: 10\n")
+    merged = []
+    monkeypatch.setattr("cssl_cli.members.merge", lambda base, patch: merged.append(1) or merge(base, patch))
+    assert len(load_sweep(path).members) == 1000
+    assert len(merged) < 100
+
+
+def test_the_faults_of_all_variants_are_listed_each_once(write: Callable[..., str]) -> None:
+    axes = "  optim.lr: [0.1, -1, -2]\n  encoder.width: [4, 0]\n  train.batch_size: [8, 1]\n"
+    error = refusal(write(f"name: s\nbase: simclr-shapes\naxes:\n{axes}"), "probe.knn_k=0")
+    assert error.what.splitlines()[0] == "5 faults"
+    for value in ("lr", "width", "batch_size", "knn_k"):
+        assert value in error.what
+
+
+def test_faults_between_blocks_are_met_in_every_combination(write: Callable[..., str]) -> None:
+    axes = "  train.epochs: [50, 3, 4]\n  optim.warmup_epochs: [0, 3, 10]\n"
+    error = refusal(write(f"name: s\nbase: simclr-shapes\naxes:\n{axes}"))
+    assert error.what.count("must last longer than optim.warmup_epochs") == 3
+    axes = "  train.epochs: [3, 50]\n  optim.warmup_epochs: [10, 0]\n  encoder.width: [0, 4]\n"
+    error = refusal(write(f"name: s\nbase: simclr-shapes\naxes:\n{axes}"))
+    assert error.what.count("must last longer than optim.warmup_epochs") == 1
+    assert "encoder.width is 0" in error.what.replace(" (axis encoder.width, variant 0)", "")
+
+
+@pytest.mark.parametrize("axis", ["row", "negative_control", "linear", "linear_mean", "knn_sd", "linear_n"])
+def test_an_axis_is_not_called_like_a_column(write: Callable[..., str], axis: str) -> None:
+    path = write(f"name: s\nbase: simclr-shapes\naxes: {{{axis}: {{a: {{}}}}}}\n")
+    with pytest.raises(InputError, match=f"axes.{axis} \\(line 3\\) is called like a column of the table"):
+        load_sweep(path, quantities=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("method: [simclr, byol]", 'is a list with "simclr", and method is a block; give a mapping of named variants'),
+        ("augment.blur: [null, 0.5]", "such as {first: {augment: {blur: {...}}}, second: ...}"),
+        ("augment.blur: [{}]", "has a value {}, which gives no name; name its variants"),
+        ('"a\\e[31m": {x: {}}', "printable characters"),
+        ('"": {x: {}}', "printable characters"),
+        (f"{'k' * 200}: {{x: {{}}}}", "printable characters"),
+        ("a: {../x: {}}", "has a variant '../x'; a name takes"),
+        ("a: {-x: {}}", "has a variant '-x'; a name takes"),
+        (f"a: {{{'x' * 300}: {{}}}}", "must be at most 100 of the characters"),
+        ('a: {"x\\n": {}}', "has a variant 'x\\n'; a name takes"),
+        ("a: {x.partial: {}}", "ends in .partial or .building"),
+    ],
+)
+def test_bad_axes(write: Callable[..., str], axis: str, message: str) -> None:
+    error = refusal(write(f"name: s\nbase: simclr-shapes\naxes:\n  {axis}\n"))
+    assert message in error.what
+    assert error.what.replace("\n", "").isprintable()
+    assert len(error.what) < 600
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "-x", ".x", "x" * 300, '"x\\x07"', "x.partial", "x.building"])
+def test_a_sweep_is_called_as_a_folder_may_be(write: Callable[..., str], name: str) -> None:
+    assert "name " in refusal(write(f"name: {name}\nbase: simclr-shapes\n")).what
+
+
+def test_a_list_of_optional_blocks_is_one_of_values(write: Callable[..., str]) -> None:
+    path = write("name: s\nbase: simclr-shapes\naxes: {augment.blur: [null, {p: 0.25}]}\n")
+    assert [member.row for member in load_sweep(path).members] == ["null", "p-0.25"]

@@ -260,8 +260,10 @@ def poison(trainer: Trainer, at_step: int, term: str) -> None:
 def test_a_nan_stops_the_run_naming_step_and_term(step: int) -> None:
     trainer = make_trainer()
     poison(trainer, step, "alignment")
-    with pytest.raises(RunError, match=f"'alignment' became nan at step {step}"):
+    with pytest.raises(RunError, match=f"'alignment' became nan at step {step}") as error:
         finish(trainer)
+    assert ("optim.lr" in str(error.value.remedy)) == (step > 1)  # the first loss is of the initial weights
+    assert "checkpoint" not in str(error.value)  # which this loop knows nothing of
 
 
 def test_no_state_is_handed_out_after_a_nan() -> None:

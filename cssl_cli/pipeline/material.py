@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cssl_cli import memory
 from cssl_cli.augment import Augmentation
 from cssl_cli.data import Dataset
 from cssl_cli.data.image_set import ImageSet, subset
@@ -65,6 +66,7 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
     """
     part = "test" if dataset.test is not None else "pretrain"
     source: ImageSet = getattr(dataset, part)
+    memory.require(memory.of_analysis(recipe, len(source), settings), memory.free_memory())
     images, class_names = _of_classes(source, dataset.class_names, settings["classes"])
     chosen = subset(images, settings["num_images"], num_classes=len(class_names), where="analyze.num_images")
     augmentation = make_augmentation(recipe, chosen.images.shape[-1])

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cssl_cli import memory
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
 from cssl_cli.errors import DamagedError, InputError, Interrupted, RunError
@@ -26,6 +27,7 @@ from cssl_cli.pipeline.setup import (
     initial_method,
     make_augmentation,
     place_images,
+    require_memory,
 )
 from cssl_cli.pipeline.trace import Trace
 from cssl_cli.progress import Reporter
@@ -71,9 +73,10 @@ def pretrain(
     if restart or not _is_finished(run):
         # Before anything is made under `out`: images that cannot be had leave no run behind.
         require_creatable(out, "Choose another folder with --out DIR.")
+        require_memory(recipe, device, dataset)
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         plan_of(recipe, len(dataset.pretrain))
-        _require_images_of_every_class(recipe, dataset)
+        _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
     with run.locked():
         if restart:
@@ -99,6 +102,8 @@ def pretrain(
         except RunError as error:
             run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
             error.where = error.where or str(run.path)
+            if run.file(CHECKPOINT).exists():
+                error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
             raise
         except Stopped as stopped:  # in the first step, or insisted on
             remedy = "The same command goes on from the last checkpoint."
@@ -129,9 +134,11 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
     run.write_recipe(text)
 
 
-def _require_images_of_every_class(recipe: Recipe, dataset: Dataset) -> None:
-    """Said before the training rather than after it."""
+def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
+    """What the analysis cannot do is said before the training rather than after it."""
     num_classes = len(dataset.class_names)
+    measured = dataset.test or dataset.pretrain
+    memory.require(memory.of_analysis(recipe, len(measured)), memory.free_memory())
     if dataset.test is not None and recipe.analyze.num_images < num_classes:
         raise InputError(
             f"{recipe.analyze.num_images} images cannot show each of the {num_classes} classes",
@@ -167,7 +174,7 @@ def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str |
     """`InputError` unless the images are those that the run was begun with, wherever they lie now."""
     before = run.environment()
     if before and before["content_key"] != dataset.content_key:
-        root = data_root or recipe.settings("data").get("root")
+        root = data_root or getattr(recipe.data, "root", None)
         remedy = "Restore them, or add --restart to `cssl pretrain` to train again from the start."
         raise InputError(
             f"the images{f' in {root}' if root else ''} are not those that this run began with: "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import cssl_cli
+from cssl_cli import memory
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.data import Dataset, load_dataset
@@ -82,18 +83,17 @@ def _has_bfloat16(device: torch.device) -> bool:
 def prepare_data(
     recipe: Recipe, reporter: Reporter, *, data_root: str | None = None, own: Iterable[Path] = ()
 ) -> Dataset:
-    """The recipe's images, from the cache where they have been prepared before.
+    """The recipe's images, from the cache where they have been prepared before; `InputError` where they cannot fit.
 
     `data_root` is where they lie, in place of the recipe's data.root; `own` are folders that are written to, and hold
     none of them.
     """
-    settings = recipe.settings("data")
-    if data_root is not None:
-        if "root" not in settings:
-            raise InputError(
-                f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
-            )
-        settings["root"] = data_root
+    memory.require(memory.of_images(recipe), memory.free_memory())
+    settings = recipe.settings("data", data_root=data_root)
+    if data_root is not None and "root" not in settings:
+        raise InputError(
+            f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
+        )
     return load_dataset(
         settings,
         cache_dir=cache_dir(),
@@ -110,11 +110,22 @@ def images_of_run(
     try:
         return prepare_data(recipe, reporter, data_root=data_root, own=own)
     except InputError as error:
-        root = recipe.settings("data").get("root")
+        root = getattr(recipe.data, "root", None)
         if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
             gone = not os.path.isdir(root)  # noqa: PTH112 (false, too, where a path cannot be looked for)
             error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
         raise
+
+
+def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
+    """`InputError` when images and training cannot fit into the memory of this machine and of the device."""
+    images = memory.of_images(recipe) if dataset is None else {}
+    size = None if dataset is None else dataset.pretrain.images.shape[-1]
+    training = memory.of_training(recipe, size)
+    if device.type == "cuda":
+        memory.require(training, torch.cuda.mem_get_info(device)[0])
+        training = {}
+    memory.require({**images, **training}, memory.free_memory())
 
 
 def place_images(images: Tensor, device: torch.device) -> Images:

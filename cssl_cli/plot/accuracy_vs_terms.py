@@ -14,6 +14,7 @@ from cssl_cli.plot.style import (
     INK,
     KINDS,
     LIGHT,
+    REMEDY,
     class_marker,
     drawing,
     grid,
@@ -32,7 +33,6 @@ MAX_PANELS = 12
 MAX_LABELLED = 12  # rows; more names would cover the points
 PANEL_HEIGHT = 1.75  # inches
 CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # how a negative control looks
-_REMEDY = "Give the figures another place."
 Row = Mapping[str, Any]
 
 
@@ -66,7 +66,7 @@ def draw_accuracy_vs_terms(
 
     For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError where a file cannot be written.
     """
-    require_writable(folder, _REMEDY)
+    require_writable(folder, REMEDY)
     with drawing():
         figure = accuracy_vs_terms(rows, screened, accuracy, accuracy_title=accuracy_title, term_titles=term_titles)
         return [] if figure is None else save(figure, folder, name)
@@ -76,7 +76,7 @@ def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
     """Remove the files of an earlier figure, which the numbers there now would not give."""
     for kind in KINDS:
         path = folder / f"{name}.{kind}"
-        with explained(path, _REMEDY):
+        with explained(path, REMEDY):
             path.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from cssl_cli.plot.comparison import comparison
 from cssl_cli.plot.concentration import concentration
 from cssl_cli.plot.projection import projection
 from cssl_cli.plot.r_epsilon import r_epsilon
-from cssl_cli.plot.style import KINDS, drawing, save
+from cssl_cli.plot.style import KINDS, REMEDY, drawing, save
 from cssl_cli.plot.theorem_1 import theorem_1
 from cssl_cli.plot.training import training
 from cssl_cli.sealed_folder import SealedFolder
@@ -31,7 +31,6 @@ ANALYSIS_FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
 }
 DRAWN_FROM = "figures.json"
 FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # of an analysis, that tell it from others
-_REMEDY = "Give the figures another place."
 
 
 def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
@@ -42,7 +41,7 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
     which analysis the figures there are of. The same numbers give the same bytes. Each file appears whole or not at
     all; raises InputError or RunError where one cannot be written.
     """
-    require_writable(folder, _REMEDY)
+    require_writable(folder, REMEDY)
     _remove(folder / DRAWN_FROM)  # from here on, the figures are of two analyses until all are drawn
     written: list[Path] = []
     with drawing():
@@ -61,7 +60,7 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Pat
 
     rows: {"name": str, "accuracy": a share of 1 or None, "terms": {title: number or None}}, one a run.
     """
-    require_writable(folder, _REMEDY)
+    require_writable(folder, REMEDY)
     with drawing():
         return _replace(comparison(rows), folder, "comparison")
 
@@ -76,5 +75,5 @@ def _replace(figure: Figure | None, folder: Path, name: str) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    with explained(path, _REMEDY):
+    with explained(path, REMEDY):
         path.unlink(missing_ok=True)

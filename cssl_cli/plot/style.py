@@ -86,7 +86,7 @@ _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "cssl",
     "svg.fonttype": "path",
 }
-_REMEDY = "Give the figures another place."
+REMEDY = "Make the folder writable, or leave the figures out with --no-figures."
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -174,7 +174,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = []
     for kind, metadata in KINDS.items():
         path = folder / f"{name}.{kind}"
-        with replacing(path, _REMEDY) as partial:
+        with replacing(path, REMEDY) as partial:
             figure.savefig(partial, format=kind, dpi=DPI, metadata=metadata)
         paths.append(path)
     return paths

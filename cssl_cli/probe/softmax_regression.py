@@ -15,6 +15,7 @@ MAX_LINE_SEARCH_STEPS = 40
 SLOPE_REDUCTION = 0.3
 REFRESH_EVERY = 25
 GRAM_ROWS_PER_FEATURE = 4
+FEATURES_PER_IMAGE = 2  # from so many on, finding the span of the images costs less than it saves
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,16 @@ class SoftmaxRegression:
     `features` X (N, D), centred and of unit scale; `labels` (N,) in 0 … K − 1. An iteration costs two products with X,
     which stays in its own floating-point type; the line search only touches logits, and everything of W's size is in
     float64. L-BFGS as in Nocedal and Wright, Numerical Optimization, algorithm 7.4.
+
+    With few images for the features, W lies in the span of the images: X is turned to N axes of that span, where
+    products, gradients and norms are the same, and what is of the size of D stays small.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+        self.axes: Tensor | None = None  # (D, N)
+        if FEATURES_PER_IMAGE * len(features) <= features.shape[1]:
+            self.axes, turned = torch.linalg.qr(features.T.double())
+            features = turned.T.to(features.dtype).contiguous()
         self.features = features
         self.num_images, self.num_features = features.shape
         # Logits and targets are class-major (K, N): the thin products and the softmax run faster that way round.
@@ -47,24 +55,39 @@ class SoftmaxRegression:
 
     def zeros(self) -> Tensor:
         """The starting point theta = 0."""
+        return self._given(self._zeros())
+
+    def _zeros(self) -> Tensor:
         return self.gram.new_zeros(len(self.targets), self.num_features + 1)
+
+    def _turned(self, theta: Tensor) -> Tensor:
+        """theta (K, D + 1) on the axes that are computed with."""
+        return theta if self.axes is None else torch.cat([theta[:, :-1] @ self.axes, theta[:, -1:]], dim=1)
+
+    def _given(self, theta: Tensor) -> Tensor:
+        """What is computed with as theta (K, D + 1)."""
+        return theta if self.axes is None else torch.cat([theta[:, :-1] @ self.axes.T, theta[:, -1:]], dim=1)
 
     def logits(self, theta: Tensor) -> Tensor:
         """(K, N) of the training images."""
+        return self._logits(self._turned(theta))
+
+    def _logits(self, theta: Tensor) -> Tensor:
         theta = theta.to(self.features.dtype)
         return theta[:, :-1] @ self.features.T + theta[:, -1:]
 
     def solve(self, penalty: float, *, start: Tensor, tolerance: float) -> Solution:
         """Goes from `start` until the gradient's norm is at most `tolerance` times its norm at theta = 0."""
-        zeros = self.zeros()
-        target = tolerance * self._gradient(self._residual(self.logits(zeros)), zeros, penalty).norm()
+        zeros = self._zeros()
+        target = tolerance * self._gradient(self._residual(self._logits(zeros)), zeros, penalty).norm()
         inverse_hessian = _InverseHessian(self.gram, penalty)
-        theta, logits = start, self.logits(start)
+        theta = self._turned(start)
+        logits = self._logits(theta)
         gradient = self._gradient(self._residual(logits), theta, penalty)
         iterations = 0
         while gradient.norm() > target and iterations < MAX_ITERATIONS:
             direction = -inverse_hessian.times(gradient)
-            change = self.logits(direction)
+            change = self._logits(direction)
             found = self._line_search(logits, change, gradient, theta, direction, penalty)
             if found is None:  # rounding has the last word: no descent is left to be seen
                 break
@@ -72,13 +95,13 @@ class SoftmaxRegression:
             theta = theta + step * direction
             iterations += 1
             if iterations % REFRESH_EVERY == 0:  # the running update of the logits drifts
-                logits = self.logits(theta)
+                logits = self._logits(theta)
                 residual = self._residual(logits)
             else:
                 logits.add_(change, alpha=step)
             previous, gradient = gradient, self._gradient(residual, theta, penalty)
             inverse_hessian.remember(step * direction, gradient - previous)
-        return Solution(theta, bool(gradient.norm() <= target), iterations)
+        return Solution(self._given(theta), bool(gradient.norm() <= target), iterations)
 
     def _residual(self, logits: Tensor) -> Tensor:
         """Probabilities less targets (K, N): the derivative of the cross-entropy in the logits."""

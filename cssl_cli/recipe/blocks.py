@@ -387,7 +387,7 @@ class Analyze(Block):
     """distances between views in which concentration is measured: pixels, standardized_pixels, untrained, trained"""
     refine_pairs: Annotated[int, Ge(0)] = 500
     """pairs of images for which the least pixel distance of two views is also searched for; 0: none"""
-    bootstrap: Annotated[int, Ge(0)] = 200
+    bootstrap: Annotated[int, Ge(0), Le(1_000_000)] = 200
     """resamples behind each bootstrap interval; fewer than 20: no such intervals"""
     controls: bool = False
     """whether two encoders that are made without training are measured too, on the same images and views"""

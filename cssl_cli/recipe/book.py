@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.files import replacing
+from cssl_cli.paths import is_override, user_path
 
+MAX_BYTES = 1_000_000  # of a file; the longest that ships has some 10,000
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -60,18 +63,32 @@ def read_recipe_text(name: str) -> str:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
+def read_file(path: Path) -> bytes:
+    """What a recipe's or a sweep's file holds; raises `OSError`, or `InputError` when it is too long for one.
+
+    A named pipe that nobody writes to is empty, and does not wait.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        os.set_blocking(file.fileno(), True)
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError("is longer than 1 MB, which no recipe or sweep is", where=str(path))
+    return content
+
+
 def copy_recipe(name: str, target: Sequence[str]) -> Path:
     """Write the text of a shipped recipe or sweep to the file that is the one item of `target`, or to NAME.yaml.
 
     Raises `InputError` when a file is there already, or `target` is no single file name.
     """
     text = read_recipe_text(name)
-    if len(target) > 1 or "=" in "".join(target):
+    if len(target) > 1 or any(is_override(argument) for argument in target):
         raise InputError(
             f"--copy writes a recipe as it is: {' '.join(target)!r} is not the name of one file",
-            remedy="Copy it first and edit the copy, or give the overrides to the command that runs it.",
+            remedy="Copy it first and edit the copy, or give the overrides to the command that runs it. "
+            "A path with = needs a slash before it: ./lr=1.yaml.",
         )
-    path = Path(target[0] if target else f"{name}.yaml")
+    path = user_path(target[0]) if target else Path(f"{name}.yaml")
     if path.exists():
         raise InputError("there is a file already", where=str(path), remedy="Give the copy another name.")
     with replacing(path, "Give the copy another place.") as partial:
@@ -114,8 +131,8 @@ def kind_of(text: str, folder: Path | None = None, depth: int = 20) -> str:
     shipped = recipes_folder() / f"{named[1]}.yaml"
     base = shipped if shipped.is_file() else (folder or recipes_folder()) / named[1]
     try:
-        return kind_of(base.read_text(encoding="utf-8"), base.parent, depth - 1)
-    except (OSError, ValueError):  # who reads the file as what it is says that its base is missing
+        return kind_of(read_file(base).decode(), base.parent, depth - 1)
+    except (OSError, ValueError, InputError):  # who reads the file as what it is says that its base is missing
         return "recipe"
 
 

@@ -12,7 +12,7 @@ from cssl_cli.errors import InputError, nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.field_types import Disagreement
-from cssl_cli.recipe.yaml_text import KeyPath
+from cssl_cli.recipe.yaml_text import MAX_FAULTS, KeyPath, shortened
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,24 @@ class Fault:
         lines = [source.lines[prefix] for prefix in prefixes if prefix in source.lines] if source is not None else []
         place += [f"line {lines[0]}"] if lines else []
         origin = f" ({', '.join(place)})" if place else ""
-        return f"{'.'.join(self.path)}{origin} {self.problem}"
+        return f"{dotted(self.path)}{origin} {self.problem}"
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as it is written on one line, whatever its keys hold; a long one is cut."""
+    text = ".".join(path)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def faults_of(error: ValidationError, root: type[Block], document: Mapping[str, Any]) -> list[Fault]:
-    """Every fault pydantic found in the document, one for each field."""
+    """Every fault pydantic found in the document, one for each field; of what is not listed only the number."""
     found: dict[KeyPath, Fault] = {}
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False, include_input=False):
         path = _path_in_file(root, document, detail["loc"])
-        found.setdefault(path, _fault(detail, root, document, path))
+        if path not in found:
+            listed = len(found) < MAX_FAULTS
+            found[path] = _fault(detail, root, document, path) if listed else Fault(path, "is wrong", (path,))
     return list(found.values())
 
 
@@ -63,7 +72,8 @@ def as_error(lines: Sequence[str], where: str, remedy: str | None = None) -> Inp
     """One error for all the lines."""
     if len(lines) == 1:
         return InputError(lines[0], where=where, remedy=remedy)
-    return InputError(f"{len(lines)} faults\n" + "\n".join(f"  {line}" for line in lines), where=where, remedy=remedy)
+    listed = "\n".join(f"  {line}" for line in shortened(lines))
+    return InputError(f"{len(lines)} faults\n{listed}", where=where, remedy=remedy)
 
 
 def _fault(detail: Any, root: type[Block], document: Mapping[str, Any], path: KeyPath) -> Fault:
@@ -84,7 +94,17 @@ def _fault(detail: Any, root: type[Block], document: Mapping[str, Any], path: Ke
         chosen = (*path[:-1], "name")
         return Fault(path, _missing(root, document, path), (chosen if len(path) > 1 else (),))
     assert info is not None, f"a fault outside the schema: {detail}"
-    return Fault(path, f"is {schema.show(_value_at(document, path))}; must be {schema.allowed(info)}", (path,))
+    value = _value_at(document, path)
+    return Fault(path, f"is {schema.show(value)}; must be {schema.allowed(info)}{_quotes(value, info)}", (path,))
+
+
+def _quotes(value: Any, info: schema.FieldInfo) -> str:
+    """A hint where YAML reads a number, true, false or null, and the field takes text."""
+    unquoted = not isinstance(value, str | Mapping | list)
+    of_list = isinstance(value, list) and any(not isinstance(item, str | Mapping | list) for item in value)
+    if not (unquoted or of_list) or not schema.takes_text(info.annotation):
+        return ""
+    return "; write what is meant as text in quotes, such as '007'"
 
 
 def _missing(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
@@ -114,9 +134,22 @@ def _unknown_field(root: type[Block], document: Mapping[str, Any], path: KeyPath
     others = _others_with(root, document, path)
     if others:
         return f"is a field of {_listed(others)}, not of {owner_name}. Known: {', '.join(known)}"
+    nested = _nested(root, document, path)
+    if nested:
+        return f"is not a field; a dot does not nest in a file: write {nested}"
     guess = _nearest_path(root, document, path, known)
     hint = f"; did you mean {guess}?" if guess else "."
     return f"is not a field{f' of {owner_name}' if owner_name else ''}{hint} Known: {', '.join(known)}"
+
+
+def _nested(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str | None:
+    """How a dotted key, as of an override, is written in a file; None for a key that is not one."""
+    first, *rest = path[-1].split(".")
+    meant = (*path[:-1], first, *rest)
+    # That what it says of a name chooses the block, its field need not be one of the block that is chosen now.
+    if not rest or not any(schema.field_at(root, some, meant) is not None for some in (document, {})):
+        return None
+    return f"{first}: {'{'}{': {'.join(rest)}: {schema.show(_value_at(document, path))}{'}' * len(rest)}"
 
 
 def _listed(names: Sequence[str]) -> str:

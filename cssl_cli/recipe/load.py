@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.recipe.book import shipped_names, shipped_path
+from cssl_cli.paths import UnknownPath, expand
+from cssl_cli.recipe.book import read_file, shipped_names, shipped_path
 from cssl_cli.recipe.faults import Fault, Source, as_error, faults_of
 from cssl_cli.recipe.field_types import Folder
 from cssl_cli.recipe.merge import merge, parse_overrides
@@ -41,9 +43,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def read_folder(path: str, where: str) -> str:
     """The folder that an option names, as data.root would; `InputError` when it is not there."""
     try:
-        folder: str = TypeAdapter(Folder).validate_python(path)
+        folder: str = expand(TypeAdapter(Folder).validate_python(path))
     except ValidationError as error:
         raise InputError(f"{path!r} is not the path of a folder", where=where) from error
+    except UnknownPath as error:
+        raise InputError(f"{path!r} {error}", where=where) from error
     if not os.path.isdir(folder):  # noqa: PTH112 (false, too, where a path cannot be looked for)
         raise InputError(f"there is no folder {folder}", where=where, remedy="Give the folder that holds the images.")
     return folder
@@ -51,13 +55,17 @@ def read_folder(path: str, where: str) -> str:
 
 def find(name_or_path: str, kind: str, *, folder: Path = Path(), where: str | None = None) -> Path:
     """The file that is meant: a path (relative to `folder`), or the name of a shipped `kind`, "recipe" or "sweep"."""
-    path = folder / name_or_path
-    if _looks_like_path(name_or_path):
+    try:
+        expanded = expand(name_or_path)
+    except UnknownPath as error:
+        raise InputError(f"{name_or_path!r} {error}", where=where) from error
+    path = folder / expanded
+    if _looks_like_path(expanded):
         return path
-    shipped = shipped_path(name_or_path)
+    shipped = shipped_path(expanded)
     if shipped is not None:
         return shipped
-    with suppress(OSError):  # what cannot even be looked for is not there
+    with suppress(OSError, ValueError):  # what cannot even be looked for is not there
         if path.is_file():
             return path
     raise unknown_name(kind, name_or_path, shipped_names(kind), where=where)
@@ -67,14 +75,17 @@ def read(path: Path) -> Document:
     """A file's mapping; `InputError` when it cannot be read or is none."""
     where = str(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = read_file(path)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         shipped = ", ".join(shipped_names())
         raise InputError("there is no such file", where=where, remedy=f"Recipes found by name: {shipped}.") from error
     except IsADirectoryError as error:
         raise InputError("is a folder, not a recipe file", where=where) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"not a text file in UTF-8 (byte {error.start})", where=where) from error
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = "is in UTF-16; save it as UTF-8" if utf_16 else f"not a text file in UTF-8 (byte {error.start})"
+        raise InputError(what, where=where) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", where=where) from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.yaml_text import parse
+from cssl_cli.recipe.yaml_text import parse_value
 
 # A duration is one number in either unit: giving one takes the place of the other.
 _EITHER = ("epochs", "steps")
@@ -51,10 +51,11 @@ class Override:
 
     @property
     def label(self) -> str:
-        return f"override {self.text!r}"
+        return _label(self.text)
 
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_MAX_KEYS = 20  # more than the deepest field of a recipe or a sweep has
 _FORM = "Write key.sub=value, or ~key.sub to delete; for example optim.lr=0.03."
 
 
@@ -71,7 +72,7 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
 
 def _parse(text: str) -> Override:
     key, equals, value = text.partition("=")
-    where = f"override {text!r}"
+    where = _label(text)
     if key.startswith("~"):
         if equals:
             raise InputError("a deletion takes no value", where=where, remedy=f"Write {key}, or {key[1:]}={value}.")
@@ -82,9 +83,14 @@ def _parse(text: str) -> Override:
     _check_key(key, where)
     if not value.strip():
         raise InputError("no value is given", where=where, remedy=f"Write {key}=null or ~{key} to delete it.")
-    return Override(text, tuple(key.split(".")), parse(value, where=where).value)
+    return Override(text, tuple(key.split(".")), parse_value(value, where=where))
+
+
+def _label(text: str) -> str:
+    return f"override {text if len(text) <= 200 else text[:197] + '...'!r}"
 
 
 def _check_key(key: str, where: str) -> None:
-    if not _KEY.fullmatch(key):
-        raise InputError(f"{key!r} is not a key", where=where, remedy=_FORM)
+    if not _KEY.fullmatch(key) or key.count(".") >= _MAX_KEYS:
+        shown = key if len(key) <= 60 else f"{key[:57]}..."
+        raise InputError(f"{shown!r} is not a key", where=where, remedy=_FORM)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from cssl_cli.errors import InputError
+from cssl_cli.paths import UnknownPath, expand
 from cssl_cli.recipe.blocks import (
     BYOL,
     LARS,
@@ -35,6 +36,8 @@ from cssl_cli.recipe.blocks import (
 from cssl_cli.recipe.field_types import Disagreement, Name, Seed
 from cssl_cli.recipe.yaml_text import dump
 
+BETWEEN_BLOCKS = ("train", "optim", "method")  # what must hold between them is a fault of the first
+_DECIDING = ("data", "augment", "encoder", "method", "optim", "train")
 FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
 
 
@@ -105,9 +108,22 @@ class Recipe(Block):
             )
         return train
 
-    def settings(self, block: str) -> dict[str, Any]:
-        """One block as a plain dict, its keys as in a file: what the numeric core is built from."""
+    def settings(self, block: str, *, data_root: str | None = None) -> dict[str, Any]:
+        """One block as a plain dict, its keys as in a file: what the numeric core is built from.
+
+        Environment variables in `data.root` are replaced; `InputError` where one is not set. `data_root` is the folder
+        where the images lie now, in place of that.
+        """
         settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
+        if block == "data" and settings.get("root"):
+            if data_root is not None:
+                return {**settings, "root": data_root}
+            try:
+                settings["root"] = expand(settings["root"])
+            except UnknownPath as error:
+                raise InputError(
+                    f"{settings['root']!r} {error}", where="data.root", remedy="Set it, or write the folder out."
+                ) from error
         return settings
 
     def to_yaml(self) -> str:
@@ -121,21 +137,39 @@ class Recipe(Block):
         Not the name, nor how often a checkpoint is written, nor how the finished encoder is measured: recipes that
         differ in `probe` and `analyze` only share one run.
         """
+        return Fingerprints().of(self)
+
+
+class Fingerprints:
+    """The fingerprints of many recipes that share blocks: what is hashed of a block is written out once."""
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[Block, str]] = {}  # by identity, which the block, being kept, keeps
+
+    def of(self, recipe: Recipe) -> str:
+        """The recipe's fingerprint."""
         # Without what is not given: an operation or an option that a later version adds changes no fingerprint.
-        deciding: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        parts = {key: self._block(getattr(recipe, key)) for key in _DECIDING}
+        parts |= {"format": str(FINGERPRINT_FORMAT), "seed": str(recipe.seed)}
         # What is recorded during training cannot be had afterwards.
-        if self.analyze.every is not None:
-            deciding["recorded_every"] = self.analyze.every
-        if self.probe.every is not None:
-            deciding["probed"] = [self.probe.every, self.probe.knn_k, self.probe.knn_temperature]
-        del deciding["name"], deciding["train"]["checkpoint_minutes"], deciding["probe"], deciding["analyze"]
-        if self.data.name != "folder":
-            deciding["data"].pop("root", None)  # where a download lies does not change it
-        return _digest(deciding)
+        if recipe.analyze.every is not None:
+            parts["recorded_every"] = str(recipe.analyze.every)
+        if recipe.probe.every is not None:
+            probe = recipe.probe
+            parts["probed"] = _canonical([probe.every, probe.knn_k, probe.knn_temperature])
+        document = ",".join(f'"{key}":{parts[key]}' for key in sorted(parts))
+        return hashlib.sha256(f"{{{document}}}".encode()).hexdigest()[:10]
+
+    def _block(self, block: Block) -> str:
+        if id(block) not in self._written:
+            settings: dict[str, Any] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
+            if isinstance(block, Train):
+                del settings["checkpoint_minutes"]
+            if isinstance(block, DownloadedData):
+                settings.pop("root", None)  # where a download lies does not change it
+            self._written[id(block)] = block, _canonical(settings)
+        return self._written[id(block)][1]
 
 
-def _digest(deciding: Mapping[str, Any]) -> str:
-    canonical = json.dumps(
-        {"format": FINGERPRINT_FORMAT, **deciding}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

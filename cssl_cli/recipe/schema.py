@@ -79,9 +79,19 @@ def placeholder(info: FieldInfo) -> str:
     return next((item.placeholder for item in info.metadata if isinstance(item, Allowed)), "VALUE")
 
 
+def takes_text(annotation: Any) -> bool:
+    """Whether a field may be text of its user's, or a list of such texts."""
+    if get_origin(annotation) is Literal:
+        return False
+    return annotation is str or any(takes_text(inner) for inner in get_args(annotation) if not isinstance(inner, str))
+
+
 def show(value: Any, limit: int = 60) -> str:
     """A value on one line, as a file could hold it, cut to `limit` characters."""
+    if isinstance(value, str):  # may be as long as its file
+        value = value[: limit + 1]
     text = json.dumps(value, ensure_ascii=False, default=lambda item: item.model_dump(mode="json", by_alias=True))
+    text = "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

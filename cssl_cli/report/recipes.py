@@ -13,7 +13,8 @@ from rich.text import Text
 
 from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.escape import shown_path
-from cssl_cli.recipe.book import kind_of, list_recipes, read_recipe_text, shipped_names
+from cssl_cli.paths import user_path
+from cssl_cli.recipe.book import kind_of, list_recipes, read_file, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.run_dir import CHECKPOINT, RunDir
 
@@ -47,8 +48,9 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     if name in shipped_names():
         text = read_recipe_text(name)
     else:
-        with suppress(OSError):  # the loader below says what is wrong with it
-            text, folder = Path(name).read_text(encoding="utf-8", errors="replace"), Path(name).parent
+        with suppress(OSError, ValueError, InputError):  # the loader below says what is wrong with it
+            path = user_path(name)
+            text, folder = read_file(path).decode("utf-8", errors="replace"), path.parent
     if kind_of(text, folder) == "sweep":
         if overrides:
             raise InputError(
@@ -71,6 +73,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
 
 def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     """What `cssl pretrain` would do: the recipe as resolved, the run directory, and whether it has been begun."""
+    recipe.settings("data")  # an environment variable that is not set is told before the run is
     run = RunDir.at(out_dir, name=recipe.name, fingerprint=recipe.fingerprint)
     state = run_state(run)
     if as_json:

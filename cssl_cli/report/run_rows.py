@@ -28,7 +28,7 @@ def rows_of_runs(analyses: Mapping[Path, dict[str, Any]], probes: Mapping[Path, 
     return rows_of(
         [
             MemberResult(
-                Member(recipe.name, names[_but_for_the_seed(recipe)], {}, recipe.seed, recipe),
+                Member(recipe.name, names[_but_for_the_seed(recipe)], {}, recipe.seed, recipe, recipe.fingerprint),
                 path,
                 probes[path],
                 analyses[path],

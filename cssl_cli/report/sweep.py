@@ -14,7 +14,7 @@ from cssl_cli.report.catalogue import LINEAR, Quantity
 from cssl_cli.report.claims import answers, print_claims
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.differences import as_json
-from cssl_cli.report.layout import console, note, print_json, table
+from cssl_cli.report.layout import console, note, plural, print_json, table
 from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
 from cssl_cli.report.recipes import run_state
 from cssl_cli.report.reference import compare_published, print_published, published_of
@@ -26,6 +26,9 @@ from cssl_cli.run_dir import RunDir
 
 if TYPE_CHECKING:
     from cssl_cli.sweep import Member, Sweep
+
+
+LONG_PLAN = 500  # members; tables of more take seconds to lay out
 
 
 # ---------------------------------------------------------------------- the table
@@ -164,9 +167,15 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
             [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
         )
     out = console()
-    grid = table("member", "state", "run directory", text_columns=3)
-    for member, path in plan:
-        grid.add_row(member.name, run_state(RunDir(path)), path.name)
-    out.print(grid)
+    lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
+    if len(lines) > LONG_PLAN:
+        widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+        print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {run}" for name, state, run in lines))
+    else:
+        grid = table("member", "state", "run directory", text_columns=3)
+        for line in lines:
+            grid.add_row(*line)
+        out.print(grid)
     rows = len({member.row for member in members})
-    return note(out, f"{len(plan)} members ({rows} rows) under {shown_path(out_dir / sweep.name)}")
+    home = shown_path(out_dir / sweep.name)
+    return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {home}")

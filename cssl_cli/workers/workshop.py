@@ -81,7 +81,7 @@ class Workshop:
         """The recipe's images; kept until a recipe with other data comes."""
         from cssl_cli.pipeline.setup import prepare_data
 
-        key = repr(recipe.settings("data"))
+        key = repr(recipe.settings("data", data_root=self.data_root))
         if self.data[0] != key:
             self.data = (key, prepare_data(recipe, self.reporter, data_root=self.data_root, own=[self.home]))
         return self.data[1]

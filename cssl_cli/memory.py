@@ -1,0 +1,165 @@
+"""What a recipe needs of memory at least, and how much there is: said before anything is computed.
+
+Every number is estimated from below, so that nothing is refused that fits: weights and what the optimizer keeps of
+them, the largest arrays of images, views, activations and resamples, and nothing that is made in blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cssl_cli.errors import InputError
+from cssl_cli.recipe import Recipe
+
+Needs = Mapping[str, float]  # bytes by the field of a recipe that decides them
+
+_FLOAT = 4
+_WEIGHTS_AT_64 = {"resnet18": 11.1e6, "resnet50": 23.4e6}  # of convolutions at width 64; they grow with its square
+_FEATURES = {"resnet18": 8, "resnet50": 32, "small": 8}  # outputs of an encoder by its width
+_STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps of each weight
+_OUTPUT_SIDES = 1.875  # pixels of the outputs of all stages by those of the first, of the small encoder
+_GPU = Path("/dev/nvidiactl")  # there is where an NVIDIA driver is: training need not fit into the host's memory
+
+
+def of_images(recipe: Recipe) -> Needs:
+    """The images that are drawn; those that are read may lie in a file that is mapped to memory."""
+    if recipe.data.name != "shapes":
+        return {}
+    pixels = 3 * recipe.data.size**2
+    return {"data.num_train": recipe.data.num_train * pixels, "data.num_test": recipe.data.num_test * pixels}
+
+
+def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
+    """Weights with their gradients and the optimizer's numbers, and a batch with what its gradient needs."""
+    encoder, method = recipe.encoder, recipe.method
+    trained = 2 + (_STATES[recipe.optim.name] if getattr(recipe.optim, "momentum", None) != 0 else 0)
+    copies = trained + (1 if hasattr(method, "ema_momentum") else 0)
+    outputs = _FEATURES[encoder.name] * encoder.width
+    sizes = [outputs, *method.projector]
+    of_projector = sum(first * second for first, second in zip(sizes, method.projector, strict=False))
+    needs = {
+        "encoder.width": _FLOAT * copies * weights_of_encoder(recipe),
+        "method.projector": _FLOAT * copies * of_projector,
+    }
+    if hasattr(method, "predictor"):
+        needs["method.predictor"] = _FLOAT * trained * 2 * method.predictor * method.projector[-1]
+    if hasattr(method, "queue"):
+        needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
+    size = getattr(recipe.data, "size", None) or image_size or 32  # the downloaded sets have no smaller images
+    of_image = _FLOAT * 3 * size**2 + 2 * encoder.width * _OUTPUT_SIDES * size**2  # activations may be bfloat16
+    needs["train.batch_size"] = 2 * recipe.train.batch_size * of_image
+    return needs
+
+
+def weights_of_encoder(recipe: Recipe) -> float:
+    """The weights of the convolutions, a little fewer than there are."""
+    width = recipe.encoder.width
+    if recipe.encoder.name == "small":
+        return 9 * (3 * width + 2 * width**2 + 8 * width**2 + 32 * width**2)
+    return _WEIGHTS_AT_64[recipe.encoder.name] * (width / 64) ** 2
+
+
+def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | None = None) -> Needs:
+    """Features of all views of the trained and the untrained encoder, and the resamples of the images' weights.
+
+    num_images: how many there are to choose from; settings: of the analyze block, in place of the recipe's.
+    """
+    wanted = recipe.analyze.model_dump() | dict(settings or {})
+    images = min(wanted["num_images"], num_images)
+    features = 2 * _FLOAT * images * _FEATURES[recipe.encoder.name] * recipe.encoder.width
+    return {
+        "analyze.num_images": features,
+        "analyze.num_views": features * (wanted["num_views"] - 1),
+        "analyze.bootstrap": 2 * _FLOAT * images * wanted["bootstrap"],  # in double precision
+    }
+
+
+def known_test_images(recipe: Recipe) -> int:
+    """How many test images there are, or 2 where that is only known when they are read."""
+    number = recipe.data.num_test if recipe.data.name == "shapes" else 2
+    return min(number, recipe.data.limit_test or number)
+
+
+def require(needs: Needs, free: float | None) -> None:
+    """`InputError`, naming the field that takes most, when there is not that much memory; None is not known."""
+    total = sum(needs.values())
+    if free is None or total <= free:
+        return
+    field = max(needs, key=lambda name: needs[name])
+    raise InputError(
+        f"does not fit in memory: needs about {_gib(total)} GiB, {_gib(free)} are free",
+        where=field,
+        remedy=f"Give a smaller {field}, or use a machine with more memory.",
+    )
+
+
+def require_all(recipe: Recipe, device_name: str | None = None) -> None:
+    """The same for all that is done with a recipe, as far as it is known before the images are."""
+    free = free_memory()
+    require(of_images(recipe), free)
+    require(of_analysis(recipe, known_test_images(recipe)), free)
+    if device_name == "cpu" or not _GPU.exists():
+        require(of_training(recipe), free)
+
+
+def free_memory() -> float | None:
+    """Bytes that this process may still take, swap included; None where the system does not say (not Linux)."""
+    try:
+        facts = dict(re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
+        free = 1024.0 * (int(facts["MemAvailable"]) + int(facts["SwapFree"]))
+    except (OSError, ValueError, KeyError):
+        return None
+    return min([free, *(left for groups in _CGROUPS for left in groups.left())])
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Where a version of Linux's control groups says what a process may take."""
+
+    own: str  # the line of /proc/self/cgroup that names the group
+    folder: Path
+    limit: str
+    used: str
+    of_files: str  # the line of memory.stat: what is held of files is given back when memory is short
+
+    def left(self) -> list[float]:
+        """What the group of this process, and each of those around it, has left; none where there is no limit."""
+        try:
+            found = re.search(self.own, Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+        except OSError:
+            return []
+        group = self.folder / (found[1] if found else "")
+        around = [
+            group,
+            *(folder for folder in group.parents if folder == self.folder or self.folder in folder.parents),
+        ]
+        return [left for left in map(self._left_in, around) if left is not None]
+
+    def _left_in(self, group: Path) -> float | None:
+        try:
+            limit = int((group / self.limit).read_text())
+            used = int((group / self.used).read_text())
+            of_files = re.search(self.of_files, (group / "memory.stat").read_text(), re.MULTILINE)
+        except (OSError, ValueError):  # there is none, or it has no limit: "max"
+            return None
+        return max(limit - used + int(of_files[1] if of_files else 0), 0)
+
+
+_CGROUPS = (
+    _Groups(r"^0::/(.*)$", Path("/sys/fs/cgroup"), "memory.max", "memory.current", r"^file (\d+)$"),
+    _Groups(
+        r"^\d+:(?:\w+,)*memory(?:,\w+)*:/(.*)$",
+        Path("/sys/fs/cgroup/memory"),
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        r"^total_cache (\d+)$",
+    ),
+)
+
+
+def _gib(number: float) -> str:
+    gib = number / 2**30
+    return f"{gib:,.0f}" if gib >= 10 else f"{gib:.1f}"
