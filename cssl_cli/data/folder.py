@@ -31,15 +31,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
 
 from cssl_cli.data.cache import cached_images
-from cssl_cli.data.decode import IMAGE_SUFFIXES, decode_into
+from cssl_cli.data.decode import DECODER_VERSION, IMAGE_SUFFIXES, decode_into
 from cssl_cli.data.image_set import ImageSet, Progress, Source
 from cssl_cli.errors import InputError
 
-_DECODER_VERSION = f"1/pillow-{PIL.__version__}"
 _TEST_FOLDERS = ("test", "val", "valid")
 _CLOCK_STEP = 0.02  # seconds; file times are at least this fine on Linux and macOS file systems
 _LISTED = 5
@@ -219,7 +217,7 @@ def _labels(classes: _Classes) -> torch.Tensor:
 
 
 def _key(files: list[_File], lengths: list[int], size: int) -> str:
-    digest = hashlib.sha256(f"{_DECODER_VERSION}/{size}/{lengths}".encode())
+    digest = hashlib.sha256(f"{DECODER_VERSION}/{size}/{lengths}".encode())
     for file in files:
         digest.update(os.fsencode(file.path) + b"\0" + repr(file.stamp).encode())
     return f"folder-{digest.hexdigest()[:32]}"
