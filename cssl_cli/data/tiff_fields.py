@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cssl_cli.data.unreadable_image import UnreadableImage
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION = 257, 258, 262, 274
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANES, _SAMPLE_FORMAT = 273, 278, 279, 284, 339
 _TILE_OFFSETS, _TILE_BYTES = 324, 325
 _ESSENTIAL = frozenset(
@@ -21,11 +21,12 @@ _ESSENTIAL = frozenset(
     | {292, 293, 347, *range(512, 522), *range(529, 533)}  # fax, JPEG, YCbCr
 )
 _READ = frozenset(
-    {_LENGTH, _BITS, _PHOTOMETRIC, _ORIENTATION, _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANES}
-    | {_SAMPLE_FORMAT, _TILE_OFFSETS, _TILE_BYTES}
+    {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANES}
+    | {_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _SAMPLE_FORMAT, _TILE_OFFSETS, _TILE_BYTES}
 )
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _KINDS = {2: "signed {bits}-bit", 3: "floating-point", 5: "complex", 6: "complex"}
+_YCBCR = 6
 _MOST_VALUES = 2**20
 
 
@@ -123,16 +124,23 @@ def _refuse_samples(fields: dict[int, tuple[int, ...]]) -> None:
 
 
 def _refuse_missing_data(fields: dict[int, tuple[int, ...]], length: int) -> None:
-    """Pillow leaves black what no strip covers."""
-    if _STRIP_OFFSETS in fields and fields.get(_LENGTH):
-        height = fields[_LENGTH][0]
-        rows = min((fields.get(_ROWS_PER_STRIP) or (height,))[0], height)
-        planes = max(len(fields.get(_BITS) or (1,)), 1) if fields.get(_PLANES, (1,)) == (2,) else 1
-        if rows == 0 or len(fields[_STRIP_OFFSETS]) < -(-height // rows) * planes:
-            raise UnreadableImage("the file lacks some of its strips")
+    """Pillow leaves black what no strip covers, and libtiff reads on behind one that is too short."""
     for offsets, sizes in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
         if any(at + size > length for at, size in zip(fields.get(offsets, ()), fields.get(sizes, ()), strict=False)):
             raise UnreadableImage("the file is cut short")
+    if _STRIP_OFFSETS not in fields or not fields.get(_LENGTH) or not fields.get(_WIDTH):
+        return
+    height, bits = fields[_LENGTH][0], fields.get(_BITS) or (1,)
+    rows = min((fields.get(_ROWS_PER_STRIP) or (height,))[0], height)
+    samples = (fields.get(_SAMPLES) or (len(bits),))[0]
+    planes = samples if fields.get(_PLANES) == (2,) else 1
+    if rows == 0 or len(fields[_STRIP_OFFSETS]) < -(-height // rows) * planes:
+        raise UnreadableImage("the file lacks some of its strips")
+    is_plain = fields.get(_COMPRESSION, (1,)) == (1,) and fields.get(_PHOTOMETRIC) != (_YCBCR,)
+    if is_plain and _STRIP_BYTES in fields:
+        row_bytes = -(-fields[_WIDTH][0] * bits[0] * samples // planes // 8)
+        if sum(fields[_STRIP_BYTES]) < height * planes * row_bytes:
+            raise UnreadableImage("its strips are too short for its rows")
 
 
 def _with_directory(data: bytes, entries: list[bytes], layout: _Layout) -> bytes:
