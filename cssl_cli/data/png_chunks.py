@@ -28,7 +28,8 @@ class PngParts(NamedTuple):
 
 def png_parts(data: bytes) -> PngParts:
     """Raises UnreadableImage when an essential chunk is damaged or the file ends before its IEND."""
-    kept, exif, xmp = [SIGNATURE], None, None
+    kept: list[bytes | memoryview] = [SIGNATURE]
+    exif, xmp = None, None
     view = memoryview(data)
     for kind, start, end in _chunks(data):
         if kind in _ESSENTIAL:
