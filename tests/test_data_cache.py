@@ -31,7 +31,7 @@ class Entry:
         images[:] = IMAGES
 
     def read(self):
-        return cached_images(self.folder, "key", size=4, lengths=[4, 2], fill=self.fill, say=self.said.append)
+        return cached_images(self.folder, "key", size=4, lengths=[4, 2], fill=self.fill, notice=self.said.append)
 
     def files(self):
         return self.folder / "key.npy", self.folder / "key.json"

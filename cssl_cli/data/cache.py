@@ -29,7 +29,7 @@ from torch import Tensor
 from cssl_cli.data.image_set import Summary, pixel_digest, summarize
 from cssl_cli.errors import InputError, RunError
 
-Say = Callable[[str], None]
+Notice = Callable[[str], None]
 
 _LOCK_NAME = ".lock"
 _TEMPORARY_SUFFIX = ".building"
@@ -48,11 +48,11 @@ def cached_images(
     size: int,
     lengths: Sequence[int],
     fill: Callable[[np.ndarray], None],
-    say: Say | None = None,
+    notice: Notice | None = None,
 ) -> list[tuple[Tensor, Summary]]:
     """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, 3, size, size) with its summary.
 
-    On a miss, or when the entry is damaged, which `say` hears of, `fill` writes the array (N, 3, size, size), N =
+    On a miss, or when the entry is damaged, which `notice` hears of, `fill` writes the array (N, 3, size, size), N =
     sum(lengths). The tensors map the file copy-on-write: reading them costs no memory of its own, writing to them does
     not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the disk is full or fails.
     """
@@ -66,8 +66,8 @@ def cached_images(
             parts = _read(cache_dir, key, shape, lengths)
         except _Damaged as damage:
             parts = None
-            if say:
-                say(f"{damage}: the cached images were damaged and are made again")
+            if notice:
+                notice(f"{damage}: the cached images were damaged and are made again")
         if parts is None:
             if alone:
                 _delete_leftovers(cache_dir)

@@ -44,7 +44,7 @@ DECODER_VERSION = f"2/pillow-{PIL.__version__}"
 
 _CHUNK = 8
 _MAX_THREADS = 16
-_GRACE = 2.0  # seconds that an interruption waits for the images in work
+_GRACE = 0.5  # seconds that an interruption waits for the images in work
 _LISTED = 5
 _STRIP = 4 * 2**20  # pixels that are converted at a time
 _FILES = MemoryBudget(2**29)
