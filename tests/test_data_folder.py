@@ -572,7 +572,7 @@ def test_a_broken_link_is_named(root, cache_dir):
 def test_a_folder_or_file_without_permission_is_named(root, cache_dir, monkeypatch):
     write_classes(root, {"a": 4, "b": 4})
     locked = root / "b"
-    real_scan, real_open = os.scandir, Path.open
+    real_scan, real_open = os.scandir, os.open
 
     def scan(path):
         if Path(path) == locked:
@@ -588,7 +588,7 @@ def test_a_folder_or_file_without_permission_is_named(root, cache_dir, monkeypat
             raise PermissionError(13, "Permission denied", str(path))
         return real_open(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(os, "open", open_)
     error = refused(root, cache_dir)
     assert error.where == str(locked / "03.png")
     assert "permission" in error.what

@@ -3,7 +3,8 @@
 Builders take turns on one lock file, so that of several processes that want the same entry one decodes and the others
 find it ready; the system frees the lock of a killed process. Where the file system has no locks, everyone builds under
 a name of their own and the last rename wins, with the same bytes. The JSON file is renamed last and describes the
-array: an entry without it, or one whose two files do not fit together, is built again.
+array, with the digest of its pixels and its own: both are verified whenever an entry is read, and what does not fit is
+built again. Anyone who may write to the folder may share it: the lock needs no right to write to its file.
 """
 
 from __future__ import annotations
@@ -11,48 +12,74 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cssl_cli.data.image_set import Summary, summarize
+from cssl_cli.data.image_set import Summary, pixel_digest, summarize
 from cssl_cli.errors import InputError, RunError
+
+Notice = Callable[[str], None]
 
 _LOCK_NAME = ".lock"
 _TEMPORARY_SUFFIX = ".building"
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FAILING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_NUM_STATISTICS = 3
+
+
+class _Damaged(Exception):
+    """An entry that is there and is not what was built."""
 
 
 def cached_images(
-    cache_dir: Path, key: str, *, size: int, lengths: Sequence[int], fill: Callable[[np.ndarray], None]
+    cache_dir: Path,
+    key: str,
+    *,
+    size: int,
+    lengths: Sequence[int],
+    fill: Callable[[np.ndarray], None],
+    notice: Notice | None = None,
 ) -> list[tuple[Tensor, Summary]]:
     """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, 3, size, size) with its summary.
 
-    On a miss, or when the entry is damaged, `fill` writes the array (N, 3, size, size), N = sum(lengths). The tensors
-    map the file copy-on-write: reading them costs no memory of its own, writing to them does not reach the disk.
-    Raises InputError when `cache_dir` cannot be written, RunError when the disk is full.
+    On a miss, or when the entry is damaged, which `notice` hears of, `fill` writes the array (N, 3, size, size), N =
+    sum(lengths). The tensors map the file copy-on-write: reading them costs no memory of its own, writing to them does
+    not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the disk is full or fails.
     """
     shape = (sum(lengths), 3, size, size)
-    parts = _read(cache_dir, key, shape, lengths)
-    if parts is None:
-        with exclusive(cache_dir) as alone:
+    with contextlib.suppress(_Damaged):  # or just being replaced: looked at again once that cannot be
+        parts = _read(cache_dir, key, shape, lengths)
+        if parts is not None:
+            return parts
+    with exclusive(cache_dir) as alone:
+        try:
             parts = _read(cache_dir, key, shape, lengths)
-            if parts is None:
-                if alone:
-                    _delete_leftovers(cache_dir)
-                try:
-                    _build(cache_dir, key, shape, lengths, fill)
-                except OSError as error:
-                    raise _unwritable(cache_dir, error) from error
+        except _Damaged as damage:
+            parts = None
+            if notice:
+                notice(f"{damage}: the cached images were damaged and are made again")
+        if parts is None:
+            if alone:
+                _delete_leftovers(cache_dir)
+            try:
+                _build(cache_dir, key, shape, lengths, fill)
                 parts = _read(cache_dir, key, shape, lengths)
-                assert parts is not None
+            except OSError as error:
+                raise _unwritable(Path(error.filename or cache_dir), error) from error
+            except _Damaged as damage:
+                raise _lost(cache_dir) from damage
+            if parts is None:
+                raise _lost(cache_dir)
     return parts
 
 
@@ -61,16 +88,54 @@ def exclusive(folder: Path) -> Iterator[bool]:
     """Holds the lock of `folder`, which is created when missing; yields False where the file system has no locks."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK_NAME).open("ab")
     except OSError as error:
         raise _unwritable(folder, error) from error
-    with lock:
+    path = folder / _LOCK_NAME
+    try:
+        descriptor = _open_lock(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             alone = True
         except OSError:
             alone = False
         yield alone
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """A descriptor of the lock file, which may be someone else's.
+
+    For writing where that is allowed, since locks over NFS need it. Created in a step of its own: in folders with the
+    sticky bit, Linux refuses to open a file of someone else with O_CREAT.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        for access in (os.O_RDWR, os.O_RDONLY):
+            try:
+                return _regular(os.open(path, access | flags))
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if access == os.O_RDONLY or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
+
+
+def _regular(descriptor: int) -> int:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file for reading; a pipe does not hang."""
+    return os.fdopen(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), "rb")
 
 
 def _paths(cache_dir: Path, key: str) -> tuple[Path, Path]:
@@ -80,18 +145,48 @@ def _paths(cache_dir: Path, key: str) -> tuple[Path, Path]:
 def _read(
     cache_dir: Path, key: str, shape: tuple[int, ...], lengths: Sequence[int]
 ) -> list[tuple[Tensor, Summary]] | None:
-    """The parts of a sound entry, else None."""
+    """The parts of an entry whose digests were verified; None when there is none, `_Damaged` when it is unsound."""
     array_path, meta_path = _paths(cache_dir, key)
     try:
-        meta = json.loads(meta_path.read_bytes())
-        array = np.load(array_path, mmap_mode="c", allow_pickle=False)
-        sound = meta["key"] == key and meta["lengths"] == list(lengths) and meta["bytes"] == array_path.stat().st_size
-        summaries = [Summary(s["digest"], tuple(s["mean"]), tuple(s["std"])) for s in meta["summaries"]]
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        with _open(meta_path) as file:
+            meta = json.loads(file.read())
+        if meta.pop("sha256") != _digest(meta) or (meta["key"], meta["lengths"]) != (key, list(lengths)):
+            raise _Damaged(meta_path)
+        summaries = [_summary(entry) for entry in meta["summaries"]]
+        with _open(array_path) as file:
+            array = _mapped(file, shape)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if not sound or array.shape != shape or array.dtype != np.uint8 or len(summaries) != len(lengths):
-        return None
-    return list(zip(torch.from_numpy(array).split(list(lengths)), summaries, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _Damaged(meta_path) from error
+    parts = torch.from_numpy(array).split(list(lengths))
+    if len(summaries) != len(parts) or any(
+        pixel_digest(part) != summary.digest for part, summary in zip(parts, summaries, strict=True)
+    ):
+        raise _Damaged(array_path)
+    return list(zip(parts, summaries, strict=True))
+
+
+def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    np.lib.format.read_magic(file)
+    found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if found != shape or fortran_order or dtype != np.uint8:
+        raise ValueError("another array")
+    start = file.tell()
+    if os.fstat(file.fileno()).st_size != start + int(np.prod(shape)):
+        raise ValueError("an array of another length")
+    return np.memmap(file, dtype, mode="c", offset=start, shape=shape)
+
+
+def _summary(entry: dict[str, Any]) -> Summary:
+    mean, std = (tuple(float(value) for value in entry[name]) for name in ("mean", "std"))
+    if len(mean) != _NUM_STATISTICS or len(std) != _NUM_STATISTICS:
+        raise ValueError("statistics of another number of channels")
+    return Summary(entry["digest"], mean, std)  # type: ignore[arg-type]  # three each, as was just seen
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _build(
@@ -108,18 +203,18 @@ def _build(
         meta = {
             "key": key,
             "lengths": list(lengths),
-            "bytes": new_array.stat().st_size,
             "summaries": [asdict(summarize(part)) for part in torch.from_numpy(array).split(list(lengths))],
         }
         with new_meta.open("w", encoding="utf-8") as file:
-            json.dump(meta, file)
+            json.dump(meta | {"sha256": _digest(meta)}, file)
             file.flush()
             os.fsync(file.fileno())
         new_array.replace(array_path)
         new_meta.replace(meta_path)
     finally:
         for path in (new_array, new_meta):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong before is the better story
+                path.unlink()
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
@@ -136,16 +231,28 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _delete_leftovers(cache_dir: Path) -> None:
-    """Removes what killed builders left; only the holder of the lock may."""
+    """Removes what killed builders left; only the holder of the lock may. What is no file, or not ours, stays."""
     for path in cache_dir.glob(f"*{_TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError | RunError:
-    reason = (error.strerror or str(error)).lower()
-    kind = RunError if error.errno in _DISK_FULL else InputError
-    return kind(
-        f"cannot write here: {reason}",
+def _lost(folder: Path) -> RunError:
+    return RunError(
+        "what was written here is not what is read back",
         where=str(folder),
-        remedy="Free space, or name another cache folder in $CSSL_CACHE.",
+        remedy="The disk or its file system fails. Name another cache folder in $CSSL_CACHE.",
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> InputError | RunError:
+    if isinstance(error, FileExistsError) and path.exists() and not path.is_dir():
+        return InputError("this is a file, not a folder", where=str(path), remedy="Name a folder in $CSSL_CACHE.")
+    kind = RunError if error.errno in _FAILING else InputError
+    return kind(
+        f"cannot write here: {(error.strerror or str(error)).lower()}",
+        where=str(path),
+        remedy="Free space, or name another cache folder in $CSSL_CACHE."
+        if error.errno in _FAILING
+        else "Check the permissions, or name another cache folder in $CSSL_CACHE.",
     )

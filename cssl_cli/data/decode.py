@@ -1,117 +1,200 @@
 """Image files to uint8 squares.
 
 One rule for every format: the EXIF orientation is honoured, transparency is laid on white, grayscale, palette and CMYK
-become RGB, 16-bit grayscale keeps its high byte, of an animation the first frame counts, and the largest centred square
-is resampled to size x size with Pillow's antialiased bicubic filter (which is to resize the shorter side and then crop
-the centre). A large JPEG is reduced while it is decoded, never below twice the size asked for.
+become RGB, of samples of more than 8 bits the high 8 count, of an animation the first frame, and the largest centred
+square is resampled to size x size with Pillow's antialiased bicubic filter (which is to resize the shorter side and
+then crop the centre). A large JPEG is reduced while it is decoded, never below twice the size asked for.
+
+Threads share a budget of memory, by what the headers say: large images are decoded fewer at a time.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import struct
+import queue
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
+from cssl_cli.data.image_file import (
+    IMAGE_SUFFIXES,
+    Picture,
+    checked_size,
+    max_pixels,
+    open_picture,
+    regular_file,
+)
 from cssl_cli.data.image_set import Progress
+from cssl_cli.data.memory_budget import MemoryBudget
+from cssl_cli.data.unreadable_image import UnreadableImage
 from cssl_cli.errors import InputError
 
-IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
-)
-_CHUNK = 64
+__all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "decode_image", "decode_into"]
+
+DECODER_VERSION = f"2/pillow-{PIL.__version__}"
+"""Part of the key of decoded images: changes with the rules above."""
+
+_CHUNK = 8
 _MAX_THREADS = 16
+_GRACE = 0.5  # seconds that an interruption waits for the images in work
 _LISTED = 5
-# What Pillow's decoders raise for bytes that are no image of the format they claim.
-_DECODE_FAILURES = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_STRIP = 4 * 2**20  # pixels that are converted at a time
+_FILES = MemoryBudget(2**29)
+_PIXELS = MemoryBudget(3 * 2**29)
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(path: Path, size: int) -> np.ndarray:
-    """The image of one file, uint8 (3, size, size). Raises one of Pillow's errors when it cannot be decoded."""
-    with path.open("rb") as file, Image.open(file) as image:
-        image.draft(None, (2 * size, 2 * size))
-        upright = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
-        rgb = _to_rgb(upright)
-    width, height = rgb.size
-    if (width, height) != (size, size):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(rgb).transpose(2, 0, 1)
+    """The image of one file, uint8 (3, size, size). Raises what Pillow raises when it cannot be decoded: anything."""
+    with regular_file(path) as file, _FILES.holding(2 * checked_size(file)):
+        picture = open_picture(file.read())
+        full_size = picture.image.size
+        picture.image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # None: any mode
+        with _PIXELS.holding(_bytes_needed(picture, full_size)):
+            return _square(picture, size)
 
 
 def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress | None) -> None:
     """Decodes `paths` in parallel into the rows of `images`, uint8 (N, 3, size, size).
 
     Threads, not processes: Pillow releases the interpreter's lock while it decodes and resamples, and rows are written
-    in place. Every file is tried, and the InputError names the first few that failed and counts the rest.
+    in place. Every file is tried, and the InputError names the first few that failed and counts the rest. An
+    interruption waits no longer than `_GRACE` for images in work: the threads do not keep the process from ending.
     """
     size = images.shape[-1]
+    max_pixels()  # a fault in the setting is not one of every image
     failures: list[tuple[int, str]] = []
     stop = threading.Event()
+    starts: queue.SimpleQueue[int] = queue.SimpleQueue()
+    decoded: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+    for start in range(0, len(paths), _CHUNK):
+        starts.put(start)
 
-    def decode_chunk(start: int) -> int:
-        chunk = paths[start : start + _CHUNK]
-        for row, path in enumerate(chunk, start):
-            if stop.is_set():
-                break
-            try:
-                images[row] = decode_image(path, size)
-            except _DECODE_FAILURES as error:
-                failures.append((row, _reason(error)))
-        return len(chunk)
-
-    with _quiet_pillow(), ThreadPoolExecutor(_num_threads()) as pool:
+    def decode_chunks() -> None:
         try:
-            jobs = [pool.submit(decode_chunk, start) for start in range(0, len(paths), _CHUNK)]
+            while not stop.is_set():
+                start = starts.get_nowait()
+                chunk = paths[start : start + _CHUNK]
+                for row, path in enumerate(chunk, start):
+                    if stop.is_set():
+                        return
+                    try:
+                        images[row] = decode_image(path, size)
+                    except Exception as error:  # decoders raise what they like; each costs its file alone
+                        failures.append((row, _reason(error)))
+                decoded.put(len(chunk))
+        except queue.Empty:
+            pass
+        except BaseException as error:
+            decoded.put(error)
+
+    threads = [threading.Thread(target=decode_chunks, daemon=True) for _ in range(_num_threads())]
+    with _quiet_pillow():
+        try:
+            for thread in threads:
+                thread.start()
             done = 0
-            for job in as_completed(jobs):
-                done += job.result()
+            while done < len(paths):
+                news = decoded.get()
+                if isinstance(news, BaseException):
+                    raise news
+                done += news
                 if progress:
                     progress(done, len(paths), "decoding images")
         finally:
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            latest = time.monotonic() + _GRACE
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join(max(0.0, latest - time.monotonic()))
     if failures:
         raise _undecodable([(paths[row], reason) for row, reason in sorted(failures)])
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _bytes_needed(picture: Picture, full_size: tuple[int, int]) -> int:
+    """What decoding it takes, more or less: the pixels as decoded and as RGB, and what the decoders keep beside."""
+    image = picture.image
+    width, height = image.size
+    per_pixel = (
+        8 + (4 if picture.orientation != 1 else 0) + {"WEBP": 12, "PPM": 8, "TIFF": 4}.get(image.format or "", 0)
+    )
+    pointers = 24 * max(width, height)  # Pillow keeps one to every row
+    coefficients = 6 * math.prod(full_size) if image.info.get("progressive") else 0
+    return per_pixel * width * height + pointers + coefficients
+
+
+def _square(picture: Picture, size: int) -> np.ndarray:
+    image = _to_rgb(_around_the_square(picture.image, size), picture.bits)
+    if picture.inverted:
+        image = ImageOps.invert(image)
+    if picture.orientation in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[picture.orientation])
+    width, height = image.size
+    if (width, height) != (size, size):
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _around_the_square(image: Image.Image, size: int) -> Image.Image:
+    """The centred square with what the filter sees beside it: of a long image, most is never converted."""
+    image.load()
+    width, height = image.size
+    margin = math.ceil(2 * max(1.0, min(width, height) / size)) + 2
+    left, top = (max(0, (length - min(width, height)) // 2 - margin) for length in (width, height))
+    return image.crop((left, top, width - left, height - top)) if left or top else image
+
+
+def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
+    """By strips, so that what conversions keep meanwhile is little."""
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    if rows >= height:
+        return _strip_to_rgb(image, bits)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        rgb.paste(_strip_to_rgb(image.crop((0, top, width, min(top + rows, height))), bits), (0, top))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode.startswith("I"):
-        return _sixteen_bit_to_rgb(image)
+        return _high_byte_to_rgb(image, bits)
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        raise UnreadableImage("floating-point samples, which have no known range; convert them to 8 or 16 bits")
+    if image.mode == "LAB":
+        raise UnreadableImage("CIE L*a*b* colours, which are not read; convert it to RGB")
+    if image.has_transparency_data:
         straight = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", straight.size, "white"), straight).convert("RGB")
     return image.convert("RGB")
 
 
-def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)  # Pillow's own conversion clips at 255
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError("pixels outside the 16-bit range")
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+def _high_byte_to_rgb(image: Image.Image, bits: int) -> Image.Image:
+    values = np.asarray(image)  # Pillow's own conversion clips at 255
+    gray = (values >> (bits - 8)).astype(np.uint8)
+    if isinstance(key := image.info.get("transparency"), int):
+        gray[values == key] = 255
+    return Image.fromarray(gray).convert("RGB")
 
 
 def _num_threads() -> int:
@@ -121,21 +204,28 @@ def _num_threads() -> int:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings about odd metadata: what it cannot decode it raises."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
+    """Without Pillow's warnings about odd files, and with no limit on pixels but ours: see `max_pixels`."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, UnreadableImage):
+        return str(error)
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image of any known format"
+    if isinstance(error, MemoryError):
+        return "not enough memory for it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return (str(error) or type(error).__name__).splitlines()[0]
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return f"it is damaged, or of a kind that is not read: {text}"
 
 
 def _undecodable(failures: Sequence[tuple[Path, str]]) -> InputError:

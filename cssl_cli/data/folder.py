@@ -22,17 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
 
 from cssl_cli.data.cache import cached_images
-from cssl_cli.data.decode import decode_into
+from cssl_cli.data.decode import DECODER_VERSION, decode_into
 from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
 from cssl_cli.data.layout import Layout, arrange, counted, listed
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError
 
-_DECODER_VERSION = f"1/pillow-{PIL.__version__}"
 _MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
 _CLOCK_STEP = 0.02  # seconds; file times are at least this fine on Linux and macOS file systems
 
@@ -173,7 +171,7 @@ def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
 
 
 def _key(files: list[_File], lengths: list[int], size: int) -> str:
-    digest = hashlib.sha256(f"{_DECODER_VERSION}/{size}/{lengths}".encode())
+    digest = hashlib.sha256(f"{DECODER_VERSION}/{size}/{lengths}".encode())
     for file in files:
         digest.update(os.fsencode(file.path) + b"\0" + repr(file.stamp).encode())
     return f"folder-{digest.hexdigest()[:32]}"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,7 +34,10 @@ def load(
     """The set named `settings["name"]`. Raises InputError when it is neither in its folder nor to be had."""
     name = settings["name"]
     given = settings["root"]
-    root = Path(given).expanduser() if given else cache_dir
+    try:
+        root = Path(given).expanduser() if given else cache_dir
+    except RuntimeError as error:
+        raise InputError(f"{given!r} names a home folder that is not known", where="data.root") from error
     if given and root.exists() and not root.is_dir():
         raise InputError("this is a file, not a folder", where=str(root), remedy="Give the folder that holds it.")
     return _LOADERS[name](name, root)
@@ -108,9 +110,21 @@ def _read(name: str, root: Path, read: Callable[[bool], Opened], *, download: bo
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout belongs to results
             return read(download)
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except RuntimeError:
+        raise
+    except OSError as error:
+        if download:
+            raise
         raise InputError(
-            f"the files of {name} cannot be read: {error}", where=str(root), remedy="Delete them and run again."
+            f"the files of {name} cannot be read: {(error.strerror or str(error)).lower()}",
+            where=str(error.filename or root),
+            remedy="Check the permissions.",
+        ) from error
+    except Exception as error:  # unpickling and scipy's reader raise what they like
+        raise InputError(
+            f"the files of {name} cannot be read: {error or type(error).__name__}",
+            where=str(root),
+            remedy="Delete them and run again.",
         ) from error
 
 

@@ -35,14 +35,28 @@ COMPILED_STEPS = {"cpu": 20_000, "cuda": 2_000}  # how long compiling takes and 
 
 
 def cache_dir() -> Path:
-    """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder."""
-    if os.environ.get("CSSL_CACHE"):
-        return Path(os.environ["CSSL_CACHE"])
+    """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder. Raises InputError where neither is known.
+
+    `~` and variables are replaced: what sets the environment (systemd, SLURM, a .env file) may be no shell.
+    """
+    for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
+        if given := os.environ.get(name):
+            expanded = os.path.expandvars(os.path.expanduser(given))  # noqa: PTH111
+            if expanded.startswith("~") or re.search(r"\$\w|\$\{", expanded):
+                raise InputError(
+                    f"{given!r} names a home folder or a variable that is not known",
+                    where=name,
+                    remedy="Give the folder in full.",
+                )
+            return Path(expanded, rest).absolute()
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cssl"
+        return Path.home() / ".cache" / "cssl"
     except RuntimeError as error:
-        remedy = "Set CSSL_CACHE to a folder."
-        raise InputError("this user has no home directory to keep prepared data in", remedy=remedy) from error
+        raise InputError(
+            "there is no home folder to keep prepared images in",
+            where="HOME",
+            remedy="Name a folder for them in $CSSL_CACHE.",
+        ) from error
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -96,7 +110,7 @@ def prepare_data(
         )
     return load_dataset(
         settings,
-        cache_dir=cache_dir(),
+        cache_dir=Path() if settings["name"] == "shapes" else cache_dir(),  # shapes are drawn: no home folder needed
         progress=lambda done, total, what: reporter.advance(what, done, total),
         notice=reporter.say,
         own=own,

@@ -1,0 +1,152 @@
+"""What of a TIFF file makes the pixels of its first image, and whether they are of a kind that can be read.
+
+Pillow and libtiff look at every field of a file, and at some samples the wrong way. What is kept are the fields that
+describe the pixels, so that damage to others does no harm; samples that would be decoded to something else are refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from cssl_cli.data.unreadable_image import UnreadableImage
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 259, 262, 274, 277
+_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANES, _SAMPLE_FORMAT = 273, 278, 279, 284, 339
+_TILE_OFFSETS, _TILE_BYTES = 324, 325
+_ESSENTIAL = frozenset(
+    {256, 257, 258, 259, 262, 266, 277, 284, 317, 320, 332, 338, 339}  # size, samples, colours, compression
+    | {273, 278, 279, 322, 323, 324, 325}  # strips and tiles
+    | {292, 293, 347, *range(512, 522), *range(529, 533)}  # fax, JPEG, YCbCr
+)
+_READ = frozenset(
+    {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLES, _PLANES}
+    | {_STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES, _SAMPLE_FORMAT, _TILE_OFFSETS, _TILE_BYTES}
+)
+_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_KINDS = {2: "signed {bits}-bit", 3: "floating-point", 5: "complex", 6: "complex"}
+_YCBCR = 6
+_MOST_VALUES = 2**20
+
+
+class TiffParts(NamedTuple):
+    pixels: bytes  # the file with one directory: the essential fields of its first image
+    orientation: int
+    bits: int  # of a sample
+    inverted: bool  # its samples are 0 for white, and `pixels` does not say so
+    description: str
+
+
+class _Layout(NamedTuple):
+    """How a file writes its numbers: `order` and the formats of counts and offsets, for struct."""
+
+    order: str
+    header: int  # bytes
+    counts: str
+    offsets: str
+    entry: int  # bytes
+
+    def offset_size(self) -> int:
+        return struct.calcsize(self.offsets)
+
+
+def tiff_parts(data: bytes) -> TiffParts:
+    """Raises UnreadableImage when there is no whole directory, and for samples that no rule turns into 8 bits."""
+    order = "<" if data[:2] == b"II" else ">"
+    layout = _Layout(order, 16, "Q", "Q", 20) if 43 in data[2:4] else _Layout(order, 8, "H", "I", 12)
+    entries = _directory(data, layout)
+    fields = {tag: _values(data, entry, layout) for tag, entry in entries.items() if tag in _READ}
+    _refuse_samples(fields)
+    _refuse_missing_data(fields, len(data))
+    (photometric, *_), bits = fields.get(_PHOTOMETRIC) or (0,), max(fields.get(_BITS) or (1,))
+    kept = {tag: entry for tag, entry in entries.items() if tag in _ESSENTIAL}
+    inverted = photometric == 0 and bits > 8  # which Pillow does not know or does not heed
+    if inverted:
+        kept[_PHOTOMETRIC] = struct.pack(order + "HH" + layout.offsets + "H", _PHOTOMETRIC, 3, 1, 1).ljust(
+            layout.entry, b"\0"
+        )
+    return TiffParts(
+        pixels=_with_directory(data, list(kept.values()), layout),
+        orientation=(fields.get(_ORIENTATION) or (1,))[0],
+        bits=bits,
+        inverted=inverted,
+        description=f"photometric interpretation {photometric}, {bits} bits a sample",
+    )
+
+
+def _directory(data: bytes, layout: _Layout) -> dict[int, bytes]:
+    """The entries of the first directory by their tags, as they are in the file."""
+    try:
+        (at,) = struct.unpack_from(layout.order + layout.offsets, data, layout.header - layout.offset_size())
+        (count,) = struct.unpack_from(layout.order + layout.counts, data, at)
+    except (struct.error, OverflowError):
+        raise UnreadableImage("the file is cut short") from None
+    start = at + struct.calcsize(layout.counts)
+    if start + count * layout.entry > len(data):
+        raise UnreadableImage("the file is cut short")
+    entries: dict[int, bytes] = {}
+    for begin in range(start, start + count * layout.entry, layout.entry):
+        entries.setdefault(struct.unpack_from(layout.order + "H", data, begin)[0], data[begin : begin + layout.entry])
+    return entries
+
+
+def _values(data: bytes, entry: bytes, layout: _Layout) -> tuple[int, ...]:
+    """The numbers of an entry; none where they are no whole numbers, or lie outside the file."""
+    _, kind, count = struct.unpack_from(layout.order + "HH" + layout.offsets, entry)
+    if kind not in _INTEGERS or not 0 < count <= _MOST_VALUES:
+        return ()
+    numbers = f"{layout.order}{count}{_INTEGERS[kind]}"
+    source, at = entry, layout.entry - layout.offset_size()
+    if struct.calcsize(numbers) > layout.offset_size():
+        source, at = data, struct.unpack_from(layout.order + layout.offsets, entry, at)[0]
+    try:
+        return struct.unpack_from(numbers, source, at)
+    except (struct.error, OverflowError):
+        return ()
+
+
+def _refuse_samples(fields: dict[int, tuple[int, ...]]) -> None:
+    bits = max(fields.get(_BITS) or (1,))
+    kind = next((_KINDS[number] for number in fields.get(_SAMPLE_FORMAT, ()) if number in _KINDS), None)
+    if kind is None and bits > 16:
+        kind = "{bits}-bit integer"
+    if (
+        fields.get(_PLANES) == (2,)
+        and len(fields.get(_BITS, ())) > 1
+        and fields.get(_PHOTOMETRIC) in ((0,), (1,), (3,))
+    ):
+        raise UnreadableImage("gray samples or a palette with transparency in planes of their own, which are not read")
+    if kind:
+        raise UnreadableImage(
+            f"{kind.format(bits=bits)} samples, which have no known range; convert them to 8 or 16 bits"
+        )
+
+
+def _refuse_missing_data(fields: dict[int, tuple[int, ...]], length: int) -> None:
+    """Pillow leaves black what no strip covers, and libtiff reads on behind one that is too short."""
+    for offsets, sizes in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
+        if any(at + size > length for at, size in zip(fields.get(offsets, ()), fields.get(sizes, ()), strict=False)):
+            raise UnreadableImage("the file is cut short")
+    if _STRIP_OFFSETS not in fields or not fields.get(_LENGTH) or not fields.get(_WIDTH):
+        return
+    height, bits = fields[_LENGTH][0], fields.get(_BITS) or (1,)
+    rows = min((fields.get(_ROWS_PER_STRIP) or (height,))[0], height)
+    samples = (fields.get(_SAMPLES) or (len(bits),))[0]
+    planes = samples if fields.get(_PLANES) == (2,) else 1
+    if rows == 0 or len(fields[_STRIP_OFFSETS]) < -(-height // rows) * planes:
+        raise UnreadableImage("the file lacks some of its strips")
+    is_plain = fields.get(_COMPRESSION, (1,)) == (1,) and fields.get(_PHOTOMETRIC) != (_YCBCR,)
+    if is_plain and _STRIP_BYTES in fields:
+        row_bytes = -(-fields[_WIDTH][0] * bits[0] * samples // planes // 8)
+        if sum(fields[_STRIP_BYTES]) < height * planes * row_bytes:
+            raise UnreadableImage("its strips are too short for its rows")
+
+
+def _with_directory(data: bytes, entries: list[bytes], layout: _Layout) -> bytes:
+    """The file with these entries, behind its data, as its only directory."""
+    padding = bytes(len(data) % 2)
+    offset = struct.pack(layout.order + layout.offsets, len(data) + len(padding))
+    count = struct.pack(layout.order + layout.counts, len(entries))
+    before, after = data[: layout.header - layout.offset_size()], data[layout.header :]
+    return b"".join([before, offset, after, padding, count, *entries, bytes(layout.offset_size())])
