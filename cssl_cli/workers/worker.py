@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ def main() -> None:
         os.dup2(2, 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _Worker(events).work(_listen())
+    sys.stdout.flush()
     os._exit(0)  # all is told and on disk; Python and torch would take a while to take themselves apart
 
 
