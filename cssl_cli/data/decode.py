@@ -65,7 +65,7 @@ def decode_image(path: Path, size: int) -> np.ndarray:
     with regular_file(path) as file, _FILES.holding(2 * checked_size(file)):
         picture = open_picture(file.read())
         full_size = picture.image.size
-        picture.image.draft(None, (2 * size, 2 * size))  # type: ignore[arg-type]  # None: any mode
+        picture.image.draft(None, (2 * size, 2 * size))  # None: any mode
         with _PIXELS.holding(_bytes_needed(picture, full_size)):
             return _square(picture, size)
 
