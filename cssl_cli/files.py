@@ -168,10 +168,21 @@ def replacing(path: Path, remedy: str) -> Iterator[Path]:
             with partial.open("rb+") as written:
                 os.fsync(written.fileno())
             partial.replace(path)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):  # what went wrong before is the better story
             partial.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name itself on the disk; some file systems cannot, and the file is whole there all the same."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _begin(path: Path) -> tuple[Path, int]:

@@ -36,6 +36,7 @@ from cssl_cli.data.image_set import Progress
 from cssl_cli.data.memory_budget import MemoryBudget
 from cssl_cli.data.unreadable_image import UnreadableImage
 from cssl_cli.errors import InputError
+from cssl_cli.escape import escaped
 
 __all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "decode_image", "decode_into"]
 
@@ -234,7 +235,7 @@ def _undecodable(failures: Sequence[tuple[Path, str]]) -> InputError:
     if len(failures) == 1:
         return InputError(f"this image cannot be read: {reason}", where=str(path), remedy=remedy)
     lines = [f"{len(failures)} images cannot be read:"]
-    lines += [f"  {path}: {reason}" for path, reason in failures[:_LISTED]]
+    lines += [f"  {escaped(str(path))}: {reason}" for path, reason in failures[:_LISTED]]
     if len(failures) > _LISTED:
         lines.append(f"  and {len(failures) - _LISTED} more")
     return InputError("\n".join(lines), remedy=remedy)

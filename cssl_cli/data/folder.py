@@ -99,7 +99,7 @@ def load(
         decode_into(images, [file.path for file in files], progress=progress)
         _check_unchanged(files)
 
-    arrays = cached_images(cache_dir, _key(files, lengths, size), size=size, lengths=lengths, fill=fill)
+    arrays = cached_images(cache_dir, _key(files, lengths, size), size=size, lengths=lengths, fill=fill, notice=notice)
     sets = [ImageSet(images, y, summary) for (images, summary), y in zip(arrays, parts.labels(), strict=True)]
     if parts.unlabelled:
         return Source("folder", (), sets[0], None, None)
