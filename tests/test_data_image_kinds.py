@@ -328,7 +328,7 @@ def test_libtiff_and_pillow_keep_off_stderr(tmp_path, capfd):
 # Limits
 
 
-@pytest.mark.parametrize("size", [(1, 170_000_000), (13_000, 13_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize("size", [(1, 170_000_000), (13_000, 13_000), (8_193, 8_192), (2**31 - 1, 2**31 - 1)])
 def test_too_many_pixels_are_refused_from_the_header(tmp_path, size):
     what = refusal(tmp_path, png(samples(8), 8, 0, size=size), name="a.png")
     assert f"{size[0]} x {size[1]} pixels" in what

@@ -38,7 +38,7 @@ from cssl_cli.errors import InputError
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
-MAX_PIXELS = 2**27
+MAX_PIXELS = 2**26
 _BYTES_PER_PIXEL = 8  # of the largest samples that are read, 16-bit RGBA: a larger file holds something else
 _SLACK = 64 * 2**20
 _ORIENTATION = 0x0112
@@ -66,7 +66,7 @@ class Picture:
 
 
 def max_pixels() -> int:
-    """The most pixels an image may have: $CSSL_MAX_PIXELS, or 2**27 (134 million)."""
+    """The most pixels an image may have: $CSSL_MAX_PIXELS, or 2**26 (67 million)."""
     text = os.environ.get("CSSL_MAX_PIXELS", "").strip()
     if not text:
         return MAX_PIXELS

@@ -28,7 +28,7 @@ from .findings import Fault, Outcome, signature_of
 from .mutate import BYTE_MUTATIONS, truncate
 
 CPU_SECONDS = 15.0
-MEMORY = 1200 * 2**20  # bytes that one file may take for a moment
+MEMORY = 1500 * 2**20  # bytes that one file may take for a moment
 SIDE = 16
 STARTED = "a-program-was-started"
 HUGE = (0, 1, 2, 2**15 - 1, 2**15, 2**16 - 1, 2**20, 170_000_000, 2**31 - 1, 2**32 - 1)
