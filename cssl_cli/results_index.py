@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cssl_cli.errors import CsslError, DamagedError
-from cssl_cli.run_dir import ANALYSIS, ENCODER, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
+from cssl_cli.run_dir import ANALYSIS, ENCODER, ENVIRONMENT, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
 from cssl_cli.sealed_folder import SealedFolder
 
 INDEX = "results-index.txt"
@@ -149,7 +149,7 @@ class ResultsIndex:
 
     def _read(self, wanted: Wanted, kept: tuple[str, str]) -> Found:
         run = RunDir(wanted.path)
-        names = (STATUS, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
+        names = (STATUS, ENVIRONMENT, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
         *states, of_encoder = _states(wanted.path, names)
         if states[0] is None or of_encoder is None:
             return Found(wanted.path)

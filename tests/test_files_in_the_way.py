@@ -337,7 +337,7 @@ def test_names_too_long_are_sentences(tmp_path: Path, invoke: Invoke) -> None:
         partial.write_text("whole")
     assert longest.read_text() == "whole"
     (tmp_path / "recipe.yaml").write_text(f"based_on: ./{LONG}\n")
-    (tmp_path / "sweep.yaml").write_text(f"based_on: ./{LONG}\nseeds: [0, 1]\n")
+    (tmp_path / "sweep.yaml").write_text(f"based_on: ./{LONG}\naxes: {{train.epochs: [1, 2]}}\n")
     for arguments, told in (
         (("analyze", LONG), "unknown recipe"),
         (("analyze", "simclr-shapes", f"data.name={LONG}"), "data.name"),
