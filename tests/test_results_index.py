@@ -204,7 +204,13 @@ def test_an_index_without_a_checksum_is_made_again(sweep: Sweep, tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [(PROBE, "{"), (ANALYSIS, "[1]"), ("status", '{"state": "running"}'), ("encoder.safetensors", None)],
+    [
+        (PROBE, "{"),
+        (ANALYSIS, "[1]"),
+        ("status", '{"state": "running"}'),
+        ("environment.json", "{"),
+        ("encoder.safetensors", None),
+    ],
 )
 def test_a_file_that_changes_is_read_again(sweep: Sweep, tmp_path: Path, name: str, content: str | None) -> None:
     before = read_sweep(sweep, tmp_path / "runs")
