@@ -86,6 +86,14 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything; what cannot even be looked for is not there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 # ---------------------------------------------------------------------- opening
 def open_to_read(path: Path) -> BinaryIO:
     """A regular file, perhaps behind a link. `OSError` for anything else; never waits, as a named pipe would."""
@@ -190,8 +198,8 @@ def _begin(path: Path) -> tuple[Path, int]:
     while True:
         partial = path.parent / f".{path.name[:50]}.{uuid.uuid4().hex}.partial"
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)  # waits for who takes it for a leftover, to see below what came of it
         if os.fstat(handle).st_nlink:
             return partial, handle
         os.close(handle)  # taken for a leftover before it was locked

@@ -9,6 +9,7 @@ from typing import Any
 
 from cssl_cli.errors import DamagedError, InputError, RunError, unknown_name
 from cssl_cli.escape import shown_path
+from cssl_cli.files import exists, is_folder
 from cssl_cli.paths import is_override, user_path
 from cssl_cli.progress import Reporter
 from cssl_cli.report.analysis import MIN_RUNS, SECTIONS, show_analysis, show_runs
@@ -51,7 +52,7 @@ class Request:
         data_root: str | None = None,
     ) -> Request:
         """Sort the arguments into runs, a recipe and overrides; `InputError` where they do not go together."""
-        overrides = tuple(target for target in targets if is_override(target) and not user_path(target).exists())
+        overrides = tuple(target for target in targets if is_override(target) and not exists(user_path(target)))
         named = [target for target in targets if target not in overrides]
         runs = tuple(user_path(target) for target in named if _is_run(target))
         recipes = [target for target in named if not _is_run(target)]
@@ -106,7 +107,7 @@ class Request:
 def _is_run(target: str) -> bool:
     """A directory, or what can only be meant as one, so that the complaint is about a missing run."""
     path = user_path(target)
-    return path.is_dir() or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
+    return is_folder(path) or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
 
 
 def measure(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cssl_cli.errors import CsslError, DamagedError
-from cssl_cli.run_dir import ANALYSIS, ENCODER, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
+from cssl_cli.run_dir import ANALYSIS, ENCODER, ENVIRONMENT, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
+from cssl_cli.sealed_folder import SealedFolder
 
 INDEX = "results-index.txt"
 FORMAT = [4, RESULTS_FORMAT]  # raise the first when the file is written in another way
@@ -113,11 +114,18 @@ class Extractor:
     take: Callable[[Measured], Any]
 
 
+class _Home(SealedFolder):
+    """The folder of the index, which has had a checksum for as long as it has had this format."""
+
+    def needs_checksum(self, name: str) -> bool:  # noqa: ARG002
+        return True
+
+
 class ResultsIndex:
     """The index of the sweep whose run directories are under `home`."""
 
     def __init__(self, home: Path, extractor: Extractor | None = None) -> None:
-        self.file, self.extractor = RunDir(home), extractor
+        self.file, self.extractor = _Home(home), extractor
         # By run directory and results: states of the files, whether there are a probe and an analysis, the version of
         # the extractor, what it took.
         self.lines: dict[str, tuple[list[State], bool, bool, str | None, Any]] = {}
@@ -141,7 +149,7 @@ class ResultsIndex:
 
     def _read(self, wanted: Wanted, kept: tuple[str, str]) -> Found:
         run = RunDir(wanted.path)
-        names = (STATUS, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
+        names = (STATUS, ENVIRONMENT, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
         *states, of_encoder = _states(wanted.path, names)
         if states[0] is None or of_encoder is None:
             return Found(wanted.path)

@@ -16,6 +16,7 @@ from annotated_types import MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
 
 from cssl_cli.errors import InputError
+from cssl_cli.files import exists
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.faults import Source, as_error, faults_of
 from cssl_cli.recipe.field_types import Allowed, Count, Name, Seed, refuse
@@ -212,7 +213,7 @@ def _files(document: Document, path: Path, chain: tuple[Path, ...]) -> list[tupl
     if not isinstance(base_name, str):
         raise InputError("based_on must be the name or the path of a sweep", where=label)
     base_path = find(base_name, "sweep", folder=path.parent, where=label)
-    if not base_path.exists():
+    if not exists(base_path):
         raise InputError(f"its base {base_name} does not exist", where=label, remedy=f"Looked for {base_path}.")
     if any(base_path.resolve() == earlier.resolve() for earlier in chain):
         circle = " -> ".join(str(path) for path in (*chain, base_path))

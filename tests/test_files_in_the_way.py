@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -257,6 +258,27 @@ def test_a_partial_on_a_file_system_without_locks_is_left_for_an_hour(
         partial.touch()
 
 
+def test_what_is_taken_for_a_leftover_before_it_is_locked_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, removed = fcntl.flock, list[Path]()
+
+    def flock(handle: int, operation: int) -> None:
+        """Another process is quicker the first time, and has not removed the file yet."""
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            other = os.open(removed[0], os.O_RDWR)
+            real(other, fcntl.LOCK_EX)
+            threading.Timer(0.05, lambda: (removed[0].unlink(), os.close(other))).start()
+        real(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with replacing(tmp_path / "file", "") as partial:
+        assert partial != removed[0]
+        partial.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 # ---------------------------------------------------------------------- writing
 def no_space(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
@@ -314,6 +336,18 @@ def test_names_too_long_are_sentences(tmp_path: Path, invoke: Invoke) -> None:
     with replacing(longest, "") as partial:
         partial.write_text("whole")
     assert longest.read_text() == "whole"
+    (tmp_path / "recipe.yaml").write_text(f"based_on: ./{LONG}\n")
+    (tmp_path / "sweep.yaml").write_text(f"based_on: ./{LONG}\naxes: {{train.epochs: [1, 2]}}\n")
+    for arguments, told in (
+        (("analyze", LONG), "unknown recipe"),
+        (("analyze", "simclr-shapes", f"data.name={LONG}"), "data.name"),
+        (("recipes", "simclr-shapes", "--copy", LONG), "name too long"),
+        (("recipes", "recipe.yaml"), "does not exist"),
+        (("sweep", "sweep.yaml"), "does not exist"),
+    ):
+        outcome = invoke(*arguments)
+        assert outcome.code == 2, arguments
+        assert told in outcome.stderr
 
 
 def test_an_unreadable_file_is_a_sentence(small: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
 
@@ -189,9 +190,27 @@ def test_a_damaged_index_is_made_again(sweep: Sweep, tmp_path: Path, damage: str
     assert index.read_text() == whole
 
 
+@pytest.mark.parametrize("change", [{}, {"lines": None}, {"lines": []}, {"lines": {"a": 1}}])
+def test_an_index_without_a_checksum_is_made_again(sweep: Sweep, tmp_path: Path, change: dict[str, Any]) -> None:
+    index = tmp_path / "runs" / "two" / INDEX
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR))
+    whole = index.read_text()
+    for content in ({"format": json.loads(whole)["format"], **change}, {**json.loads(whole), **change}):
+        content.pop("checksum", None)
+        index.write_text(json.dumps(content))
+        assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR)) == first
+        assert index.read_text() == whole
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
-    [(PROBE, "{"), (ANALYSIS, "[1]"), ("status", '{"state": "running"}'), ("encoder.safetensors", None)],
+    [
+        (PROBE, "{"),
+        (ANALYSIS, "[1]"),
+        ("status", '{"state": "running"}'),
+        ("environment.json", "{"),
+        ("encoder.safetensors", None),
+    ],
 )
 def test_a_file_that_changes_is_read_again(sweep: Sweep, tmp_path: Path, name: str, content: str | None) -> None:
     before = read_sweep(sweep, tmp_path / "runs")

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.files import replacing
+from cssl_cli.files import exists, replacing
 from cssl_cli.paths import is_override, user_path
 
 MAX_BYTES = 1_000_000  # of a file; the longest that ships has some 10,000
@@ -89,7 +89,7 @@ def copy_recipe(name: str, target: Sequence[str]) -> Path:
             "A path with = needs a slash before it: ./lr=1.yaml.",
         )
     path = user_path(target[0]) if target else Path(f"{name}.yaml")
-    if path.exists():
+    if exists(path):
         raise InputError("there is a file already", where=str(path), remedy="Give the copy another name.")
     with replacing(path, "Give the copy another place.") as partial:
         partial.write_text(text, encoding="utf-8")
@@ -129,7 +129,7 @@ def kind_of(text: str, folder: Path | None = None, depth: int = 20) -> str:
     if named is None or not depth:
         return "recipe"
     shipped = recipes_folder() / f"{named[1]}.yaml"
-    base = shipped if shipped.is_file() else (folder or recipes_folder()) / named[1]
+    base = shipped if exists(shipped) else (folder or recipes_folder()) / named[1]
     try:
         return kind_of(read_file(base).decode(), base.parent, depth - 1)
     except (OSError, ValueError, InputError):  # who reads the file as what it is says that its base is missing

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.files import exists
 from cssl_cli.paths import UnknownPath, expand
 from cssl_cli.recipe.book import read_file, shipped_names, shipped_path
 from cssl_cli.recipe.faults import Fault, Source, as_error, faults_of
@@ -128,7 +129,7 @@ def mapping_sources(source: Source, *, folder: Path, chain: tuple[Path, ...] = (
 def find_base(name_or_path: str, where: str, folder: Path) -> Path:
     """The file of a base that the file `where` in `folder` names."""
     path = find(name_or_path, "recipe", folder=folder, where=where)
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"its base {name_or_path} does not exist", where=where, remedy=f"Looked for {path}.")
     return path
 

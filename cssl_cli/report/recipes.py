@@ -85,7 +85,7 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     out.print()
     text = (
         f"finished already: {shown_path(run.path)}"
-        if run.finished
+        if state == "finished"
         else f"would run in {shown_path(run.path)} ({state})"
     )
     out.print(text, soft_wrap=True)
