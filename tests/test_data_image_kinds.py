@@ -279,6 +279,16 @@ def test_a_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path):
     assert "cut short" in refusal(tmp_path, tiff(values, 8, 1, fields=[(273, 4, [9999])]))
 
 
+@pytest.mark.parametrize("size", [0, 99999])
+def test_a_single_strip_of_unknown_size_is_read_as_far_as_its_rows_go(tmp_path, size):
+    values = samples(8)
+    path = tmp_path / "image.tif"
+    path.write_bytes(tiff(values, 8, 1, fields=[(279, 4, [size])]))
+    np.testing.assert_array_equal(decode_image(path, N)[0], values)
+    beyond = tiff(values, 8, 1, fields=[(279, 4, [size]), (257, 4, [9999])])
+    assert "cut short" in refusal(tmp_path, beyond)
+
+
 # Formats
 
 

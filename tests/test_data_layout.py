@@ -212,6 +212,18 @@ def test_folders_with_the_same_sub_folders_are_no_classes(root, folders, pair, c
     assert "data.root" in error.remedy
 
 
+def test_a_folder_with_the_names_of_the_classes_beside_it_is_no_class(root):
+    fill(root, "cat", "dog", "copy/images/cat", "copy/images/dog")
+    error = refused(root)
+    assert error.what.startswith("copy/ holds sub-folders called like the classes beside it (cat, dog)")
+    assert error.where == str(root)
+
+
+def test_a_class_may_hold_folders_called_like_itself_or_one_other(root):
+    fill(root, "cat/cat", "cat/dog", "dog")
+    assert found(root)[0] == {"cat": 6, "dog": 3}
+
+
 @pytest.mark.parametrize(
     "folders",
     [

@@ -1,12 +1,15 @@
 """What cannot fit into memory is refused before anything is computed, and nothing that fits."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import Invoke
 from cssl_cli import memory
 from cssl_cli.errors import InputError
+from cssl_cli.pipeline.setup import require_memory
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
 
@@ -113,3 +116,13 @@ def test_so_do_training_and_drawing(invoke: Invoke, tmp_path: Path) -> None:
         assert refused.code == 2
         assert "does not fit in memory" in refused.stderr
     assert not any(path.is_dir() and any(path.iterdir()) for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kept", "fits"), [(40 * GIB, True), (0, False)])
+def test_memory_that_an_earlier_run_gave_back_is_free(kept: float, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 20 * GIB + kept)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 20 * GIB)
+    recipe = load_recipe("simclr-shapes")
+    with nullcontext() if fits else pytest.raises(InputError, match="does not fit in memory"):
+        require_memory(recipe, torch.device("cuda"), None)

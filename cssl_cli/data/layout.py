@@ -254,10 +254,21 @@ def check_classes(folder: str, classes: Classes, loose: Collection[Entry]) -> No
 
 
 def check_distinct_folders(folder: str, classes: Classes) -> None:
-    """`InputError` where two of the folders hold the same sub-folders: these, not those, look like the classes."""
+    """`InputError` where two of the folders hold the same sub-folders, or one holds the names of those beside it.
+
+    The former look like parts with the classes in them, the latter like a copy of the whole.
+    """
     met: dict[str, list[str]] = {}
     inner = {name: _inner_folders(child) for name, child in classes.items()}
     for name, sub_folders in inner.items():
+        copies = sorted(sub for sub in sub_folders if sub in classes and sub != name)
+        if len(copies) > 1:
+            raise InputError(
+                f"{name}/ holds sub-folders called like the classes beside it ({listed(copies)}): a class, or a copy?",
+                where=folder,
+                remedy=f"If it is a copy, move {classes[name].path} away. If it is a class, move its images out of "
+                "their sub-folders.",
+            )
         for sub in sub_folders:
             met.setdefault(sub, []).append(name)
     # Neighbours only: all pairs of thousands of classes would take long.

@@ -125,22 +125,40 @@ def _refuse_samples(fields: dict[int, tuple[int, ...]]) -> None:
 
 def _refuse_missing_data(fields: dict[int, tuple[int, ...]], length: int) -> None:
     """Pillow leaves black what no strip covers, and libtiff reads on behind one that is too short."""
-    for offsets, sizes in ((_STRIP_OFFSETS, _STRIP_BYTES), (_TILE_OFFSETS, _TILE_BYTES)):
-        if any(at + size > length for at, size in zip(fields.get(offsets, ()), fields.get(sizes, ()), strict=False)):
-            raise UnreadableImage("the file is cut short")
+    needed = _bytes_of_plain_rows(fields)
+    strips, strip_bytes = fields.get(_STRIP_OFFSETS, ()), fields.get(_STRIP_BYTES, ())
+    if needed and len(strips) == len(strip_bytes) == 1 and (not strip_bytes[0] or strips[0] + strip_bytes[0] > length):
+        strip_bytes = (needed,)  # as libtiff does: some programs do not fill in the size of a single strip
+    tiles = zip(fields.get(_TILE_OFFSETS, ()), fields.get(_TILE_BYTES, ()), strict=False)
+    if any(at + size > length for at, size in (*zip(strips, strip_bytes, strict=False), *tiles)):
+        raise UnreadableImage("the file is cut short")
     if _STRIP_OFFSETS not in fields or not fields.get(_LENGTH) or not fields.get(_WIDTH):
         return
-    height, bits = fields[_LENGTH][0], fields.get(_BITS) or (1,)
+    height = fields[_LENGTH][0]
     rows = min((fields.get(_ROWS_PER_STRIP) or (height,))[0], height)
-    samples = (fields.get(_SAMPLES) or (len(bits),))[0]
-    planes = samples if fields.get(_PLANES) == (2,) else 1
-    if rows == 0 or len(fields[_STRIP_OFFSETS]) < -(-height // rows) * planes:
+    if rows == 0 or len(strips) < -(-height // rows) * _planes(fields):
         raise UnreadableImage("the file lacks some of its strips")
+    if needed and _STRIP_BYTES in fields and sum(strip_bytes) < needed:
+        raise UnreadableImage("its strips are too short for its rows")
+
+
+def _samples(fields: dict[int, tuple[int, ...]]) -> int:
+    return (fields.get(_SAMPLES) or (len(fields.get(_BITS) or (1,)),))[0]
+
+
+def _planes(fields: dict[int, tuple[int, ...]]) -> int:
+    return _samples(fields) if fields.get(_PLANES) == (2,) else 1
+
+
+def _bytes_of_plain_rows(fields: dict[int, tuple[int, ...]]) -> int | None:
+    """The bytes of all rows where nothing is compressed or left out; None elsewhere."""
     is_plain = fields.get(_COMPRESSION, (1,)) == (1,) and fields.get(_PHOTOMETRIC) != (_YCBCR,)
-    if is_plain and _STRIP_BYTES in fields:
-        row_bytes = -(-fields[_WIDTH][0] * bits[0] * samples // planes // 8)
-        if sum(fields[_STRIP_BYTES]) < height * planes * row_bytes:
-            raise UnreadableImage("its strips are too short for its rows")
+    if not is_plain or not fields.get(_LENGTH) or not fields.get(_WIDTH):
+        return None
+    planes, bits = _planes(fields), (fields.get(_BITS) or (1,))[0]
+    # A file that says 0 samples a pixel has no rows to be short.
+    row_bytes = -(-fields[_WIDTH][0] * bits * _samples(fields) // planes // 8) if planes else 0
+    return fields[_LENGTH][0] * planes * row_bytes
 
 
 def _with_directory(data: bytes, entries: list[bytes], layout: _Layout) -> bytes:

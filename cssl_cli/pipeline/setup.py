@@ -137,7 +137,9 @@ def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None
     size = None if dataset is None else dataset.pretrain.images.shape[-1]
     training = memory.of_training(recipe, size)
     if device.type == "cuda":
-        memory.require(training, torch.cuda.mem_get_info(device)[0])
+        # What an earlier run in this process has given back, torch keeps for the next.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        memory.require(training, torch.cuda.mem_get_info(device)[0] + kept)
         training = {}
     memory.require({**images, **training}, memory.free_memory())
 
