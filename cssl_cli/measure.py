@@ -52,7 +52,7 @@ class Request:
         data_root: str | None = None,
     ) -> Request:
         """Sort the arguments into runs, a recipe and overrides; `InputError` where they do not go together."""
-        overrides = tuple(target for target in targets if is_override(target) and not exists(user_path(target)))
+        overrides = tuple(target for target in targets if is_override(target) and not _is_there(target))
         named = [target for target in targets if target not in overrides]
         runs = tuple(user_path(target) for target in named if _is_run(target))
         recipes = [target for target in named if not _is_run(target)]
@@ -138,6 +138,14 @@ def measure(
     if failed is not None:
         raise failed
     return None
+
+
+def _is_there(target: str) -> bool:
+    """Whether there is a file or a folder of this name; `~blur` is no user's home."""
+    try:
+        return exists(user_path(target))
+    except InputError:
+        return False
 
 
 def _measure_recipe(request: Request, reporter: TerminalReporter, device_name: str | None) -> dict[str, Any]:

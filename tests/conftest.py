@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from cssl_cli.cli import app
+from cssl_cli.signals import ENDING
 
 # Other work on the machine may make any example slow. The same examples everywhere: a failure is one of the change.
 hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
@@ -39,6 +42,14 @@ QUICKLY_MEASURED = (
     .replace("num_images: 50, num_views: 4", "num_images: 30, num_views: 3")
     .replace("penalties: [0.001, 0.1]", "penalties: [0.1]")
 )
+
+
+def pytest_configure() -> None:
+    """Signals as a terminal gives them: a shell's background job begins with some ignored, which `cssl` leaves so."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from conftest import TINY_RECIPE, Invoke, the_run
 from cssl_cli.measure import Request
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.run_dir import ANALYSIS, RunDir
 from cssl_cli.theory.estimate import Direction
+from cssl_cli.weights_file import facts_in
 
 
 def leaves(content: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -260,9 +261,12 @@ def test_one_view_leaves_what_needs_more_absent(invoke: Invoke, run: Path) -> No
 
 
 def overwrite(run: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    weights = load_file(run / "encoder.safetensors")
+    path = run / "encoder.safetensors"
+    with path.open("rb") as file:
+        facts = facts_in(file)
+    weights = load_file(path)
     floating = {name: change(tensor) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    save_file(floating, run / "encoder.safetensors")
+    RunDir(run).save_weights(path.name, floating, facts)
 
 
 def test_an_encoder_that_gives_nan_fails_with_a_sentence(invoke: Invoke, run: Path) -> None:

@@ -18,7 +18,7 @@ from conftest import QUICKLY_MEASURED
 from cssl_cli import results_index
 from cssl_cli.launch import member_path, read_sweep, run_sweep
 from cssl_cli.progress import Silent
-from cssl_cli.recipe.recipe import Recipe
+from cssl_cli.recipe.recipe import Fingerprints, Recipe
 from cssl_cli.report import catalogue, control_encoders, extract
 from cssl_cli.report.catalogue import values_of
 from cssl_cli.report.extract import EXTRACTOR, SOURCES, extract_of
@@ -289,13 +289,13 @@ def test_many_members_are_named_read_and_shown_without_a_second_look(
     many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = {"fingerprints": 0}
-    fingerprint = Recipe.fingerprint.fget  # type: ignore[attr-defined]
+    fingerprint = Fingerprints.of
 
-    def counting(self: Recipe) -> str:
+    def counting(self: Fingerprints, recipe: Recipe) -> str:
         counted["fingerprints"] += 1
-        return str(fingerprint(self))
+        return fingerprint(self, recipe)
 
-    monkeypatch.setattr(Recipe, "fingerprint", property(counting))
+    monkeypatch.setattr(Fingerprints, "of", counting)
     sweep = load_sweep(str(many / "many.yaml"))
     first = read_sweep(sweep, many / "runs", EXTRACTOR)
     assert counted["fingerprints"] == len(sweep.members) == 200

@@ -257,7 +257,7 @@ def test_too_many_rows_are_not_silently_taken_for_independent() -> None:
     found = screened(pairs, *generator.standard_normal((2, len(pairs))))  # type: ignore[arg-type]
     (said,) = found["warnings"]
     assert f"are more than {MAX_ROWS_PERMUTED}: they are not independent, and there are no p and no intervals" in said
-    assert found["terms"][0]["pooled"]["tau"]["interval"] is None
+    assert found["terms"][0]["pooled"]["tau"]["p"] is None
 
 
 def test_what_nobody_declared_is_used_where_it_is_all_sets_of_one_size_and_else_said() -> None:
@@ -268,7 +268,9 @@ def test_what_nobody_declared_is_used_where_it_is_all_sets_of_one_size_and_else_
     assert said.startswith("The rows are all sets of 2 of the same 5 augmentations, and so not independent: p is over")
     some = screened(PAIRS[1:], y[1:], x[1:], declared=False)
     assert some["scopes"]["pooled"].get("parts") is None
-    assert any("does not say (`parts`): they are not independent" in said for said in some["warnings"])
+    assert any("(`parts`): they are not independent, which makes p too small" in said for said in some["warnings"])
+    assert some["terms"][0]["pooled"]["tau"]["interval"] is None
+    assert some["terms"][0]["pooled"]["tau"]["p"] is not None  # nobody has said what the rows are built from
     free = screened(sets(*"abcdefghij"), y, x, declared=False)
     assert free["warnings"] == []
     assert free["terms"][0]["pooled"]["tau"]["interval"] is not None

@@ -125,7 +125,7 @@ def test_a_folder_other_than_the_one_given_is_silently_wrong(tmp_path: Path, mon
     assert path is not None
     given = Input(False, path.read_bytes(), ("data.root=/x/set",))
     assert attempt(given, tmp_path) == ("accepted", None)
-    monkeypatch.setattr("cssl_cli.recipe.merge.parse", lambda text, where: type("Parsed", (), {"value": "/elsewhere"}))
+    monkeypatch.setattr("cssl_cli.recipe.merge.parse_value", lambda text, where: "/elsewhere")
     _, fault = attempt(given, tmp_path)
     assert fault is not None
     assert fault.kind == "silent"

@@ -251,7 +251,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     for name in ("CSSL_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
-    with pytest.raises(InputError, match="no home directory") as told:
+    with pytest.raises(InputError, match="no home folder") as told:
         cache_dir()
     assert "CSSL_CACHE" in str(told.value.remedy)
 

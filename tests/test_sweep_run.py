@@ -199,6 +199,7 @@ def test_a_sweep_says_which_terms_predict_and_draws_them(folder: Path, cssl_here
     assert "Best k-NN accuracy against each term, over rows" in said
     assert "Kendall's τ_b of the accuracy with each term over 3 rows" in said
     assert "even a perfect order has p = 0.33" in said
+    assert "they are not independent, which makes p too small" in said
     assert "Negative control control best k-NN accuracy" in said
     home = folder / "runs" / "four"
     assert not list(home.glob("*.png"))

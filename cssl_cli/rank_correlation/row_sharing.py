@@ -20,13 +20,14 @@ class RowSharing:
     """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
 
     warnings: what must be said of it. independent: False where they share more than any orders allow for, so that there
-    is no p.
+    are no intervals; tested: False where that is known, and not only read off the recipes, so that there is no p either.
     """
 
     rows: Ints
     permuted: Crossed | WithinColumns | None = None
     warnings: tuple[str, ...] = ()
     independent: bool = True
+    tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def sharing_of_rows(y: Floats, codes: Ints, design: Design | None, built_from: B
         said = () if built_from.declared else (_found_all_sets(parts.sum(axis=1)[0], parts.shape[1]),)
         return RowSharing(there, found, said)
     why = _why_not_over_parts(built_from.declared, few, found is not None)
-    return replace(over_sets, warnings=(*over_sets.warnings, why), independent=False)
+    tested = over_sets.tested and not built_from.declared
+    return replace(over_sets, warnings=(*over_sets.warnings, why), independent=False, tested=tested)
 
 
 def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
@@ -86,7 +88,7 @@ def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
         f"most {MAX_ROWS_PERMUTED} rows, every set once with every method (or what else differs): rows that share "
         "theirs are not independent, and there are no p and no intervals."
     )
-    return RowSharing(rows, warnings=(said,), independent=False)
+    return RowSharing(rows, warnings=(said,), independent=False, tested=False)
 
 
 def _of_one_group(found: Crossed, codes: Ints) -> bool:
@@ -108,7 +110,7 @@ def over_all_groups(codes: Ints, sharing: RowSharing, design: Design | None) -> 
             f"The {num_groups} methods share no sets, and the rows are more than {MAX_ROWS_PERMUTED}: rows of a method "
             "are alike, and over all rows there are no p and no intervals."
         )
-        return replace(sharing, warnings=(*sharing.warnings, said), independent=False)
+        return replace(sharing, warnings=(*sharing.warnings, said), independent=False, tested=False)
     there = sharing.rows
     return replace(sharing, permuted=WithinColumns(group_codes(of_rows.tolist(), len(there))))
 
@@ -131,6 +133,6 @@ def _why_not_over_parts(declared: bool, few: bool, may_change: bool) -> str:
     else:
         why = "which the sweep file does not say (`parts`)"
     what = "parts" if declared else "augmentations"
-    return (
-        f"The rows are built from shared {what}, {why}: they are not independent, and there are no p and no intervals."
+    return f"The rows are built from shared {what}, {why}: they are not independent, " + (
+        "and there are no p and no intervals." if declared else "which makes p too small; there are no intervals."
     )

@@ -16,7 +16,7 @@ from cssl_cli.rank_correlation import (
 )
 from cssl_cli.rank_correlation.attainable import least_tau, smallest_p_values
 from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, smallest_p_values_of, step_down_min_p
-from cssl_cli.rank_correlation.crossed import Crossed, Found, WithinColumns, over_sets, without_tests
+from cssl_cli.rank_correlation.crossed import Crossed, Found, WithinColumns, over_sets, without_intervals, without_tests
 from cssl_cli.rank_correlation.parts import BuiltFrom
 from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
 from cssl_cli.rank_correlation.row_sharing import Alike, Design, RowSharing, over_all_groups, sharing_of_rows
@@ -66,7 +66,7 @@ def screen_accuracy(
     rows; within groups; and for each group of three rows or more by itself, without an interval. Each of these is a
     `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign, None where it is 0 or nothing
     is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
-    reason. Rows that share more than any orders allow for have no p (null) and no intervals. `scopes` says of
+    reason. Rows of which it is known that they share more than any orders allow for have no p (null) and no intervals. `scopes` says of
     "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be needed; `warnings`
     are sentences.
 
@@ -132,8 +132,10 @@ def _scope(
     defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
     if not defined:
         return _entries(found, predicted), None
-    if not sharing.independent:
+    if not sharing.tested:
         return _scope_without_tests(found, y, codes, predicted)
+    if not sharing.independent:
+        found = [without_intervals(one) if isinstance(one, RankCorrelation) else one for one in found]
     if sharing.permuted is not None:
         rows = sharing.rows
         return _scope_over_sets(found, x[rows], y[rows], codes[rows], predicted, defined, sharing.permuted)
@@ -249,7 +251,7 @@ def _by_group(
             there = shared.rows
             if shared.permuted is not None:
                 of_group, _, _ = over_sets(of_group, x[there], y[there], group_codes(None, len(there)), shared.permuted)
-            elif not shared.independent:
+            elif not shared.tested:
                 of_group = [without_tests(one) if isinstance(one, RankCorrelation) else one for one in of_group]
             found[group] = _entries(of_group, predicted)
     return found
