@@ -18,8 +18,9 @@ from cssl_cli.recipe import load_recipe
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = (
-    "data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0 "
-    "probe.penalties=[1.0] encoder.width=4 analyze.num_images=50 analyze.bootstrap=20 analyze.refine_pairs=0"
+    "data.size=16 data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0 "
+    "probe.penalties=[1.0] encoder.width=4 analyze.num_images=50 analyze.num_views=3 analyze.bootstrap=20 "
+    "analyze.refine_pairs=0"
 )
 QUICK_FOLDER = "train.epochs=1 train.batch_size=8 encoder.width=2 optim.warmup_epochs=0"
 

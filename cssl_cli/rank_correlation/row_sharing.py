@@ -20,7 +20,7 @@ class RowSharing:
     """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
 
     warnings: what must be said of it. independent: False where they share more than any orders allow for, so that there
-    are no intervals; tested: False where that is known, and not only read off the recipes, so that there is no p either.
+    are no intervals; tested: False where that is known and not only read off the recipes: there is no p either.
     """
 
     rows: Ints

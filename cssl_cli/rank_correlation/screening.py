@@ -66,9 +66,9 @@ def screen_accuracy(
     rows; within groups; and for each group of three rows or more by itself, without an interval. Each of these is a
     `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign, None where it is 0 or nothing
     is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
-    reason. Rows of which it is known that they share more than any orders allow for have no p (null) and no intervals. `scopes` says of
-    "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be needed; `warnings`
-    are sentences.
+    reason. Rows of which it is known that they share more than any orders allow for have no p (null) and no intervals.
+    `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be
+    needed; `warnings` are sentences.
 
     design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
     these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
