@@ -326,12 +326,17 @@ class RunDir(SealedFolder):
     def recall_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """`read_result`, and what was kept becomes the latest again: the file `name` is always what was last asked for.
 
-        Takes the lock if anything is to be moved.
+        Takes the lock if anything is to be moved; in a folder that may only be read, all stays where it is.
         """
         found = self.read_result(name, settings)
         if found is not None and self.latest_result(name) != found:
-            with self.locked():
-                self.write_result(name, found)
+            try:
+                with self.locked():
+                    self.write_result(name, found)
+            except (InUseError, DamagedError):
+                raise
+            except InputError:
+                return found
         return found
 
     def make_latest(self, name: str, result: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
+from cssl_cli.errors import DamagedError, InputError, InUseError
 from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
@@ -45,6 +45,26 @@ def test_a_result_asked_for_again_is_the_latest_again(run: RunDir) -> None:
         assert run.recall_result(ANALYSIS, {"num_views": views}) == result(num_views=views)
         assert run.read_json(ANALYSIS) == result(num_views=views)
         assert len(run.results(ANALYSIS)) == 2
+
+
+def test_a_result_asked_for_again_is_found_where_nothing_may_be_written(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.write_status("finished")
+    run.save_weights(ENCODER, {}, {})
+    for views in (4, 8):
+        run.write_result(ANALYSIS, result(num_views=views))
+    refused: Exception = InputError("cannot be written: Read-only file system")
+
+    def locked(self: RunDir) -> None:
+        raise refused
+
+    monkeypatch.setattr(RunDir, "locked", locked)
+    assert run.recall_result(ANALYSIS, {"num_views": 4}) == result(num_views=4)
+    assert run.read_json(ANALYSIS) == result(num_views=8)
+    refused = InUseError("in use")
+    with pytest.raises(InUseError):
+        run.recall_result(ANALYSIS, {"num_views": 4})
 
 
 def test_results_of_another_format_do_not_count_and_damaged_ones_are_told(run: RunDir) -> None:
