@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cssl_cli.errors import DamagedError, InputError, InUseError
+from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
 from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
