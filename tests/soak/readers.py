@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import CsslError
+from cssl_cli.progress import Silent
 
 from .damages import damage_of
 from .findings import Fault, Outcome, signature_of
 from .material import shared
 
 Reader = Callable[[Path], Any]
+
+
+class _Telling(Silent):
+    """What is said of a file that is used all the same was noticed."""
+
+    def say(self, message: str) -> None:
+        raise CsslError(message)
 
 
 class Readers:
@@ -103,7 +111,7 @@ class Readers:
             "metrics.jsonl": (run / "metrics.jsonl", of_dir(lambda found: found.read_records("metrics.jsonl"))),
             "environment.json": (run / "environment.json", of_dir(lambda found: found.read_json("environment.json"))),
             "status": (run / "status", of_dir(lambda found: found.status())),
-            "recipe.yaml": (run / "recipe.yaml", lambda path: open_finished(path.parent)[1].model_dump()),
+            "recipe.yaml": (run / "recipe.yaml", lambda path: open_finished(path.parent, _Telling())[1].model_dump()),
             "probe.json": (run / "probe.json", result("probe.json")),
             "analysis.json": (run / "analysis.json", result("analysis.json")),
             "cached array": (array, cached),
