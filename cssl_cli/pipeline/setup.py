@@ -22,6 +22,7 @@ from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.methods import Method, build_method
+from cssl_cli.paths import UnknownPath, expand
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
@@ -41,14 +42,10 @@ def cache_dir() -> Path:
     """
     for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
         if given := os.environ.get(name):
-            expanded = os.path.expandvars(os.path.expanduser(given))  # noqa: PTH111
-            if expanded.startswith("~") or re.search(r"\$\w|\$\{", expanded):
-                raise InputError(
-                    f"{given!r} names a home folder or a variable that is not known",
-                    where=name,
-                    remedy="Give the folder in full.",
-                )
-            return Path(expanded, rest).absolute()
+            try:
+                return Path(expand(given), rest).absolute()
+            except UnknownPath as error:
+                raise InputError(f"{given!r} {error}", where=name, remedy="Give the folder in full.") from error
     try:
         return Path.home() / ".cache" / "cssl"
     except RuntimeError as error:
