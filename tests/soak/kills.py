@@ -36,7 +36,7 @@ WHOLE_EVERY = 25  # so many cases: a process that imports everything itself
 class Kills:
     """See the module."""
 
-    name, cases, batch, limit, memory = "kills", 280, 4, 600.0, None
+    name, cases, batch, limit, memory = "kills", 330, 4, 600.0, None
 
     def prepare(self, folder: Path) -> None:
         found = shared(folder.parent)
