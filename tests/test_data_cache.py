@@ -73,6 +73,14 @@ def test_any_flipped_bit_of_the_array_is_noticed(entry):
         assert entry.builds == before + 1
 
 
+@pytest.mark.parametrize("wrong", [b"}  8), }", b"(((", b"'''", b"\\", b"\x00", b"9" * 60, b"\n  x\n y\n"])
+def test_a_header_that_is_no_header_is_noticed(entry, wrong):
+    array, _ = entry.files()
+    data = array.read_bytes()
+    array.write_bytes(data[:69] + wrong + data[69 + len(wrong) :])  # where only blanks are
+    assert_rebuilt(entry)
+
+
 def test_any_flipped_bit_of_the_description_is_noticed_or_says_the_same(entry):
     _, meta = entry.files()
     sound = meta.read_bytes()

@@ -168,8 +168,11 @@ def _read(
 
 
 def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
-    np.lib.format.read_magic(file)
-    found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        np.lib.format.read_magic(file)
+        found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy lets the errors of Python's own parsers through, of many kinds
+        raise ValueError("no array") from error
     if found != shape or fortran_order or dtype != np.uint8:
         raise ValueError("another array")
     start = file.tell()
