@@ -170,7 +170,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.png and `name`.svg in `folder`, each whole or not at all."""
     for _ in range(2):  # what is fitted to the page changes its ticks, and these change the fit
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # both forms are laid out alike
+    figure.set_layout_engine(None)  # both forms are laid out alike; "none" would draw each once more to lay it out
     paths = []
     for kind, metadata in KINDS.items():
         path = folder / f"{name}.{kind}"
