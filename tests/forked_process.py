@@ -1,7 +1,11 @@
-"""`cssl` in real processes, forked from one that has imported everything: that spares each the seconds of starting."""
+"""`cssl` in real processes, forked from one that has imported everything: that spares each the seconds of starting.
+
+So are the workers of `--jobs`, by the means of the campaign of faults.
+"""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -10,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+
+from soak.command import PRELOADED, ForkedPopen
 
 from cssl_cli.cli import app
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
-FORK_SERVER.set_forkserver_preload(["torch._dynamo", "cssl_cli.launch", "cssl_cli.pipeline.analyze"])
+FORK_SERVER.set_forkserver_preload(list(PRELOADED))
 
 
 class ForkedProcess:
@@ -59,5 +66,7 @@ def _run(folder: Path, outputs: Path, arguments: list[str], largest_file: int | 
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.chdir(folder)
+    workers = importlib.import_module("cssl_cli.workers.process")
+    workers.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})  # type: ignore[attr-defined]
     sys.argv = ["cssl", *arguments]
     app(arguments, prog_name="cssl")

@@ -39,7 +39,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe and the sweep, and an undisturbed run of it."""
     folder = tmp_path_factory.mktemp("faults")
     recipe = TINY_RECIPE.replace("epochs: 3", f"steps: {STEPS}, checkpoint_minutes: 0").replace(
-        "num_images: 50", "num_images: 20, distances: [pixels]"
+        "num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 4",
+        "num_images: 20, num_views: 3, epsilons: [0.5], deltas: [1.0], bootstrap: 0, refine_pairs: 0, "
+        "distances: [pixels]",
     )
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "faults.yaml").write_text(SWEEP)
