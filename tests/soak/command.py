@@ -210,7 +210,10 @@ def _run(folder: Path, notes: Path, words: list[str], start: Start, signals: Any
         sys.argv = ["cssl", *words]
         main = importlib.import_module("cssl_cli.__main__").main
         _count_changes(counted, start.at_event)
-        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        except KeyboardInterrupt:  # of an interpreter that starts, before any code of ours
+            raise SystemExit(130) from None
         main()
         code = 0
     except SystemExit as ended:
@@ -348,8 +351,7 @@ class ForkedPopen:
 def _run_worker(stdin: int, stdout: int, stderr: int, env: Mapping[str, str]) -> NoReturn:
     code = 1
     try:
-        _default_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _default_signals()  # those that are held back stay so until the worker lets them in
         for number, handle in enumerate((stdin, stdout, stderr)):
             os.dup2(handle, number)
         os.closerange(3, 1024)
