@@ -396,7 +396,8 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.splitlines()[-1] == "False 1", done.stderr  # torch is the workers' business
-    assert "broken-5-seed3 failed: the term 'loss' became" in done.stdout
+    assert "broken-5-seed3, broken-10-seed3 failed: the term 'loss' became" in done.stdout
+    assert done.stdout.count("Lower optim.lr") == 1
     assert "the end of runs/shared/logs/broken-5-seed3.log:" in done.stderr
     assert "Lower optim.lr" in done.stderr
     sweep = load_sweep("shared.yaml")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.errors import some
 from cssl_cli.report.catalogue import (
     BEST_KNN,
     CLASSIFIERS,
@@ -39,9 +40,12 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
             [first, FEATURE_TERMS, companions],
         ],
     )
+    failed: dict[str, list[str]] = {}
     for result in results:
         if result.error:
-            out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
+            failed.setdefault(result.error, []).append(result.member.name)
+    for error, names in failed.items():
+        out.print(Text(f"{some(names)} failed: {error}", style="red"))
     for damage in dict.fromkeys(damage for result in results for damage in result.damage):  # members may share a run
         out.print(Text(damage, style="red"))
     if _images_differ(rows):
