@@ -182,7 +182,8 @@ def _tell(ends: _Ends, reporter: Reporter) -> None:
         )
     if ends.not_started:
         reporter.say(
-            f"the budget is used up: {ends.not_started} of {ends.meant} members not started; the same command goes on"
+            f"the budget is used up: {ends.not_started} of {ends.meant} member{'s' * (ends.meant != 1)} not started; "
+            "the same command goes on"
         )
 
 
