@@ -33,10 +33,11 @@ def act(task: Task) -> None:
     with Path(task.log).open("a") as log:
         log.write(f"{name} is at work\n")
     tell(Progress("pretrain", 1, 2, "epoch 1/2"))
-    tell(Notice("the images are there"))
     first_time = not (home / f"{name}.met").exists()
     (home / f"{name}.met").touch()
     kind = name.split("-")[0]
+    if kind == "shared":
+        tell(Notice("the images are there"))
     if kind == "killed" or (kind == "once" and first_time):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "crash":

@@ -200,7 +200,7 @@ def test_a_failure_keeps_where_and_remedy_and_its_log_does_not_say_them_again(be
 
 
 def test_what_members_share_is_told_once(bench: Bench) -> None:
-    _, listener = bench.run(2, "fine-1", "fine-2", "fine-3")
+    _, listener = bench.run(2, "shared-1", "shared-2", "shared-3")
     assert listener.said.count("the images are there") == 1
 
 
