@@ -257,7 +257,7 @@ class Pool:
             self._fail(work, ended, attempt)
 
     def _fail(self, work: _Work, ended: Ended, attempt: int) -> None:
-        what = ended.error if ended.stopped is None else killed_in_words(ended.stopped)
+        what = (ended.error or "it failed") if ended.stopped is None else killed_in_words(ended.stopped)
         again = attempt <= self.settings.retries and not ended.hopeless
         if again:
             self.later.append(deque([work.job]))
