@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 
@@ -12,13 +12,16 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.errors import InputError
+from cssl_cli.errors import CsslError, InputError
 from cssl_cli.escape import shown_path
 from cssl_cli.guard import exit_code_of
 from cssl_cli.paths import user_path
+from cssl_cli.streams import print_error
 
 if TYPE_CHECKING:
+    from cssl_cli.launch import MemberResult
     from cssl_cli.recipe import Recipe
+    from cssl_cli.sweep import Member
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -316,7 +319,7 @@ def sweep(
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
-    from cssl_cli.launch import concentrate_sweep, read_sweep, run_sweep
+    from cssl_cli.launch import concentrate_sweep, read_sweep, require_memory, run_sweep
     from cssl_cli.report.catalogue import accuracy_named
     from cssl_cli.report.concentration import show_sweep_concentration
     from cssl_cli.report.extract import EXTRACTOR
@@ -352,9 +355,12 @@ def sweep(
     if sort is not None:
         require_order(sort)
     if dry_run:
+        require_memory(resolved, members, out, device)
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        return show_sweep(resolved, read_sweep(resolved, out, EXTRACTOR), members, as_json, **shown)
+        results = read_sweep(resolved, out, EXTRACTOR)
+        show_sweep(resolved, results, members, as_json, **shown)
+        return _end_of_sweep(results, members)
     if concentration_only:
         with TerminalReporter() as reporter:
             content = concentrate_sweep(
@@ -376,10 +382,17 @@ def sweep(
             extractor=EXTRACTOR,
         )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
-    show_sweep(resolved, results, members, as_json, written, **shown)
-    if any(result.error for result in results):
+    show_sweep(resolved, results, members, as_json, written.sentence, **shown)
+    return _end_of_sweep(results, members, written.failed)
+
+
+def _end_of_sweep(results: Sequence[MemberResult], members: Sequence[Member], failed: CsslError | None = None) -> None:
+    """The exit code once the table is printed: 1 where one of the `members` does not count, or writing `failed`."""
+    if failed is not None:
+        print_error(str(failed))
+    meant = {member.name for member in members}
+    if failed is not None or any(result.error or result.damage for result in results if result.member.name in meant):
         raise typer.Exit(1)
-    return None
 
 
 @command(

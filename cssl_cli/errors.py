@@ -27,6 +27,10 @@ class CsslError(Exception):
         head = f"{escaped(self.where)}: {self.what}" if self.where else self.what
         return f"{head}\n{self.remedy}" if self.remedy else head
 
+    def of(self, place: str) -> str:
+        """The same, to be told of what lies at `place`, which is not named again."""
+        return str(CsslError(self.what, where=None if self.where == place else self.where, remedy=self.remedy))
+
 
 class InputError(CsslError):
     """The recipe, the data, a path or an option cannot be used as given: exit code 2."""
@@ -36,6 +40,10 @@ class InputError(CsslError):
 
 class InUseError(InputError):
     """Another process works on the same run at this moment."""
+
+
+class ReadOnlyError(InputError):
+    """A place that this user may not write to."""
 
 
 class DamagedError(InputError):

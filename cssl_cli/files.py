@@ -18,14 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cssl_cli.errors import InputError, RunError
+from cssl_cli.errors import InputError, ReadOnlyError, RunError
 
 LEFT_OVER = 3600.0  # seconds after which a file that cannot be locked is nobody's: nothing takes so long to write
 
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 _REFUSALS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.EEXIST,
@@ -51,12 +49,13 @@ _PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial(\.gz)?", re.DOTALL)
 def explained(path: Path, remedy: str) -> Iterator[None]:
     """Turn the operating system's words into an error for the user.
 
-    A place that cannot be written to is an `InputError`; a disk that fails or is full, a `RunError`.
+    A place that may only be read is a `ReadOnlyError`, one that cannot be written to for another reason an
+    `InputError`; a disk that fails or is full, a `RunError`.
     """
     try:
         yield
     except OSError as error:
-        kind = InputError if error.errno in _REFUSALS else RunError
+        kind = ReadOnlyError if error.errno in _READ_ONLY else InputError if error.errno in _REFUSALS else RunError
         raise kind(f"cannot be written: {error.strerror or error}", where=str(path), remedy=remedy) from error
 
 
@@ -64,8 +63,7 @@ def require_writable(folder: Path, remedy: str) -> None:
     """Make `folder` if it is not there; `InputError` when nothing can be written to it."""
     with explained(folder, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        require_access(folder)
 
 
 def require_creatable(folder: Path, remedy: str) -> None:
@@ -74,8 +72,13 @@ def require_creatable(folder: Path, remedy: str) -> None:
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        require_access(there)
+
+
+def require_access(folder: Path) -> None:
+    """`OSError` when nothing can be written to a folder that is there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def is_folder(path: Path) -> bool:

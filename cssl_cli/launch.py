@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InputError, InUseError
+from cssl_cli import memory
+from cssl_cli.errors import InputError, InUseError, ReadOnlyError
 from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
@@ -25,7 +26,7 @@ LOGS = "logs"  # of the workers, a file a member
 
 @dataclass(frozen=True)
 class MemberResult:
-    """A member of a sweep with what its run directory holds, or the sentence that says why it failed.
+    """A member of a sweep with what its run directory holds, or why it failed, where, and what to do about it.
 
     `taken` is what an extractor took from the results (results_index.py), None where none was asked for. `damage` has a
     sentence for each file that does not count because it is not as it was written.
@@ -50,7 +51,7 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     """What is on disk of a member; results that are damaged, or of other settings than the recipe's, do not count."""
     recipe = member.recipe
     found = read_results(Wanted(member_path(sweep, member, out), recipe.settings("probe"), recipe.settings("analyze")))
-    return MemberResult(member, found.path, found.probe, found.analysis, None, damage=found.damage)
+    return MemberResult(member, found.path, found.probe, found.analysis, found.failure, damage=found.damage)
 
 
 def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> list[MemberResult]:
@@ -69,7 +70,7 @@ def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> l
     ]
     found = ResultsIndex(out / sweep.name, extractor).read(wanted)
     return [
-        MemberResult(member, one.path, there.probe, there.analysis, None, there.taken, there.damage)
+        MemberResult(member, one.path, there.probe, there.analysis, there.failure, there.taken, there.damage)
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
 
@@ -96,17 +97,24 @@ def run_sweep(
     images lie, in place of the recipes' data.root.
     """
     home = out / sweep.name
-    require_writable(home, "Choose another folder with --out DIR.")
-    remove_leftovers(home)
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
+    unfinished = _unfinished(sweep, meant, out)
+    try:
+        require_writable(home, "Choose another folder with --out DIR; --report prints what is there.")
+    except ReadOnlyError:
+        if unfinished:
+            raise
+    remove_leftovers(home)
     _check_one_root(meant, data_root)
+    _require_memory(unfinished, device_name)
     for recipe in {member.recipe.data: member.recipe for member in meant}.values():
         recipe.settings(
             "data", data_root=data_root
         )  # told once if an environment variable is not set, rather than of each member
     if jobs is None:
-        ends = _run_here(sweep, meant, out, Workshop(home, reporter, device_name, data_root), deadline)
+        workshop = Workshop(home, reporter, device_name, data_root)
+        ends = _run_here(sweep, meant, unfinished, out, workshop, deadline)
     else:
         settings = PoolSettings(
             workers=jobs,
@@ -117,10 +125,31 @@ def run_sweep(
             deadline=deadline,
             data_root=data_root,
         )
-        ends = _run_in_pool(sweep, meant, out, settings, reporter)
+        ends = _run_in_pool(sweep, meant, unfinished, out, settings, reporter)
     _tell(ends, reporter)
     results = read_sweep(sweep, out, extractor)
-    return [replace(result, error=ends.errors.get(result.member.name)) for result in results]
+    return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def require_memory(sweep: Sweep, members: Sequence[Member], out: Path, device_name: str | None) -> None:
+    """`InputError` when one of the `members` that are not finished cannot fit into this machine's memory."""
+    _require_memory(_unfinished(sweep, members, out), device_name)
+
+
+def _require_memory(unfinished: Sequence[Member], device_name: str | None) -> None:
+    alike: dict[Any, Member] = {}
+    for member in unfinished:
+        recipe = member.recipe
+        blocks = (recipe.data, recipe.encoder, recipe.method, recipe.optim, recipe.train, recipe.analyze)
+        alike.setdefault(tuple(map(id, blocks)), member)  # members share blocks
+    free = memory.free_memory()
+    for member in alike.values():
+        try:
+            memory.require_within(free, member.recipe, device_name)
+        except InputError as error:
+            error.where = f"{member.name}: {error.where}"
+            error.remedy = f"{error.remedy} Without this row: --skip {member.row}"
+            raise
 
 
 def _check_one_root(members: Sequence[Member], data_root: str | None) -> None:
@@ -153,7 +182,8 @@ def _tell(ends: _Ends, reporter: Reporter) -> None:
         )
     if ends.not_started:
         reporter.say(
-            f"the budget is used up: {ends.not_started} of {ends.meant} members not started; the same command goes on"
+            f"the budget is used up: {ends.not_started} of {ends.meant} member{'s' * (ends.meant != 1)} not started; "
+            "the same command goes on"
         )
 
 
@@ -168,11 +198,18 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-def _run_here(sweep: Sweep, members: Sequence[Member], out: Path, workshop: Workshop, deadline: float) -> _Ends:
+def _run_here(
+    sweep: Sweep,
+    members: Sequence[Member],
+    unfinished: Sequence[Member],
+    out: Path,
+    workshop: Workshop,
+    deadline: float,
+) -> _Ends:
     """One member after another in this process; those in use are taken up once more after the others."""
     ends = _Ends(len(members), {}, [], 0)
-    unfinished = _unfinished(sweep, members, out)
-    numbered = [(number, member) for number, member in enumerate(members, start=1) if member.name in unfinished]
+    names = {member.name for member in unfinished}
+    numbered = [(number, member) for number, member in enumerate(members, start=1) if member.name in names]
     for _ in range(2):
         in_use = []
         for number, member in numbered:
@@ -183,37 +220,40 @@ def _run_here(sweep: Sweep, members: Sequence[Member], out: Path, workshop: Work
                 ends.not_started += 1
                 continue
             workshop.reporter.say(f"[{number}/{len(members)}] {member.name}")
-            error = workshop.complete(_as_run(sweep, member), missing)
-            if isinstance(error, InUseError):
+            failure = workshop.complete(_as_run(sweep, member), missing)
+            if failure is None:
+                continue
+            if isinstance(failure.error, InUseError):
                 in_use.append((number, member))
-            elif error is not None:
-                ends.errors[member.name] = error.what
+            else:
+                ends.errors[member.name] = failure.sentence
         numbered = in_use
     ends.in_use = [member.name for _, member in numbered]
     return ends
 
 
 def _run_in_pool(
-    sweep: Sweep, members: Sequence[Member], out: Path, settings: PoolSettings, reporter: SweepReporter
+    sweep: Sweep,
+    members: Sequence[Member],
+    unfinished: Sequence[Member],
+    out: Path,
+    settings: PoolSettings,
+    reporter: SweepReporter,
 ) -> _Ends:
     """Several members at a time, each in a process of its own."""
-    by_name = {member.name: member for member in members}
-    unfinished = _unfinished(sweep, members, out)
+    by_name = {member.name: member for member in unfinished}
     pool = Pool(settings, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
-    jobs = [
-        Job(member.name, _as_run(sweep, member), member_path(sweep, member, out))
-        for member in members
-        if member.name in unfinished
-    ]
+    jobs = [Job(member.name, _as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
     pool.run(jobs, done_before=len(members) - len(jobs))
     errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}
     in_use = [name for name, outcome in pool.outcomes.items() if outcome.in_use]
     return _Ends(len(members), errors, in_use, pool.not_started)
 
 
-def _unfinished(sweep: Sweep, members: Sequence[Member], out: Path) -> set[str]:
-    names = {member.name for member in members}
-    return {result.member.name for result in read_sweep(sweep, out) if _missing(result)} & names
+def _unfinished(sweep: Sweep, members: Sequence[Member], out: Path) -> list[Member]:
+    """Those of the members that lack something, in their order."""
+    names = {result.member.name for result in read_sweep(sweep, out) if _missing(result)}
+    return [member for member in members if member.name in names]
 
 
 def concentrate_sweep(

@@ -98,7 +98,11 @@ def require(needs: Needs, free: float | None) -> None:
 
 def require_all(recipe: Recipe, device_name: str | None = None) -> None:
     """The same for all that is done with a recipe, as far as it is known before the images are."""
-    free = free_memory()
+    require_within(free_memory(), recipe, device_name)
+
+
+def require_within(free: float | None, recipe: Recipe, device_name: str | None = None) -> None:
+    """`require_all` where the `free` memory has been looked up."""
     require(of_images(recipe), free)
     require(of_analysis(recipe, known_test_images(recipe)), free)
     if device_name == "cpu" or not _GPU.exists():

@@ -12,8 +12,26 @@ class Reporter(Protocol):
     def say(self, message: str) -> None:
         """A sentence worth a line of its own."""
 
+    def notice(self, message: str) -> None:
+        """The same of what several runs share, such as their images: a sentence that was told is not told again."""
+
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         """`task` has `done` of its `total`; done = total ends it."""
+
+
+class Notices:
+    """The part of a reporter that tells no notice twice."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def say(self, message: str) -> None:
+        raise NotImplementedError
+
+    def notice(self, message: str) -> None:
+        if message not in self.told:
+            self.told.add(message)
+            self.say(message)
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,9 @@ class Silent:
     """A reporter that keeps quiet."""
 
     def say(self, message: str) -> None:
+        pass
+
+    def notice(self, message: str) -> None:
         pass
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:

@@ -73,7 +73,8 @@ class Measured(Protocol):
 class Found:
     """The results of a run, None for what is not there, and what was taken from them (None without an extractor).
 
-    damage: sentences about files that do not count because they are not as they were written.
+    damage: sentences about files that do not count because they are not as they were written. failure: why the run
+    failed, None where it did not.
     """
 
     path: Path
@@ -81,11 +82,17 @@ class Found:
     analysis: Result | None = None
     taken: Any = None
     damage: tuple[str, ...] = ()
+    failure: str | None = None
 
 
 def read_results(wanted: Wanted) -> Found:
     """The results of a run from their files."""
     run, damage = RunDir(wanted.path), []
+    try:
+        if not run.finished:
+            return Found(wanted.path, failure=run.failure())
+    except DamagedError as error:
+        return Found(wanted.path, damage=(str(error),))
 
     def read(name: str, settings: Mapping[str, Any]) -> Result | None:
         try:
@@ -151,8 +158,10 @@ class ResultsIndex:
         run = RunDir(wanted.path)
         names = (STATUS, ENVIRONMENT, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
         *states, of_encoder = _states(wanted.path, names)
-        if states[0] is None or of_encoder is None:
+        if states[0] is None:
             return Found(wanted.path)
+        if of_encoder is None:
+            return read_results(wanted)
         key = "/".join([wanted.path.name, *kept])
         version = None if self.extractor is None else self.extractor.version
         if key in self.lines:

@@ -19,21 +19,19 @@ whenever it is read. One process at a time holds the directory's lock.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
-import socket
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli import checksums
-from cssl_cli.errors import DamagedError, InputError, InUseError
-from cssl_cli.files import explained, is_folder, open_in_place, open_to_read, remove_leftovers
+from cssl_cli.errors import DamagedError, InputError, InUseError, ReadOnlyError, RunError
+from cssl_cli.files import explained, is_folder, open_to_read, remove_leftovers
+from cssl_cli.run_lock import holding, is_held
 from cssl_cli.sealed_folder import SealedFolder
 from cssl_cli.stored import Checkpoint, Environment, Epoch, Record, Result, Status, require
 from cssl_cli.weights_file import WEIGHTS_DIGEST, facts_in, packed
@@ -48,7 +46,6 @@ ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 FIGURES = "figures"
 
-_LOCK_TEXT = b"process "
 _RECIPE_SEAL = f"# {checksums.FIELD}: {checksums.BLANK}\n"
 _WEIGHTS_AGAIN = (
     f"Delete {ENCODER} and {PROJECTOR}; `cssl pretrain` with the run's recipe writes both again from {CHECKPOINT}."
@@ -103,54 +100,26 @@ class RunDir(SealedFolder):
 
     def in_use(self) -> bool:
         """Whether a process holds the lock at this moment."""
-        try:
-            with open_to_read(self.file(LOCK)) as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return is_held(self.file(LOCK))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; `InputError` when another process holds it. Freed by its death, too."""
-        with explained(self.file(LOCK), "The run directory must be writable, and its lock a file of ours."):
-            handle = open_in_place(self.file(LOCK), os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                _lock(handle)
-            except BlockingIOError:
-                holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-                raise InUseError(
-                    f"the run directory is in use by {holder}",
-                    where=str(self.path),
-                    remedy="Wait for it to end or stop it; the same command then goes on from its checkpoint.",
-                ) from None
-            except OSError as error:
-                raise InputError(
-                    f"the file system cannot lock files: {error.strerror or error}",
-                    where=str(self.path),
-                    remedy="Choose another folder with --out DIR, or mount this one with locks.",
-                ) from error
-            self._enter_holder(handle)
+        """Hold the directory for this process, and free it of what killed processes had begun.
+
+        `InUseError` when another process holds it, `ReadOnlyError` when nothing can be written to it.
+        """
+        with holding(self.file(LOCK)):
             for folder in (self.path, self.file(FIGURES)):
                 remove_leftovers(folder)
             yield
-        finally:
-            os.close(handle)
 
-    def _enter_holder(self, handle: int) -> None:
-        """Say in the lock who holds it, unless the file turns out to be another, by a hard link."""
-        if os.pread(handle, len(_LOCK_TEXT), 0) not in (b"", _LOCK_TEXT):
-            raise InputError(
-                "it holds something else than who works on the run",
-                where=str(self.file(LOCK)),
-                remedy="Move it away; a lock is made anew.",
-            )
-        with suppress(OSError):  # it locks without the words, too, on a disk that is full
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, _LOCK_TEXT + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)
+    def is_writable(self) -> bool:
+        """Whether the directory can be locked and written to; `InUseError` when another process holds it."""
+        try:
+            with self.locked():
+                return True
+        except ReadOnlyError:
+            return False
 
     # ------------------------------------------------------------------ recipe and environment
     def write_recipe(self, recipe_yaml: str) -> None:
@@ -217,6 +186,14 @@ class RunDir(SealedFolder):
     @property
     def finished(self) -> bool:
         return self.status()["state"] == "finished" and self.file(ENCODER).is_file()
+
+    def failure(self) -> str | None:
+        """Why the run failed, None where it did not."""
+        status = self.status()
+        if status["state"] != "failed":
+            return None
+        what = status.get("error") or "it failed"
+        return str(RunError(what, where=status.get("where"), remedy=status.get("remedy")))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         import torch
@@ -389,15 +366,6 @@ def _as_json(settings: Any) -> Any:
     if isinstance(settings, Sequence) and not isinstance(settings, str):
         return [_as_json(value) for value in settings]
     return settings
-
-
-def _lock(handle: int) -> None:
-    """Take the lock; a second time after a moment, since `in_use` holds it for one."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(0.1)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def find_runs(parent: Path) -> list[Path]:

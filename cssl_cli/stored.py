@@ -17,7 +17,10 @@ M = TypeVar("M", bound=_Stored)
 
 
 class Process(_Stored):
-    """What one process worked with; `compiled` is missing from times when nothing was."""
+    """What one process worked with; `compiled` is missing from times when nothing was.
+
+    `data_root`, where one was given, is left as it is: a folder's name may be no text.
+    """
 
     torch: str
     device: str
@@ -37,11 +40,14 @@ class Environment(_Stored):
 
 
 class Status(_Stored):
-    """status."""
+    """status. A run that failed has the `error`, where it was if not the run itself, and the `remedy`."""
 
     state: Literal["running", "interrupted", "failed", "finished"]
     step: int = Field(0, ge=0)
     num_steps: int | None = Field(None, ge=0)
+    error: str | None = None
+    where: str | None = None
+    remedy: str | None = None
 
     @model_validator(mode="after")
     def _within(self) -> Status:

@@ -14,17 +14,18 @@ from rich.text import Text
 
 from cssl_cli.console import make_console
 from cssl_cli.escape import escaped
-from cssl_cli.progress import MemberProgress, SweepProgress, clock
+from cssl_cli.progress import MemberProgress, Notices, SweepProgress, clock
 
 LINE_INTERVAL = 30.0  # seconds between plain lines on the whole
 BAR_WIDTH = 12
 HEIGHT_LEFT = 3  # lines of the terminal that the table does not use
 
 
-class SweepDisplay:
+class SweepDisplay(Notices):
     """Draws what a `SweepReporter` is told. A context manager, so that no table is left behind after an error."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.console = make_console(sys.stderr)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.live = Live(console=self.console, transient=True, auto_refresh=False)

@@ -10,16 +10,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column
 
 from cssl_cli.console import make_console
-from cssl_cli.progress import SweepProgress, clock
+from cssl_cli.progress import Notices, SweepProgress, clock
 
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
 UNSAID = 2.0  # a task that took less, and has nothing to tell, ends without a line
 
 
-class TerminalReporter:
+class TerminalReporter(Notices):
     """Draws what a `Reporter` is told. A context manager, so that no bar is left behind after an error."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.console = make_console(sys.stderr)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.progress = Progress(

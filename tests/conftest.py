@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -95,6 +97,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "runs" / trained.name))
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make a folder one that may only be read, for root, too, as on a disk that is mounted so."""
+
+    def make(folder: Path) -> None:
+        def refusing(function: Callable[..., Any], writes: Callable[..., bool]) -> Callable[..., Any]:
+            def refuse(path: Any, *rest: Any, **keywords: Any) -> Any:
+                inside = isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(folder)
+                if inside and writes(*rest):
+                    if function is os.access:
+                        return False
+                    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+                return function(path, *rest, **keywords)
+
+            return refuse
+
+        to_write = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        monkeypatch.setattr(os, "open", refusing(os.open, lambda flags, *_: bool(flags & to_write)))
+        monkeypatch.setattr(os, "access", refusing(os.access, lambda mode, *_: bool(mode & os.W_OK)))
+        for name in ("unlink", "replace", "rename", "rmdir"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), lambda *_: True))
+
+    return make
 
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

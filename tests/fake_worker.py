@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.workers.messages import Ended, Lines, Message, Notice, Progress, Task, decode, encode
 
 
 def main() -> None:
@@ -36,6 +36,8 @@ def act(task: Task) -> None:
     first_time = not (home / f"{name}.met").exists()
     (home / f"{name}.met").touch()
     kind = name.split("-")[0]
+    if kind == "shared":
+        tell(Notice("the images are there"))
     if kind == "killed" or (kind == "once" and first_time):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "crash":
@@ -44,6 +46,11 @@ def act(task: Task) -> None:
         os._exit(3)
     if kind == "wrong":
         return tell(Ended(error="the input is wrong", hopeless=True))
+    if kind == "told":
+        error = "/x/encoder: the file is damaged\nDelete it."
+        with Path(task.log).open("a") as log:
+            log.write(f"2026-01-01 00:00:00 failed: {error}\n")
+        return tell(Ended(error=error))
     if kind == "bug":
         tell(Ended(error="KeyError: 'x'", retire=True))
         os._exit(0)

@@ -15,8 +15,11 @@ from rich.console import Console
 from scipy import stats
 from synthetic_sweeps import NESTED, PAIRS, Values, rows, sweep_of
 
-from cssl_cli.report.claims import answers, print_claims
+from cssl_cli.report.claims import _in_words, _verdict, answers, print_claims
+from cssl_cli.report.correlations import _caption
 from cssl_cli.report.differences import as_json
+from cssl_cli.report.sweep_table import _spanned
+from cssl_cli.report.verdicts import views_seen
 from cssl_cli.sweep import Member
 
 SMALLEST = "claims:\n  - {says: ad is ahead, rows: ad, smallest: [one_minus_sigma_pixels, error_linear]}\n"
@@ -49,6 +52,15 @@ def said(folder: Path, text: str, values: Any, width: int = 100) -> str:
 
 def flat(text: str) -> str:
     return " ".join(text.split())
+
+
+def test_one_row_is_one_row() -> None:
+    part = {"finished": 0, "rows": 1}
+    assert _in_words(part) == "open, 0 of 1 row finished"
+    assert _verdict({**part, "verdict": "open", "comparisons": 0}) == "open: 0 of 1 row finished"
+    assert _caption({"scopes": {"pooled": None, "within": None}, "n": 1}) == "1 row with this accuracy."
+    assert [views_seen(1), views_seen(1000)] == ["1 view, the clean one", "1,000 views, the clean one included"]
+    assert [_spanned({1}, "view"), _spanned({1, 2}, "view")] == ["1 view", "1 to 2 views"]
 
 
 # ---------------------------------------------------------------------- ahead of all others

@@ -212,6 +212,21 @@ def test_folders_with_the_same_sub_folders_are_no_classes(root, folders, pair, c
     assert "data.root" in error.remedy
 
 
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_each_remedy_for_the_same_sub_folders_is_one(root, above):
+    sides = {"left": [f"{above}cat/left", f"{above}dog/left"], "right": [f"{above}cat/right", f"{above}dog/right"]}
+    fill(root, *sides["left"], *sides["right"])
+    place = root / above
+    remedy = refused(root).remedy
+    assert "cat/cat-left and dog/dog-left. If the classes are their sub-folders, move the images of both " in remedy
+    assert f"as in {place / 'left'}, or give one of them in data.root, such as {place / 'cat'}." in remedy
+    assert list(arrange(place / "cat", Scanner(place / "cat", [])).train) == ["left", "right"]
+    for animal in ("cat", "dog"):
+        for side in sides:
+            (place / animal / side).rename(place / animal / f"{animal}-{side}")
+    assert list(arrange(root, Scanner(root, [])).train) == ["cat", "dog"]
+
+
 def test_a_folder_with_the_names_of_the_classes_beside_it_is_no_class(root):
     fill(root, "cat", "dog", "copy/images/cat", "copy/images/dog")
     error = refused(root)

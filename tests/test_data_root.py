@@ -16,9 +16,10 @@ from cssl_cli.pipeline.probe import probe
 from cssl_cli.pipeline.setup import prepare_data
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import load_recipe
+from cssl_cli.run_dir import RunDir
 from cssl_cli.sweep import load_sweep
-from cssl_cli.workers.messages import decode, encode
-from cssl_cli.workers.worker import _open_workshop
+from cssl_cli.workers.messages import Notice, decode, encode
+from cssl_cli.workers.worker import _LogReporter, _open_workshop
 
 RECIPE = """
 name: tiny
@@ -107,6 +108,25 @@ def test_an_unfinished_run_goes_on_where_its_images_are_now(moved):
     assert "are not those" in refused(lambda: pretrain(recipe, **others)).what
     assert pretrain(recipe, **others | {"data_root": str(folder / "new")}).path == run
     assert (run / "encoder.safetensors").read_bytes() == before
+    of_processes = RunDir(run).environment()["processes"]
+    assert [process.get("data_root") for process in of_processes] == [None, str(folder / "new")]
+
+
+def test_how_the_images_were_found_is_told_once_of_all_runs(moved, invoke):
+    folder, run = moved
+    copy = shutil.copytree(run, run.parent / "copy")
+    analyzed = invoke("analyze", run, copy, "--data-root", folder / "new", "--no-figures")
+    assert analyzed.code == 0, analyzed.stderr
+    assert analyzed.stderr.count("10 images for training, 2 for testing") == 1
+
+
+def test_a_worker_tells_the_sweep_how_the_images_were_found(moved, tmp_path):
+    folder, run = moved
+    sent = []
+    prepare_data(load_recipe(str(run / "recipe.yaml")), _LogReporter(sent.append), data_root=str(folder / "new"))
+    (found,) = [message.text for message in sent if isinstance(message, Notice)]
+    assert found.startswith(f"{folder / 'new'}: 10 images for training")
+    assert decode(encode(Notice(found)).strip()) == Notice(found)
 
 
 def test_an_override_of_the_root_is_answered_with_the_option(moved, invoke):

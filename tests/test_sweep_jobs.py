@@ -20,9 +20,9 @@ import torch
 
 from conftest import TINY_RECIPE, CommandLine, command
 from cssl_cli import launch
-from cssl_cli.errors import Interrupted
+from cssl_cli.errors import DamagedError, Interrupted
 from cssl_cli.launch import read_member, run_sweep
-from cssl_cli.progress import Silent, SweepProgress
+from cssl_cli.progress import Notices, Silent, SweepProgress
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.signals import deferred_signals
 from cssl_cli.sweep import load_sweep
@@ -30,21 +30,26 @@ from cssl_cli.workers import process, worker
 from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
 from cssl_cli.workers.pool import Job, Outcome, Pool, PoolSettings
 from cssl_cli.workers.process import end_in_words, killed_in_words, threads_each
-from cssl_cli.workers.workshop import Missing
+from cssl_cli.workers.worker import _ended
+from cssl_cli.workers.workshop import Failure, Missing
 
 ALL_MISSING = Missing(probe=True, analysis=True)
 
 
-class Listener(Silent):
+class Listener(Notices):
     """Keeps what was said, and every state that was shown; `react` is told of each state."""
 
     def __init__(self, react: Callable[[SweepProgress], None] = lambda progress: None) -> None:
+        super().__init__()
         self.said: list[str] = []
         self.shown: list[SweepProgress] = []
         self.react = react
 
     def say(self, message: str) -> None:
         self.said.append(message)
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        pass
 
     def show(self, progress: SweepProgress) -> None:
         self.shown.append(progress)
@@ -183,6 +188,27 @@ def test_a_worker_that_dies_without_work_costs_nothing(bench: Bench) -> None:
 
     outcomes, _ = bench.run(1, "last-0", "ok-1", missing=missing)
     assert outcomes == {"last-0": Outcome(), "ok-1": Outcome()}
+
+
+def test_a_failure_keeps_where_and_remedy_and_its_log_does_not_say_them_again(bench: Bench) -> None:
+    error = "/x/encoder: the file is damaged{}\nDelete it."
+    outcomes, listener = bench.run(1, "told-1", retries=1)
+    assert outcomes == {"told-1": Outcome(error=error.format(" (tried 2 times)"))}
+    *_, told = listener.said
+    log = bench.folder / "logs" / "told-1.log"
+    assert told == f"[1/1] told-1 failed: {outcomes['told-1'].error}\n  the end of {log}:\n    told-1 is at work"
+
+
+def test_what_members_share_is_told_once(bench: Bench) -> None:
+    _, listener = bench.run(2, "shared-1", "shared-2", "shared-3")
+    assert listener.said.count("the images are there") == 1
+
+
+def test_what_a_worker_tells_of_a_failure_is_what_the_sweep_would_tell(tmp_path: Path) -> None:
+    damage = DamagedError("it is damaged", where=str(tmp_path / "encoder"), remedy="Delete it.")
+    failure = Failure(damage, damage.of(str(tmp_path)))
+    assert _ended(failure) == Ended(error=f"{tmp_path}/encoder: it is damaged\nDelete it.", hopeless=True)
+    assert damage.of(str(tmp_path / "encoder")) == "it is damaged\nDelete it."
 
 
 def test_a_failed_member_is_tried_again_after_the_others(bench: Bench) -> None:
@@ -396,7 +422,8 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout.splitlines()[-1] == "False 1", done.stderr  # torch is the workers' business
-    assert "broken-5-seed3 failed: the term 'loss' became" in done.stdout
+    assert "broken-5-seed3, broken-10-seed3 failed: the term 'loss' became" in done.stdout
+    assert done.stdout.count("Lower optim.lr") == 1
     assert "the end of runs/shared/logs/broken-5-seed3.log:" in done.stderr
     assert "Lower optim.lr" in done.stderr
     sweep = load_sweep("shared.yaml")

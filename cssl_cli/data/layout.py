@@ -279,10 +279,21 @@ def check_distinct_folders(folder: str, classes: Classes) -> None:
             raise InputError(
                 f"{pair[0]}/ and {pair[1]}/ hold the same sub-folders ({listed(sorted(common))}): parts, or classes?",
                 where=folder,
-                remedy="If they are parts of the images, call one train/ and one test/, or give one of them in "
-                f"data.root, such as {classes[pair[0]].path}. If they are classes, move the images out of their "
-                "sub-folders.",
+                remedy=_remedies(folder, pair, sorted(common)),
             )
+
+
+def _remedies(folder: str, pair: tuple[str, str], common: list[str]) -> str:
+    """What to do with two folders that hold the same sub-folders, by what they are."""
+    one, other = pair
+    sub = common[0]
+    return (
+        f"If {one} and {other} are classes, move the images to learn from out of the sub-folders and the rest away, or "
+        f"give these names that differ, such as {one}/{one}-{sub} and {other}/{other}-{sub}. If the classes are their "
+        f"sub-folders, move the images of both together, as in {Path(folder, sub)}, or give one of them in data.root, "
+        f"such as {Path(folder, one)}. If one is to train on and the other to test on, call them train/ and test/ and "
+        f"give the folder that they are in, {folder}, in data.root."
+    )
 
 
 def _inner_folders(contents: Contents) -> frozenset[str]:

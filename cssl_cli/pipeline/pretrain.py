@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from cssl_cli import memory
 from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.data import Dataset
-from cssl_cli.errors import DamagedError, InputError, Interrupted, RunError
-from cssl_cli.escape import shown_path
+from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, RunError
+from cssl_cli.escape import escaped_text, shown_path
 from cssl_cli.files import require_creatable
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
@@ -78,6 +79,11 @@ def pretrain(
         plan_of(recipe, len(dataset.pretrain))
         _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
+    if not restart and _is_finished(run) and not run.is_writable():
+        check_recipe(run, recipe)
+        if run.recipe_is(recipe.to_yaml()):
+            reporter.say(f"{shown_path(run.path)} is finished already")
+            return run
     with run.locked():
         if restart:
             results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
@@ -92,7 +98,7 @@ def pretrain(
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment says what its files are like
-        _enter_environment(run, recipe, dataset, trainer, reporter)
+        _enter_environment(run, recipe, dataset, trainer, reporter, data_root)
         recorders = _recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
@@ -100,10 +106,13 @@ def pretrain(
                 _train(run, recipe, trainer, recorders, records, pending, reporter)
                 _finish(run, recipe, trainer, dataset)
         except RunError as error:
-            run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=error.what)
-            error.where = error.where or str(run.path)
             if run.file(CHECKPOINT).exists():
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
+            told = {"error": error.what, "where": error.where, "remedy": error.remedy}
+            told = {name: None if text is None else escaped_text(text) for name, text in told.items()}
+            with suppress(CsslError):  # a full disk may be what went wrong
+                run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, **told)
+            error.where = error.where or str(run.path)
             raise
         except Stopped as stopped:  # in the first step, or insisted on
             remedy = "The same command goes on from the last checkpoint."
@@ -205,10 +214,14 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     )
 
 
-def _enter_environment(run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter) -> None:
+def _enter_environment(
+    run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter, data_root: str | None
+) -> None:
     """Record this process in environment.json."""
     before = run.environment()
     here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
+    if data_root is not None:
+        here["data_root"] = data_root
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
         last = {"compiled": False, **processes[-1]}  # of a time when nothing was compiled
@@ -279,7 +292,7 @@ def _recorders(recipe: Recipe, dataset: Dataset, device: torch.device, reporter:
             # Not at the start: the best epoch is one that was trained.
             recorders.append(_Recorder(EPOCH_KNN, recipe.probe.every, knn.measure, at_start=False))
         else:
-            reporter.say("the images have no labels: there are no k-NN accuracies through training")
+            reporter.notice("the images have no labels: there are no k-NN accuracies through training")
     return recorders
 
 

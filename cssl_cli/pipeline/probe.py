@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError
+from cssl_cli.escape import shown_path
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.pipeline.finished import (
     counter,
@@ -44,14 +45,19 @@ def probe(
     """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
 
     `recipe` says how to measure, in place of the run's own. `baselines` keeps the scores of the last two between
-    calls, for runs that share what these depend on. Without `again`, what was measured before with the same settings is
-    read. `data_root` is where the images lie now, in place of the recipe's data.root.
+    calls, for runs that share what these depend on. Without `again`, or in a folder that may only be read, what was
+    measured before with the same settings is read. `data_root` is where the images lie now, in place of the recipe's
+    data.root.
     """
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
     baselines = {} if baselines is None else baselines
+    settings = recipe.settings("probe")
+    if again and not run.is_writable() and (stored := run.read_result(PROBE, settings)) is not None:
+        reporter.say(f"{shown_path(run.path)} may only be read: its accuracies are those measured before")
+        return stored
     with run.locked():
-        before = stored_result(run, PROBE, recipe.settings("probe"), reporter)
+        before = stored_result(run, PROBE, settings, reporter)
         if before is not None and not again:
             return before
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
@@ -61,7 +67,7 @@ def probe(
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "encoder_sha256": run.encoder_digest(),
-            "settings": recipe.settings("probe"),
+            "settings": settings,
             "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
             "untrained": prober.scores(
                 "the untrained encoder", lambda: untrained_encoder(recipe), baselines, ("encoder",)

@@ -109,7 +109,7 @@ def prepare_data(
         settings,
         cache_dir=Path() if settings["name"] == "shapes" else cache_dir(),  # shapes are drawn: no home folder needed
         progress=lambda done, total, what: reporter.advance(what, done, total),
-        notice=reporter.say,
+        notice=reporter.notice,
         own=own,
     )
 

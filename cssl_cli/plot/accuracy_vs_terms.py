@@ -66,18 +66,21 @@ def draw_accuracy_vs_terms(
 
     For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError where a file cannot be written.
     """
-    require_writable(folder, REMEDY)
     with drawing():
         figure = accuracy_vs_terms(rows, screened, accuracy, accuracy_title=accuracy_title, term_titles=term_titles)
-        return [] if figure is None else save(figure, folder, name)
+        if figure is None:
+            return []
+        require_writable(folder, REMEDY)
+        return save(figure, folder, name)
 
 
 def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
     """Remove the files of an earlier figure, which the numbers there now would not give."""
     for kind in KINDS:
         path = folder / f"{name}.{kind}"
-        with explained(path, REMEDY):
-            path.unlink(missing_ok=True)
+        if path.exists():  # for a folder that may only be read, removing what is not there is an error
+            with explained(path, REMEDY):
+                path.unlink(missing_ok=True)
 
 
 def accuracy_vs_terms(

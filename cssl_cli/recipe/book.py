@@ -13,7 +13,7 @@ from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.files import exists, replacing
 from cssl_cli.paths import is_override, user_path
 
-MAX_BYTES = 1_000_000  # of a file; the longest that ships has some 10,000
+MAX_BYTES = 300_000  # of a file; the longest that ships has some 10,000. PyYAML may take ten seconds for so many
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -72,7 +72,7 @@ def read_file(path: Path) -> bytes:
         os.set_blocking(file.fileno(), True)
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise InputError("is longer than 1 MB, which no recipe or sweep is", where=str(path))
+        raise InputError("is longer than 300 kB, which no recipe or sweep is", where=str(path))
     return content
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from cssl_cli.claimed_rows import Group, groups_of
 from cssl_cli.paired_difference import PairedDifference, exceeds
 from cssl_cli.report.differences import apart
-from cssl_cli.report.layout import heading, note
+from cssl_cli.report.layout import heading, note, plural
 from cssl_cli.report.named_quantities import called, difference, is_complete, mean_of, shown
 from cssl_cli.report.rows import Row
 from cssl_cli.sweep import Sweep
@@ -157,7 +157,7 @@ def _verdict(claim: Answer) -> str:
     verdict, comparisons = claim["verdict"], claim["comparisons"]
     if verdict == OPEN:
         unfinished = claim["finished"] < claim["rows"]
-        return f"open: {claim['finished']} of {claim['rows']} rows finished" if unfinished else verdict
+        return f"open: {claim['finished']} of {plural(claim['rows'], 'row')} finished" if unfinished else verdict
     refuted = verdict == NO and claim["beyond_noise"]  # one such difference is enough
     if claim["noise_unknown"] and not refuted:
         return f"{verdict}, with seed noise unknown"
@@ -175,7 +175,7 @@ def _place(part: Part) -> str:
 
 def _in_words(part: Part) -> str:
     if part["finished"] < part["rows"]:
-        return f"open, {part['finished']} of {part['rows']} rows finished"
+        return f"open, {part['finished']} of {plural(part['rows'], 'row')} finished"
     if part["lacking"]:
         return f"open, without a number for {', '.join(part['lacking'])}"
     return _order_in_words(part) if "steps" in part else _ahead_in_words(part)

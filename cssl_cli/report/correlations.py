@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.report.layout import heading, note, print_widest, table
+from cssl_cli.report.layout import heading, note, plural, print_widest, table
 
 Entry = Mapping[str, Any]
 Screened = Mapping[str, Any]
@@ -93,7 +93,7 @@ def p_value(p: float | None) -> str:
 def _caption(screened: Screened) -> str:
     pooled, within = screened["scopes"]["pooled"], screened["scopes"]["within"]
     if pooled is None:
-        return f"{screened['n']} rows with this accuracy."
+        return f"{plural(screened['n'], 'row')} with this accuracy."
     sentences = [
         f"Kendall's τ_b of the accuracy with each term over {pooled['n']} rows, each the mean of its seeds: 1 the same "
         "order, −1 the reverse, sorted by |τ|."

@@ -15,6 +15,8 @@ from cssl_cli.report.layout import note
 from cssl_cli.report.rows import Row, circumstances
 from cssl_cli.report.sharing import sharing_of
 
+FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")  # those of `draw_prediction`
+
 UNLIKE = {
     "content": "images",
     "images": "numbers of images",

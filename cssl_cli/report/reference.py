@@ -241,7 +241,7 @@ def _order_in_words(order: dict[str, Any]) -> str:
     found, wrong = order["rank_correlation"], order["out_of_order"]
     tau = f"{found['tau']['value']:.2f} over" if "tau" in found else "none,"
     neighbours = "not in their order:" if wrong else "all neighbours in their order."
-    return f"Kendall's τ of ours with theirs, {order['group']}: {tau} {order['n']} rows; {neighbours}"
+    return f"Kendall's τ of ours with theirs, {order['group']}: {tau} {plural(order['n'], 'row')}; {neighbours}"
 
 
 def _pair_in_words(pair: dict[str, Any]) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError
 from cssl_cli.escape import escaped, shown_path
 from cssl_cli.launch import MemberResult, member_path
 from cssl_cli.report.catalogue import LINEAR, Quantity
@@ -15,7 +18,7 @@ from cssl_cli.report.claims import answers, print_claims
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.differences import as_json
 from cssl_cli.report.layout import console, note, plural, print_json, table
-from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction
+from cssl_cli.report.prediction import FIGURES, draw_prediction, prediction_content, print_prediction
 from cssl_cli.report.recipes import run_state
 from cssl_cli.report.reference import compare_published, print_published, published_of
 from cssl_cli.report.rows import Row, is_finished, row_content, rows_of
@@ -31,6 +34,20 @@ if TYPE_CHECKING:
 LONG_PLAN = 500  # members; tables of more take seconds to lay out
 
 
+@dataclass(frozen=True)
+class Written:
+    """The files that a sweep's table is in now, and the error where one could not be written."""
+
+    paths: tuple[Path, ...]
+    failed: CsslError | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Where it was written; empty if nowhere."""
+        *others, last = ["", *map(shown_path, self.paths)]
+        return f"Written to {' and '.join(filter(None, [', '.join(others[1:]), last]))}" if last else ""
+
+
 # ---------------------------------------------------------------------- the table
 def write_sweep(
     sweep: Sweep,
@@ -39,19 +56,46 @@ def write_sweep(
     *,
     accuracy: Quantity = LINEAR,
     figures: bool = False,
-) -> str:
-    """Write the whole sweep's table as table.csv and table.json beside the runs; says where.
+) -> Written:
+    """Write the whole sweep's table as table.csv and table.json beside the runs.
 
-    With `figures` the accuracy against the terms, too.
+    With `figures` the accuracy against the terms, too. What cannot be written is no reason not to print the table; in a
+    folder that may only be read, what is there already need not be.
     """
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
-    home.write_json("table.json", content)
-    home.write_text("table.csv", as_csv(content))
-    paths = [home.file("table.csv"), home.file("table.json")]
+    paths: list[Path] = []
+    failed: CsslError | None = None
+    try:
+        home.write_json("table.json", content)
+        home.write_text("table.csv", as_csv(content))
+        paths = [home.file("table.csv"), home.file("table.json")]
+    except CsslError as error:
+        if not (isinstance(error, ReadOnlyError) and _is_stored(home, content)):
+            failed = error
     if figures:
-        paths += draw_prediction(content, accuracy, home.path)[:1]
-    return f"Written to {', '.join(map(shown_path, paths[:-1]))} and {shown_path(paths[-1])}"
+        try:
+            paths += draw_prediction(content, accuracy, home.path)[:1]
+        except CsslError as error:
+            if not (isinstance(error, ReadOnlyError) and all(home.file(name).exists() for name in FIGURES)):
+                failed = failed or error
+    if isinstance(failed, ReadOnlyError):
+        failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
+    return Written(tuple(paths), failed)
+
+
+def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:
+    """Whether table.json holds the same, wherever the runs were when it was written."""
+
+    def without_places(table: dict[str, Any]) -> dict[str, Any]:
+        members = [{key: value for key, value in member.items() if key != "run"} for member in table["members"]]
+        return {**table, "members": members}
+
+    try:
+        stored = home.read_json("table.json")
+        return stored is not None and without_places(stored) == without_places(json.loads(json.dumps(content)))
+    except (DamagedError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def show_sweep(

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.errors import some
 from cssl_cli.report.catalogue import (
     BEST_KNN,
     CLASSIFIERS,
@@ -39,9 +40,12 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
             [first, FEATURE_TERMS, companions],
         ],
     )
+    failed: dict[str, list[str]] = {}
     for result in results:
         if result.error:
-            out.print(Text(f"{result.member.name} failed: {result.error}", style="red"))
+            failed.setdefault(result.error, []).append(result.member.name)
+    for error, names in failed.items():
+        out.print(Text(f"{some(names)} failed: {error}", style="red"))
     for damage in dict.fromkeys(damage for result in results for damage in result.damage):  # members may share a run
         out.print(Text(damage, style="red"))
     if _images_differ(rows):
@@ -150,8 +154,8 @@ def _caption(rows: Sequence[Row], shown: set[str]) -> str:
     epsilons = {central_epsilon(grid) for grid in facts["epsilons"] if grid}
     return (
         f"{spread}; * best mean{controls}. {_about_accuracies(rows, shown)}Terms on "
-        f"{_span(facts['images'])} images, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product of "
-        f"class centres; R_ε at ε = {_span(epsilons)}, too low since over {_span(facts['views'])} views only; "
+        f"{_spanned(facts['images'], 'image')}, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product "
+        f"of class centres; R_ε at ε = {_span(epsilons)}, too low since over {_spanned(facts['views'], 'view')} only; "
         "W/B the spread within classes over that between their centres, – where the latter is not above its noise"
         f"{_about_companions(facts, shown)}."
     )
@@ -168,8 +172,8 @@ def _about_accuracies(rows: Sequence[Row], shown: set[str]) -> str:
         else ""
     )
     return (
-        f"Accuracies in % on {_span(tested)} test images, last epoch, centre: nearest class centre; {best}baselines: "
-        "least to greatest over the members. "
+        f"Accuracies in % on {_spanned(tested, 'test image')}, last epoch, centre: nearest class centre; {best}"
+        "baselines: least to greatest over the members. "
     )
 
 
@@ -187,6 +191,10 @@ def _about_companions(facts: dict[str, set[Any]], shown: set[str]) -> str:
             "; 1−σ rel. the same at δ = the median augmented distance between classes, its between-class counterpart"
         )
     return said + ("; RankMe the effective rank, of unscaled features" if "rankme" in shown else "")
+
+
+def _spanned(values: set[Any], noun: str) -> str:
+    return f"{_span(values)} {noun}{'' if values == {1} else 's'}"
 
 
 def _span(values: set[Any]) -> str:

@@ -75,7 +75,7 @@ def _certified(result: Result, encoder: str, bound: Mapping[str, Any]) -> str:
 
 def views_seen(num_views: int) -> str:
     """The V stored views of an image, of which the clean one is the first."""
-    return "1 view, the clean one" if num_views == 1 else f"{num_views} views, the clean one included"
+    return f"{plural(num_views, 'view')}, the clean one{' included' if num_views > 1 else ''}"
 
 
 def _projector(result: Result) -> str | None:

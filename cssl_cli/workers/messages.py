@@ -42,8 +42,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A sentence about what members share, told by a worker."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Ended:
-    """A member's end, told by a worker: without an `error`, it is complete."""
+    """A member's end, told by a worker: without an `error`, with where and what to do, it is complete."""
 
     error: str | None = None
     in_use: bool = False
@@ -56,8 +63,8 @@ class Ended:
     """the worker ends: after such an error it is not to be trusted"""
 
 
-Message = Task | Progress | Ended
-_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, Progress, Ended)}
+Message = Task | Progress | Notice | Ended
+_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, Progress, Notice, Ended)}
 
 
 def encode(message: Message) -> bytes:

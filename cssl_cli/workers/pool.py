@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cssl_cli.errors import Interrupted
+from cssl_cli.escape import escaped_text
 from cssl_cli.progress import MemberProgress, SweepProgress, SweepReporter, clock
 from cssl_cli.recipe import Recipe
 from cssl_cli.signals import ENDING, deferred_signals
-from cssl_cli.workers.messages import Ended, Progress, Task
+from cssl_cli.workers.messages import Ended, Notice, Progress, Task
 from cssl_cli.workers.process import WorkerProcess, end_in_words, killed_in_words, tail, threads_each
 from cssl_cli.workers.workshop import Missing
 
@@ -40,7 +41,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a member: complete (no `error`), failed, or `in_use` by another process."""
+    """What became of a member: complete (no `error`), failed, or `in_use` by another process.
+
+    The `error` says what went wrong, where if not in the run, and what to do.
+    """
 
     error: str | None = None
     in_use: bool = False
@@ -209,6 +213,8 @@ class Pool:
             for message in messages:
                 if isinstance(message, Progress):
                     self._note_progress(slot, message)
+                elif isinstance(message, Notice):
+                    self.reporter.notice(message.text)
                 elif isinstance(message, Ended):
                     if message.retire:
                         self._remove(slot)
@@ -251,21 +257,25 @@ class Pool:
             self._fail(work, ended, attempt)
 
     def _fail(self, work: _Work, ended: Ended, attempt: int) -> None:
-        what = ended.error if ended.stopped is None else killed_in_words(ended.stopped)
+        what = (ended.error or "it failed") if ended.stopped is None else killed_in_words(ended.stopped)
         again = attempt <= self.settings.retries and not ended.hopeless
         if again:
             self.later.append(deque([work.job]))
             self.to_try_again[work.job.name] = Outcome(error=what)
-            head = f"{work.job.name}: {what}; attempt {attempt} of {self.settings.retries + 1}, tried again later"
+            later = f"; attempt {attempt} of {self.settings.retries + 1}, tried again later"
+            head = f"{work.job.name}: {_with_note(what, later)}"
         else:
-            tried = f" (tried {attempt} times)" if attempt > 1 else ""
-            self.outcomes[work.job.name] = Outcome(error=f"{what}{tried}")
-            head = f"[{self._settled()}/{self.total}] {work.job.name} failed: {what}{tried}"
+            what = _with_note(what, f" (tried {attempt} times)") if attempt > 1 else what
+            self.outcomes[work.job.name] = Outcome(error=what)
+            head = f"[{self._settled()}/{self.total}] {work.job.name} failed: {what}"
         self._say_failed(work, head)
 
     def _say_failed(self, work: _Work, head: str) -> None:
-        """What happened, with the end of the member's log."""
-        end_of_log = [f"    {line}" for line in tail(work.log, work.log_start, TAIL_LINES)]
+        """What happened, with the end of the member's log as far as it says something else."""
+        told = escaped_text(head).splitlines()
+        lines = tail(work.log, work.log_start, TAIL_LINES + len(told))
+        lines = [line for line in lines if not any(_repeats(line, said) for said in told)]
+        end_of_log = [f"    {line}" for line in lines[-TAIL_LINES:]]
         self.reporter.say("\n".join([head, *([f"  the end of {work.log}:", *end_of_log] if end_of_log else [])]))
 
     def _settled(self) -> int:
@@ -325,6 +335,18 @@ class Pool:
         if work == 0 and running:  # all of them last longer than those before
             return None
         return work / max(min(self.settings.workers, waiting + len(running)), 1)
+
+
+def _with_note(what: str, note: str) -> str:
+    """The note after the first line, which says what went wrong."""
+    first, line_break, rest = what.partition("\n")
+    return f"{first}{note}{line_break}{rest}"
+
+
+def _repeats(line: str, said: str) -> bool:
+    """Whether a line of a log says no more than `said`."""
+    of_failure = line.partition(" failed: ")[2]
+    return line == said or (of_failure != "" and of_failure in said)
 
 
 def _size(log: str) -> int:

@@ -24,9 +24,9 @@ from cssl_cli.escape import escaped_text
 from cssl_cli.recipe import Recipe
 from cssl_cli.signals import ENDING, Stopped, end_on_signals
 from cssl_cli.streams import use_standard_streams
-from cssl_cli.workers.messages import THREADS, Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.workers.messages import THREADS, Ended, Lines, Message, Notice, Progress, Task, decode, encode
 from cssl_cli.workers.process import open_log
-from cssl_cli.workers.workshop import Missing, UnexpectedError, Workshop
+from cssl_cli.workers.workshop import Failure, Missing, UnexpectedError, Workshop
 
 SAVING_TIME = 300.0  # seconds that a worker may take to stop
 LINE_INTERVAL = 5.0  # between lines of one task in the log
@@ -98,30 +98,30 @@ class _Worker:
             recipe = Recipe.model_validate(task.recipe)
             workshop = self.workshop = self.workshop or _open_workshop(task)
             workshop.reporter = reporter
-            error = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+            failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
         except Interrupted as interrupted:
             reporter.say(str(interrupted))
             return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
         except Stopped as stopped:
             reporter.say("interrupted")
             return Ended(error="interrupted", stopped=stopped.number, retire=True)
-        except CsslError as failure:  # before its stages: the device cannot be used
-            error = failure
-        return _ended(error)
+        except CsslError as error:  # before its stages: the device cannot be used
+            failure = Failure(error, str(error))
+        return _ended(failure)
 
     def send(self, message: Message) -> None:
         with suppress(OSError):  # a sweep that is gone does not listen; stdin says so
             os.write(self.events, encode(message))
 
 
-def _ended(error: CsslError | None) -> Ended:
-    if error is None:
+def _ended(failure: Failure | None) -> Ended:
+    if failure is None:
         return Ended()
     return Ended(
-        error=f"{error.where}: {error.what}" if error.where and isinstance(error, InputError) else error.what,
-        in_use=isinstance(error, InUseError),
-        hopeless=isinstance(error, InputError),
-        retire=isinstance(error, UnexpectedError),
+        error=failure.sentence,
+        in_use=isinstance(failure.error, InUseError),
+        hopeless=isinstance(failure.error, InputError),
+        retire=isinstance(failure.error, UnexpectedError),
     )
 
 
@@ -146,7 +146,10 @@ def _redirect_output(log: str) -> None:
 
 
 class _LogReporter:
-    """Writes sentences and, every few seconds, the state of a task to the log; sends the latter to the sweep, too."""
+    """Writes sentences and, every few seconds, the state of a task to the log.
+
+    Notices, and the state of a task, it sends to the sweep, too.
+    """
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self.send = send
@@ -156,6 +159,10 @@ class _LogReporter:
     def say(self, message: str) -> None:
         with suppress(OSError):  # a full disk must not cost the member its state
             os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped_text(message)}\n".encode())
+
+    def notice(self, message: str) -> None:
+        self.say(message)
+        self.send(Notice(message))
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         now, ended = time.monotonic(), done >= total

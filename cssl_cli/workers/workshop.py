@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,14 @@ class UnexpectedError(RunError):
     """A bug, or a library's failure (memory, a device): after it, the process is not to be trusted."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a member failed: the `error`, and the `sentence` for those who know which member it is."""
+
+    error: CsslError
+    sentence: str
+
+
 class Workshop:
     """Carries members through their stages and keeps what they share: the loaded images and the baselines.
 
@@ -37,25 +44,34 @@ class Workshop:
         self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
         self.data: tuple[str, Any] = ("", None)
 
-    def complete(self, recipe: Recipe, missing: Missing) -> CsslError | None:
+    def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
         """Do the stages that are missing; the failure, or None. `Interrupted` is raised."""
+        run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
         try:
             self._stages(recipe, missing)
         except Interrupted:
             raise
         except CsslError as error:
-            self.reporter.say(f"failed: {error}")
-            return error
+            failed = error
         except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
-            run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
-            log = run.file("error.log")
-            with suppress(OSError, CsslError):
-                run.path.mkdir(parents=True, exist_ok=True)
-                run.write_bytes(log.name, traceback.format_exc().encode(errors="backslashreplace"))
             first_line = str(error).partition("\n")[0]
-            self.reporter.say(f"failed: {type(error).__name__}: {error} (traceback in {log})")
-            return UnexpectedError(f"{type(error).__name__}: {first_line}")
-        return None
+            failed = UnexpectedError(f"{type(error).__name__}: {first_line}", remedy=self._keep_traceback(run))
+        else:
+            return None
+        failure = Failure(failed, failed.of(str(run.path)))
+        self.reporter.say(f"failed: {failure.sentence}")
+        return failure
+
+    def _keep_traceback(self, run: RunDir) -> str:
+        """Where the traceback of what is being handled was written to; it is said where that cannot be."""
+        text = traceback.format_exc()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write_bytes("error.log", text.encode(errors="backslashreplace"))
+        except (OSError, CsslError):
+            self.reporter.say(text)
+            return "The traceback could not be kept; it is among the messages."
+        return f"The traceback is in {run.file('error.log')}."
 
     def _stages(self, recipe: Recipe, missing: Missing) -> None:
         from cssl_cli.pipeline.analyze import analyze
@@ -73,7 +89,7 @@ class Workshop:
         if missing.analysis:
             analyze(run.path, recipe=recipe, **options)
         if dataset.train is None or dataset.test is None:
-            self.reporter.say("the images have no labels: there are no accuracies")
+            self.reporter.notice("the images have no labels: there are no accuracies")
         elif missing.probe:
             probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
 
