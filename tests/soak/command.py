@@ -352,6 +352,8 @@ def _run_worker(stdin: int, stdout: int, stderr: int, env: Mapping[str, str]) ->
     code = 1
     try:
         _default_signals()  # those that are held back stay so until the worker lets them in
+        signals = importlib.import_module("cssl_cli.signals")
+        signals._listener = signals._Listener()  # that of the sweep is none of a process of its own
         for number, handle in enumerate((stdin, stdout, stderr)):
             os.dup2(handle, number)
         os.closerange(3, 1024)
