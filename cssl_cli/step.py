@@ -19,7 +19,7 @@ from cssl_cli.errors import RunError
 from cssl_cli.methods import Method
 
 Notice = Callable[[str], None]  # receives a sentence for the user
-HOW_LONG = "takes ten seconds to two minutes, or a few seconds where the compiler's cache has it"
+HOW_LONG = "takes from ten seconds to some minutes, less where the compiler's cache has it"
 Compiled = bool | Literal["graph"]  # as of the recipe's train.compile, once it is decided
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -26,14 +27,15 @@ class GraphOnCpu(TorchDispatchMode):
 
     While it records, tensors from outside are changed and then put back, as if nothing had been carried out. In a
     replay every operation reads and writes the memory that it had when it was recorded. Before and after each, all
-    that was made inside is overwritten with NaN, as the memory of a graph may be: whoever counts on it, notices.
+    that was made inside is overwritten with NaN, as the memory of a graph may be, and so is what was read from outside
+    and is gone by now: whoever counts on it, notices.
     """
 
     def __init__(self, _: torch.device) -> None:
         super().__init__()
         self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
         self.inside: dict[int, torch.UntypedStorage] = {}
-        self.outside: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+        self.outside: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage, weakref.ref[Tensor]]] = {}
         self.replays = 0
 
     def carry_out(self, work: Callable[[], None]) -> None:
@@ -47,17 +49,17 @@ class GraphOnCpu(TorchDispatchMode):
             with self:
                 work()
         finally:
-            for storage, before in self.outside.values():
+            for storage, before, _ in self.outside.values():
                 storage.copy_(before)
         return self.replay
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in REFUSED:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         for tensor in tensors_of((args, kwargs)):
             storage = tensor.untyped_storage()
             if storage._cdata not in self.inside and storage._cdata not in self.outside:
-                self.outside[storage._cdata] = storage, storage.clone()
+                self.outside[storage._cdata] = storage, storage.clone(), weakref.ref(tensor)
         out = func(*args, **(kwargs or {}))
         made = tensors_of(out)
         for tensor in made:
@@ -81,6 +83,9 @@ class GraphOnCpu(TorchDispatchMode):
     def _overwrite(self) -> None:
         for storage in self.inside.values():
             storage.fill_(255)  # NaN as a floating point number
+        for storage, _, tensor in self.outside.values():
+            if tensor() is None:
+                storage.fill_(255)
 
 
 def tensors_of(value: Any) -> list[Tensor]:

@@ -341,7 +341,7 @@ class Train(Block):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
     compile: bool | Literal["graph"] | None = None
-    """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, on CPUs if AVX-512"""
+    """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, CPUs with AVX-512"""
     checkpoint_minutes: NonNegative = 1.0
     """least time between two checkpoints"""
 
