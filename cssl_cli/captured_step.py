@@ -55,7 +55,7 @@ class CudaRecorder:
                 work()
         except BaseException:
             # Where CUDA itself breaks off, torch leaves its allocator recording, and it would keep what is freed.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(AttributeError, RuntimeError):
                 torch._C._cuda_endAllocateToPool(self.stream.device_index, pool)
             raise
         return graph.replay

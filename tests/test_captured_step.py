@@ -5,6 +5,9 @@ Graphs are those of `graph_on_cpu.py`. What they cannot show: streams, and what 
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from cssl_cli import captured_step
 from cssl_cli.augment import build_augmentation
 from cssl_cli.batches import ResidentImages
-from cssl_cli.captured_step import WARM_UP_STEPS, CapturedStep
+from cssl_cli.captured_step import WARM_UP_STEPS, CapturedStep, CudaRecorder
 from cssl_cli.errors import RunError
 from cssl_cli.methods import Method, method_names
 from cssl_cli.randomness import stream
@@ -271,3 +274,33 @@ def test_an_input_without_its_buffer_is_found(forgotten: str, monkeypatch: pytes
         finish(trainer)
     with pytest.raises(AssertionError):
         assert_same(plain, captured)
+
+
+# ---------------------------------------------------------------------- CUDA itself, as far as it can be told without
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_recording_that_fails_leaves_torchs_allocator_as_it_was(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CUDA breaks off, torch goes on to put what is allocated aside for the graph, and frees nothing."""
+    asked: dict[str, Any] = {}
+    ended: list[Any] = []
+    right = inspect.signature(torch.cuda.graph)
+
+    @contextlib.contextmanager
+    def graph(*arguments: Any, **options: Any) -> Iterator[None]:
+        asked.update(right.bind(*arguments, **options).arguments)
+        yield
+
+    stream = types.SimpleNamespace(device=torch.device("cuda", 1), device_index=1)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: types.SimpleNamespace(replay="replay"))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *where: ended.append(where), raising=False)
+    recorder = CudaRecorder(torch.device("cuda", 1))
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            recorder.record(lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    else:
+        assert recorder.record(lambda: None) == "replay"
+    assert ended == ([(1, (0, 7))] if fails else [])
+    assert asked["stream"] is stream
+    assert asked["capture_error_mode"] == "thread_local"  # another thread may copy the coming batches
