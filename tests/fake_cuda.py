@@ -1,14 +1,14 @@
 """A pretended GPU for machines without one: tensors on cuda:0 that have a shape and no numbers.
 
-What mixes devices raises, and so does what looks at a number, for which a GPU would have to be waited for. Copies to
-the device are told of. Needs a build of torch for CUDA.
+What mixes devices raises, and so does what looks at a number, for which a GPU would have to be waited for. Needs a
+build of torch for CUDA.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -16,59 +16,20 @@ import torch
 import torch.cuda.amp.common
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from cssl_cli import log_sum_exp, off_diagonal
 
 CUDA = torch.device("cuda", 0)
-aten = torch.ops.aten
 
 
-class HostRead(RuntimeError):
-    """Something came from the host, or went there."""
-
-
-class Watch(TorchDispatchMode):
-    """Counts operations, and where it is `strict` raises `HostRead` on what comes from the host or goes there."""
-
-    def __init__(self, *, strict: bool) -> None:
-        super().__init__()
-        self.strict, self.num_operations = strict, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        self.num_operations += 1
-        if func.overloadpacket in FUSED:  # they have no rule for tensors without numbers, and change some in place
-            require_same_layout(args[:3])
-            return None
-        if self.strict and func in (aten.lift_fresh.default, aten._local_scalar_dense.default):
-            raise HostRead(str(func))
-        if func.namespace == "cssl":  # for tensors without numbers torch asks for the shapes only
-            with self:
-                BODIES[func.overloadpacket](*args, **kwargs)
-        out = func(*args, **kwargs)
-        devices = {tensor.device for tensor in tree_flatten((args, kwargs, out))[0] if isinstance(tensor, Tensor)}
-        if self.strict and len(devices) > 1:
-            raise HostRead(f"{func} of tensors on {' and '.join(sorted(map(str, devices)))}")
-        return out
-
-
-FUSED = {aten._fused_sgd_, aten._fused_adamw_}
+# What our operators do: tensors without numbers know no more than the shapes of what comes out.
 BODIES = {
-    torch.ops.cssl.log_sum_exp_of_others: log_sum_exp._of_others,
-    torch.ops.cssl.log_sum_exp_of_others_backward: log_sum_exp._of_others_backward,
-    torch.ops.cssl.log_sum_exp_over_keys: log_sum_exp._over_keys,
-    torch.ops.cssl.off_diagonal_squares: off_diagonal._off_diagonal_squares,
-    torch.ops.cssl.scaled: lambda kept, factor, _: kept * factor,
+    "log_sum_exp_of_others": log_sum_exp._of_others,
+    "log_sum_exp_of_others_backward": log_sum_exp._of_others_backward,
+    "log_sum_exp_over_keys": log_sum_exp._over_keys,
+    "off_diagonal_squares": off_diagonal._off_diagonal_squares,
+    "scaled": lambda kept, factor, _: kept * factor,
 }
-
-
-def require_same_layout(lists: Sequence[Sequence[Tensor]]) -> None:
-    """Of each parameter, its gradient and its state, as CUDA's fused optimizers ask for."""
-    for parameter, *others in zip(*lists, strict=True):
-        for other in others:
-            assert (other.device, other.dtype, other.shape) == (CUDA, parameter.dtype, parameter.shape)
 
 
 @contextlib.contextmanager

@@ -5,14 +5,17 @@ Followed on a pretended GPU: shapes without numbers, `fake_cuda.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from fake_cuda import CUDA, Watch, fake_cuda
+from fake_cuda import BODIES, CUDA, fake_cuda
 from small_methods import small_method
 from test_captured_step import OPTIMIZERS
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from cssl_cli import captured_step
 from cssl_cli.augment import build_augmentation
@@ -21,6 +24,7 @@ from cssl_cli.methods import Method, method_names
 from cssl_cli.optim import build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA")
+aten = torch.ops.aten
 SHORT = {"flip": {"p": 0.5}}
 JITTER = {"strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None}
 AUGMENT = {
@@ -33,6 +37,45 @@ AUGMENT = {
     "cutout": {"p": 0.5, "scale": (0.1, 0.3)},
     "fade": {"p": 0.5, "contrast": (0.0, 0.1)},
 }
+
+
+class HostRead(RuntimeError):
+    """Something came from the host, or went there."""
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations, and where it is `strict` raises `HostRead` on what comes from the host or goes there."""
+
+    def __init__(self, *, strict: bool) -> None:
+        super().__init__()
+        self.strict, self.num_operations = strict, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.num_operations += 1
+        if func.overloadpacket in (
+            aten._fused_sgd_,
+            aten._fused_adamw_,
+        ):  # they have no rule for tensors without numbers, and change some in place
+            require_same_layout(args[:3])
+            return None
+        if self.strict and func in (aten.lift_fresh.default, aten._local_scalar_dense.default):
+            raise HostRead(str(func))
+        if func.namespace == "cssl":  # for tensors without numbers torch asks for the shapes only
+            with self:
+                BODIES[func.name().split("::")[1]](*args, **kwargs)
+        out = func(*args, **kwargs)
+        devices = {tensor.device for tensor in tree_flatten((args, kwargs, out))[0] if isinstance(tensor, Tensor)}
+        if self.strict and len(devices) > 1:
+            raise HostRead(f"{func} of tensors on {' and '.join(sorted(map(str, devices)))}")
+        return out
+
+
+def require_same_layout(lists: Sequence[Sequence[Tensor]]) -> None:
+    """Of each parameter, its gradient and its state, as CUDA's fused optimizers ask for."""
+    for parameter, *others in zip(*lists, strict=True):
+        for other in others:
+            assert (other.device, other.dtype, other.shape) == (CUDA, parameter.dtype, parameter.shape)
 
 
 class Watched:
