@@ -53,10 +53,8 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.num_operations += 1
-        if func.overloadpacket in (
-            aten._fused_sgd_,
-            aten._fused_adamw_,
-        ):  # they have no rule for tensors without numbers, and change some in place
+        # They have no rule for tensors without numbers, and change some in place.
+        if func.overloadpacket in (aten._fused_sgd_, aten._fused_adamw_):
             require_same_layout(args[:3])
             return None
         if self.strict and func in (aten.lift_fresh.default, aten._local_scalar_dense.default):
