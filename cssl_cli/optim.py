@@ -72,7 +72,10 @@ class LARS(Optimizer):
         buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, directions)
-        torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+        if isinstance(group["lr"], Tensor):  # which no one looks at: that would be to wait for the device
+            torch._foreach_sub_(parameters, torch._foreach_mul(buffers, group["lr"]))
+        else:
+            torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
 
 
 def _trust(parameters: list[Tensor], directions: list[Tensor], coefficient: float) -> tuple[Tensor, ...]:

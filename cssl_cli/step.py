@@ -5,9 +5,10 @@ Nothing in a step waits for the device. Each part of a step is a method of its o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from cssl_cli.errors import RunError
 from cssl_cli.methods import Method
 
 Notice = Callable[[str], None]  # receives a sentence for the user
+HOW_LONG = "takes from ten seconds to some minutes, less where the compiler's cache has it"
+Compiled = bool | Literal["graph"]  # as of the recipe's train.compile, once it is decided
 
 
 class TrainingStep:
@@ -48,7 +51,7 @@ class TrainingStep:
         self.precision = precision
         self.device = device
         self.notice = notice
-        self.compiled = compiled
+        self.compiled: Compiled = compiled
         self.on_trial = compiled
         self._forward: Callable[[Tensor, Tensor], dict[str, Tensor]] = lambda *views: self.method(*views)
         self._views: Callable[[Tensor, Tensor], Tensor] = self._both_views
@@ -92,7 +95,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
 
-    def update(self, rate: float) -> None:
+    def update(self, rate: float | Tensor) -> None:
         """Move the weights, and what moves after them."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -115,11 +118,12 @@ class TrainingStep:
     # ------------------------------------------------------------------ the first compiled step
     def _try_compiled(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
         """The first step, in which everything is compiled; uncompiled if that fails, from the same state."""
-        self.notice("compiling the training step, which takes from some seconds to a minute")
+        self.notice(f"compiling the training step, which {HOW_LONG}")
+        began = time.perf_counter()
         buffers = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
         self.on_trial = False
         try:
-            return self._gradients(batch, theta)
+            terms = self._gradients(batch, theta)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler may raise: the uncompiled step below has the last word
@@ -127,8 +131,10 @@ class TrainingStep:
             for name, buffer in self.method.named_buffers():
                 buffer.copy_(buffers[name])
             terms = self._gradients(batch, theta)
-            self.notice(f"the step could not be compiled and runs uncompiled ({_first_line(error)})")
-            return terms
+            self.notice(f"the step could not be compiled and runs uncompiled ({first_line(error)})")
+        else:
+            self.notice(f"compiled the training step in {time.perf_counter() - began:.0f} s")
+        return terms
 
     def _compiled_gradients(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
         """A later step; something may have to be compiled anew, and fail."""
@@ -136,7 +142,7 @@ class TrainingStep:
             return self._gradients(batch, theta)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise RunError(
-                f"the step was compiled, and had to be again, which failed ({_first_line(error)})",
+                f"the step was compiled, and had to be again, which failed ({first_line(error)})",
                 remedy="What was saved is intact. The same command goes on from there; train.compile=false makes a run "
                 "of its own, uncompiled.",
             ) from error
@@ -147,5 +153,6 @@ class TrainingStep:
         self._forward, self._views = self.method, self._both_views
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the details that follow."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

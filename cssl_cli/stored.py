@@ -26,7 +26,7 @@ class Process(_Stored):
     device: str
     threads: int
     precision: str
-    compiled: bool = False
+    compiled: bool | Literal["graph"] = False
 
 
 class Environment(_Stored):

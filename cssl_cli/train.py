@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from cssl_cli.augment import Augmentation
 from cssl_cli.batches import Images
+from cssl_cli.captured_step import CapturedStep
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
 from cssl_cli.optim import build_optimizer, learning_rate
-from cssl_cli.step import Notice, TrainingStep
+from cssl_cli.step import Compiled, Notice, TrainingStep
 
 CHECK_INTERVAL = 50  # steps
 CHECK_SECONDS = 5.0
@@ -116,7 +118,7 @@ class Trainer:
         device: torch.device,
         order: torch.Generator,
         augment: torch.Generator,
-        compiled: bool = False,
+        compiled: Compiled = False,
         notice: Notice = lambda _: None,
     ) -> None:
         self.device = device
@@ -125,7 +127,8 @@ class Trainer:
         self.images = images
         self.optim = optim
         self.optimizer = build_optimizer(self.method, optim)
-        self.training_step = TrainingStep(
+        step_class = CapturedStep if compiled == "graph" else partial(TrainingStep, compiled=compiled)
+        self.training_step = step_class(
             self.method,
             augmentation,
             self.optimizer,
@@ -133,7 +136,6 @@ class Trainer:
             std=std,
             precision=precision,
             device=device,
-            compiled=compiled,
             notice=notice,
         )
         self.plan = plan

@@ -47,6 +47,7 @@ ORDER = [
     "methods",
     "optim",
     "step",
+    "captured_step",
     "train",
     "geometry",
     "intervals",

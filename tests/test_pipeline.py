@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import nn
 
 from conftest import TINY_RECIPE
 from cssl_cli.batches import ResidentImages, StreamedImages
-from cssl_cli.errors import InputError, Interrupted, RunError
+from cssl_cli.errors import InputError, RunError
 from cssl_cli.pipeline import analyze as analyzing
 from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.analyze import analyze
@@ -24,11 +22,11 @@ from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
 from cssl_cli.pipeline.material import Material, gather
 from cssl_cli.pipeline.pretrain import pretrain
 from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import choose_precision, compiles, place_images, prepare_data
+from cssl_cli.pipeline.setup import choose_precision, place_images, prepare_data
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import ENCODER, RunDir
-from cssl_cli.train import Plan, Trainer
+from cssl_cli.train import Trainer
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
@@ -217,60 +215,3 @@ def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch
     placed = place_images(images, torch.device("meta"))
     assert isinstance(placed, ResidentImages)
     assert placed.images.device.type == "meta"
-
-
-@pytest.mark.parametrize(
-    ("device", "vectors", "least"),
-    [("cpu", "AVX512", 20_000), ("cpu", "AVX2", None), ("cpu", "DEFAULT", None), ("cuda", "AVX2", 2_000)],
-)
-def test_a_run_is_compiled_as_the_recipe_says_or_where_that_pays(
-    device: str, vectors: str, least: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
-
-    def decided(num_steps: int, setting: bool | None) -> bool:
-        return compiles(setting, Plan(1000, 100, num_steps, warmup_steps=0), torch.device(device))
-
-    assert decided(1, True)
-    assert not decided(10**6, False)
-    assert not decided(1_999, None)
-    if least is None:
-        assert not decided(10**6, None)
-    else:
-        assert not decided(least - 1, None)
-        assert decided(least, None)
-
-
-def test_the_environment_says_what_was_compiled_and_what_changes_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The compiler fails in the first process and works in the second."""
-    chosen = recipe(tmp_path, "train.compile=true", "train.checkpoint_minutes=0")
-    real = torch.compile
-
-    def failing(function: object, **_: object) -> object:
-        def compiled(*_: object) -> object:
-            raise RuntimeError("no compiler")
-
-        return compiled
-
-    class Listener(Silent):
-        def __init__(self, stop_at: int | None) -> None:
-            self.stop_at, self.said = stop_at, []  # type: ignore[var-annotated]
-
-        def say(self, message: str) -> None:
-            self.said.append(message)
-
-        def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-            if task == "pretrain" and done == self.stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(torch, "compile", failing)
-    with pytest.raises(Interrupted):
-        pretrain(chosen, out=tmp_path / "runs", reporter=Listener(stop_at=2))
-    monkeypatch.setattr(torch, "compile", lambda function, **_: real(function, backend="eager"))
-    listener = Listener(stop_at=None)
-    run = pretrain(chosen, out=tmp_path / "runs", reporter=listener)
-    processes = (run.read_json("environment.json") or {})["processes"]
-    assert [process["compiled"] for process in processes] == [False, True]
-    assert any("compiled False → True" in sentence for sentence in listener.said)

@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from graph_on_cpu import GraphOnCpu
 
 from conftest import Invoke
+from cssl_cli import captured_step
 from cssl_cli.encoder import build_encoder
 from cssl_cli.flops import count_flops, forward_flops
 from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_over_keys
 from cssl_cli.machine import copy_rate, matrix_rate
 from cssl_cli.off_diagonal import off_diagonal_squares
+from cssl_cli.pipeline import pretrain as pretraining
 from cssl_cli.pipeline.profile import PARTS, profile
 from cssl_cli.progress import Silent
 from cssl_cli.recipe import load_recipe
+from cssl_cli.step import Compiled
 
 
 @pytest.fixture(autouse=True)
@@ -61,17 +65,20 @@ def test_rates_are_positive_and_finite() -> None:
         assert 1e6 < rate < 1e16
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True, "graph"])
 def test_parts_operations_and_trace(
-    tiny_recipe: Path, tmp_path: Path, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: Path, tmp_path: Path, compiled: Compiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile_with(function, backend="eager"))
-    recipe = load_recipe(str(tiny_recipe), ["train.compile=true" if compiled else "train.compile=false"])
+    monkeypatch.setattr(captured_step, "CudaRecorder", GraphOnCpu)
+    monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: compiled != "graph")
+    monkeypatch.setattr(pretraining, "compiles", lambda *_: compiled)
+    recipe = load_recipe(str(tiny_recipe))
     run, content = profile(recipe, out=tmp_path / "runs", reporter=Silent())
     parts: dict[str, Any] = content["parts"]
     assert list(parts) == list(PARTS)
-    assert (parts["loss"] is None) == compiled
+    assert (parts["loss"] is None) == (compiled is True)
     assert content["compiled"] == compiled
     assert all(seconds > 0 for seconds in parts.values() if seconds is not None)
     # Backward takes twice the operations of forward, less those of the first layer's input, plus the loss's own.

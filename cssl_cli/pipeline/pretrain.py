@@ -17,12 +17,12 @@ from cssl_cli.data import Dataset
 from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, RunError
 from cssl_cli.escape import escaped_text, shown_path
 from cssl_cli.files import require_creatable
+from cssl_cli.pipeline.compiling import compiles, keep_compiler_cache
 from cssl_cli.pipeline.epoch_knn import EpochKnn, has_labels
 from cssl_cli.pipeline.setup import (
     ELSEWHERE,
     choose_device,
     choose_precision,
-    compiles,
     environment,
     images_of_run,
     initial_method,
@@ -48,7 +48,7 @@ from cssl_cli.run_dir import (
     RunDir,
 )
 from cssl_cli.signals import Pending, Stopped, deferred_signals
-from cssl_cli.step import Notice
+from cssl_cli.step import Compiled, Notice
 from cssl_cli.train import EpochRecord, Plan, Trainer, make_plan
 from cssl_cli.train import Progress as StepProgress
 
@@ -76,7 +76,7 @@ def pretrain(
         require_creatable(out, "Choose another folder with --out DIR.")
         require_memory(recipe, device, dataset)
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
-        plan_of(recipe, len(dataset.pretrain))
+        compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
         _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
     if not restart and _is_finished(run) and not run.is_writable():
@@ -197,6 +197,9 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
     images = dataset.pretrain.images
     plan = plan_of(recipe, len(images))
+    compiled = compiles(recipe.train.compile, plan, device)
+    if compiled:
+        keep_compiler_cache()
     return Trainer(
         initial_method(recipe),
         make_augmentation(recipe, images.shape[-1]),
@@ -209,7 +212,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
         device=device,
         order=stream(recipe.seed, "order"),
         augment=stream(recipe.seed, "augment"),
-        compiled=compiles(recipe.train.compile, plan, device),
+        compiled=compiled,
         notice=notice,
     )
 
@@ -241,10 +244,10 @@ def _enter_environment(
     )
 
 
-def _enter_compiled(run: RunDir, *, compiled: bool) -> None:
-    """Correct environment.json once it has turned out whether the step can be compiled."""
+def _enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
+    """Correct environment.json when it turns out that the step cannot be compiled."""
     content = run.environment()
-    if content and content["processes"][-1]["compiled"] != compiled:
+    if content:
         content["processes"][-1]["compiled"] = compiled
         run.write_json(ENVIRONMENT, content)
 
@@ -352,11 +355,13 @@ def _train(
     if trainer.step == last["step"]:
         measure_or_save(last["epoch"])
     saved_at = time.monotonic()
+    compiled = trainer.training_step.compiled
     for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
-        if done == 1:
-            _enter_compiled(run, compiled=trainer.training_step.compiled)
-            if trainer.device.type == "cpu":
-                keep_freed_memory()  # now that it shows what a step takes
+        if trainer.training_step.compiled != compiled:
+            compiled = trainer.training_step.compiled
+            _enter_compiled(run, compiled=compiled)
+        if done == 1 and trainer.device.type == "cpu":
+            keep_freed_memory()  # now that it shows what a step takes
         detail = "" if progress.record is None else _describe(progress.record, plan)
         reporter.advance("pretrain", progress.step, plan.num_steps, detail)
         if progress.ends_epoch and progress.record is not None:

@@ -50,7 +50,7 @@ def profile(
     Writes profile.json and a trace of single operations into a directory of its own under `out`/profiles, and returns
     it with the profile: `seconds` of a whole step as in training, the `parts` as seconds of each when the device is
     waited for after it, `flops` of a step, and the machine's rates. A part is None where compiled code does not tell it
-    apart: the loss is then in `forward`.
+    apart: the loss is then in `forward`. A captured step has no parts: they are those of the plain one.
     """
     device = choose_device(device_name)
     require_creatable(out, "Choose another folder with --out DIR.")
@@ -160,13 +160,13 @@ def _seconds_of_parts(trainer: Trainer, num_steps: int) -> dict[str, float | Non
         with clock.part("optimizer"):
             step.update(trainer.current_learning_rate())
     seconds: dict[str, float | None] = {part: spent / num_steps for part, spent in clock.seconds.items()}
-    return seconds | ({"loss": None} if step.compiled else {})
+    return seconds | ({"loss": None} if step.compiled is True else {})
 
 
 def _timed_forward(trainer: Trainer, clock: _Clock, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
     """Time spent inside the networks that the method is made of counts as forward, the rest of it as loss."""
     step = trainer.training_step
-    if step.compiled:
+    if step.compiled is True:
         with clock.part("forward"):
             return step.forward(view_1, view_2)
     before = clock.seconds["forward"]

@@ -27,12 +27,11 @@ from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.run_dir import ENVIRONMENT, RunDir
-from cssl_cli.train import Plan
+from cssl_cli.step import Compiled
 
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
 ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
-COMPILED_STEPS = {"cpu": 20_000, "cuda": 2_000}  # how long compiling takes and what it saves: docs/performance.md
 
 
 def cache_dir() -> Path:
@@ -148,18 +147,6 @@ def place_images(images: Tensor, device: torch.device) -> Images:
     return ResidentImages(images.to(device))
 
 
-def compiles(setting: bool | None, plan: Plan, device: torch.device) -> bool:
-    """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
-
-    Of processors, those with AVX-512 gain; others were seen to lose as much on one encoder as they gain on another.
-    Depends on nothing that changes while a run stays on its machine, so that it goes on as it began.
-    """
-    if setting is not None:
-        return setting
-    gains = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return gains and plan.num_steps >= COMPILED_STEPS[device.type]
-
-
 def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
     return build_augmentation(recipe.settings("augment"), image_size=image_size)
 
@@ -181,7 +168,7 @@ def initial_method(recipe: Recipe) -> Method:
     return method
 
 
-def environment(device: torch.device, precision: torch.dtype, *, compiled: bool) -> dict[str, Any]:
+def environment(device: torch.device, precision: torch.dtype, *, compiled: Compiled) -> dict[str, Any]:
     """Where and with what a process worked on a run."""
     return {
         "cssl": cssl_cli.__version__,

@@ -340,8 +340,8 @@ class Train(Block):
     """images in a batch, each seen in two views"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
-    compile: bool | None = None
-    """whether the training step is compiled; null: from 2,000 steps on a GPU, 20,000 on a CPU with AVX-512"""
+    compile: bool | Literal["graph"] | None = None
+    """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, CPUs with AVX-512"""
     checkpoint_minutes: NonNegative = 1.0
     """least time between two checkpoints"""
 

@@ -16,6 +16,7 @@ PARTS = {
     "backward": "backward",
     "optimizer": "optimizer",
 }
+COMPILED = {False: "not compiled", True: "compiled", "graph": "captured as a CUDA graph"}
 
 
 def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
@@ -37,6 +38,7 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
         f"Means over {content['num_steps']} steps in rounds, of which the median is shown; the device is waited for "
         "after each part."
         + (" Compiled: the loss is part of forward." if "loss" not in spent else "")
+        + (" The parts are of the step that is not captured." if content["compiled"] == "graph" else "")
         + (" Compiling failed; these are uncompiled steps." if content["compiling_failed"] else "")
         + " Operations are those of matrix products and convolutions; the rate of products is the best of a few, which "
         "convolutions may exceed on some processors.",
@@ -46,7 +48,7 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
     share = f"{100 * rate / most:.0f} %"
     out.print(
         f"{content['batch_size'] / content['seconds']:,.0f} images/s in batches of {content['batch_size']}: "
-        f"{content['precision']}, {_where(content)}, {'compiled' if content['compiled'] else 'not compiled'}"
+        f"{content['precision']}, {_where(content)}, {COMPILED[content['compiled']]}"
     )
     out.print(
         f"{_flops(content['flops'])} a step, forward and backward: {_rate(rate)}, {share} of the "
