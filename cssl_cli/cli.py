@@ -360,7 +360,7 @@ def sweep(
     if report:
         results = read_sweep(resolved, out, EXTRACTOR)
         show_sweep(resolved, results, members, as_json, **shown)
-        return _end_of_sweep(results, members)
+        return _end_of_sweep(results, members, told=not as_json)
     if concentration_only:
         with TerminalReporter() as reporter:
             content = concentrate_sweep(
@@ -383,15 +383,25 @@ def sweep(
         )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
     show_sweep(resolved, results, members, as_json, written.sentence, **shown)
-    return _end_of_sweep(results, members, written.failed)
+    return _end_of_sweep(results, members, told=not as_json, failed=written.failed)
 
 
-def _end_of_sweep(results: Sequence[MemberResult], members: Sequence[Member], failed: CsslError | None = None) -> None:
-    """The exit code once the table is printed: 1 where one of the `members` does not count, or writing `failed`."""
-    if failed is not None:
-        print_error(str(failed))
+def _end_of_sweep(
+    results: Sequence[MemberResult], members: Sequence[Member], *, told: bool, failed: CsslError | None = None
+) -> None:
+    """The exit code once all is printed: 1 where one of the `members` does not count, or writing `failed`.
+
+    told: whether a table was printed, which says why; of JSON, stderr does.
+    """
     meant = {member.name for member in members}
-    if failed is not None or any(result.error or result.damage for result in results if result.member.name in meant):
+    lacking = [result for result in results if result.member.name in meant and (result.error or result.damage)]
+    sentences = [] if failed is None else [str(failed)]
+    if not told:
+        sentences += [f"{result.member.name} failed: {result.error}" for result in lacking if result.error]
+        sentences += dict.fromkeys(damage for result in lacking for damage in result.damage)
+    for sentence in sentences:
+        print_error(sentence)
+    if sentences or lacking:
         raise typer.Exit(1)
 
 

@@ -74,6 +74,7 @@ def test_a_report_of_damaged_members_ends_as_their_sweep_would(members: list[Run
     assert as_json.code == 1
     (told,) = (member["damage"] for member in json.loads(as_json.stdout)["members"] if member["damage"])
     assert name in told[0]
+    assert f"{name}: the file is damaged" in as_json.stderr
     of_row = next(member["row"] for member in json.loads(as_json.stdout)["members"] if not member["damage"])
     assert invoke("sweep", "two.yaml", "--report", "--only", of_row).code == 0
 
@@ -85,6 +86,7 @@ def test_a_report_names_members_that_failed_and_why(members: list[RunDir], invok
     members[1].write_status("failed", step=1, num_steps=2, error="of before")
     report = invoke("sweep", "two.yaml", "--report", "--json")
     assert report.code == 1
+    assert "failed: the loss became infinite" in report.stderr
     errors = {member["error"] for member in json.loads(report.stdout)["members"]}
     assert errors == {"the loss became infinite\nLower optim.lr.", "of before"}
     members[0].file(ENCODER).unlink()  # as a run that failed in training leaves it
