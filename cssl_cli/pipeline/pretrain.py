@@ -188,6 +188,9 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
     images = dataset.pretrain.images
     plan = plan_of(recipe, len(images))
+    compile_as_asked = recipe.train.compile
+    if compile_as_asked is None and recipe.train.micro_batch is not None:
+        compile_as_asked = False  # one graph would hold the encoder as often as there are micro-batches
     return Trainer(
         initial_method(recipe),
         make_augmentation(recipe, images.shape[-1]),
@@ -200,7 +203,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
         device=device,
         order=stream(recipe.seed, "order"),
         augment=stream(recipe.seed, "augment"),
-        compiled=compiles(recipe.train.compile, plan, device),
+        compiled=compiles(compile_as_asked, plan, device),
         notice=notice,
     )
 
