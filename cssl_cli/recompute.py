@@ -1,7 +1,7 @@
 """Encoders that keep less of a training pass: activations are computed again in the backward pass, images go in parts.
 
-Gradients are those of the whole batch, up to rounding. Of the running statistics of batch norms nothing is moved by what
-is computed again, and no random number is drawn.
+Gradients are those of the whole batch, up to rounding. What is computed again moves no running statistics of batch
+norms, and draws no random numbers.
 """
 
 from __future__ import annotations

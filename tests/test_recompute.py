@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peak_memory import PeakMemory
 from small_methods import SETTINGS, images, normal, small_method
-from tensor_memory import PeakMemory
 from test_train import finish, make_trainer, same_state
 from torch import nn
 
 from cssl_cli.batch_norm import SplitBatchNorm2d
 from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.errors import InputError
 from cssl_cli.methods import Method, build_method, method_names
+from cssl_cli.pipeline.pretrain import make_trainer as trainer_of
+from cssl_cli.pipeline.pretrain import pretrain
+from cssl_cli.pipeline.profile import profile
+from cssl_cli.pipeline.setup import initial_method, prepare_data
+from cssl_cli.progress import Silent
+from cssl_cli.recipe import load_recipe
 from cssl_cli.recompute import Encoder
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Profiles of milliseconds."""
+    monkeypatch.setattr("cssl_cli.pipeline.profile.SECONDS", 0.01)
+    monkeypatch.setattr("cssl_cli.machine.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("cssl_cli.machine.COPY_BYTES", {"cpu": 2**20})
+
 
 ONE_PASS = {"simclr", "simple_contrastive", "t_infonce"}  # over both views
 BATCH = 8
@@ -24,9 +42,7 @@ BATCH = 8
 def keep_less(method: nn.Module, *, checkpoint_activations: bool = False, micro_batch: int | None = None) -> None:
     for encoder in method.modules():
         if isinstance(encoder, Encoder):
-            encoder.keep_less(
-                checkpoint_activations=checkpoint_activations, micro_batch=micro_batch, batch_size=BATCH
-            )
+            encoder.keep_less(checkpoint_activations=checkpoint_activations, micro_batch=micro_batch, batch_size=BATCH)
 
 
 def replace_norms(method: nn.Module, replacement: Callable[[nn.BatchNorm2d], nn.Module]) -> None:
@@ -47,11 +63,11 @@ def split_norms(method: nn.Module, num_splits: int) -> None:
     replace_norms(method, split)
 
 
-def steps(method: Method, num_steps: int = 3) -> dict[str, torch.Tensor]:
+def steps(method: Method, num_steps: int = 3, rate: float = 1e-3) -> dict[str, torch.Tensor]:
     """Losses and gradients of some steps in float64, and all that has moved after them."""
     found = {}
     method.train()
-    optimizer = torch.optim.SGD([one for one in method.parameters() if one.requires_grad], lr=1e-3)
+    optimizer = torch.optim.SGD([one for one in method.parameters() if one.requires_grad], lr=rate)
     for step in range(num_steps):
         loss = method(normal(BATCH, 3, 8, 8, seed=2 * step), normal(BATCH, 3, 8, 8, seed=2 * step + 1))["loss"]
         optimizer.zero_grad()
@@ -67,7 +83,9 @@ def steps(method: Method, num_steps: int = 3) -> dict[str, torch.Tensor]:
 def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=lambda text, at=name: f"{at}: {text}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-10, atol=1e-10, msg=lambda text, at=name: f"{at}: {text}"
+        )
 
 
 def around_resnet(name: str, method: str = "byol") -> Method:
@@ -114,7 +132,7 @@ def test_residual_blocks_and_both_together(name: str, micro_batch: int | None) -
     if micro_batch is not None:
         split_norms(plain, BATCH // micro_batch)
     keep_less(ours, checkpoint_activations=True, micro_batch=micro_batch)
-    assert_equal(steps(ours, num_steps=2), steps(plain, num_steps=2))
+    assert_equal(steps(ours, num_steps=2, rate=1e-6), steps(plain, num_steps=2, rate=1e-6))
 
 
 @pytest.mark.parametrize("method", ["simclr", "byol"])
@@ -145,34 +163,106 @@ def test_in_evaluation_nothing_differs_and_any_number_of_images_will_do() -> Non
 
 
 # ---------------------------------------------------------------------- memory
-def peak_of(encoder: Encoder, batch: torch.Tensor) -> int:
-    encoder.train()
+def peak(name: str, **settings: Any) -> int:
+    """Bytes alive at the most in a forward and a backward pass of 32 images, weights and images not counted."""
+    encoder = materialize(build_encoder({"name": name, "width": 4}), torch.Generator().manual_seed(0)).train()
+    assert isinstance(encoder, Encoder)
+    if settings:
+        encoder.keep_less(**{"checkpoint_activations": False, "micro_batch": None} | settings, batch_size=32)
+    batch = normal(32, 3, 16, 16, dtype=torch.float32)
     with PeakMemory() as memory:
         encoder(batch).square().sum().backward()
     return memory.peak
 
 
-def test_the_peak_falls() -> None:
-    batch = normal(32, 3, 16, 16, dtype=torch.float32)
+def test_the_peak_is_that_of_one_micro_batch() -> None:
+    assert peak("small", micro_batch=4) < (4 / 32 + 0.05) * peak("small")
 
-    def peak(**settings: object) -> int:
-        encoder = materialize(build_encoder({"name": "resnet50", "width": 2}), torch.Generator().manual_seed(0))
-        if settings:
-            encoder.keep_less(**settings, batch_size=32)
-        return peak_of(encoder, batch)
 
-    plain = peak()
-    both = peak(checkpoint_activations=True, micro_batch=4)
-    print(plain, peak(checkpoint_activations=True, micro_batch=None)/plain, peak(checkpoint_activations=False, micro_batch=4)/plain, both/plain)
+def test_the_peak_is_that_of_the_inputs_of_blocks_and_one_block() -> None:
+    plain, ours = peak("resnet18"), peak("resnet18", checkpoint_activations=True)
+    assert ours < 0.5 * plain
+    assert peak("resnet18", checkpoint_activations=True, micro_batch=8) < 0.4 * ours
 
 
 # ---------------------------------------------------------------------- compiled
-@pytest.mark.parametrize("settings", [{"checkpoint_activations": True}, {"micro_batch": 4}, {"checkpoint_activations": True, "micro_batch": 4}], ids=str)
-def test_one_graph_for_the_compiler(settings: dict) -> None:
+def test_one_graph_for_the_compiler() -> None:
     torch.compiler.reset()
-    plain = small_method("byol").double()
-    keep_less(plain, **settings)
+    plain = small_method("simclr").double()
+    keep_less(plain, checkpoint_activations=True, micro_batch=8)
     ours = copy.deepcopy(plain)
-    forward = torch.compile(ours.forward, backend="aot_eager", fullgraph=True, dynamic=False)
-    ours.forward = forward  # type: ignore[method-assign]
-    assert_equal(steps(ours), steps(plain))
+    ours.forward = torch.compile(ours.forward, backend="aot_eager", fullgraph=True, dynamic=False)  # type: ignore[method-assign]
+    assert_equal(steps(ours, num_steps=2), steps(plain, num_steps=2))
+
+
+# ---------------------------------------------------------------------- recipes
+def test_a_recipe_asks_for_it_and_momentum_encoders_follow() -> None:
+    recipe = load_recipe(
+        "simclr-shapes",
+        ["method={name: byol}", "train.batch_size=64", "train.micro_batch=16", "train.checkpoint_activations=true"],
+    )
+    method = initial_method(recipe)
+    for encoder in (method.encoder, method.momentum_encoder):
+        assert isinstance(encoder, Encoder)
+        assert (encoder.micro_batch, encoder.checkpoint_activations) == (16, True)
+    moco = ["method={name: moco}", "train.batch_size=64", "train.micro_batch=16"]
+    norms = [
+        norm
+        for norm in initial_method(load_recipe("simclr-shapes", moco)).modules()
+        if isinstance(norm, SplitBatchNorm2d)
+    ]
+    assert {norm.num_splits for norm in norms} == {2}  # sub-batches of 64 / 8 images
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.batch_size=64", "train.micro_batch=24"], "train.micro_batch: does not divide train.batch_size, 64"),
+        (["train.micro_batch=1"], "train.micro_batch"),
+        (
+            ["method={name: moco}", "train.batch_size=64", "train.micro_batch=4"],
+            "cuts the sub-batches of 8 images of method.batch_norm_splits, 8; give method.batch_norm_splits=16",
+        ),
+        (
+            ["method={name: moco, batch_norm_splits: 1}", "train.batch_size=64", "train.micro_batch=32"],
+            "give method.batch_norm_splits=2",
+        ),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_recipe(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe("simclr-shapes", overrides)
+    assert message in str(error.value)
+
+
+def test_fingerprints() -> None:
+    """Old recipes keep theirs; activations computed again are the same numbers, other batch norms are not."""
+    plain = load_recipe("simclr-cifar10")
+    assert plain.fingerprint == "af07c667d0"  # before there were these fields
+    assert load_recipe("simclr-cifar10", ["train.checkpoint_activations=true"]).fingerprint == plain.fingerprint
+    assert load_recipe("simclr-cifar10", ["train.micro_batch=64"]).fingerprint != plain.fingerprint
+
+
+def test_a_run_with_both_trains_and_is_profiled(tiny_recipe: Path, tmp_path: Path) -> None:
+    overrides = ["train.steps=3", "train.micro_batch=32", "train.checkpoint_activations=true"]
+    recipe = load_recipe(str(tiny_recipe), overrides)
+    assert pretrain(recipe, out=tmp_path, reporter=Silent()).finished
+    _, found = profile(recipe, out=tmp_path, reporter=Silent())
+    _, plain = profile(load_recipe(str(tiny_recipe), ["train.steps=3"]), out=tmp_path, reporter=Silent())
+    assert found["parts"].keys() == plain["parts"].keys()
+    # Forward once more where that is 1 of 3 for all layers but the first, whose input has no gradient; and, within
+    # a micro-batch, for each block again.
+    assert 4 / 3 < found["flops"] / plain["flops"] < 2
+
+
+def test_micro_batches_are_only_compiled_if_asked_for(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cssl_cli.pipeline.setup.COMPILED_STEPS", {"cpu": 1})
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+
+    def compiled(*overrides: str) -> bool:
+        recipe = load_recipe(str(tiny_recipe), overrides)
+        return trainer_of(recipe, prepare_data(recipe, Silent()), torch.device("cpu")).training_step.compiled
+
+    assert compiled()
+    assert not compiled("train.micro_batch=32")
+    assert compiled("train.micro_batch=32", "train.compile=true")

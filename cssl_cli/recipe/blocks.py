@@ -339,7 +339,7 @@ class Train(Block):
     batch_size: Annotated[int, Ge(2)] = 512
     """images in a batch, each seen in two views"""
     micro_batch: Annotated[int, Ge(2)] | None = None
-    """images that the encoder takes and its batch norms normalise at a time, so that any batch fits; null: all of them"""
+    """images that the encoder takes, and its batch norms normalise, at a time: any batch fits; null: all of them"""
     checkpoint_activations: bool = False
     """whether activations inside the encoder's blocks are computed again instead of kept; the same result"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
