@@ -34,6 +34,8 @@ class ResNet(Encoder, TorchvisionResNet):
     (He et al., CVPR 2016; stem as in Chen et al., ICML 2020, appendix B.9.)
     """
 
+    _make_layer: Callable[..., Any]  # torchvision's
+
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], num_blocks: Sequence[int], *, width: int) -> None:
         nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
         self._norm_layer = BatchNorm2d

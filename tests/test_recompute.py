@@ -262,11 +262,14 @@ def test_a_run_with_both_trains_and_is_profiled(
         load_recipe(str(tiny_recipe), ["train.steps=2", *overrides])
         for overrides in (["train.micro_batch=32", "train.checkpoint_activations=true"], [])
     )
+    dataset = prepare_data(plain, Silent())
     assert pretrain(recipe, out=tmp_path, reporter=Silent()).finished
     _, found = profile(recipe, out=tmp_path, reporter=Silent())
     assert all(seconds > 0 for seconds in found["parts"].values())
     # The forward pass, a third of the operations or a little more, twice again: a micro-batch, then its blocks.
-    flops = _step_flops(trainer_of(plain, prepare_data(plain, Silent()), torch.device("cpu")))
+    once = trainer_of(load_recipe(str(tiny_recipe), ["train.micro_batch=32"]), dataset, torch.device("cpu"))
+    flops = _step_flops(trainer_of(plain, dataset, torch.device("cpu")))
+    assert 1.3 < _step_flops(once) / flops < 1.5
     assert 4 / 3 < found["flops"] / flops < 2
 
 
