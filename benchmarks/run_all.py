@@ -56,6 +56,7 @@ BENCHMARKS = (
         None,
     ),
     Benchmark("step-choices-small", "step_choices", ["--encoder", "small", "--width", "16", "--steps", "30"], None),
+    Benchmark("wide-batches", "wide_batches", [], None),
     Benchmark("features", "features", [], ["--train", "20000", "--test", "4000"]),
     Benchmark(
         "terms", "terms",

@@ -23,16 +23,48 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     running_mean: Tensor
     running_var: Tensor
+    batch_mean: Tensor
+    batch_variance: Tensor
+    statistics_aside = False
+
+    def set_statistics_aside(self) -> None:
+        """From now on a batch's statistics wait for a call of `follow`, and may be computed again without harm."""
+        self.statistics_aside = True
+        for name in ("batch_mean", "batch_variance"):
+            self.register_buffer(name, torch.zeros_like(self.running_mean), persistent=False)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance (C) of the last batch, once they are set aside."""
+        return self.batch_mean, self.batch_variance
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not _summed_one_by_one(input):
+        if not self.training or not (self.statistics_aside or _summed_one_by_one(input)):
             return super().forward(input)
-        normalized, mean, variance = _InGroups.apply(input, self.weight, self.bias, self.eps)
-        self._follow(mean, variance)
+        normalized, mean, variance = self._normalized(input)
+        self._take(mean, variance)
         return normalized
 
+    def _normalized(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images normalised together, their mean and their unbiased variance."""
+        if _summed_one_by_one(part):
+            return _InGroups.apply(part, self.weight, self.bias, self.eps)
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        # A momentum of 1 leaves the statistics of the images themselves where running ones are asked for.
+        normalized = F.batch_norm(
+            part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+        )
+        return normalized, mean, variance
+
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+    def _take(self, mean: Tensor, variance: Tensor) -> None:
+        if self.statistics_aside:
+            self.batch_mean.copy_(mean)
+            self.batch_variance.copy_(variance)
+        else:
+            self.follow(mean, variance)
+
+    @torch.no_grad()
+    def follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics towards a batch's: `mean` and unbiased `variance` (C)."""
         assert self.momentum is not None
         assert self.num_batches_tracked is not None
@@ -59,19 +91,8 @@ class SplitBatchNorm2d(BatchNorm2d):
         assert len(input) % self.num_splits == 0, f"{len(input)} images in {self.num_splits} sub-batches"
         parts = [self._normalized(part) for part in input.chunk(self.num_splits)]
         normalized, means, variances = zip(*parts, strict=True)
-        self._follow(torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0))
+        self._take(torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0))
         return torch.cat(normalized)
-
-    def _normalized(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A sub-batch normalised, its mean and its unbiased variance."""
-        if _summed_one_by_one(part):
-            return _InGroups.apply(part, self.weight, self.bias, self.eps)
-        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-        # A momentum of 1 leaves the statistics of the sub-batch itself where running ones are asked for.
-        normalized = F.batch_norm(
-            part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
-        )
-        return normalized, mean, variance
 
 
 def split_batch_norms(module: nn.Module, num_splits: int) -> None:

@@ -21,17 +21,20 @@ from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from cssl_cli.batch_norm import BatchNorm2d
 from cssl_cli.errors import unknown_name
+from cssl_cli.recompute import Encoder
 
 CHANNELS_OF_A_VECTOR = 16  # float32 numbers in AVX-512; 8 in AVX2
 
 
-class ResNet(TorchvisionResNet):
+class ResNet(Encoder, TorchvisionResNet):
     """Torchvision's ResNet with the small-image stem, `width` channels in the first stage, and no classifier.
 
     Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width · block expansion. Parameter names are
     torchvision's, so a `state_dict` of width 64 loads into `torchvision.models.resnet18` or `resnet50`.
     (He et al., CVPR 2016; stem as in Chen et al., ICML 2020, appendix B.9.)
     """
+
+    _make_layer: Callable[..., Any]  # torchvision's
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], num_blocks: Sequence[int], *, width: int) -> None:
         nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
@@ -53,6 +56,16 @@ class ResNet(TorchvisionResNet):
             if shortcut.in_channels < CHANNELS_OF_A_VECTOR:
                 stage[0].downsample[0] = StridedPointwiseConv2d(shortcut.in_channels, shortcut.out_channels)
 
+    def features(self, images: Tensor) -> Tensor:
+        h = self.block(self._stem, images)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                h = self.block(block, h)
+        return self.avgpool(h).flatten(1)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        return self.relu(self.bn1(self.conv1(images)))
+
 
 class StridedPointwiseConv2d(nn.Conv2d):
     """A 1×1 convolution of stride 2 without bias, computed as one of stride 1 on every other pixel: the same function.
@@ -69,7 +82,7 @@ class StridedPointwiseConv2d(nn.Conv2d):
         return F.conv2d(input[:, :, ::2, ::2], self.weight, self.bias)
 
 
-class SmallEncoder(nn.Module):
+class SmallEncoder(Encoder):
     """Four convolutions with batch norm and ReLU (strides 1, 2, 2, 2), then the mean over pixels: for CPUs.
 
     Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width.
@@ -88,8 +101,17 @@ class SmallEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.num_features = 8 * width
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images).mean(dim=(2, 3))
+    def features(self, images: Tensor) -> Tensor:
+        h = images
+        for first in range(0, len(self.layers), 3):
+            h = self.block(self._stage, h, first)
+        return h.mean(dim=(2, 3))
+
+    def _stage(self, h: Tensor, first: int) -> Tensor:
+        """A convolution, its batch norm and its ReLU, from the layer `first` on."""
+        for layer in list(self.layers)[first : first + 3]:
+            h = layer(h)
+        return h
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -129,14 +151,14 @@ class MLP(nn.Module):
         return self.layers(features)
 
 
-ENCODERS: Mapping[str, Callable[..., nn.Module]] = {
+ENCODERS: Mapping[str, Callable[..., Encoder]] = {
     "resnet18": lambda *, width: ResNet(BasicBlock, [2, 2, 2, 2], width=width),
     "resnet50": lambda *, width: ResNet(Bottleneck, [3, 4, 6, 3], width=width),
     "small": lambda *, width: SmallEncoder(width=width),
 }
 
 
-def build_encoder(settings: Mapping[str, Any]) -> nn.Module:
+def build_encoder(settings: Mapping[str, Any]) -> Encoder:
     """The encoder named by `settings["name"]`, without storage: `materialize` gives it its weights.
 
     Built on the meta device, so that building draws nothing from torch's global generator.

@@ -20,7 +20,10 @@ _FLOAT = 4
 _WEIGHTS_AT_64 = {"resnet18": 11.1e6, "resnet50": 23.4e6}  # of convolutions at width 64; they grow with its square
 _FEATURES = {"resnet18": 8, "resnet50": 32, "small": 8}  # outputs of an encoder by its width
 _STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps of each weight
-_OUTPUT_SIDES = 1.875  # pixels of the outputs of all stages by those of the first, of the small encoder
+# Numbers that a pass keeps of an image, by width and pixels: what convolutions put out (the rest a compiler may
+# leave away); and the inputs of blocks, where only these are kept.
+_ACTIVATIONS = {"small": 1.875, "resnet18": 9.375, "resnet50": 52.375}
+_INPUTS_OF_BLOCKS = {"small": 1.75, "resnet18": 4.625, "resnet50": 28.0}
 _GPU = Path("/dev/nvidiactl")  # there is where an NVIDIA driver is: training need not fit into the host's memory
 
 
@@ -49,9 +52,12 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
     if hasattr(method, "queue"):
         needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
     size = getattr(recipe.data, "size", None) or image_size or 32  # the downloaded sets have no smaller images
-    of_image = _FLOAT * 3 * size**2 + 2 * encoder.width * _OUTPUT_SIDES * size**2  # activations may be bfloat16
-    needs["train.batch_size"] = 2 * recipe.train.batch_size * of_image
-    return needs
+    kept = _INPUTS_OF_BLOCKS if recipe.train.checkpoint_activations else _ACTIVATIONS
+    of_pass = 2 * kept[encoder.name] * encoder.width * size**2  # activations may be bfloat16
+    of_views = 2 * recipe.train.batch_size * _FLOAT * 3 * size**2
+    if recipe.train.micro_batch is None:
+        return needs | {"train.batch_size": of_views + 2 * recipe.train.batch_size * of_pass}
+    return needs | {"train.batch_size": of_views, "train.micro_batch": recipe.train.micro_batch * of_pass}
 
 
 def weights_of_encoder(recipe: Recipe) -> float:
@@ -89,10 +95,13 @@ def require(needs: Needs, free: float | None) -> None:
     if free is None or total <= free:
         return
     field = max(needs, key=lambda name: needs[name])
+    smaller = f"a smaller {field}"
+    if field == "train.batch_size" and "train.micro_batch" not in needs:
+        smaller += ", train.micro_batch, of which any batch is made, or train.checkpoint_activations=true"
     raise InputError(
         f"does not fit in memory: needs about {_gib(total)} GiB, {_gib(free)} are free",
         where=field,
-        remedy=f"Give a smaller {field}, or use a machine with more memory.",
+        remedy=f"Give {smaller}, or use a machine with more memory.",
     )
 
 

@@ -231,6 +231,14 @@ def test_step_choices_without_kept_memory(run: Run, monkeypatch: pytest.MonkeyPa
     assert [name.partition(", times")[0] for name in written["ratios"]] == ["channels_last"]
 
 
+def test_wide_batches(run: Run):
+    sizes = ("--encoder", "small", "--width", 2, "--side", 16, "--batch-size", 8, "--micro-batch", 2)
+    written = run("wide_batches", *sizes, "--repetitions", 1)
+    assert len(written["ratios"]) == 3
+    peaks = [value for name, value in written["numbers"].items() if "bytes" in name]
+    assert peaks[0] > peaks[1] > peaks[2] >= peaks[3] > 0  # the projector, here, takes most
+
+
 def test_terms(run: Run):
     sizes = ("--images", 10, "--classes", 2, "--views", 3, "--width", 8, "--bootstrap", 5)
     assert len(run("terms", *sizes, "--repetitions", 2)["ratios"]) == 1

@@ -37,6 +37,7 @@ ORDER = [
     "batches",
     "augment",
     "batch_norm",
+    "recompute",
     "encoder",
     "machine",
     "allocator",

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peak_memory import PeakMemory
 
 from conftest import Invoke
 from cssl_cli import memory
 from cssl_cli.errors import InputError
-from cssl_cli.pipeline.setup import require_memory
+from cssl_cli.pipeline.setup import initial_method, require_memory
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
 
@@ -85,6 +86,44 @@ def test_weights_are_estimated_from_below(encoder: str, method: str, width: int)
     needed = kept + 3 * trained  # the gradient and two moments of each that is trained
     needs = {field: number for field, number in memory.of_training(recipe).items() if field != "train.batch_size"}
     assert 0.8 * needed < sum(needs.values()) <= needed
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("encoder", ["small", "resnet18", "resnet50"])
+def test_activations_are_estimated_from_below(encoder: str, again: bool, micro_batch: int | None) -> None:
+    settings = [f"encoder={{name: {encoder}, width: 4}}", "data.size=16", "train.batch_size=8"]
+    settings.append(f"train.checkpoint_activations={str(again).lower()}")
+    recipe = load_recipe("simclr-shapes", [*settings, f"train.micro_batch={micro_batch or 'null'}"])
+    method = initial_method(recipe).train()
+    views = torch.ones(2, 8, 3, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    with PeakMemory() as memory_taken:
+        method(*views)["loss"].backward()
+    needs = memory.of_training(recipe)
+    # Two views of a batch, and what is kept of them in float32, twice as much as in bfloat16.
+    kept = needs["train.micro_batch"] if micro_batch else needs["train.batch_size"] - views.nbytes
+    gradients = sum(weight.nbytes for weight in method.parameters())
+    found = memory_taken.peak - gradients - views.nbytes  # laid side by side
+    assert 0 < 2 * kept <= found
+    assert found < 5 * 2 * kept or micro_batch
+
+
+def test_the_remedy_names_what_spares_memory() -> None:
+    def refusal(*overrides: str) -> InputError:
+        with pytest.raises(InputError) as error:
+            memory.require(memory.of_training(load_recipe("simclr-shapes", list(overrides)), 224), 80 * GIB)
+        return error.value
+
+    large = ["encoder={name: resnet50}", "train.batch_size=4096", "data={name: folder, root: here, size: 224}"]
+    plain = refusal(*large)
+    assert plain.where == "train.batch_size"
+    assert plain.remedy is not None
+    assert "train.micro_batch" in plain.remedy
+    assert "train.checkpoint_activations=true" in plain.remedy
+    again = refusal(*large, "train.micro_batch=4096")
+    assert again.where == "train.micro_batch"
+    assert again.remedy == "Give a smaller train.micro_batch, or use a machine with more memory."
+    memory.require(memory.of_training(load_recipe("simclr-shapes", [*large, "train.micro_batch=64"])), 40 * GIB)
 
 
 def test_a_control_group_limits_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,4 +139,10 @@ def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
         None,
         "method",
     ]
-    assert loaded == ["simclr-cifar10", "simclr-cifar10-gentle", "strengths", "quickstart-gentle"]
+    assert loaded == [
+        "simclr-cifar10",
+        "simclr-cifar10-gentle",
+        "simclr-resnet50-224",
+        "strengths",
+        "quickstart-gentle",
+    ]

@@ -293,7 +293,14 @@ OTHER: dict[str, dict[str, str]] = {
     "optim: sgd": {"momentum": "0.1", "weight_decay": "0.1", "nesterov": "true"},
     "optim: adamw": {"betas": "[0.1, 0.1]", "weight_decay": "0.1"},
     "optim: lars": {"momentum": "0.1", "weight_decay": "0.1", "trust_coefficient": "0.1"},
-    "train": {"epochs": "3", "steps": "3", "batch_size": "8", "precision": "float32", "compile": "true"},
+    "train": {
+        "epochs": "3",
+        "steps": "3",
+        "batch_size": "8",
+        "precision": "float32",
+        "compile": "true",
+        "micro_batch": "4",
+    },
     "probe": {
         "knn_k": "3",
         "knn_temperature": "1",
@@ -320,7 +327,14 @@ for _optimizer in ("sgd", "adamw", "lars"):
         "warmup_epochs": "1",
         "decay_norm_and_bias": "false",
     }
-UNDECIDING = {"name", "train.checkpoint_minutes", "data: cifar10.root", "analyze.every", "probe.every"}
+UNDECIDING = {
+    "name",
+    "train.checkpoint_minutes",
+    "train.checkpoint_activations",
+    "data: cifar10.root",
+    "analyze.every",
+    "probe.every",
+}
 
 
 def blocks(block: type[Block], path: str = "") -> Iterator[tuple[str, type[Block]]]:

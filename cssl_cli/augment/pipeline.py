@@ -31,6 +31,7 @@ OPERATIONS: dict[str, type[Operation]] = {
 }
 
 CPU_BLOCK = 3 * 2**17  # pixel values worked on together on a CPU (1.5 MiB): 128 RGB images of side 32
+DEVICE_BLOCK = 3 * 2**27  # the same elsewhere (1.5 GiB): 2,675 of side 224, of which several copies are made
 
 
 class Augmentation:
@@ -102,8 +103,8 @@ class Augmentation:
         if theta.shape != (len(images), self.num_parameters):
             raise ValueError(f"theta of shape {(len(images), self.num_parameters)} expected, got {tuple(theta.shape)}")
         parameters = self.parameters(theta)
-        # On a CPU some images at a time: temporaries then stay in its cache, and small enough for malloc to keep.
-        num_blocks = max(1, round(images.numel() / CPU_BLOCK)) if op.on_cpu(images) else 1
+        # Some images at a time: on a CPU, temporaries then stay in its cache, and small enough for malloc to keep.
+        num_blocks = max(1, round(images.numel() / (CPU_BLOCK if op.on_cpu(images) else DEVICE_BLOCK)))
         if num_blocks == 1:
             return self._apply_block(images, parameters)
         num_rows = -(-len(images) // num_blocks)

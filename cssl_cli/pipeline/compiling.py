@@ -15,12 +15,13 @@ COMPILED_STEPS = 20_000  # from which on compiling pays; how long it takes and w
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
-def compiles(setting: Compiled | None, plan: Plan, device: torch.device) -> Compiled:
+def compiles(setting: Compiled | None, plan: Plan, device: torch.device, *, in_parts: bool = False) -> Compiled:
     """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
 
     Of processors, those with AVX-512 gain; others were seen to lose as much on one encoder as they gain on another.
-    Depends on nothing that changes while a run stays on its machine, so that it goes on as it began. Raises
-    `InputError` where there is no GPU to capture a graph on.
+    Where the encoder takes a batch `in_parts`, one graph would hold it as often as there are parts. Depends on nothing
+    that changes while a run stays on its machine, so that it goes on as it began. Raises `InputError` where there is no
+    GPU to capture a graph on.
     """
     if setting == "graph" and device.type != "cuda":
         raise InputError(
@@ -31,7 +32,7 @@ def compiles(setting: Compiled | None, plan: Plan, device: torch.device) -> Comp
     if setting is not None:
         return setting
     gains = device.type == "cuda" or (device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512")
-    return gains and plan.num_steps >= COMPILED_STEPS
+    return gains and not in_parts and plan.num_steps >= COMPILED_STEPS
 
 
 def keep_compiler_cache() -> None:

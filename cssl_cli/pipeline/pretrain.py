@@ -197,7 +197,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
     images = dataset.pretrain.images
     plan = plan_of(recipe, len(images))
-    compiled = compiles(recipe.train.compile, plan, device)
+    compiled = compiles(recipe.train.compile, plan, device, in_parts=recipe.train.micro_batch is not None)
     if compiled:
         keep_compiler_cache()
     return Trainer(

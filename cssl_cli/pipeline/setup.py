@@ -26,6 +26,7 @@ from cssl_cli.paths import UnknownPath, expand
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.recompute import Encoder
 from cssl_cli.run_dir import ENVIRONMENT, RunDir
 from cssl_cli.step import Compiled
 
@@ -165,6 +166,15 @@ def initial_method(recipe: Recipe) -> Method:
     generator = stream(recipe.seed, "init")
     materialize(method, generator)
     method.after_initialization(generator)
+    train = recipe.train
+    if train.checkpoint_activations or train.micro_batch is not None:
+        for encoder in method.modules():
+            if isinstance(encoder, Encoder):  # the momentum encoder, too
+                encoder.keep_less(
+                    checkpoint_activations=train.checkpoint_activations,
+                    micro_batch=train.micro_batch,
+                    batch_size=train.batch_size,
+                )
     return method
 
 

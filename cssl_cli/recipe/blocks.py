@@ -338,12 +338,24 @@ class Train(Block):
     """duration in batches; this or epochs"""
     batch_size: Annotated[int, Ge(2)] = 512
     """images in a batch, each seen in two views"""
+    micro_batch: Annotated[int, Ge(2)] | None = None
+    """images that the encoder takes, and its batch norms normalise, at a time: any batch fits; null: all of them"""
+    checkpoint_activations: bool = False
+    """whether activations inside the encoder's blocks are computed again instead of kept; the same result"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
     compile: bool | Literal["graph"] | None = None
     """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, CPUs with AVX-512"""
     checkpoint_minutes: NonNegative = 1.0
     """least time between two checkpoints"""
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _whole_micro_batches(cls, micro_batch: int | None, info: ValidationInfo) -> int | None:
+        batch = info.data.get("batch_size")
+        if micro_batch is not None and batch is not None and batch % micro_batch:
+            raise ValueError(f"does not divide train.batch_size, {batch}; give a divisor of it")
+        return micro_batch
 
     @field_validator("steps")
     @classmethod

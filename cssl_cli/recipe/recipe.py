@@ -100,6 +100,12 @@ class Recipe(Block):
                 f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}",
                 *("train.batch_size", "method.batch_norm_splits"),
             )
+        if train.micro_batch is not None and train.micro_batch % (batch // splits):
+            raise Disagreement(
+                f"has a micro_batch of {train.micro_batch}, which cuts the sub-batches of {batch // splits} images of "
+                f"method.batch_norm_splits, {splits}; give method.batch_norm_splits={batch // train.micro_batch}",
+                *("train.micro_batch", "method.batch_norm_splits"),
+            )
         if method.queue < 2 * batch:
             raise Disagreement(
                 f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
@@ -134,8 +140,8 @@ class Recipe(Block):
     def fingerprint(self) -> str:
         """10 hex digits over all that decides the trained encoder; names the run directory.
 
-        Not the name, nor how often a checkpoint is written, nor how the finished encoder is measured: recipes that
-        differ in `probe` and `analyze` only share one run.
+        Not the name, nor how often a checkpoint is written, nor what is computed again to save memory, nor how the
+        finished encoder is measured: recipes that differ in `probe` and `analyze` only share one run.
         """
         return Fingerprints().of(self)
 
@@ -164,7 +170,8 @@ class Fingerprints:
         if id(block) not in self._written:
             settings: dict[str, Any] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
             if isinstance(block, Train):
-                del settings["checkpoint_minutes"]
+                # Neither changes the encoder: activations computed again are the same numbers.
+                del settings["checkpoint_minutes"], settings["checkpoint_activations"]
             if isinstance(block, DownloadedData):
                 settings.pop("root", None)  # where a download lies does not change it
             self._written[id(block)] = block, _canonical(settings)
