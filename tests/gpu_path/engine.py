@@ -53,8 +53,11 @@ def _walk(outputs: list[Tensor], gradients: list[Tensor], wanted: list[Tensor] |
         found.update({(_key(node), slot): gradient for slot, gradient in got.items()} if wanted else {})
         if not got or (wanted is not None and (leaf or not any(next_ in needed for next_, _ in node.next_functions))):
             continue
+        if leaf:
+            _accumulate(node, got[0])
+            continue
         made = _call(node, [got.get(slot) for slot in range(len(node._input_metadata))])
-        for (following, slot), gradient in zip(node.next_functions, () if leaf else made, strict=False):
+        for (following, slot), gradient in zip(node.next_functions, made, strict=False):
             if following in needed and gradient is not None:
                 like = following._input_metadata[slot]
                 _add(arrived[following], slot, gradient.to(like.dtype).sum_to_size(like.shape))  # as the engine does
@@ -98,6 +101,14 @@ def _consumers_first(roots: Sequence[Any]) -> list[Any]:
             stack.append((node, True))
             stack.extend((following, False) for following, _ in node.next_functions if following is not None)
     return order[::-1]
+
+
+def _accumulate(node: Any, gradient: Tensor) -> None:
+    """A first gradient in the parameter's layout becomes `.grad` itself; the node would copy it, since we hold it, too."""
+    if node.variable.grad is None and gradient.stride() == node.variable.stride():
+        node.variable.grad = gradient.detach()
+    else:
+        node(gradient)
 
 
 def _call(node: Any, arguments: list[Tensor | None]) -> Sequence[Tensor | None]:
