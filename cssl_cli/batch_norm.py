@@ -82,7 +82,9 @@ class SplitBatchNorm2d(BatchNorm2d):
     def _in_one_pass(self, input: Tensor) -> Tensor:
         num_parts = self.num_views * self.num_splits
         assert len(input) % num_parts == 0, f"{len(input)} images in {num_parts} sub-batches"
-        normalized, statistics = _SideBySide.apply(input, self.weight, self.bias, self.running_mean, num_parts, self.eps)
+        normalized, statistics = _SideBySide.apply(
+            input, self.weight, self.bias, self.running_mean, num_parts, self.eps
+        )
         with torch.no_grad():
             of_views = statistics.view(2, self.num_views, self.num_splits, -1).mean(dim=2).unbind(dim=1)
             for statistics in of_views:
@@ -204,7 +206,16 @@ class _SideBySide(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         beside, weights, mean, inverse = ctx.saved_tensors
         gradients = torch.ops.aten.native_batch_norm_backward(
-            _side_by_side(gradient, ctx.num_parts), beside, weights, None, None, mean, inverse, True, ctx.eps, [True] * 3
+            _side_by_side(gradient, ctx.num_parts),
+            beside,
+            weights,
+            None,
+            None,
+            mean,
+            inverse,
+            True,
+            ctx.eps,
+            [True] * 3,
         )
         of_input, of_weight, of_bias = gradients
         parameters = (one.view(ctx.num_parts, -1).sum(dim=0) for one in (of_weight, of_bias))

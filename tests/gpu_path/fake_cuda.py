@@ -27,7 +27,38 @@ from gpu_path import engine
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 * 2**30
 NO_KERNEL = set(
-    ["detach", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh", "alias", "as_strided", "as_strided_", "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "split", "split_with_sizes", "unbind", "diagonal", "narrow", "chunk", "record_stream", "is_pinned", "device"]
+    [
+        "detach",
+        "empty",
+        "empty_like",
+        "new_empty",
+        "empty_strided",
+        "new_empty_strided",
+        "lift_fresh",
+        "alias",
+        "as_strided",
+        "as_strided_",
+        "view",
+        "_unsafe_view",
+        "_reshape_alias",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "diagonal",
+        "narrow",
+        "chunk",
+        "record_stream",
+        "is_pinned",
+        "device",
+    ]
 )
 # What our operators do: fake tensors know no more than the shapes of what comes out.
 BODIES = {
