@@ -26,40 +26,14 @@ from gpu_path import engine
 
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 * 2**30
-NO_KERNEL = set(
-    [
-        "detach",
-        "empty",
-        "empty_like",
-        "new_empty",
-        "empty_strided",
-        "new_empty_strided",
-        "lift_fresh",
-        "alias",
-        "as_strided",
-        "as_strided_",
-        "view",
-        "_unsafe_view",
-        "_reshape_alias",
-        "t",
-        "transpose",
-        "permute",
-        "expand",
-        "slice",
-        "select",
-        "unsqueeze",
-        "squeeze",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "diagonal",
-        "narrow",
-        "chunk",
-        "record_stream",
-        "is_pinned",
-        "device",
-    ]
-)
+# fmt: off
+NO_KERNEL = {
+    "detach", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh", "alias",
+    "as_strided", "as_strided_", "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "expand",
+    "slice", "select", "unsqueeze", "squeeze", "split", "split_with_sizes", "unbind", "diagonal", "narrow", "chunk",
+    "record_stream", "is_pinned", "device",
+}
+# fmt: on
 # What our operators do: fake tensors know no more than the shapes of what comes out.
 BODIES = {
     "log_sum_exp_of_others": log_sum_exp._of_others,
@@ -92,12 +66,12 @@ class Ledger(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.part = ""
-        self.clear()
+        self.copies: list[Copy] = []
+        self.forget_kernels()
 
-    def clear(self) -> None:
+    def forget_kernels(self) -> None:
         self.kernels: Counter[tuple[str, str]] = Counter()
         self.bytes: Counter[tuple[str, str]] = Counter()
-        self.copies: list[Copy] = []
 
     @property
     def num_kernels(self) -> int:
@@ -219,12 +193,13 @@ def fake_cuda() -> Iterator[None]:
 def trainer_of(recipe: Recipe, *, num_images: int = 0) -> Iterator[Trainer]:
     """The recipe's trainer on the fake device, which exists within the context."""
     method = initial_method(recipe)  # whose weights are drawn: not under fake tensors
-    with mock.patch.object(pretraining, "initial_method", lambda _: method), fake_cuda():
+    with mock.patch.object(pretraining, "initial_method", return_value=method), fake_cuda():
         images = torch.zeros((num_images or 4 * recipe.train.batch_size, 3, 32, 32), dtype=torch.uint8)
         part = types.SimpleNamespace(images=images)
         dataset: Any = types.SimpleNamespace(pretrain=part, mean=(0.5,) * 3, std=(0.25,) * 3)
         trainer = pretraining.make_trainer(recipe, dataset, torch.device("cuda"))
         trainer.method.train()
+        trainer.augmentation.parameters(torch.zeros(1, trainer.augmentation.num_parameters, device=CUDA))  # its tables
         yield trainer
 
 
@@ -233,13 +208,14 @@ def last_step(
 ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
     """Views and terms of the last of a few steps, as `Trainer.run` does them, noted part by part.
 
-    What the first step has to set up (tables, buffers of the optimizer) is not counted.
+    Kernels are those of the last step, without what the first has to set up (the optimizer's buffers); copies are those
+    of all.
     """
     step = trainer.training_step
     with ledger:
         batches = trainer.images.batches(trainer._rest_of_epoch(trainer._begin_epoch()))
         for _ in range(num_steps):
-            ledger.clear()
+            ledger.forget_kernels()
             ledger.part = "batch"
             batch = next(batches)
             theta = trainer.draw_theta(len(batch))
