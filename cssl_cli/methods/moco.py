@@ -40,10 +40,10 @@ def queue_info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, *, tempera
 
 
 def deal(images: Tensor, num_hands: int, *, num_batches: int = 1) -> Tensor:
-    """The B images of each batch as cards dealt to `num_hands`, hand after hand: image i goes to hand i mod `num_hands`.
+    """The B images of a batch as cards dealt to `num_hands`, hand after hand: image i goes to hand i mod `num_hands`.
 
     Cut into runs of B/`num_hands`, two images that lie side by side come into different runs, and those of a run
-    of the given order are spread over all.
+    of the given order are spread over all. Several batches, one after the other, are dealt each by itself.
     """
     return images.unflatten(0, (num_batches, -1, num_hands)).transpose(1, 2).flatten(0, 2)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+
 from gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indices, waits
 
+# isort: split
 from conftest import TINY_RECIPE
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.pretrain import pretrain

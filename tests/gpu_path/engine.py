@@ -104,7 +104,7 @@ def _consumers_first(roots: Sequence[Any]) -> list[Any]:
 
 
 def _accumulate(node: Any, gradient: Tensor) -> None:
-    """A first gradient in the parameter's layout becomes `.grad` itself; the node would copy it, since we hold it, too."""
+    """A first gradient in the parameter's layout becomes `.grad` itself; the node would copy what is held here, too."""
     if node.variable.grad is None and gradient.stride() == node.variable.stride():
         node.variable.grad = gradient.detach()
     else:
