@@ -179,7 +179,7 @@ class _InGroups(torch.autograd.Function):
 class _SideBySide(torch.autograd.Function):
     """The parts of a batch (B, C, H, W) normalised apart, and their means and unbiased variances (2, parts · C).
 
-    One batch norm of torch's, whose channels are those of all parts: of bfloat16 images its statistics are float32, too.
+    One batch norm of torch's, whose channels are those of all parts; of bfloat16 images its statistics are float32.
     That takes a copy before it and one after it, which cost less than to launch all kernels for each part. The output
     is no view of another tensor: what follows changes it in place.
     """

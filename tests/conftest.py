@@ -55,7 +55,7 @@ def pytest_configure() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Whether the GPU path was followed, which builds of torch without CUDA cannot."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    reports = [report for report in reports if "test_gpu_path.py" in getattr(report, "nodeid", "")]
+    reports = [one for one in reports if isinstance(one, pytest.TestReport) and "test_gpu_path.py" in one.nodeid]
     done = [str(value) for report in reports for name, value in report.user_properties if name == "gpu path"]
     skipped = any(report.skipped for report in reports)
     if done or skipped:

@@ -43,7 +43,7 @@ def follow(name: str, *overrides: str) -> Ledger:
     """The step of a recipe, which must wait for nothing, stay on the device and launch no more than it did."""
     recipe, ledger = load_recipe(name, ["train.batch_size=64", *overrides]), Ledger()
     with trainer_of(recipe) as trainer:
-        views, terms = last_step(trainer, ledger)
+        views, terms = last_step(trainer, ledger, num_steps=1 if name.endswith("cifar10") else 2)
         parameters = [one for one in trainer.method.parameters() if one.requires_grad]
         weights = [layer.weight for layer in trainer.method.modules() if isinstance(layer, nn.Conv2d)]
     assert trainer.precision == torch.bfloat16
@@ -52,7 +52,7 @@ def follow(name: str, *overrides: str) -> Ledger:
         assert image.is_contiguous(memory_format=torch.channels_last)
     assert all(term.device == CUDA and term.dtype == torch.float32 and term.ndim == 0 for term in terms.values())
     assert all(one.grad is not None and one.grad.device == CUDA for one in parameters)
-    # The order of the images and theta, for both steps; nothing comes back.
+    # The order of the images and theta, for all steps at once; nothing comes back.
     assert [(copy.part, copy.way, copy.blocks) for copy in ledger.copies] == [("batch", "cpu → cuda", False)] * 2
     assert ledger.num_kernels <= TOLERANCE * KERNELS[name], ledger.of_parts()
     return ledger
@@ -70,10 +70,8 @@ def test_every_method_is_among_them() -> None:
     assert {f"{name}-shapes" for name in method_names()} < set(KERNELS)
 
 
-@pytest.mark.parametrize("optim", ["{name: adamw, lr: 0.001}", "{name: lars, lr: 0.1}"])
-def test_optimizers_take_all_weights_together(optim: str) -> None:
-    ledger = follow("simclr-shapes", f"optim={optim}")
-    assert ledger.of_parts()["update"][0] < 40
+def test_lars_takes_all_weights_together() -> None:
+    assert follow("simclr-shapes", "optim={name: lars, lr: 0.1}").of_parts()["update"][0] < 40
 
 
 # ---------------------------------------------------------------------- sabotage

@@ -106,7 +106,7 @@ class OnDevice(torch.Tensor):
         return torch.tensor(data, **{"dtype": self.dtype, **options}).to(CUDA)
 
     def quantile(self, q: Any, *args: Any, **options: Any) -> Tensor:
-        return torch.quantile(self, q if isinstance(q, Tensor) else self.new_tensor(q), *args, **options)
+        return _quantile(self, q, *args, **options)
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
@@ -207,7 +207,7 @@ def _move_module(module: nn.Module, *args: Any, memory_format: Any = None, **kwa
 _STREAM = types.SimpleNamespace(
     record_event=lambda: types.SimpleNamespace(synchronize=lambda: None), wait_event=lambda _: None
 )
-_real_autocast, _real_tensor, _real_to = torch.autocast, torch.tensor, torch.Tensor.to
+_real_autocast, _real_tensor, _real_to, _real_quantile = torch.autocast, torch.tensor, torch.Tensor.to, torch.quantile
 
 
 def _to(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -220,6 +220,11 @@ def _to(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
 def _tensor(data: Any, *, device: Any = None, **options: Any) -> Tensor:
     made = _real_tensor(data, **options)
     return made if device is None else made.to(device)
+
+
+def _quantile(tensor: Tensor, q: Any, *args: Any, **options: Any) -> Tensor:
+    """C++ would make a tensor of a plain number where it takes `tensor` to be."""
+    return _real_quantile(tensor, q if isinstance(q, Tensor) else tensor.new_tensor(q), *args, **options)
 
 
 def _autocast(device_type: str, **options: Any) -> Any:
@@ -244,6 +249,7 @@ PATCHES: list[tuple[Any, str, Any]] = [
     (nn.Module, "to", _move_module),
     (torch, "autocast", _autocast),
     (torch, "tensor", _tensor),
+    (torch, "quantile", _quantile),
     (torch.Tensor, "to", _to),
 ]
 
