@@ -308,7 +308,6 @@ def test_batches_are_counted_as_torch_counts_them(name: str, monkeypatch: pytest
             break
     # As on a GPU, where no step touches them.
     monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: True)
-    monkeypatch.setattr("cssl_cli.methods.moco.launch_bound", lambda _: True, raising=False)
     trainer = make_trainer(name)
     for progress in trainer.run():
         if progress.step == 3:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli.batch_norm import launch_bound, split_batch_norms
+from cssl_cli import batch_norm
 from cssl_cli.encoder import MLP
 from cssl_cli.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards
@@ -78,7 +78,7 @@ class MoCo(Method):
     ) -> None:
         super().__init__()
         if batch_norm_splits > 1:
-            split_batch_norms(encoder, batch_norm_splits, num_views=2)
+            batch_norm.split_batch_norms(encoder, batch_norm_splits, num_views=2)
         self.encoder = encoder
         self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
         self.momentum_encoder = momentum_copy(self.encoder)
@@ -101,7 +101,7 @@ class MoCo(Method):
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
         # Whole batch norms see one view at a time; those of sub-batches can take both in one pass: half the kernels.
-        together = self.batch_norm_splits > 1 and launch_bound(view_1)
+        together = self.batch_norm_splits > 1 and batch_norm.launch_bound(view_1)
         passes = [(view_1, view_2)] if together else [(view_1,), (view_2,)]
         keys = torch.cat([self.keys(*views) for views in passes])
         queries = [self.queries(*views) for views in passes]

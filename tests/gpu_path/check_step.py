@@ -29,7 +29,7 @@ KERNELS = {
     "moco-shapes": 531,
     "simclr-shapes": 382,
     "simple_contrastive-shapes": 417,
-    "simsiam-shapes": 555,
+    "simsiam-shapes": 551,
     "t_infonce-shapes": 378,
     "vicreg-shapes": 477,
     "simclr-cifar10": 520,
