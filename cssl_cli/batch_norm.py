@@ -80,6 +80,7 @@ class SplitBatchNorm2d(BatchNorm2d):
         return torch.cat(normalized)
 
     def _in_one_pass(self, input: Tensor) -> Tensor:
+        assert self.momentum is not None
         num_parts = self.num_views * self.num_splits
         assert len(input) % num_parts == 0, f"{len(input)} images in {num_parts} sub-batches"
         normalized, statistics = _SideBySide.apply(

@@ -43,7 +43,9 @@ class ThetaAhead:
 
     def _draw(self, num: int) -> None:
         self.go_on_from(self.state)  # what was drawn for steps of another length is drawn anew
-        drawn, states, most = [], [], 1
+        drawn: list[Tensor] = []
+        states: list[Tensor] = []
+        most = 1
         while len(drawn) < most:
             drawn.append(self.draw(num, self.generator))
             states.append(self.generator.get_state())
