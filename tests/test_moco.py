@@ -173,11 +173,18 @@ def double_moco() -> tuple[MoCo, torch.optim.Optimizer]:
 
 
 def step_of(method: MoCo, optimizer: torch.optim.Optimizer, view_1: torch.Tensor, view_2: torch.Tensor) -> torch.Tensor:
+    loss = gradients_of(method, optimizer, view_1, view_2)
+    optimizer.step()
+    method.after_step()
+    return loss
+
+
+def gradients_of(
+    method: MoCo, optimizer: torch.optim.Optimizer, view_1: torch.Tensor, view_2: torch.Tensor
+) -> torch.Tensor:
     loss = method(view_1, view_2)["loss"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    optimizer.step()
-    method.after_step()
     return loss
 
 
@@ -236,8 +243,12 @@ class Tape(TorchDispatchMode):
                     old.copy_(new)
 
 
-def test_a_captured_step_goes_on_by_itself() -> None:
-    """Replayed without Python, keys, queue, its position and the momentum encoder move as in plain steps."""
+@pytest.mark.parametrize("off_the_cpu", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_captured_step_goes_on_by_itself(off_the_cpu: bool, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replayed without Python, keys, queue, its position and the momentum encoder move as in plain steps; also where
+    the update is not captured."""
+    monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: off_the_cpu)
     one, other = double_moco(), double_moco()
     batches = pairs(5)
     for views in batches[:2]:  # warm up: the optimizer gets its buffers
@@ -245,7 +256,10 @@ def test_a_captured_step_goes_on_by_itself() -> None:
         step_of(*other, *views)
     static = tuple(view.clone() for view in batches[2])
     with Tape() as tape:
-        step_of(*other, *static)
+        (step_of if whole else gradients_of)(*other, *static)
+    if not whole:
+        other[1].step()
+        other[0].after_step()
     step_of(*one, *batches[2])
     require_same(one[0], other[0])
     for views in batches[3:]:
@@ -253,6 +267,9 @@ def test_a_captured_step_goes_on_by_itself() -> None:
         for memory, view in zip(static, views, strict=True):
             memory.copy_(view)
         tape.replay()
+        if not whole:
+            other[1].step()
+            other[0].after_step()
         require_same(one[0], other[0])
 
 
