@@ -1,4 +1,8 @@
-"""Batch norms of images: with statistics as exact as float32 holds on a CPU, too, and over sub-batches apart."""
+"""Batch norms: with statistics as exact as float32 holds on a CPU, too, and over sub-batches apart.
+
+Off the CPU and in compiled code, where each small kernel costs as much as a large one, none counts its batches: torch
+adds 1 to `num_batches_tracked` in each forward pass, one kernel each time. `Trainer` sets the counters instead.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +42,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         return self.batch_mean, self.batch_variance
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or not (self.statistics_aside or _summed_one_by_one(input)):
+        if not self.training:
             return super().forward(input)
-        normalized, mean, variance = self._normalized(input)
-        self._take(mean, variance)
-        return normalized
+        if self.statistics_aside or _summed_one_by_one(input):
+            normalized, mean, variance = self._normalized(input)
+            self._take(mean, variance)
+            return normalized
+        return _uncounted(self, input) if launch_bound(input) else super().forward(input)
 
     def _normalized(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images normalised together, their mean and their unbiased variance."""
@@ -68,9 +74,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Move the running statistics towards a batch's: `mean` and unbiased `variance` (C)."""
         assert self.momentum is not None
         assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        if not launch_bound(mean):
+            self.num_batches_tracked.add_(1)
+        torch._foreach_lerp_([self.running_mean, self.running_var], [mean, variance], self.momentum)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """`nn.BatchNorm1d`, but for the counter of batches where each kernel counts. Input and output (B, D)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _uncounted(self, input) if self.training and launch_bound(input) else super().forward(input)
 
 
 class SplitBatchNorm2d(BatchNorm2d):
@@ -78,30 +91,67 @@ class SplitBatchNorm2d(BatchNorm2d):
 
     Input (B, C, H, W); in training the B images, a multiple of `num_splits`, are cut into consecutive runs of equal
     length. Parameters and buffers are those of `nn.BatchNorm2d`: the running statistics follow the mean of the
-    sub-batches' statistics.
+    sub-batches' statistics. Where an input is `launch_bound`, all sub-batches are normalised in one pass, and the input
+    holds the batches of `num_views` views, one after the other, which the running statistics follow one by one.
     """
 
-    def __init__(self, num_features: int, *, num_splits: int) -> None:
+    def __init__(self, num_features: int, *, num_splits: int, num_views: int = 1) -> None:
         super().__init__(num_features)
         self.num_splits = num_splits
+        self.num_views = num_views
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        if launch_bound(input):
+            return self._in_one_pass(input)
         assert len(input) % self.num_splits == 0, f"{len(input)} images in {self.num_splits} sub-batches"
         parts = [self._normalized(part) for part in input.chunk(self.num_splits)]
         normalized, means, variances = zip(*parts, strict=True)
         self._take(torch.stack(means).mean(dim=0), torch.stack(variances).mean(dim=0))
         return torch.cat(normalized)
 
+    def _in_one_pass(self, input: Tensor) -> Tensor:
+        num_parts = self.num_views * self.num_splits
+        assert len(input) % num_parts == 0, f"{len(input)} images in {num_parts} sub-batches"
+        normalized, statistics = _SideBySide.apply(
+            input, self.weight, self.bias, self.running_mean, num_parts, self.eps
+        )
+        of_views = statistics.view(2, self.num_views, self.num_splits, -1).mean(dim=2).unbind(dim=1)
+        for mean, variance in of_views:
+            self._take(mean, variance)
+        return normalized
 
-def split_batch_norms(module: nn.Module, num_splits: int) -> None:
+
+def split_batch_norms(module: nn.Module, num_splits: int, *, num_views: int = 1) -> None:
     """Replace each `nn.BatchNorm2d` inside a module without storage by one that normalises sub-batches apart."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 with torch.device(child.weight.device):
-                    setattr(parent, name, SplitBatchNorm2d(child.num_features, num_splits=num_splits))
+                    norm = SplitBatchNorm2d(child.num_features, num_splits=num_splits, num_views=num_views)
+                    setattr(parent, name, norm)
+
+
+def launch_bound(input: Tensor) -> bool:
+    """Whether many small kernels on this input would take longer to launch than to run: off the CPU; or it is compiled,
+    where each makes the graph longer."""
+    return input.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def _uncounted(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+    """Torch's batch norm in training, without the counter."""
+    assert norm.momentum is not None
+    return F.batch_norm(
+        input,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        training=True,
+        momentum=norm.momentum,
+        eps=norm.eps,
+    )
 
 
 def _summed_one_by_one(input: Tensor) -> bool:
@@ -144,6 +194,68 @@ class _InGroups(torch.autograd.Function):
             gradient, input, weight, None, None, mean, inverse, True, ctx.eps, ctx.needs_input_grad[:3]
         )
         return *gradients, None
+
+
+class _SideBySide(torch.autograd.Function):
+    """The parts of a batch (B, C, H, W) normalised apart, and their means and unbiased variances (2, parts · C).
+
+    One batch norm of torch's, whose channels are those of all parts; of bfloat16 images its statistics are float32.
+    That takes a copy before it and one after it, which cost less than to launch all kernels for each part. The output
+    is no view of another tensor: what follows changes it in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, any_numbers: Tensor, num_parts: int, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        beside = _side_by_side(input, num_parts)
+        # In one kernel what would take three. A momentum of 1 leaves nothing of what the statistics are before.
+        repeated = torch.cat([weight] * num_parts + [bias] * num_parts + [any_numbers] * (2 * num_parts)).view(4, -1)
+        weights, biases, means, variances = repeated
+        normalized, *saved = torch.ops.aten.native_batch_norm(
+            beside, weights, biases, means, variances, training=True, momentum=1.0, eps=eps
+        )
+        ctx.save_for_backward(beside, weights, *saved)
+        ctx.num_parts, ctx.eps = num_parts, eps
+        statistics = repeated[2:]
+        ctx.mark_non_differentiable(statistics)
+        return _one_after_another(normalized, num_parts), statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        beside, weights, mean, inverse = ctx.saved_tensors
+        gradients = torch.ops.aten.native_batch_norm_backward(
+            _side_by_side(gradient, ctx.num_parts),
+            beside,
+            weights,
+            None,
+            None,
+            mean,
+            inverse,
+            True,
+            ctx.eps,
+            [True] * 3,
+        )
+        of_input, of_weight, of_bias = gradients
+        parameters = (one.view(ctx.num_parts, -1).sum(dim=0) for one in (of_weight, of_bias))
+        return _one_after_another(of_input, ctx.num_parts), *parameters, None, None, None
+
+
+def _side_by_side(images: Tensor, num_parts: int) -> Tensor:
+    """(B, C, H, W) → (B/parts, parts · C, H, W), in channels_last."""
+    pixels = images.permute(0, 2, 3, 1).unflatten(0, (num_parts, -1))
+    return pixels.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
+
+
+def _one_after_another(beside: Tensor, num_parts: int) -> Tensor:
+    """Undoes `_side_by_side`; in channels_last."""
+    length, num_channels, *sides = beside.shape
+    shape = (num_parts * length, num_channels // num_parts, *sides)
+    images = torch.empty(shape, dtype=beside.dtype, device=beside.device, memory_format=torch.channels_last)
+    pixels = beside.permute(0, 2, 3, 1).unflatten(3, (num_parts, -1))
+    images.permute(0, 2, 3, 1).unflatten(0, (num_parts, -1)).copy_(pixels.permute(3, 0, 1, 2, 4))
+    return images
 
 
 def _statistics(input: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from cssl_cli.batch_norm import BatchNorm2d
+from cssl_cli.batch_norm import BatchNorm1d, BatchNorm2d
 from cssl_cli.errors import unknown_name
 from cssl_cli.recompute import Encoder
 
@@ -141,7 +141,7 @@ class MLP(nn.Module):
         for size in sizes[:-1]:
             layers.append(nn.Linear(num_inputs, size, bias=not batch_norm))
             if batch_norm:
-                layers.append(nn.BatchNorm1d(size))
+                layers.append(BatchNorm1d(size))
             layers.append(nn.ReLU(inplace=True))
             num_inputs = size
         layers.append(nn.Linear(num_inputs, sizes[-1]))

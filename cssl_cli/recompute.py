@@ -53,9 +53,15 @@ class Encoder(nn.Module, ABC):
             if isinstance(norm, SplitBatchNorm2d) and micro_batch is not None:
                 assert norm.num_splits * micro_batch % batch_size == 0, "a part of a sub-batch in a micro-batch"
                 norm.num_splits = norm.num_splits * micro_batch // batch_size
+            if isinstance(norm, SplitBatchNorm2d):
+                norm.num_views = 1  # of several views, only the statistics of the last would be set aside
+
+    @property
+    def keeps_less(self) -> bool:
+        return self.checkpoint_activations or self.micro_batch is not None
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.training or not (self.checkpoint_activations or self.micro_batch):
+        if not self.training or not self.keeps_less:
             return self.features(images)
         norms = self._norms()
         if self.micro_batch is None:

@@ -7,6 +7,7 @@ is found.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
 from cssl_cli.optim import build_optimizer, learning_rate
 from cssl_cli.step import Compiled, Notice, TrainingStep
+from cssl_cli.theta_ahead import ThetaAhead
 
 CHECK_INTERVAL = 50  # steps
 CHECK_SECONDS = 5.0
@@ -140,7 +142,8 @@ class Trainer:
         )
         self.plan = plan
         self.precision = precision
-        self.order, self.augment = order, augment
+        self.order = order
+        self.theta = ThetaAhead(augmentation.draw, augment, device)
         self.step = 0
         self.epoch_order_state = order.get_state()
         self.epoch_terms: dict[str, Tensor] = {}
@@ -162,6 +165,8 @@ class Trainer:
                 if due or ends_epoch:
                     record = self._epoch_record(started, self.step - first)
                     checked = time.perf_counter()
+                if ends_epoch:
+                    self._count_batches()
                 yield Progress(self.step, record, ends_epoch)
 
     def _rest_of_epoch(self, permutation: Tensor) -> Sequence[Tensor]:
@@ -186,9 +191,8 @@ class Trainer:
         self.step += 1
 
     def draw_theta(self, num_images: int) -> Tensor:
-        """theta (2B, P) of two views of each of B images, ready to be copied to the device without waiting."""
-        theta = self.augmentation.draw(2 * num_images, self.augment)
-        return theta.pin_memory() if self.device.type == "cuda" else theta
+        """theta (2B, P) of two views of each of B images, on the device, which is not waited for."""
+        return self.theta.take(2 * num_images)
 
     def current_learning_rate(self) -> float:
         """The learning rate of the coming step."""
@@ -224,6 +228,11 @@ class Trainer:
 
     def check_finite(self) -> None:
         """Raise `RunError`, naming step and term, if a loss term or a weight is not a finite number."""
+        weights = [tensor for tensor in self.method.state_dict().values() if tensor.is_floating_point()]
+        # The largest magnitude of each: with a few kernels for all, and one wait.
+        largest = torch.stack(torch._foreach_norm([*self.epoch_terms.values(), *weights], ord=math.inf))
+        if torch.isfinite(largest).all():
+            return
         for name, values in self.epoch_terms.items():
             bad = torch.nonzero(~torch.isfinite(values))
             if len(bad):
@@ -232,21 +241,26 @@ class Trainer:
                 raise _not_finite(
                     f"the term {name!r} became {values[position].item()}", step, of_initial_weights=step == 1
                 )
-        tensors = [tensor for tensor in self.method.state_dict().values() if tensor.is_floating_point()]
-        if not torch.isfinite(torch.stack([tensor.sum() for tensor in tensors])).all():
-            raise _not_finite("a weight became infinite or undefined", self.step)
+        raise _not_finite("a weight became infinite or undefined", self.step)
+
+    def _count_batches(self) -> None:
+        """Set what torch's batch norms count, where they leave it alone in a step (`batch_norm.py`), as torch would."""
+        for name, buffer in self.method.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                buffer.fill_(self.step * self.method.num_passes)
 
     # ------------------------------------------------------------------ going on later
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on exactly; raises `RunError` rather than return a state that is not finite."""
         self.check_finite()
+        self._count_batches()
         return {
             "step": self.step,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "order": self.order.get_state(),
             "epoch_order": self.epoch_order_state,
-            "augment": self.augment.get_state(),
+            "augment": self.theta.state,
             "epoch_terms": self.epoch_terms,
         }
 
@@ -257,7 +271,7 @@ class Trainer:
         self.order.set_state(state["epoch_order"])  # which refuses what is no state, before it is needed
         self.order.set_state(state["order"])
         self.epoch_order_state = state["epoch_order"]
-        self.augment.set_state(state["augment"])
+        self.theta.go_on_from(state["augment"])
         self.epoch_terms = {name: values.to(self.device) for name, values in state["epoch_terms"].items()}
         if any(values.shape != (self.plan.steps_per_epoch,) for values in self.epoch_terms.values()):
             raise ValueError("the terms are not those of an epoch")

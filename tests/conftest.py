@@ -54,6 +54,17 @@ def pytest_configure() -> None:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Whether the GPU path was followed, which builds of torch without CUDA cannot."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    reports = [one for one in reports if isinstance(one, pytest.TestReport) and "test_gpu_path.py" in one.nodeid]
+    done = [str(value) for report in reports for name, value in report.user_properties if name == "gpu path"]
+    skipped = any(report.skipped for report in reports)
+    if done or skipped:
+        said = f"followed without a GPU ({', '.join(sorted(set(done)))})" if done else "not followed: skipped"
+        terminalreporter.write_line(f"The GPU path, torch {torch.__version__}: {said}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the user's cache."""

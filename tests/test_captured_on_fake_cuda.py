@@ -1,6 +1,6 @@
 """What is captured as a CUDA graph neither waits for the device nor takes anything from the host.
 
-Followed on a pretended GPU: shapes without numbers, `fake_cuda.py`.
+Followed on a pretended GPU: shapes without numbers, `gpu_path/fake_cuda.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_cuda import BODIES, CUDA, fake_cuda
+from gpu_path.fake_cuda import BODIES, CUDA, fake_cuda
 from small_methods import small_method
 from test_captured_step import OPTIMIZERS
 from torch import Tensor

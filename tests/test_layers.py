@@ -35,6 +35,7 @@ ORDER = [
     "memory",
     "data",
     "batches",
+    "theta_ahead",
     "augment",
     "batch_norm",
     "recompute",

@@ -9,6 +9,8 @@ import reference_methods as reference
 import torch
 from small_methods import images, normal, small_method
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cssl_cli.errors import InputError
 from cssl_cli.methods import move_towards
@@ -158,10 +160,123 @@ def test_moving_towards_repeats_the_formula_and_leaves_buffers() -> None:
 def test_keys_carry_no_gradient() -> None:
     method = moco()
     terms = method(images(seed=1), images(seed=2))
-    assert method.new_keys is not None
+    assert method.num_new_keys == 16
     assert not method.new_keys.requires_grad
     terms["loss"].backward()
     assert method.queue.grad is None
+
+
+# ---------------------------------------------------------------------- off the CPU, and captured
+def double_moco() -> tuple[MoCo, torch.optim.Optimizer]:
+    method = moco().double()
+    return method, build_optimizer(method, SGD)
+
+
+def step_of(method: MoCo, optimizer: torch.optim.Optimizer, view_1: torch.Tensor, view_2: torch.Tensor) -> torch.Tensor:
+    loss = gradients_of(method, optimizer, view_1, view_2)
+    optimizer.step()
+    method.after_step()
+    return loss
+
+
+def gradients_of(
+    method: MoCo, optimizer: torch.optim.Optimizer, view_1: torch.Tensor, view_2: torch.Tensor
+) -> torch.Tensor:
+    loss = method(view_1, view_2)["loss"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    return loss
+
+
+def pairs(num: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    layout = torch.channels_last
+    return [
+        (images(seed=2 * i).double().contiguous(memory_format=layout), images(seed=2 * i + 1).double())
+        for i in range(num)
+    ]
+
+
+def require_same(one: MoCo, other: MoCo) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    for name in ours:
+        if not name.endswith("num_batches_tracked"):  # which the trainer sets
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-10, atol=1e-10)
+
+
+def test_both_views_in_one_pass_are_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = double_moco(), double_moco()
+    for views in pairs(3):
+        expected = step_of(*one, *views)
+        with monkeypatch.context() as patch:
+            patch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: True)
+            passes = count_calls(patch, other[0].encoder)
+            loss = step_of(*other, *views)
+        assert len(passes) == 1
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        require_same(one[0], other[0])
+
+
+def count_calls(patch: pytest.MonkeyPatch, module: nn.Module) -> list[int]:
+    calls, forward = [], module.forward
+    patch.setattr(module, "forward", lambda images: calls.append(len(images)) or forward(images))
+    return calls
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph keeps of a step: its operations and the memory they read and write, and nothing of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, out))
+        return out
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, out in self.operations:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.mark.parametrize("off_the_cpu", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_captured_step_goes_on_by_itself(off_the_cpu: bool, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replayed without Python, keys, queue, its position and the momentum encoder move as in plain steps; also where
+    the update is not captured."""
+    monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: off_the_cpu)
+    one, other = double_moco(), double_moco()
+    batches = pairs(5)
+    for views in batches[:2]:  # warm up: the optimizer gets its buffers
+        step_of(*one, *views)
+        step_of(*other, *views)
+    static = tuple(view.clone() for view in batches[2])
+    with Tape() as tape:
+        (step_of if whole else gradients_of)(*other, *static)
+    if not whole:
+        other[1].step()
+        other[0].after_step()
+    step_of(*one, *batches[2])
+    require_same(one[0], other[0])
+    for views in batches[3:]:
+        step_of(*one, *views)
+        for memory, view in zip(static, views, strict=True):
+            memory.copy_(view)
+        tape.replay()
+        if not whole:
+            other[1].step()
+            other[0].after_step()
+        require_same(one[0], other[0])
+
+
+def test_a_checkpoint_holds_no_more_than_it_did() -> None:
+    assert set(moco().state_dict()) - set(dict(moco().named_parameters())) == {"queue", "queue_position"} | {
+        name for name, _ in moco().named_buffers() if "layers" in name
+    }
 
 
 # ---------------------------------------------------------------------- sub-batches

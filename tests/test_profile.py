@@ -65,6 +65,17 @@ def test_rates_are_positive_and_finite() -> None:
         assert 1e6 < rate < 1e16
 
 
+def test_products_are_of_random_numbers_that_no_stream_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors: list[torch.Tensor] = []
+    monkeypatch.setattr(torch, "mm", lambda *both, out: factors.extend(both))
+    before = torch.get_rng_state()
+    matrix_rate(torch.device("cpu"), torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), before)
+    left, right = (factor.float() for factor in factors[:2])
+    assert left.std() > 0.9
+    assert not torch.equal(left, right)
+
+
 @pytest.mark.parametrize("compiled", [False, True, "graph"])
 def test_parts_operations_and_trace(
     tiny_recipe: Path, tmp_path: Path, compiled: Compiled, monkeypatch: pytest.MonkeyPatch

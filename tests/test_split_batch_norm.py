@@ -7,7 +7,9 @@ import torch
 import torchvision
 from small_methods import normal
 from torch import nn
+from torch.nn import functional as F
 
+from cssl_cli import batch_norm
 from cssl_cli.batch_norm import SplitBatchNorm2d, split_batch_norms
 from cssl_cli.encoder import build_encoder, materialize
 
@@ -104,3 +106,75 @@ def test_a_resnet_with_split_batch_norms_loads_into_torchvision() -> None:
     theirs.load_state_dict(ours.state_dict())
     with torch.inference_mode():
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+# ---------------------------------------------------------------------- in one pass
+@pytest.fixture
+def as_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "launch_bound", lambda _: True)
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_one_pass_over_all_sub_batches_is_one_after_the_other(
+    num_views: int, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart, together = split_norm(), split_norm()
+    together.num_views = num_views
+    for seed in (1, 2):
+        views = [(seed + view) * batch().contiguous(memory_format=memory_format) + view for view in range(num_views)]
+        weights = normal(12 * num_views, 3, 5, 5, seed=seed).contiguous(memory_format=memory_format)
+        ours, theirs = torch.cat(views).requires_grad_(), torch.cat(views).requires_grad_()
+        out = torch.cat([apart(view) for view in theirs.chunk(num_views)])
+        (out * weights).sum().backward()
+        with monkeypatch.context() as patch:
+            patch.setattr(batch_norm, "launch_bound", lambda _: True)
+            found = together(ours)
+        (found * weights).sum().backward()
+        close(found, out)
+        close(ours.grad, theirs.grad)
+        for name in ("weight", "bias"):
+            close(getattr(together, name).grad, getattr(apart, name).grad)
+        for name in ("running_mean", "running_var"):
+            close(getattr(together, name), getattr(apart, name))
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("as_off_the_cpu")
+def test_what_one_pass_gives_can_be_changed_in_place() -> None:
+    """A view of another tensor would be copied twice for it (relu_), forward and backward."""
+    images = batch().contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = split_norm()(images)
+    assert out._base is None
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert type(F.relu_(out).grad_fn).__name__ == "ReluBackward0"
+
+
+@pytest.mark.usefixtures("as_off_the_cpu")
+def test_statistics_of_bfloat16_images_are_float32() -> None:
+    images = (batch(64) + 10).bfloat16()
+    norm = split_norm().float()
+    out = norm(images)
+    assert out.dtype == torch.bfloat16
+    exact = images.double().unflatten(0, (4, -1))
+    mean, variance = exact.mean(dim=(1, 3, 4)).mean(dim=0), exact.var(dim=(1, 3, 4)).mean(dim=0)
+    torch.testing.assert_close(norm.running_mean.double(), 0.1 * mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(norm.running_var.double(), 0.9 + 0.1 * variance, rtol=1e-5, atol=0)
+    plain = torch.cat([F.batch_norm(part, None, None, norm.weight, norm.bias, True) for part in images.split(16)])
+    torch.testing.assert_close(out, plain, rtol=2**-7, atol=2**-7)
+
+
+def test_compiled_code_takes_one_pass() -> None:
+    torch.compiler.reset()
+    norm, plain = split_norm(), split_norm()
+    compiled = torch.compile(norm, backend="aot_eager", fullgraph=True)
+    ours, theirs = batch().requires_grad_(), batch().requires_grad_()
+    out, expected = compiled(ours), plain(theirs)
+    close(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    close(ours.grad, theirs.grad)
+    close(norm.running_var, plain.running_var)

@@ -282,3 +282,37 @@ def test_no_state_is_handed_out_with_an_infinite_weight() -> None:
         next(iter(trainer.method.parameters()))[0, 0, 0, 0] = torch.inf
     with pytest.raises(RunError, match="weight"):
         trainer.state_dict()
+
+
+def test_weights_beyond_the_root_of_the_largest_number_are_finite() -> None:
+    """The sum of their squares would not be."""
+    trainer = make_trainer()
+    next(trainer.run())
+    with torch.no_grad():
+        next(iter(trainer.method.parameters()))[0, 0, 0, 0] = -3e38
+    trainer.check_finite()
+
+
+# ---------------------------------------------------------------------- batches that were seen
+def counters(method: Method) -> set[int]:
+    return {int(buffer) for name, buffer in method.named_buffers() if name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_batches_are_counted_as_torch_counts_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(name)
+    by_torch = set()
+    for progress in trainer.run():
+        if progress.step == 3:  # within an epoch: nothing has been set
+            by_torch = counters(trainer.method)
+            break
+    # As on a GPU, where no step touches them.
+    monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: True)
+    trainer = make_trainer(name)
+    for progress in trainer.run():
+        if progress.step == 3:
+            assert counters(trainer.method) == {0}
+            trainer.state_dict()
+            assert counters(trainer.method) == by_torch == {3 * trainer.method.num_passes}
+        elif progress.ends_epoch:
+            assert counters(trainer.method) == {progress.step * trainer.method.num_passes}

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,13 @@ class Method(nn.Module, ABC):
 
     `forward(view_1, view_2)`, each (B, C, H, W), returns named scalars: `"loss"`, which is minimised, and its parts
     or what else tells of the training, which are only recorded. Encoder and projector are kept after training.
-    Whatever changes from step to step is a parameter or a buffer, so that a run can go on exactly.
+    Whatever changes from step to step is a parameter or a buffer, so that a run can go on exactly. `num_passes`: how
+    many batches each batch norm sees in a step.
     """
 
     encoder: nn.Module
     projector: nn.Module
+    num_passes: ClassVar[int] = 2  # one for each view
 
     @abstractmethod
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]: ...

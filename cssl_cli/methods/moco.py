@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli.batch_norm import split_batch_norms
+from cssl_cli import batch_norm
 from cssl_cli.encoder import MLP
 from cssl_cli.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards
@@ -39,18 +39,18 @@ def queue_info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, *, tempera
     return alignment + divergence
 
 
-def deal(images: Tensor, num_hands: int) -> Tensor:
-    """The B images as cards dealt to `num_hands`, hand after hand: image i goes to hand i mod `num_hands`.
+def deal(images: Tensor, num_hands: int, *, num_batches: int = 1) -> Tensor:
+    """The B images of a batch as cards dealt to `num_hands`, hand after hand: image i goes to hand i mod `num_hands`.
 
     Cut into runs of B/`num_hands`, two images that lie side by side come into different runs, and those of a run
-    of the given order are spread over all.
+    of the given order are spread over all. Several batches, one after the other, are dealt each by itself.
     """
-    return torch.cat([images[hand::num_hands] for hand in range(num_hands)])
+    return images.unflatten(0, (num_batches, -1, num_hands)).transpose(1, 2).flatten(0, 2)
 
 
-def undeal(z: Tensor, num_hands: int) -> Tensor:
+def undeal(z: Tensor, num_hands: int, *, num_batches: int = 1) -> Tensor:
     """Undoes `deal`."""
-    return torch.stack(z.chunk(num_hands), dim=1).flatten(0, 1)
+    return z.unflatten(0, (num_batches, num_hands, -1)).transpose(1, 2).flatten(0, 2)
 
 
 class MoCo(Method):
@@ -64,6 +64,7 @@ class MoCo(Method):
 
     queue: Tensor
     queue_position: Tensor
+    new_keys: Tensor
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class MoCo(Method):
     ) -> None:
         super().__init__()
         if batch_norm_splits > 1:
-            split_batch_norms(encoder, batch_norm_splits)
+            batch_norm.split_batch_norms(encoder, batch_norm_splits, num_views=2)
         self.encoder = encoder
         self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
         self.momentum_encoder = momentum_copy(self.encoder)
@@ -87,7 +88,9 @@ class MoCo(Method):
         self.temperature = temperature
         self.ema_momentum = ema_momentum
         self.batch_norm_splits = batch_norm_splits
-        self.new_keys: Tensor | None = None  # from a forward pass to the end of its step
+        # From a forward pass to the end of its step; always the same memory, so that a captured step finds it.
+        self.register_buffer("new_keys", torch.empty_like(self.queue), persistent=False)
+        self.num_new_keys = 0
 
     def after_initialization(self, generator: torch.Generator) -> None:
         """The copies begin equal, the queue with random directions."""
@@ -97,26 +100,35 @@ class MoCo(Method):
         self.queue_position.zero_()
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
-        keys_1, keys_2 = self.keys(view_1), self.keys(view_2)
-        queries_1, queries_2 = self.queries(view_1), self.queries(view_2)
+        # Whole batch norms see one view at a time; those of sub-batches can take both in one pass: half the kernels. That
+        # would keep twice as much.
+        in_one_pass = self.batch_norm_splits > 1 and not getattr(self.encoder, "keeps_less", False)
+        together = in_one_pass and batch_norm.launch_bound(view_1)
+        passes = [(view_1, view_2)] if together else [(view_1,), (view_2,)]
+        keys = torch.cat([self.keys(*views) for views in passes])
+        queries = [self.queries(*views) for views in passes]
+        of_other_view = keys.roll(len(view_1), dims=0).chunk(len(passes))
         with torch.autocast(view_1.device.type, enabled=False):
-            halves = [
-                queue_info_nce_terms(queries, keys, self.queue, temperature=self.temperature)
-                for queries, keys in [(queries_1, keys_2), (queries_2, keys_1)]
+            parts = [
+                queue_info_nce_terms(*both, self.queue, temperature=self.temperature)
+                for both in zip(queries, of_other_view, strict=True)
             ]
-            alignment, divergence = (torch.stack(parts).mean() for parts in zip(*halves, strict=True))
-        self.new_keys = torch.cat([keys_1, keys_2])
+            alignment, divergence = (torch.stack(terms).mean() for terms in zip(*parts, strict=True))
+        self.new_keys[: len(keys)].copy_(keys)
+        self.num_new_keys = len(keys)
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
-    def queries(self, view: Tensor) -> Tensor:
-        """Projections (B, P) of any norm."""
-        return undeal(self.projector(self.encoder(deal(view, self.batch_norm_splits))), self.batch_norm_splits)
+    def queries(self, *views: Tensor) -> Tensor:
+        """Projections (B, P) of any norm, of each view after the other."""
+        splits, pixels = self.batch_norm_splits, _joined(views).permute(0, 2, 3, 1)
+        dealt = deal(pixels, splits, num_batches=len(views)).permute(0, 3, 1, 2)  # in channels_last, as views are
+        return undeal(self.projector(self.encoder(dealt)), splits, num_batches=len(views))
 
     @torch.no_grad()
-    def keys(self, view: Tensor) -> Tensor:
-        """Projections (B, P) of the momentum encoder, of unit norm."""
-        z = self.momentum_projector(self.momentum_encoder(view))
-        with torch.autocast(view.device.type, enabled=False):
+    def keys(self, *views: Tensor) -> Tensor:
+        """Projections (B, P) of the momentum encoder, of unit norm, of each view after the other."""
+        z = self.momentum_projector(self.momentum_encoder(_joined(views)))
+        with torch.autocast(z.device.type, enabled=False):
             return directions(z)
 
     @torch.no_grad()
@@ -124,16 +136,18 @@ class MoCo(Method):
         """The momentum copies follow the new weights, and the step's keys enter the queue."""
         move_towards(self.momentum_encoder, self.encoder, ema_momentum=self.ema_momentum)
         move_towards(self.momentum_projector, self.projector, ema_momentum=self.ema_momentum)
-        assert self.new_keys is not None, "a step begins with a forward pass"
-        self._enqueue(self.new_keys)
-        self.new_keys = None
+        assert self.num_new_keys, "a step begins with a forward pass"
+        self._enqueue(self.new_keys[: self.num_new_keys])
 
     def _enqueue(self, keys: Tensor) -> None:
-        assert len(keys) <= len(self.queue), f"{len(keys)} keys in a queue of {len(self.queue)}"
         # Positions stay on the device, where nothing waits for them; the queue's end need not be that of a batch.
         positions = (self.queue_position + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue.index_copy_(0, positions, keys)
         self.queue_position.copy_((self.queue_position + len(keys)) % len(self.queue))
+
+
+def _joined(views: tuple[Tensor, ...]) -> Tensor:
+    return views[0] if len(views) == 1 else torch.cat(views)
 
 
 def build(encoder: nn.Module, settings: Mapping[str, Any]) -> MoCo:

@@ -34,6 +34,8 @@ def nt_xent_loss(z_1: Tensor, z_2: Tensor, *, temperature: float) -> Tensor:
 class SimCLR(Method):
     """Encoder and projector (an MLP without batch norm) under NT-Xent."""
 
+    num_passes = 1
+
     def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], temperature: float) -> None:
         super().__init__()
         self.encoder = encoder

@@ -41,6 +41,8 @@ def simple_contrastive_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tens
 class SimpleContrastive(Method):
     """Encoder and projector (an MLP without batch norm) under the simple contrastive loss."""
 
+    num_passes = 1
+
     def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], lambda_: float) -> None:
         super().__init__()
         self.encoder = encoder

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cssl_cli.batch_norm import BatchNorm1d
 from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, directions, output_std
 
@@ -40,7 +41,7 @@ class SimSiam(Method):
         self.encoder = encoder
         self.projector = nn.Sequential(
             MLP(encoder.num_features, projector, batch_norm=True),  # type: ignore[arg-type]
-            nn.BatchNorm1d(width, affine=False),
+            BatchNorm1d(width, affine=False),
         )
         self.predictor = MLP(width, (predictor, width), batch_norm=True)
 

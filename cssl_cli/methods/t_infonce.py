@@ -40,6 +40,8 @@ def t_info_nce_loss(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> Ten
 class TInfoNCE(Method):
     """Encoder and projector (an MLP without batch norm) under t-InfoNCE."""
 
+    num_passes = 1
+
     def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], t_df: float, tau: float) -> None:
         super().__init__()
         self.encoder = encoder
