@@ -96,7 +96,9 @@ def refine_distances(
 
 def _draws(theta: Tensor, generator: torch.Generator) -> Tensor:
     """A normal number and two uniform ones (3, Q, P) for each coordinate of theta (Q, P), where theta lies."""
-    numbers = torch.cat([torch.randn((1, *theta.shape), generator=generator), torch.rand((2, *theta.shape), generator=generator)])
+    numbers = torch.cat(
+        [torch.randn((1, *theta.shape), generator=generator), torch.rand((2, *theta.shape), generator=generator)]
+    )
     if theta.device.type == "cuda":  # from pinned memory, the copy need not be waited for
         numbers = numbers.pin_memory()
     return numbers.to(theta, non_blocking=True)
