@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from cssl_cli.errors import InputError
 from cssl_cli.feature_precision import RoughEncoder
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.pipeline.setup import require_feature_precision
-from cssl_cli.recipe import load_recipe
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
 
@@ -128,31 +128,52 @@ def test_a_recipe_has_no_features_in_another_precision(invoke: Invoke, tiny_reci
     assert "--precision" in done.stderr
 
 
-def test_results_carry_the_precision_and_its_error_and_do_not_replace_others(
+def require_error(result: dict[str, Any]) -> None:
+    assert result["settings"]["precision"] == "bfloat16"
+    for encoder in ("trained", "untrained"):
+        assert 0 < result["feature_error"][encoder]["of_length"] < 0.05
+        assert result["feature_error"][encoder]["num_views"] > 0
+
+
+def test_accuracies_carry_the_precision_and_do_not_replace_others(invoke: Invoke, run: Path) -> None:
+    plain = RunDir(run).read_json(PROBE)
+    assert plain is not None
+    done = invoke("probe", run, "--precision", "bfloat16")
+    assert done.code == 0, done.stderr
+    assert "Features in bfloat16, off those in float32 by" in " ".join(done.stdout.split())
+    rough = RunDir(run).read_result(PROBE, {**plain["settings"], "precision": "bfloat16"})
+    assert rough is not None
+    require_error(rough)
+    assert RunDir(run).read_result(PROBE, plain["settings"]) == plain
+
+
+def test_terms_carry_the_precision_and_do_not_replace_others(
     invoke: Invoke, run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    for command, name in (("probe", PROBE), ("analyze", ANALYSIS)):
-        block = recipe.settings(command)
-        plain = json.loads(invoke(command, run, "--json").stdout)
-        done = invoke(command, run, "--precision", "bfloat16", "--json")
-        assert done.code == 0, done.stderr
-        rough = json.loads(done.stdout)
-        assert "feature_error" not in plain
-        assert "precision" not in plain["settings"]
-        assert rough["settings"]["precision"] == "bfloat16"
-        for encoder in ("trained", "untrained"):
-            assert 0 < rough["feature_error"][encoder]["of_length"] < 0.05
-            assert rough["feature_error"][encoder]["num_views"] > 0
-        stored = RunDir(run)
-        assert stored.read_result(name, block)["trained"] == plain["trained"]
-        assert stored.read_result(name, {**block, "precision": "bfloat16"})["trained"] == rough["trained"]
-        assert plain["trained"] != rough["trained"]
-        text = invoke(command, run, "--precision", "bfloat16").stdout
-        assert "bfloat16, off those in float32 by" in " ".join(text.split())
+    quick = [
+        "analyze.bootstrap=0",
+        "analyze.refine_pairs=0",
+        "analyze.distances=[pixels]",
+        "--images",
+        20,
+        "--views",
+        3,
+    ]
+    plain = json.loads(invoke("analyze", run, *quick, "--no-figures", "--json").stdout)
+    assert "feature_error" not in plain
+    assert "precision" not in plain["settings"]
+    done = invoke("analyze", run, *quick, "--no-figures", "--precision", "bfloat16")
+    assert done.code == 0, done.stderr
+    assert "Terms of features in bfloat16, off those in float32 by" in " ".join(done.stdout.split())
+    rough = RunDir(run).read_json(ANALYSIS)
+    assert rough is not None
+    require_error(rough)
+    kept = RunDir(run).read_result(ANALYSIS, plain["settings"])
+    assert kept is not None
+    assert kept["trained"] == plain["trained"]
+    assert rough["trained"]["alignment"] != plain["trained"]["alignment"]
     # Ratios of views that are close would be those of rounding: they are of features in float32.
-    assert plain["trained"]["lipschitz"]["largest_ratio"] == rough["trained"]["lipschitz"]["largest_ratio"]
-    assert plain["trained"]["alignment"] != rough["trained"]["alignment"]
+    assert rough["trained"]["lipschitz"]["largest_ratio"] == plain["trained"]["lipschitz"]["largest_ratio"]
     capfd.readouterr()
     show_runs({run: plain, run.parent / "other": rough}, as_json=False)
     assert "in different precision" in " ".join(capfd.readouterr().out.split())
