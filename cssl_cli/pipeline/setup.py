@@ -66,6 +66,13 @@ def choose_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     remedy = "Give cpu, cuda or cuda:N, or leave --device out to take the best device there is."
+    if re.fullmatch(r"mps(:\d+)?", name):
+        raise InputError(
+            "Apple GPUs (mps) are not supported: they have no float64, in which terms and classifiers are computed, "
+            "and nothing was ever tried on one",
+            where="--device",
+            remedy="Give cpu, or leave --device out, which on a Mac is the same.",
+        )
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise InputError(f"unknown device {name!r}", where="--device", remedy=remedy)
     try:
