@@ -33,7 +33,7 @@ def quantile_grid(values: Tensor, levels: Sequence[float]) -> NDArray[np.float64
 
 def pairs_grid(distances: Sequence[Tensor], levels: Sequence[float]) -> NDArray[np.float64]:
     """`quantile_grid` of the distances (n, n) of distinct images, pooled over the matrices; [0] if there is no pair."""
-    pools = []
+    pools: list[NDArray[np.float64]] = []
     rows = max(1, sum(len(matrix) for matrix in distances))
     for matrix in distances:
         step = max(1, rows * len(matrix) // MAX_QUANTILE_VALUES)  # every row of a small table
