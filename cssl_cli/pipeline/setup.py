@@ -179,12 +179,11 @@ def require_feature_precision(name: str, device: torch.device) -> None:
     """
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS, where="--precision")
-    has = {
-        "float32": True,
-        "bfloat16": device.type == "cpu" or _has_bfloat16(device),
-        "tf32": device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0),
-    }
-    if not has[name]:
+    if name == "bfloat16":
+        has = device.type == "cpu" or _has_bfloat16(device)
+    else:
+        has = name == "float32" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
+    if not has:
         raise InputError(
             f"{device} does not compute in {name}",
             where="--precision",
