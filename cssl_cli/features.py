@@ -111,7 +111,7 @@ class FeatureExtractor:
 
 
 def _on_device(encoder: nn.Module, device: torch.device) -> nn.Module:
-    return folded(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return folded(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def stored_views(images: Tensor, augmentation: Augmentation, theta: Tensor) -> Tensor:
