@@ -106,6 +106,7 @@ def pixel_run(options: argparse.Namespace, labels: Tensor, name: str) -> Callabl
             steps=60,
             deltas_absolute=[20 * delta for delta in DELTAS],
             generator=generator,
+            device=torch.device("cpu"),
         )
 
     def vectors_of(rows: Tensor) -> Tensor:

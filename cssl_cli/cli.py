@@ -95,6 +95,12 @@ Targets = Annotated[
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", parser=_path, help="The directory of a finished run.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_path, help="Where run directories go.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Of the features: float32, or bfloat16 or tf32, and what error that makes is told."
+    ),
+]
 DataRoot = Annotated[
     str | None,
     typer.Option("--data-root", metavar="DIR", help="Where the images lie now, if not in the recipe's data.root."),
@@ -192,7 +198,13 @@ def _profile(resolved: Recipe, out: Path, device: str | None, images: str | None
     "cssl probe runs/simclr-shapes-0123456789 --json",
     "cssl probe runs/simclr-folder-0123456789 --data-root /scratch/images",
 )
-def probe(run: RunPath, data_root: DataRoot = None, device: Device = None, as_json: Json = False) -> None:
+def probe(
+    run: RunPath,
+    data_root: DataRoot = None,
+    device: Device = None,
+    precision: Precision = "float32",
+    as_json: Json = False,
+) -> None:
     """Measure the accuracy of a run's encoder.
 
     Linear, k-NN and nearest-class-centre classifiers on frozen features, beside the untrained encoder and raw pixels.
@@ -203,7 +215,8 @@ def probe(run: RunPath, data_root: DataRoot = None, device: Device = None, as_js
     from cssl_cli.terminal import TerminalReporter
 
     with TerminalReporter() as reporter:
-        result = measure(run, reporter=reporter, device_name=device, data_root=_data_root(data_root))
+        images = _data_root(data_root)
+        result = measure(run, reporter=reporter, device_name=device, data_root=images, precision=precision)
     print_json(result) if as_json else show_probe(run, result)
 
 
@@ -235,6 +248,7 @@ def analyze(
     accuracy: Accuracy = "linear",
     data_root: DataRoot = None,
     device: Device = None,
+    precision: Precision = "float32",
     as_json: Json = False,
 ) -> None:
     """Measure the theory's terms of finished runs.
@@ -256,6 +270,7 @@ def analyze(
         export=export,
         again=again,
         data_root=_data_root(data_root),
+        precision=precision,
     )
     measure(request, figures=figures, device_name=device, as_json=as_json, accuracy=accuracy)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from cssl_cli.augment import Augmentation, normalize
 from cssl_cli.encoder import folded
+from cssl_cli.feature_precision import RoughEncoder
 from cssl_cli.geometry import require_finite
 
 PIXEL_SIDE = 32  # the linear probe's cost grows with the cube of the number of features
@@ -20,9 +22,9 @@ Advance = Callable[[int], None]  # called with the number of images done since t
 class FeatureExtractor:
     """An encoder held in eval mode, with the normalisation its images need.
 
-    Runs in float32 whatever the training precision was, on a copy of the encoder as it is now, with the batch norms
-    folded into the convolutions. `encoder=None` stands for pixels: the normalised image,
-    averaged down to `PIXEL_SIDE` where it is larger, and flattened.
+    Runs in float32 whatever the training precision was, or in another of `PRECISIONS` that is asked for, on a copy of
+    the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels: the
+    normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
     def __init__(
@@ -33,13 +35,21 @@ class FeatureExtractor:
         std: tuple[float, ...],
         batch_size: int,
         device: torch.device,
+        precision: str = "float32",
     ) -> None:
-        self.encoder = None
+        self.encoder: nn.Module | RoughEncoder | None = None
         if encoder is not None:
-            self.encoder = folded(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.encoder = _on_device(encoder, device)
+            if precision != "float32":
+                self.encoder = RoughEncoder(self.encoder, partial(_on_device, encoder, device), precision)
         self.mean, self.std = mean, std
         self.batch_size = batch_size
         self.device = device
+
+    @property
+    def error(self) -> dict[str, float | int | None] | None:
+        """What a lower precision made of the features so far (`RoughEncoder.error`); None in float32 and of pixels."""
+        return self.encoder.error if isinstance(self.encoder, RoughEncoder) else None
 
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Tensor:
@@ -98,6 +108,10 @@ class FeatureExtractor:
             if advance:
                 advance(len(views) * views.shape[1])
         return torch.cat(blocks)
+
+
+def _on_device(encoder: nn.Module, device: torch.device) -> nn.Module:
+    return folded(encoder).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def stored_views(images: Tensor, augmentation: Augmentation, theta: Tensor) -> Tensor:

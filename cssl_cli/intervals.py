@@ -72,6 +72,7 @@ def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence:
     The quantile of the largest deviation of any of them, wider for few `degrees` of freedom as in `bootstrap_interval`.
     None as there. Numbers without a deviation (fixed ones) are left out.
     """
+    values, replicates = values.cpu(), replicates.cpu()  # a GPU would be waited for at each look at them
     if len(replicates) < MIN_REPLICATES or not torch.isfinite(replicates).all():
         return None
     deviations = replicates.std(dim=0)
@@ -84,6 +85,7 @@ def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence:
 
 def percentile_interval(values: Tensor, confidence: float = 0.95) -> tuple[float, float] | None:
     """What the central 95 % of values (R,) lie between; None for fewer than 20 or an undefined one."""
+    values = values.cpu()  # a GPU would be waited for at each look at them
     if len(values) < MIN_REPLICATES or not torch.isfinite(values).all():
         return None
     tail = (1 - confidence) / 2

@@ -36,6 +36,7 @@ class Request:
     export: Path | None
     again: bool
     data_root: str | None = None
+    precision: str = "float32"
 
     @classmethod
     def read(
@@ -50,6 +51,7 @@ class Request:
         export: Path | None,
         again: bool,
         data_root: str | None = None,
+        precision: str = "float32",
     ) -> Request:
         """Sort the arguments into runs, a recipe and overrides; `InputError` where they do not go together."""
         overrides = tuple(target for target in targets if is_override(target) and not _is_there(target))
@@ -70,6 +72,12 @@ class Request:
             raise InputError(
                 "a recipe without a run has no encoder to set beside the controls",
                 where="--controls",
+                remedy="Leave it out, or give the directory of a finished run.",
+            )
+        if precision != "float32" and recipes:
+            raise InputError(
+                "a recipe without a run has no features that would take long",
+                where="--precision",
                 remedy="Leave it out, or give the directory of a finished run.",
             )
         for name in sections:
@@ -101,6 +109,7 @@ class Request:
             export=export,
             again=again,
             data_root=data_root,
+            precision=precision,
         )
 
 
@@ -185,6 +194,7 @@ def _measure_run(path: Path, request: Request, reporter: TerminalReporter, devic
         export=request.export,
         again=request.again,
         data_root=request.data_root,
+        precision=request.precision,
     )
 
 

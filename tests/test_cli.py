@@ -207,6 +207,7 @@ BAD_INPUT = {
     "corrupt image": (lambda tiny, tmp: ["simclr-folder", f"data.root={corrupt_folder(tmp)}"], ["broken.png"]),
     "unwritable output": (lambda tiny, tmp: [tiny, "--out", tiny], ["--out"]),
     "unknown device": (lambda tiny, tmp: [tiny, "--device", "abacus"], ["abacus", "--device"]),
+    "Apple GPU": (lambda tiny, tmp: [tiny, "--device", "mps"], ["mps", "no float64", "--device", "Give cpu"]),
     "batch larger than the data": (lambda tiny, tmp: [tiny, "train.batch_size=300"], ["train.batch_size", "256"]),
     "a sweep where a recipe is wanted": (lambda tiny, tmp: ["quickstart"], ["cssl sweep"]),
     "malformed override": (lambda tiny, tmp: [tiny, "epochs"], ["epochs", "="]),

@@ -538,6 +538,7 @@ def refined(images, labels, augmentation, theta, *, num_pairs=60, steps=10, seed
         steps=steps,
         deltas_absolute=deltas,
         generator=stream(seed, "refine"),
+        device=torch.device("cpu"),
         advance=advance,
     )
 

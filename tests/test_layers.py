@@ -55,6 +55,7 @@ ORDER = [
     "intervals",
     "rank_correlation",
     "paired_difference",
+    "feature_precision",
     "features",
     "probe",
     "theory",

@@ -121,6 +121,18 @@ def test_the_report_names_the_parts_and_the_rates(invoke: Invoke, tiny_recipe: P
     assert content["profile"].startswith(str(tmp_path / "profiles"))
 
 
+def test_the_report_says_how_slow_float64_is(
+    invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {torch.float32: 64e12, torch.bfloat16: 256e12, torch.float64: 1e12}
+    monkeypatch.setattr("cssl_cli.pipeline.profile.matrix_rate", lambda _, dtype: rates[dtype])
+    found = invoke("pretrain", tiny_recipe, "--profile", "--out", str(tmp_path))
+    assert "1/64 of the rate in float32" in " ".join(found.stdout.split())
+    rates[torch.float64] = 32e12
+    found = invoke("pretrain", tiny_recipe, "--profile", "--out", str(tmp_path))
+    assert "32.0 TFLOP/s of matrix products here, 50 % of the rate" in " ".join(found.stdout.split())
+
+
 @pytest.mark.parametrize("other", ["--dry-run", "--restart"])
 def test_a_profile_goes_with_nothing_that_trains(invoke: Invoke, tiny_recipe: Path, other: str) -> None:
     found = invoke("pretrain", tiny_recipe, "--profile", other)

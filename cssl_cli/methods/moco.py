@@ -100,8 +100,8 @@ class MoCo(Method):
         self.queue_position.zero_()
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
-        # Whole batch norms see one view at a time; those of sub-batches can take both in one pass: half the kernels. That
-        # would keep twice as much.
+        # Whole batch norms see one view at a time; those of sub-batches can take both in one pass: half the kernels,
+        # but twice as much to keep.
         in_one_pass = self.batch_norm_splits > 1 and not getattr(self.encoder, "keeps_less", False)
         together = in_one_pass and batch_norm.launch_bound(view_1)
         passes = [(view_1, view_2)] if together else [(view_1,), (view_2,)]

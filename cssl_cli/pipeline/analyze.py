@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from cssl_cli.pipeline.finished import (
     untrained_encoder,
 )
 from cssl_cli.pipeline.material import Material, gather
-from cssl_cli.pipeline.setup import choose_device
+from cssl_cli.pipeline.setup import choose_device, require_feature_precision, with_precision
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
@@ -55,6 +55,7 @@ def analyze(
     dataset: Dataset | None = None,
     recipe: Recipe | None = None,
     data_root: str | None = None,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """The theory's terms of the run's encoder, of its projector and of the untrained encoder; writes analysis.json.
 
@@ -62,12 +63,15 @@ def analyze(
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
     was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
     the features of the trained encoder. `data_root` is where the images lie now, in place of the recipe's data.root.
+    `precision` is that of the features; one other than float32 is a setting of the result, which then says what error
+    it made.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
-    settings = recipe.settings("analyze") | dict(changes or {})
+    require_feature_precision(precision, device)
+    settings = with_precision(recipe.settings("analyze") | dict(changes or {}), precision)
     reusable = not again and export is None
     if reusable:
         with suppress(DamagedError):  # which is told of below
@@ -82,10 +86,12 @@ def analyze(
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         material = gather(recipe, dataset, settings, device)
         encoders = {"trained": trained_encoder(run, recipe), "untrained": untrained_encoder(recipe)}
+        extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
         raw = {
-            name: feature_table(material.extractor(encoder), material, f"features of the {name} encoder", reporter)
-            for name, encoder in encoders.items()
+            name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
+            for name, extractor in extractors.items()
         }
+        errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
         raw["projector"] = _projected(trained_projector(run, recipe), raw["trained"], device)
         if export is not None:
             export_table(export, raw["trained"], material.labels, material.class_names)
@@ -101,6 +107,7 @@ def analyze(
             "encoder_sha256": run.encoder_digest(),
             "settings": settings,
             **facts(material),
+            **({"feature_error": errors} if errors else {}),
             "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
             **terms.of_encoders(raw),
             "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
@@ -183,10 +190,14 @@ def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: i
     """What bounds the encoder's Lipschitz constant, on some of the images and with raw features (N, V, D)."""
     generator = stream(seed, "lipschitz")
     rows = torch.randperm(len(features), generator=generator)[:LIPSCHITZ_IMAGES]
+    chosen = features[rows]
+    if material.precision != "float32":  # of views that are close, rounding would decide the ratio
+        exact = replace(material, precision="float32").extractor(encoder)
+        chosen = exact.view_table(material.images[rows], material.augmentation, material.theta[rows])
     found = lipschitz(
         encoder.to(material.device).eval(),
         material.views(rows),
-        features[rows].to(material.device),
+        chosen.to(material.device),
         mean=material.mean,
         std=material.std,
         generator=generator,

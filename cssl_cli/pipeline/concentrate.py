@@ -154,6 +154,7 @@ def concentration_in(
             steps=REFINE_STEPS,
             deltas_absolute=deltas,
             generator=stream(seed, "refine"),
+            device=material.device,
             advance=counter(reporter, f"refine the distances in {what}", REFINE_STEPS),
         )
         found |= {quantity: entry.to_dict() for quantity, entry in refined.items()}

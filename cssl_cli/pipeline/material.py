@@ -25,6 +25,8 @@ from cssl_cli.theory import ViewParameters
 class Material:
     """N images with their labels and class names, and theta (N, V − 1, P) of the augmented views of each.
 
+    Features are computed in `precision`.
+
     Every distance, encoder and projector is measured on the same views.
     """
 
@@ -37,6 +39,7 @@ class Material:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     device: torch.device
+    precision: str = "float32"
 
     @property
     def num_views(self) -> int:
@@ -55,7 +58,7 @@ class Material:
         return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
-        return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device)
+        return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device, precision=self.precision)
 
 
 def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:
@@ -82,6 +85,7 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
         mean=dataset.mean,
         std=dataset.std,
         device=device,
+        precision=settings.get("precision", "float32"),
     )
 
 

@@ -21,7 +21,13 @@ from cssl_cli.pipeline.finished import (
     trained_encoder,
     untrained_encoder,
 )
-from cssl_cli.pipeline.setup import choose_device, make_augmentation, make_extractor
+from cssl_cli.pipeline.setup import (
+    choose_device,
+    make_augmentation,
+    make_extractor,
+    require_feature_precision,
+    with_precision,
+)
 from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
@@ -41,18 +47,21 @@ def probe(
     baselines: Baselines | None = None,
     again: bool = True,
     data_root: str | None = None,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
 
     `recipe` says how to measure, in place of the run's own. `baselines` keeps the scores of the last two between
     calls, for runs that share what these depend on. Without `again`, or in a folder that may only be read, what was
     measured before with the same settings is read. `data_root` is where the images lie now, in place of the recipe's
-    data.root.
+    data.root. `precision` is that of the features; one other than float32 is a setting of the result, which then says
+    what error it made.
     """
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
+    require_feature_precision(precision, device)
+    settings = with_precision(recipe.settings("probe"), precision)
     baselines = {} if baselines is None else baselines
-    settings = recipe.settings("probe")
     if again and not run.is_writable() and (stored := run.read_result(PROBE, settings)) is not None:
         reporter.say(f"{shown_path(run.path)} may only be read: its accuracies are those measured before")
         return stored
@@ -61,19 +70,19 @@ def probe(
         if before is not None and not again:
             return before
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
-        prober = _Prober(recipe, dataset, device, reporter)
+        prober = _Prober(recipe, dataset, device, reporter, precision)
         result = {
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
             "content_key": dataset.content_key,
             "encoder_sha256": run.encoder_digest(),
             "settings": settings,
-            "trained": prober.scores("the trained encoder", lambda: trained_encoder(run, recipe), {}, ()),
-            "untrained": prober.scores(
-                "the untrained encoder", lambda: untrained_encoder(recipe), baselines, ("encoder",)
-            ),
-            "pixels": prober.scores("raw pixels", lambda: None, baselines, ()),
+            "trained": prober.scores("trained", lambda: trained_encoder(run, recipe), {}, ()),
+            "untrained": prober.scores("untrained", lambda: untrained_encoder(recipe), baselines, ("encoder",)),
+            "pixels": prober.scores("pixels", lambda: None, baselines, ()),
         }
+        if prober.errors:
+            result["feature_error"] = prober.errors
         run.write_result(PROBE, result)
     return result
 
@@ -81,33 +90,45 @@ def probe(
 class _Prober:
     """One protocol for every encoder: features of the clean images, centres over views, three classifiers."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> None:
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter, precision: str
+    ) -> None:
+        self.precision = precision
+        self.errors: dict[str, Any] = {}  # that a lower precision made of the features, by encoder
         self.recipe, self.dataset, self.device, self.reporter = recipe, dataset, device, reporter
         self.settings = recipe.settings("probe")
         self.train_images, self.train_labels = _labelled(dataset, "train")
         self.test_images, self.test_labels = _labelled(dataset, "test")
 
     def scores(
-        self, what: str, make_encoder: Callable[[], nn.Module | None], known: Baselines, blocks: tuple[str, ...]
+        self, name: str, make_encoder: Callable[[], nn.Module | None], known: Baselines, blocks: tuple[str, ...]
     ) -> dict[str, Any]:
         """The scores of an encoder (None: pixels), taken from `known` where it was met under the same circumstances.
 
         They depend on the data, the probe and the seed, on `blocks` of the recipe, and those of the class centres on
         the augmentation, too.
         """
-        on_features = (what, "features", *self.circumstances("data", "probe", *blocks))
-        on_centers = (what, "centers", *self.circumstances("data", "probe", "augment", *blocks))
+        on_features = (name, "features", *self.circumstances("data", "probe", *blocks))
+        on_centers = (name, "centers", *self.circumstances("data", "probe", "augment", *blocks))
         if on_features not in known or on_centers not in known:
-            extractor = make_extractor(make_encoder(), mean=self.dataset.mean, std=self.dataset.std, device=self.device)
+            extractor = make_extractor(
+                make_encoder(),
+                mean=self.dataset.mean,
+                std=self.dataset.std,
+                device=self.device,
+                precision=self.precision,
+            )
             advance = counter(
                 self.reporter,
-                f"probe {what}",
+                "probe raw pixels" if name == "pixels" else f"probe the {name} encoder",
                 len(self.test_images) + len(self.train_images) * (1 + (on_features not in known)),
             )
             test_features = extractor.clean(self.test_images, advance=advance).to(self.device)
             known[on_centers] = {"nearest_center": self.by_center(extractor, test_features, advance)}
             if on_features not in known:
                 known[on_features] = self.by_features(extractor, test_features, advance)
+            if extractor.error is not None:
+                self.errors[name] = extractor.error
         return {**known[on_features], **known[on_centers]}
 
     def by_features(
@@ -146,7 +167,7 @@ class _Prober:
         )
 
     def circumstances(self, *blocks: str) -> tuple[str, ...]:
-        return (str(self.recipe.seed), *(repr(self.recipe.settings(block)) for block in blocks))
+        return (self.precision, str(self.recipe.seed), *(repr(self.recipe.settings(block)) for block in blocks))
 
 
 def _labelled(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:

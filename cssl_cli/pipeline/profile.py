@@ -49,8 +49,9 @@ def profile(
 
     Writes profile.json and a trace of single operations into a directory of its own under `out`/profiles, and returns
     it with the profile: `seconds` of a whole step as in training, the `parts` as seconds of each when the device is
-    waited for after it, `flops` of a step, and the machine's rates. A part is None where compiled code does not tell it
-    apart: the loss is then in `forward`. A captured step has no parts: they are those of the plain one.
+    waited for after it, `flops` of a step, and the machine's rates: of matrix products in the precision of training, in
+    float32 and in float64, in which `cssl analyze` computes, and of copies. A part is None where compiled code does not
+    tell it apart: the loss is then in `forward`. A captured step has no parts: they are those of the plain one.
     """
     device = choose_device(device_name)
     require_creatable(out, "Choose another folder with --out DIR.")
@@ -97,7 +98,13 @@ def profile(
 
 def _machine_rates(device: torch.device, precision: torch.dtype) -> dict[str, float]:
     """Measured before the trainer takes its memory."""
-    rates = {"matrix_rate": matrix_rate(device, precision), "copy_rate": copy_rate(device)}
+    of_products = {dtype: matrix_rate(device, dtype) for dtype in {precision, torch.float32, torch.float64}}
+    rates = {
+        "matrix_rate": of_products[precision],
+        "matrix_rate_float32": of_products[torch.float32],
+        "matrix_rate_float64": of_products[torch.float64],
+        "copy_rate": copy_rate(device),
+    }
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -19,7 +19,8 @@ from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.encoder import build_encoder, materialize
-from cssl_cli.errors import InputError
+from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.feature_precision import PRECISIONS
 from cssl_cli.features import FeatureExtractor
 from cssl_cli.methods import Method, build_method
 from cssl_cli.paths import UnknownPath, expand
@@ -65,6 +66,13 @@ def choose_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     remedy = "Give cpu, cuda or cuda:N, or leave --device out to take the best device there is."
+    if re.fullmatch(r"mps(:\d+)?", name):
+        raise InputError(
+            "Apple GPUs (mps) are not supported: they have no float64, in which terms and classifiers are computed, "
+            "and nothing was ever tried on one",
+            where="--device",
+            remedy="Give cpu, or leave --device out, which on a Mac is the same.",
+        )
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise InputError(f"unknown device {name!r}", where="--device", remedy=remedy)
     try:
@@ -152,11 +160,41 @@ def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
     return build_augmentation(recipe.settings("augment"), image_size=image_size)
 
 
+def require_feature_precision(name: str, device: torch.device) -> None:
+    """`InputError` unless features can be computed in the precision of this name there.
+
+    On a CPU without the instructions bfloat16 is slow, and right.
+    """
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS, where="--precision")
+    if name == "bfloat16":
+        has = device.type == "cpu" or _has_bfloat16(device)
+    else:
+        has = name == "float32" or (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0))
+    if not has:
+        raise InputError(
+            f"{device} does not compute in {name}",
+            where="--precision",
+            remedy="NVIDIA GPUs do from the A100 and the RTX 30 series on. Leave it out: float32 works everywhere.",
+        )
+
+
+def with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
+    """The settings of a result whose features were computed in this precision; float32 goes without saying."""
+    return settings if precision == "float32" else {**settings, "precision": precision}
+
+
 def make_extractor(
-    encoder: nn.Module | None, *, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    encoder: nn.Module | None,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    precision: str = "float32",
 ) -> FeatureExtractor:
     """What `encoder` (None: pixels) says of images with these statistics, in batches that suit the device."""
-    return FeatureExtractor(encoder, mean=mean, std=std, batch_size=EVALUATION_BATCH[device.type], device=device)
+    batch_size = EVALUATION_BATCH[device.type]
+    return FeatureExtractor(encoder, mean=mean, std=std, batch_size=batch_size, device=device, precision=precision)
 
 
 def initial_method(recipe: Recipe) -> Method:

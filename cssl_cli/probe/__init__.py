@@ -24,6 +24,7 @@ def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> di
     `accuracy` (0 to 1), its 95 % Clopper–Pearson `interval` over the test images, `num_images`, and by class name
     `images_per_class` and `per_class`, the accuracy, None for a class without a test image.
     """
+    predictions, labels = predictions.cpu(), labels.cpu()  # a GPU would be waited for at each look at them
     right = predictions == labels
     num_right, num_images = int(right.sum()), len(labels)
     sizes = labels.bincount(minlength=len(class_names)).tolist()
@@ -59,11 +60,10 @@ def feature_probes(
     require_finite(train_features, "the features of the training images")
     require_finite(test_features, "the features of the test images")
     device, num_classes = train_features.device, len(class_names)
-    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
     _check_labels(train_labels, len(train_features), "training", num_classes)
     _check_labels(test_labels, len(test_features), "test", num_classes)
     _check_classes(train_labels, test_labels, class_names)
-
+    train_labels, test_labels = train_labels.to(device), test_labels.to(device)
     classifier, linear_facts = fit_linear(
         train_features,
         train_labels,
@@ -106,7 +106,6 @@ def center_probe(
     for infinite or NaN features, InputError for labels that do not fit.
     """
     require_finite(test_features, "the features of the test images")
-    test_labels = test_labels.to(test_features.device)
     _check_labels(test_labels, len(test_features), "test", len(class_names))
     predictions = nearest_center_predict(test_features, centers)
     return {**score(predictions, test_labels, class_names), "center_views": center_views}

@@ -118,12 +118,12 @@ def _choose_penalty(features: Tensor, targets: Tensor, held_out: Tensor, grid: S
     standardization = Standardization.of(kept)
     validation, truth = standardization.apply(features[held_out]), targets[held_out]
     problem = SoftmaxRegression(standardization.apply(kept), targets[~held_out], int(targets.max()) + 1)
-    theta, best, best_accuracy = problem.zeros(), grid[0], -1.0
+    theta, accuracies = problem.zeros(), []
     for penalty in grid:
         theta = problem.solve(penalty, start=theta, tolerance=SEARCH_TOLERANCE).theta
         weights = theta.to(validation.dtype)
         predictions = (validation @ weights[:, :-1].T + weights[:, -1]).argmax(dim=1)
-        accuracy = (predictions == truth).double().mean().item()
-        if accuracy > best_accuracy:
-            best, best_accuracy = penalty, accuracy
-    return best, best_accuracy
+        accuracies.append((predictions == truth).double().mean())
+    found = torch.stack(accuracies).tolist()
+    best = max(found)
+    return grid[found.index(best)], best

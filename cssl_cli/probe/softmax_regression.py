@@ -79,13 +79,14 @@ class SoftmaxRegression:
     def solve(self, penalty: float, *, start: Tensor, tolerance: float) -> Solution:
         """Goes from `start` until the gradient's norm is at most `tolerance` times its norm at theta = 0."""
         zeros = self._zeros()
-        target = tolerance * self._gradient(self._residual(self._logits(zeros)), zeros, penalty).norm()
+        at_zeros = self._gradient(self._residual(self._logits(zeros)), zeros, penalty)
         inverse_hessian = _InverseHessian(self.gram, penalty)
         theta = self._turned(start)
         logits = self._logits(theta)
         gradient = self._gradient(self._residual(logits), theta, penalty)
+        target, length = torch.stack([tolerance * at_zeros.norm(), gradient.norm()]).tolist()
         iterations = 0
-        while gradient.norm() > target and iterations < MAX_ITERATIONS:
+        while length > target and iterations < MAX_ITERATIONS:
             direction = -inverse_hessian.times(gradient)
             change = self._logits(direction)
             found = self._line_search(logits, change, gradient, theta, direction, penalty)
@@ -100,8 +101,12 @@ class SoftmaxRegression:
             else:
                 logits.add_(change, alpha=step)
             previous, gradient = gradient, self._gradient(residual, theta, penalty)
-            inverse_hessian.remember(step * direction, gradient - previous)
-        return Solution(self._given(theta), bool(gradient.norm() <= target), iterations)
+            moved, turned = step * direction, gradient - previous
+            curvature = (moved * turned).sum()
+            length, sign = torch.stack([gradient.norm(), curvature]).tolist()
+            if sign > 0:  # rounding alone can make it negative
+                inverse_hessian.remember(moved, turned, curvature)
+        return Solution(self._given(theta), length <= target, iterations)
 
     def _residual(self, logits: Tensor) -> Tensor:
         """Probabilities less targets (K, N): the derivative of the cross-entropy in the logits."""
@@ -120,17 +125,22 @@ class SoftmaxRegression:
 
         The objective is convex, so its slope rises along the line and a bracketed root of it is all that is needed.
         """
-        first = float((gradient * direction).sum())
+        step = 1.0
+        residual = self._residual(torch.add(logits, change, alpha=step))
+        # In one look at the device, as each waits for it.
+        first, loss_slope, penalty_slope, penalty_curvature = torch.stack(
+            [
+                (gradient * direction).sum(),
+                _slope(residual, change),
+                (theta[:, :-1] * direction[:, :-1]).sum(),
+                direction[:, :-1].square().sum(),
+            ]
+        ).tolist()
         if not first < 0:
             return None
-        penalty_slope = penalty * float((theta[:, :-1] * direction[:, :-1]).sum())
-        penalty_curvature = penalty * float(direction[:, :-1].square().sum())
         low, low_slope, high, high_slope = 0.0, first, None, 0.0
-        step = 1.0
         for _ in range(MAX_LINE_SEARCH_STEPS):
-            residual = self._residual(torch.add(logits, change, alpha=step))
-            loss_slope = float(torch.linalg.vecdot(residual, change).double().sum()) / self.num_images
-            slope = loss_slope + penalty_slope + step * penalty_curvature
+            slope = loss_slope / self.num_images + penalty * penalty_slope + step * (penalty * penalty_curvature)
             if abs(slope) <= SLOPE_REDUCTION * -first:
                 return step, residual
             if slope < 0:
@@ -142,7 +152,14 @@ class SoftmaxRegression:
             else:
                 secant = low_slope / (low_slope - high_slope)
                 step = low + (high - low) * min(max(secant, 0.1), 0.9)
+            residual = self._residual(torch.add(logits, change, alpha=step))
+            loss_slope = _slope(residual, change).item()
         return None
+
+
+def _slope(residual: Tensor, change: Tensor) -> Tensor:
+    """Of the summed cross-entropy along `change` (K, N) of the logits."""
+    return torch.linalg.vecdot(residual, change).double().sum()
 
 
 class _InverseHessian:
@@ -159,12 +176,10 @@ class _InverseHessian:
         self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
         self.scale: Tensor | float = 1.0
 
-    def remember(self, step: Tensor, gradient_change: Tensor) -> None:
-        """Takes in a step (K, D + 1) and what it did to the gradient."""
-        curvature = (step * gradient_change).sum()
-        if curvature > 0:  # rounding alone can make it negative
-            self.pairs.append((step, gradient_change, curvature))
-            self.scale = curvature / (gradient_change * self._bound(gradient_change)).sum()
+    def remember(self, step: Tensor, gradient_change: Tensor, curvature: Tensor) -> None:
+        """Takes in a step (K, D + 1), what it did to the gradient, and their inner product, which is positive."""
+        self.pairs.append((step, gradient_change, curvature))
+        self.scale = curvature / (gradient_change * self._bound(gradient_change)).sum()
 
     def times(self, gradient: Tensor) -> Tensor:
         """The product with a gradient (K, D + 1)."""

@@ -33,6 +33,7 @@ from cssl_cli.report.layout import (
 )
 from cssl_cli.report.prediction import prediction_content, print_prediction
 from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, interval_of, quantity, reasons, short_direction
+from cssl_cli.report.run import precision_note
 from cssl_cli.report.run_rows import rows_of_runs
 from cssl_cli.report.sections import companions, divergence, lipschitz, losses
 from cssl_cli.report.verdicts import verdicts
@@ -52,7 +53,7 @@ CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest cen
 CENTRAL_EPSILON = 0.5
 BOTH_WAYS = "both"
 MIN_RUNS = 3  # of which rank correlations say anything
-ALIKE = ("num_views", "classes", "epsilons", "deltas")  # settings that runs must share to be compared
+ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings that runs must share to be compared
 
 # label, term, quantity, shown as a share
 HEADLINE = (
@@ -115,9 +116,17 @@ def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path
             accuracies.append((f"{label}, %", "unbiased", cells))
     print_widest(out, [by_encoder(accuracies, _rows(result), intervals=count) for count in (3, 1, 0)])
     note(out, _caption(result, probe))
+    _note_precision(out, result, probe)
     reasons(out, result, [(term, name) for _, term, name, _ in SUMMARY])
     if probe is None and result["class_names"] is not None:
         note(out, f"Accuracies: cssl probe {shown_path(path)}")
+
+
+def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | None) -> None:
+    of_accuracies = "" if probe is None else precision_note(probe, "Accuracies of features")
+    for said in (precision_note(result, "Terms of features"), of_accuracies):
+        if said:
+            note(out, said)
 
 
 def _rows(result: Result) -> list[tuple[str, str, list[str]]]:
@@ -250,13 +259,16 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print()
         _transposed(out, measured, labels)
     note(out, f"Encoder features; what follows is said of {next(iter(results))}. {_caption(first, None)}")
+    _note_precision(out, first, probes[next(iter(results))])
     circumstances = {
-        repr([result["content_key"], result["num_images"], *(result["settings"][name] for name in ALIKE)])
+        repr([result["content_key"], result["num_images"], *(result["settings"].get(name) for name in ALIKE)])
         for result in results.values()
     }
     if len(circumstances) > 1:
-        said = "Measured on different images, classes, views or grids of ε and δ: the terms cannot be compared."
-        out.print(Text(said, style="red"))
+        said = "Measured on different images, classes, views or grids of ε and δ, or in different precision: the terms "
+        out.print(Text(said + "cannot be compared.", style="red"))
+    if len({probe["settings"].get("precision") for probe in probes.values() if probe is not None}) > 1:
+        out.print(Text("The accuracies are of features in different precision.", style="red"))
 
 
 def _transposed(out: Console, measured: Mapping[Path, Mapping[str, str]], labels: Sequence[str]) -> None:

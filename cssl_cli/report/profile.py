@@ -54,6 +54,11 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
         f"{_flops(content['flops'])} a step, forward and backward: {_rate(rate)}, {share} of the "
         f"{_rate(most)} of large matrix products here"
     )
+    single, double = content["matrix_rate_float32"], content["matrix_rate_float64"]
+    out.print(
+        f"cssl analyze computes in float64: {_rate(double)} of matrix products here, {_share(double / single)} of the "
+        "rate in float32"
+    )
     if content["device_memory_mb"] is not None:
         out.print(f"{content['device_memory_mb']:,.0f} MiB of device memory at most")
     return note(
@@ -64,6 +69,10 @@ def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
 def _where(content: dict[str, Any]) -> str:
     threads = content["threads"]
     return content["device"] if content["device_type"] == "cuda" else f"{threads} thread{'' if threads == 1 else 's'}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.0f} %" if share > 0.2 else f"1/{1 / share:.0f}"
 
 
 def _rate(flops: float) -> str:

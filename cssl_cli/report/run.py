@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,25 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
         f"temperature {knn['temperature']:g}. Nearest centre: class centres over "
         f"{plural(center['center_views'], 'view')} of each training image.",
     )
+    if said := precision_note(result):
+        note(out, said)
     for name, label in ENCODERS.items():
         for warning in result[name]["linear"].get("warnings", []):
             note(out, f"{label}: {warning}")
+
+
+def precision_note(result: Mapping[str, Any], of: str = "Features") -> str:
+    """What a lower precision made of the features of probe.json or analysis.json; nothing of those in float32."""
+    precision = result["settings"].get("precision")
+    if precision is None:
+        return ""
+    errors = [
+        f"{100 * error['of_length']:.2g} % of their length"
+        + ("" if error["of_spread"] is None else f" and {100 * error['of_spread']:.2g} % of their spread")
+        + f" ({name})"
+        for name, error in result["feature_error"].items()
+    ]
+    return f"{of} in {precision}, off those in float32 by {', '.join(errors)}, root mean square."
 
 
 def _per_class(out: Console, scores: dict[str, Any]) -> None:

@@ -63,10 +63,11 @@ def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
             if symmetric and cols == rows:
                 block = torch.minimum(block, block.T)  # rounding differs above and below the diagonal
                 close = (close | close.T).fill_diagonal_(False).triu()
-            close, at_zero = shared.apart_from(close, rows, cols)
-            block[at_zero | at_zero.T if symmetric and cols == rows else at_zero] = 0
-            first, second = close.nonzero(as_tuple=True)
-            if len(first):
+            if num_close := int(close.sum()):  # on a GPU this waits for the block
+                if num_close / close.numel() > MANY_CLOSE:
+                    close, at_zero = shared.apart_from(close, rows, cols)
+                    block.masked_fill_(at_zero | at_zero.T if symmetric and cols == rows else at_zero, 0)
+                first, second = close.nonzero(as_tuple=True)
                 exact = _from_differences(views[rows], columns[cols], first, second)
                 block[first, second] = exact
                 if symmetric and cols == rows:
@@ -126,9 +127,7 @@ class _Shared:
         return of_views, codes[of_views.numel() :].unflatten(0, self.others.shape[:2])
 
     def apart_from(self, close: Tensor, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
-        """The pairs of `close` (A, B) without those that share a view, and these; looked for where many are close."""
-        if float(close.double().mean()) <= MANY_CLOSE:
-            return close, torch.zeros_like(close)
+        """The pairs of `close` (A, B) without those that share a view, and these."""
         left, right = self.codes[0][rows], self.codes[1][cols]
         share = torch.zeros_like(close)
         for own in left.unbind(dim=1):

@@ -113,8 +113,8 @@ class ClassGeometry:
 
     def by_class(self, values: Tensor) -> dict[str, float | None]:
         """Values (K′,) under the names of all K classes, None for a class without images."""
-        everywhere = values.new_full((len(self.table.class_names),), torch.nan, dtype=torch.float64)
-        everywhere[self.classes] = values.double()
+        everywhere = torch.full((len(self.table.class_names),), torch.nan, dtype=torch.float64)
+        everywhere[self.classes] = values.double().cpu()
         return by_class(self.table.class_names, everywhere)
 
     def class_means(self, values: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def class_geometry(table: FeatureTable) -> ClassGeometry | Absent:
     classes = table.class_sizes.nonzero().squeeze(1).tolist()
     if len(classes) < 2:
         return Absent("the images are all of one class")
-    members = [(table.labels == label).nonzero().squeeze(1) for label in classes]
+    members = [table.members[label] for label in classes]
     means = table.view_means if table.num_augmented else table.features[:, 0]
     per_image = _spread_of_views(table, means, members)
     norms = torch.linalg.vector_norm(table.features, dim=2)
@@ -179,8 +179,8 @@ def within_class_distances(table: FeatureTable) -> list[Tensor]:
     """The augmented distances d_A^f (n_k, n_k) within each of the table's K classes; (0, 0) for one without images."""
     assert table.labels is not None
     within = []
-    for label in range(len(table.class_names)):
-        features = table.features[table.labels == label]
+    for members in table.members:
+        features = table.features[members]
         within.append(augmented_distances(features) if len(features) else features.new_zeros(0, 0))
     return within
 

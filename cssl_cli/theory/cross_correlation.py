@@ -181,7 +181,7 @@ class _Correlation:
         if table.labels is None:
             return dict.fromkeys(WITHIN + OF_PAIRS, Absent("the images have no labels"))
         present = (table.class_sizes > 0).nonzero().squeeze(1)
-        centers = torch.stack([table.view_means[table.labels == label].mean(dim=0) for label in present.tolist()])
+        centers = torch.stack([table.view_means[images].mean(dim=0) for images in table.members if len(images)])
         deviations = table.view_means - centers[torch.searchsorted(present, table.labels)]
         place = torch.searchsorted(present, table.labels)
         within = torch.linalg.matrix_norm(deviations.T @ deviations / table.num_images).item()

@@ -102,7 +102,7 @@ def intervals_by_class(
     `least`; None for a class of fewer than `MIN_CLASS_IMAGES` of its `sizes` (K,)."""
     if replicates is None:
         return None
-    columns = zip(class_names, values.tolist(), replicates.unbind(dim=1), sizes.tolist(), strict=True)
+    columns = zip(class_names, values.tolist(), replicates.cpu().unbind(dim=1), sizes.tolist(), strict=True)
     return {
         name: bootstrap_interval(value, column, degrees=size - 1, least=least) if size >= MIN_CLASS_IMAGES else None
         for name, value, column, size in columns

@@ -44,11 +44,12 @@ def explicit_tau(table: FeatureTable) -> dict[str, Quantity]:
         return dict.fromkeys(QUANTITIES, Absent("the cross-correlation needs augmented views"))
     if table.labels is None:
         return dict.fromkeys(QUANTITIES, Absent("the images have no labels"))
-    present = (table.class_sizes > 0).nonzero().squeeze(1).tolist()
+    present = [label for label, images in enumerate(table.members) if len(images)]
     radius = torch.linalg.vector_norm(table.features, dim=2).max().item()
-    members = [table.labels == label for label in present]
+    members = [table.members[label] for label in present]
     parts = [best_part(table.features[rows], radius) for rows in members]
-    priors = table.priors[present].tolist()
+    shares = table.priors.tolist()
+    priors = [shares[label] for label in present]
     bound = 0.5 * sum(prior * part.mean_square for prior, part in zip(priors, parts, strict=True))
     trace = sum(
         prior * (table.view_means[rows] - table.view_means[rows].mean(dim=0)).square().sum(dim=1).mean().item()

@@ -37,9 +37,10 @@ class PairWeights:
 
         Images of which no two share a class are taken for a sample as it comes, like those without labels.
         """
-        if labels is None or int(labels.bincount().max()) < 2:
+        sizes = [] if labels is None else labels.bincount().tolist()
+        if labels is None or max(sizes) < 2:
             return cls((torch.arange(weights.shape[1], device=weights.device),), weights, 1.0)
-        members = tuple((labels == label).nonzero().squeeze(1) for label in labels.unique().tolist())
+        members = tuple(images for images in labels.argsort(stable=True).split(sizes) if len(images))
         if same is None:
             same = sum(len(images) ** 2 for images in members) / len(labels) ** 2
         return cls(members, weights, same)

@@ -33,14 +33,14 @@ def quantile_grid(values: Tensor, levels: Sequence[float]) -> NDArray[np.float64
 
 def pairs_grid(distances: Sequence[Tensor], levels: Sequence[float]) -> NDArray[np.float64]:
     """`quantile_grid` of the distances (n, n) of distinct images, pooled over the matrices; [0] if there is no pair."""
-    pools = []
+    pools: list[NDArray[np.float64]] = []
     rows = max(1, sum(len(matrix) for matrix in distances))
     for matrix in distances:
         step = max(1, rows * len(matrix) // MAX_QUANTILE_VALUES)  # every row of a small table
-        above = [matrix[i, i + 1 :].cpu().numpy() for i in range(0, len(matrix) - 1, step)]
-        pools.extend(above)
+        on_host = matrix.cpu().numpy()
+        pools.extend(on_host[i, i + 1 :] for i in range(0, len(matrix) - 1, step))
         if step > 1:
-            pools.append(np.array([matrix.max().item()]))
+            pools.append(np.array([on_host.max()]))
     pool = np.concatenate(pools) if pools else np.zeros(1)
     return _thresholds(pool, levels)
 

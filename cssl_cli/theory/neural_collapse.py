@@ -61,7 +61,7 @@ class _Collapse:
         present = (table.class_sizes > 0).nonzero().squeeze(1)
         self.names = [table.class_names[label] for label in present.tolist()]
         self.priors = table.priors[present]
-        self.means = torch.stack([self.clean[table.labels == label].mean(dim=0) for label in present.tolist()])
+        self.means = torch.stack([self.clean[images].mean(dim=0) for images in table.members if len(images)])
         self.place = torch.searchsorted(present, table.labels)
         self.deviations = self.clean - self.means[self.place]
         sums = self.means.new_zeros(len(present)).index_add_(0, self.place, self.deviations.square().sum(dim=1))
@@ -88,7 +88,7 @@ class _Collapse:
         }
 
     def of_pairs(self) -> dict[str, Quantity]:
-        first, second = torch.triu_indices(len(self.names), len(self.names), offset=1)
+        first, second = torch.triu_indices(len(self.names), len(self.names), offset=1, device=self.means.device)
         squares = (self.means[first] - self.means[second]).square().sum(dim=1)
         if squares.min() <= self.negligible:
             pair = self.pair(first, second, squares.argmin())
@@ -129,8 +129,8 @@ class _Collapse:
         }
 
     def pair(self, first: Tensor, second: Tensor, index: Tensor) -> tuple[str, str]:
-        place = int(index)  # the pairs lie on the CPU, wherever the table is
-        return self.names[int(first[place])], self.names[int(second[place])]
+        one, other = torch.stack([first[index], second[index]]).tolist()
+        return self.names[one], self.names[other]
 
     def estimate(
         self, value: Tensor, estimator: str, errs: Direction, classes: tuple[str, ...] | None = None

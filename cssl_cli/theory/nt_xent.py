@@ -179,22 +179,28 @@ class _Loss:
         self.table, self.temperature, self.batch_size = table, temperature, batch_size
         self.alignment = table.view_means.square().sum(dim=1) - table.view_variances / table.num_augmented
         self.classes = None if table.labels is None else _Classes(table, temperature, batch_size, self.alignment)
-        self.log_sum_exps, self.gaps = [], []  # of each batch
-        for _ in range(num_batches):
-            images, views = self.draw(generator)
-            log_sum_exp = log_sum_exp_of_batch(table.features[images.unsqueeze(1), views], temperature).mean(dim=1)
-            self.log_sum_exps.append(log_sum_exp.mean().item())
-            if self.classes is not None:
-                self.gaps.append((log_sum_exp - self.classes.floor_of_batch(images)).mean().item())
+        batches = [self.draw(generator) for _ in range(num_batches)]
+        log_sum_exps = torch.stack([self.log_sum_exp(*batch) for batch in batches]).cpu()  # all batches in one wait
+        self.log_sum_exps = [of_batch.mean().item() for of_batch in log_sum_exps]
+        self.gaps = []
+        if self.classes is not None:
+            floors = (self.classes.floor_of_batch(images) for images, _ in batches)
+            pairs = zip(log_sum_exps, floors, strict=True)
+            self.gaps = [(of_batch - floor).mean().item() for of_batch, floor in pairs]
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Distinct images (B,) and two distinct augmented views (B, 2) of each."""
+        """Distinct images (B,) and two distinct augmented views (B, 2) of each, on the CPU."""
         count, views = self.batch_size, self.table.num_augmented
         images = torch.randperm(self.table.num_images, generator=generator)[:count]
         first = torch.randint(views, (count,), generator=generator)
         second = (first + torch.randint(1, views, (count,), generator=generator)) % views
-        device = self.table.features.device
-        return images.to(device), 1 + torch.stack([first, second], dim=1).to(device)
+        return images, 1 + torch.stack([first, second], dim=1)
+
+    def log_sum_exp(self, images: Tensor, views: Tensor) -> Tensor:
+        """Means (B,) over the two anchors of each image of a batch."""
+        features = self.table.features
+        batch = features[images.unsqueeze(1).to(features.device), views.to(features.device)]
+        return log_sum_exp_of_batch(batch, self.temperature).mean(dim=1)
 
     def quantities(self) -> dict[str, Quantity]:
         if self.classes is None:
@@ -282,18 +288,22 @@ class _Loss:
 
 
 class _Classes:
-    """The K′ classes that occur in a labelled table, and the floor from them."""
+    """The K′ classes that occur in a labelled table, and the floor from them.
+
+    Few numbers, looked at thousands of times: on the CPU, so that a GPU is not waited for.
+    """
 
     def __init__(self, table: FeatureTable, temperature: float, batch_size: int, alignment: Tensor) -> None:
         assert table.labels is not None
-        present = (table.class_sizes > 0).nonzero().squeeze(1)
-        self.place = torch.searchsorted(present, table.labels)
-        sizes = table.class_sizes[present].double()
+        labels, class_sizes, alignment = table.labels.cpu(), table.class_sizes.cpu(), alignment.cpu()
+        present = (class_sizes > 0).nonzero().squeeze(1)
+        self.place = torch.searchsorted(present, labels)
+        sizes = class_sizes[present].double()
         self.priors = sizes / table.num_images
         moments = class_moments(table, table.features.new_ones(1, table.num_images))
-        centers = moments.centers[0, present]
+        centers = moments.centers[0].cpu()[present]
         products = centers @ centers.T
-        same = products.diagonal() - moments.center_errors[0, present]
+        same = products.diagonal() - moments.center_errors[0].cpu()[present]
         positives = alignment.new_zeros(len(present)).index_add_(0, self.place, alignment) / sizes
         totals = products.fill_diagonal_(0) @ sizes
         self.others = totals / (table.num_images - sizes).clamp(min=1)  # t_k; no negative has it if there is one class

@@ -208,12 +208,14 @@ class _Report:
         bounds: dict[str, float | None] = dict.fromkeys(names)
         of_errors: dict[str, Interval | None] = dict.fromkeys(names)
         of_bounds: dict[str, Interval | None] = dict.fromkeys(names)
+        of_images = (self.tested.positions, self.tested.wrong, ~self.tested.certified)
+        positions, is_wrong, is_uncertified = (values.cpu() for values in of_images)
         for own, num in enumerate(self.of_class):
             if num == 0:
                 continue
             name = names[self.geometry.classes[own]]
-            rows = self.tested.positions == own
-            wrong, uncertified = (int(mask[rows].sum()) for mask in (self.tested.wrong, ~self.tested.certified))
+            rows = positions == own
+            wrong, uncertified = int(is_wrong[rows].sum()), int(is_uncertified[rows].sum())
             bound = self.upper(uncertified, num)
             errors[name], of_errors[name] = wrong / num, clopper_pearson(wrong, num)
             bounds[name], of_bounds[name] = bound, (0.0, bound)

@@ -54,7 +54,7 @@ def r_epsilon(table: FeatureTable, epsilons: Sequence[float]) -> dict[str, Quant
     """
     if table.num_views < 2:
         return dict.fromkeys(QUANTITIES, Absent("the diameter of an image needs at least two stored views"))
-    diameter = diameters(table.features)
+    diameter = diameters(table.features).cpu()
     exceeding = [int((diameter > epsilon).sum()) for epsilon in epsilons]
     levels = torch.quantile(diameter, diameter.new_tensor(QUANTILES))
     low_because = "a supremum over finitely many views is too small"

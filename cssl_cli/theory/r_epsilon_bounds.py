@@ -102,7 +102,7 @@ class _Measured:
         if not counts:
             return Absent(f"there are already {stored} augmented views of an image")
         augmented = table.features[:, 1:]
-        diameter = distances(augmented, augmented).amax(dim=(1, 2))
+        diameter = distances(augmented, augmented).amax(dim=(1, 2)).cpu()
         exceeding = [int((diameter > epsilon).sum()) for epsilon in self.epsilons]
         points = [count / table.num_images for count in exceeding]
         intervals = [clopper_pearson(count, table.num_images) for count in exceeding]

@@ -79,7 +79,7 @@ def refine_distances(
     sizes = [torch.full_like(best, FIRST_STEP) for _ in (0, 1)]
     for _ in range(steps):
         for side in (0, 1) if augmentation.num_parameters else ():
-            trial = _mutated(theta[side], theta[1 - side], sizes[side], generator)
+            trial = _mutated(theta[side], theta[1 - side], sizes[side], _draws(theta[side], generator))
             trial_views = vectors(side, trial)
             found = _row_distances(trial_views, views[1 - side])
             # A trial that is as good is taken too: on plateaus, where a box stays the same, the search then drifts.
@@ -94,15 +94,23 @@ def refine_distances(
     return best, torch.stack(theta, dim=1)
 
 
-def _mutated(theta: Tensor, other: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
+def _draws(theta: Tensor, generator: torch.Generator) -> Tensor:
+    """A normal number and two uniform ones (3, Q, P) for each coordinate of theta (Q, P), where theta lies."""
+    numbers = torch.cat(
+        [torch.randn((1, *theta.shape), generator=generator), torch.rand((2, *theta.shape), generator=generator)]
+    )
+    if theta.device.type == "cuda":  # from pinned memory, the copy need not be waited for
+        numbers = numbers.pin_memory()
+    return numbers.to(theta, non_blocking=True)
+
+
+def _mutated(theta: Tensor, other: Tensor, sizes: Tensor, draws: Tensor) -> Tensor:
     """Points (Q, P) of the unit cube near theta: some coordinates moved by normal steps, reflected at the faces.
 
     A few coordinates are copied from `other`, the parameters of the pair's other view: two images often come close
     when the same is done to both. A few are drawn afresh, so that whether an operation is applied stays open.
     """
-    device, shape = generator.device, theta.shape
-    steps = torch.randn(shape, generator=generator, device=device).to(theta)
-    fresh, chance = torch.rand((2, *shape), generator=generator, device=device).to(theta)
+    steps, fresh, chance = draws
     folded = (theta + steps * sizes.unsqueeze(1).to(theta)).remainder(2)
     moved = torch.where(folded > 1, 2 - folded, folded)
     trial = torch.where(chance < MOVED_SHARE, moved, theta)
@@ -126,13 +134,15 @@ def refined_concentration(
     steps: int,
     deltas_absolute: Sequence[float],
     generator: torch.Generator,
+    device: torch.device,
     advance: Callable[[int], None] | None = None,
 ) -> dict[str, Quantity]:
     """d_A and σ on a sub-table of images, with the stored views and after a search for nearer ones: `QUANTITIES`.
 
     images: (N, C, H, W), uint8; labels (N,); theta (N, m, P) of the stored augmented views. The sub-table, drawn from
     `generator`, has equally many images of each class, such that its pairs of the same class are at most `num_pairs`;
-    as many pairs of different classes are drawn from it. Both are searched with `steps` steps.
+    as many pairs of different classes are drawn from it. Both are searched with `steps` steps, on `device`; what is
+    drawn is the same on every device.
     """
     if labels is None:
         return dict.fromkeys(QUANTITIES, Absent("the images have no labels"))
@@ -144,13 +154,11 @@ def refined_concentration(
     if len(within) == 0:
         return dict.fromkeys(QUANTITIES, Absent("a search needs a class with two images, and a pair to spend on it"))
     pairs = torch.cat([within, between])
-    table = _Table.build(
-        images[rows.to(images.device)], augmentation, theta[rows.to(theta.device)], to_vectors, generator
-    )
+    table = _Table.build(images[rows].to(device), augmentation, theta[rows].to(device), to_vectors, generator)
     sampled, start = table.nearest(pairs)
     found, _ = refine_distances(
         table.images,
-        pairs.to(images.device),
+        pairs.to(device),
         start,
         augmentation,
         to_vectors=to_vectors,
@@ -216,15 +224,15 @@ class _Table:
         to_vectors: ToVectors,
         generator: torch.Generator,
     ) -> _Table:
-        stored = theta.to(images.device)
         extra = augmentation.draw(len(images) * EXTRA_VIEWS, generator).unflatten(0, (len(images), EXTRA_VIEWS))
-        theta = torch.cat([stored, extra.to(stored)], dim=1)
+        num_stored = 1 + theta.shape[1]
+        theta = torch.cat([theta, extra.to(theta)], dim=1)
         step = max(1, BLOCK_VIEWS // theta.shape[1])
         vectors = []
         for some, points in zip(images.split(step), theta.split(step), strict=True):
             views = stored_views(some, augmentation, points)
             vectors.append(to_vectors(views.flatten(0, 1)).unflatten(0, views.shape[:2]))
-        return cls(images, theta, torch.cat(vectors), 1 + stored.shape[1])
+        return cls(images, theta, torch.cat(vectors), num_stored)
 
     def nearest(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """d_A (Q,), float64, over the stored views of pairs (Q, 2), and theta (Q, 2, P) of near augmented views."""

@@ -36,6 +36,7 @@ DENSE_NUMBERS = 2**24  # and the numbers it may then have
 STEPS = 100  # of Lanczos
 FAILURE = 1e-9  # p, for each map
 ROUNDING = 1e-9  # relative margin for the rounding of float64
+LOOK_EVERY = 10  # steps
 BREAKDOWN = 1e-12  # relative size of a Lanczos residual that is nothing but rounding
 
 Shape = tuple[int, ...]
@@ -237,18 +238,26 @@ def _lanczos(square: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> t
     Without reorthogonalisation: directions get lost only once a Ritz value has converged, and come back as copies.
     """
     vector, previous = start / start.norm(), torch.zeros_like(start)
+    numbers: list[Tensor] = []  # pairs of an entry of the diagonal and one beside it
     diagonal: list[float] = []
     beside: list[float] = []
     ended = False
-    for _ in range(steps):
-        image = square(vector) - (beside[-1] if beside else 0.0) * previous
-        diagonal.append((image * vector).sum().item())
-        image = image - diagonal[-1] * vector
-        beside.append(image.norm().item())
-        ended = beside[-1] <= BREAKDOWN * max(diagonal)
+    for number in range(1, steps + 1):
+        image = square(vector) - (numbers[-1][1] if numbers else 0.0) * previous
+        along = (image * vector).sum()
+        image = image - along * vector
+        numbers.append(torch.stack([along, image.norm()]))
+        vector, previous = image / numbers[-1][1], vector
+        if number % LOOK_EVERY and number < steps:
+            continue
+        for entry, residual in torch.stack(numbers[len(diagonal) :]).tolist():  # a look waits for the device
+            diagonal.append(entry)
+            beside.append(residual)
+            ended = residual <= BREAKDOWN * max(diagonal)
+            if ended:  # what follows it here is noise
+                break
         if ended:
             break
-        vector, previous = image / beside[-1], vector
     tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     if len(diagonal) > 1:
         upper = torch.diag(torch.tensor(beside[: len(diagonal) - 1], dtype=torch.float64), 1)

@@ -87,6 +87,12 @@ class FeatureTable:
         assert self.labels is not None
         return self.labels.bincount(minlength=len(self.class_names))
 
+    @cached_property
+    def members(self) -> tuple[Tensor, ...]:
+        """Places (n_k,), ascending, of the images of each of the K classes; needs labels."""
+        assert self.labels is not None
+        return self.labels.argsort(stable=True).split(self.class_sizes.tolist())
+
     @property
     def priors(self) -> Tensor:
         """Share (K,) of each class among the images."""
@@ -140,8 +146,7 @@ def class_moments(table: FeatureTable, weights: Tensor) -> ClassMoments:
     """
     assert table.labels is not None
     centers, variances, center_errors, view_variances = [], [], [], []
-    for label in range(len(table.class_names)):
-        members = table.labels == label
+    for members in table.members:
         rows = weights[:, members]
         means = table.view_means[members]
         # Sums about the class's own mean: about the origin, a common offset would swallow small spreads.

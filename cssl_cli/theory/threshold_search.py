@@ -73,9 +73,11 @@ class ThresholdSearch(ABC):
         epsilon_grid = quantile_grid(self.diameters, EPSILON_LEVELS)
         self.deltas, self.epsilons = (grid.reshape(-1) for grid in np.meshgrid(delta_grid, epsilon_grid))
         self.num_tight = np.searchsorted(self.diameters.cpu().numpy(), self.epsilons, side="right")
+        # The choice looks at few numbers many times: on the CPU, so that a GPU is not waited for.
+        self.centers = geometry.centers.cpu()
         to_center = (geometry.means[members] - geometry.centers[own]).square().sum(dim=1)
         self.spread = (to_center + geometry.scatter[members]).mean().item()
-        norms = geometry.clean_norms[members]
+        norms = geometry.clean_norms[members].cpu()
         self.least_norm, self.largest_norm = norms.min(), norms.max()
 
     @abstractmethod
@@ -135,7 +137,7 @@ class ThresholdSearch(ABC):
 
     def judge(self, sizes: NDArray[np.int64], hops: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Whether sets of these sizes and steps, one at each place, would be certified, and their margins."""
-        centers, radius = self.geometry.centers, self.geometry.largest_norm
+        centers, radius = self.centers, self.geometry.largest_norm
         share = centers.new_tensor(sizes / self.num_images)
         step = centers.new_tensor(self.steps(hops)).clamp(max=2 * radius)
         by_triangle = share * step + 2 * radius * (1 - share)
@@ -150,4 +152,4 @@ class ThresholdSearch(ABC):
             radius=radius,
         )
         passed = certified(margins, centers, self.own, radius)
-        return passed.cpu().numpy(), margins.amin(dim=1).cpu().numpy()
+        return passed.numpy(), margins.amin(dim=1).numpy()
