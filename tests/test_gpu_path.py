@@ -17,9 +17,9 @@ TESTS = Path(__file__).parent
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA: nothing to pretend with")
-@pytest.mark.parametrize("checks", ["check_step.py", "check_run.py"])
+@pytest.mark.parametrize("checks", ["check_run.py", "check_step.py", "check_compile.py"])
 def test_the_gpu_path(checks: str, record_property: Callable[[str, object], None]) -> None:
-    arguments = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}"]
+    arguments = ["-m", "pytest", "-n0", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}"]
     ended = subprocess.run(
         [sys.executable, *arguments, str(TESTS / "gpu_path" / checks)],
         cwd=TESTS.parent,

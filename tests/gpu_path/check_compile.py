@@ -1,0 +1,35 @@
+"""Every method's step on a fake CUDA device, through torch.compile up to the graphs of its compiler (AOTAutograd)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cssl_cli.methods import method_names
+from cssl_cli.recipe import load_recipe
+from gpu_path.fake_cuda import CUDA, trainer_of
+
+
+def test_views_are_one_graph_to_the_compiler() -> None:
+    with trainer_of(load_recipe("simclr-shapes", ["train.batch_size=64"])) as trainer:
+        step = trainer.training_step
+        theta = trainer.draw_theta(64)
+        step.augmentation.parameters(theta)
+        options = {"dynamic": False, "fullgraph": True, "backend": "aot_eager"}
+        views = torch.compile(step._both_views, **options)(trainer.images.images[:64], theta)
+        assert views.device == CUDA
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_forward_and_backward_are_one_graph_to_the_compiler(name: str) -> None:
+    torch.compiler.reset()
+    with trainer_of(load_recipe(f"{name}-shapes", ["train.batch_size=64"])) as trainer:
+        step = trainer.training_step
+        images = torch.zeros((128, 3, 32, 32), device=CUDA).contiguous(memory_format=torch.channels_last)
+        with step._autocast():
+            compiled = torch.compile(
+                lambda *both: step.method(*both), dynamic=False, fullgraph=True, backend="aot_eager"
+            )
+            terms = compiled(*images.chunk(2))
+        terms["loss"].backward()
+        assert all(p.grad is not None for p in step.method.parameters() if p.requires_grad)
