@@ -132,7 +132,7 @@ def test_the_environment_says_what_was_compiled_and_what_changes_is_told(
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are captured, on a CPU."""
-    monkeypatch.setattr(pretraining, "compiles", lambda *_: "graph")
+    monkeypatch.setattr(pretraining, "compiles", lambda *_, **__: "graph")
     monkeypatch.setattr(captured_step, "CudaRecorder", GraphOnCpu)
     monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: False)
 

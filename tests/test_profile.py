@@ -84,7 +84,7 @@ def test_parts_operations_and_trace(
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile_with(function, backend="eager"))
     monkeypatch.setattr(captured_step, "CudaRecorder", GraphOnCpu)
     monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: compiled != "graph")
-    monkeypatch.setattr(pretraining, "compiles", lambda *_: compiled)
+    monkeypatch.setattr(pretraining, "compiles", lambda *_, **__: compiled)
     recipe = load_recipe(str(tiny_recipe))
     run, content = profile(recipe, out=tmp_path / "runs", reporter=Silent())
     parts: dict[str, Any] = content["parts"]

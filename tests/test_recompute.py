@@ -199,8 +199,12 @@ def test_one_graph_for_the_compiler() -> None:
             one(images_given).square().sum().backward()
     for (name, found), expected in zip(ours.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-10, atol=1e-10, msg=name)
-    assert_equal(ours.state_dict(), plain.state_dict())
-    assert plain.state_dict()["layers.0.1.num_batches_tracked"] == 2
+    counters = {name for name in plain.state_dict() if name.endswith("num_batches_tracked")}
+    assert {plain.state_dict()[name].item() for name in counters} == {2}  # which compiled code leaves to the trainer
+    found, expected = (
+        {name: value for name, value in one.state_dict().items() if name not in counters} for one in (ours, plain)
+    )
+    assert_equal(found, expected)
 
 
 # ---------------------------------------------------------------------- recipes
@@ -274,7 +278,7 @@ def test_a_run_with_both_trains_and_is_profiled(
 
 
 def test_micro_batches_are_only_compiled_if_asked_for(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cssl_cli.pipeline.setup.COMPILED_STEPS", {"cpu": 1})
+    monkeypatch.setattr("cssl_cli.pipeline.compiling.COMPILED_STEPS", 1)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
 
     def compiled(*overrides: str) -> bool:
