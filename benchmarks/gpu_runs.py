@@ -1,0 +1,235 @@
+"""The stages of gpu_check.py that carry out whole runs: interrupted and resumed, by the command line, for accuracy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_findings import Findings, Setting
+from gpu_speed import begin, script, speed_of
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from cssl_cli.batches import ResidentImages, StreamedImages
+from cssl_cli.errors import Interrupted
+from cssl_cli.pipeline.analyze import analyze
+from cssl_cli.pipeline.finished import trained_encoder
+from cssl_cli.pipeline.pretrain import pretrain
+from cssl_cli.pipeline.probe import probe
+from cssl_cli.pipeline.setup import prepare_data
+from cssl_cli.progress import Silent
+from cssl_cli.randomness import stream
+from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.run_dir import METRICS, RunDir
+
+SMALL_RUN = ("data.num_train=200", "data.num_test=60", "encoder.width=2", "train={epochs: 2, batch_size: 32}")
+ANALYSIS_OF = ("analyze.num_images=300", "analyze.num_views=4", "analyze.bootstrap=100")
+SMALL_ANALYSIS = ("analyze.num_images=30", "analyze.num_views=2", "analyze.bootstrap=10", "analyze.refine_pairs=5")
+SAME, MOST_OTHERS = 1e-2, 0.05  # relative difference of a number, and the share of them that may differ by more
+UNEQUAL = {"seconds", "checksum", "encoder_sha256"}
+AT_LEAST_RIGHT = 0.5  # linear accuracy of simclr-shapes; its file says 57 to 62 %
+PUBLISHED = {"abcde": 0.8976, "a": 0.6274}  # k-NN after 800 epochs on CIFAR-10: arXiv 2111.00743, Table 1
+AUGMENTATIONS = {"abcde": [], "a": [f"augment.{name}=null" for name in ("flip", "jitter", "gray", "blur")]}
+MOST_EPOCHS = 100
+SHARE_OF_TRAINING = 0.75  # of the time left; the rest is for probes
+
+
+# --------------------------------------------------------------------------- (d) streamed images, interruption
+def streams_and_interruption(findings: Findings, setting: Setting) -> None:
+    device = begin(setting)
+    streamed(findings, setting, device)
+    interrupted(findings, setting)
+    if not setting.small:  # each way takes a process
+        sizes = ("--width", 64, "--batch-size", 512, "--images", 20_000, "--steps", 30, "--repetitions", 2)
+        script(findings, setting, "streaming", *sizes)
+
+
+def streamed(findings: Findings, setting: Setting, device: torch.device) -> None:
+    """Batches that are copied while the device is busy are those that lie on it."""
+    number, batch, rounds, side = (40, 8, 2, 32) if setting.small else (20_000, 512, 4, 4096)
+    generator = stream(0, "benchmark")
+    images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    orders = [part for _ in range(rounds) for part in torch.randperm(number, generator=generator).split(batch)]
+    work = torch.ones(side, side, device=device)
+    equal = torch.ones((), dtype=torch.bool, device=device)
+    pairs = zip(
+        ResidentImages(images.to(device)).batches(orders), StreamedImages(images, device).batches(orders), strict=True
+    )
+    for resident, sent in pairs:
+        work = (work @ work).clamp(max=1)
+        equal &= (resident == sent).all()
+    findings.check(f"{len(orders)} streamed batches are the resident ones", bool(equal))
+
+
+class Interrupting(Silent):
+    """Asks the process to end once training has come to a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:  # noqa: ARG002
+        if task == "pretrain" and done == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupted(findings: Findings, setting: Setting) -> None:
+    """A run that is interrupted and resumed comes to where one without interruption does."""
+    recipe = load_recipe(
+        "simclr-shapes", ["optim.warmup_epochs=0", *(SMALL_RUN if setting.small else ("train.epochs=3",))]
+    )
+    dataset = prepare_data(recipe, Silent())
+    steps = len(dataset.pretrain) // recipe.train.batch_size * (recipe.train.epochs or 0)
+    common: dict[str, Any] = {"device_name": setting.device, "dataset": dataset}
+    whole = pretrain(recipe, out=setting.folder / "whole", reporter=Silent(), **common)
+    stopped = False
+    try:
+        pretrain(recipe, out=setting.folder / "resumed", reporter=Interrupting(steps // 2), **common)
+    except Interrupted:
+        stopped = True
+    findings.check("SIGTERM interrupts a run", stopped)
+    resumed = pretrain(recipe, out=setting.folder / "resumed", reporter=Silent(), **common)
+    one, two = last_loss(whole), last_loss(resumed)
+    findings.at_most("interrupted and resumed: difference of the last loss", abs(one - two) / abs(one), 1e-2)
+    weights = [weights_of(run, recipe) for run in (whole, resumed)]
+    findings.number("interrupted and resumed: difference of the weights", relative(*weights))
+    same = "" if torch.equal(*weights) else "not "
+    findings.note(f"an interrupted and resumed run is {same}the run without interruption bit for bit")
+
+
+def relative(one: Tensor, two: Tensor) -> float:
+    return ((one - two).norm() / one.norm()).item()
+
+
+def last_loss(run: RunDir) -> float:
+    loss: float = json.loads(run.file(METRICS).read_text(encoding="utf-8").splitlines()[-1])["terms"]["loss"]
+    return loss
+
+
+def weights_of(run: RunDir, recipe: Recipe) -> Tensor:
+    return parameters_to_vector(trained_encoder(run, recipe).parameters()).detach()
+
+
+# ------------------------------------------------------------------------------------------ (e) the command line
+def commands(findings: Findings, setting: Setting) -> None:
+    begin(setting)
+    settings = [*ANALYSIS_OF, *(("optim.warmup_epochs=0", *SMALL_RUN, *SMALL_ANALYSIS) if setting.small else ())]
+    where = ["--device", setting.device]
+    out = setting.folder / "runs"
+    command(findings, setting, "pretrain", "simclr-shapes", *settings, "--out", str(out), *where)
+    (run,) = out.glob("simclr-shapes-*")
+    found = {
+        name: json.loads(command(findings, setting, name, str(run), *where, "--json")) for name in ("probe", "analyze")
+    }
+    for name, scores in found["probe"]["trained"].items():
+        findings.number(f"simclr-shapes, {name}, %", 100 * scores["accuracy"])
+    if not setting.small:
+        linear = found["probe"]["trained"]["linear"]["accuracy"]
+        findings.check("simclr-shapes: linear accuracy", linear >= AT_LEAST_RIGHT, f"{100 * linear:.1f} %")
+    shutil.copytree(run, setting.folder / "on the CPU")
+    on_cpu = {
+        "probe": probe(setting.folder / "on the CPU", reporter=Silent(), device_name="cpu"),
+        "analyze": analyze(setting.folder / "on the CPU", reporter=Silent(), device_name="cpu", again=True),
+    }
+    for name, expected in on_cpu.items():
+        pairs = list(numbers_of(found[name], json.loads(json.dumps(expected, default=float)), name))
+        others = [(where, one, two) for where, one, two in pairs if differ(one, two)]
+        for place, one, two in others[:10]:
+            findings.note(f"{place}: {one}, on the CPU {two}")
+        case = f"share of the {len(pairs)} numbers of {name} that the CPU has otherwise"
+        findings.at_most(case, len(others) / len(pairs), MOST_OTHERS)
+
+
+def command(findings: Findings, setting: Setting, *arguments: str) -> str:
+    """What a command prints; a check that it ends well."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "cssl_cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=setting.seconds_left,
+        check=False,
+    )
+    print(done.stderr, file=sys.stderr)
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    findings.check(f"cssl {arguments[0]}", done.returncode == 0, f"exit code {done.returncode}, {last}")
+    findings.number(f"cssl {arguments[0]}, s", time.monotonic() - began)
+    return done.stdout
+
+
+def numbers_of(one: Any, two: Any, where: str) -> Iterator[tuple[str, float, float]]:
+    """Pairs of numbers at the same place of two results."""
+    if isinstance(one, dict):
+        for name in one.keys() - UNEQUAL:
+            yield from numbers_of(one[name], two[name], f"{where}.{name}")
+    elif isinstance(one, list):
+        for number, (first, second) in enumerate(zip(one, two, strict=True)):
+            yield from numbers_of(first, second, f"{where}[{number}]")
+    elif isinstance(one, int | float):
+        yield where, one, two
+
+
+def differ(one: float, two: float) -> bool:
+    if not (math.isfinite(one) and math.isfinite(two)):
+        return repr(one) != repr(two)
+    return abs(one - two) > SAME * max(abs(one), abs(two), 1e-2)
+
+
+# ------------------------------------------------------------------------------------------------- (j) accuracy
+def accuracy(findings: Findings, setting: Setting) -> None:
+    """k-NN and linear accuracy of SimCLR under all augmentations and under crops alone, after as many epochs as fit."""
+    device = begin(setting)
+    recipe = recipe_on(setting, [])
+    dataset = prepare_data(recipe, Silent())
+    speed = speed_of(recipe, dataset, device)["images_per_second"]
+    seconds = SHARE_OF_TRAINING * setting.seconds_left / len(AUGMENTATIONS)
+    epochs = max(1, min(MOST_EPOCHS, int(seconds * speed / len(dataset.pretrain))))
+    if setting.small:
+        epochs = 1
+    published = f"; published after 800: {100 * PUBLISHED['abcde']:.1f} and {100 * PUBLISHED['a']:.1f}"
+    findings.note(f"{dataset.name}, {len(dataset.pretrain):,} images, {epochs} epochs{published}")
+    for name, overrides in AUGMENTATIONS.items():
+        trained = recipe_on(setting, [f"train.epochs={epochs}", *overrides])
+        began = time.monotonic()
+        run = pretrain(trained, out=setting.folder, reporter=Silent(), device_name=setting.device, dataset=dataset)
+        findings.number(f"SimCLR {name}, {epochs} epochs, s", time.monotonic() - began)
+        scores = probe(run.path, reporter=Silent(), device_name=setting.device, dataset=dataset)["trained"]
+        for classifier in ("knn", "linear"):
+            findings.number(f"SimCLR {name}, {epochs} epochs, {classifier}, %", 100 * scores[classifier]["accuracy"])
+
+
+def recipe_on(setting: Setting, overrides: list[str]) -> Recipe:
+    """simclr-cifar10 on the images that are there."""
+    data = data_block(setting)
+    if setting.small:
+        overrides = ["encoder={name: small, width: 2}", "train.batch_size=16", "optim.warmup_epochs=0", *overrides]
+    return load_recipe("simclr-cifar10", ["probe.center_views=1", f"data={data}", *overrides])
+
+
+def data_block(setting: Setting) -> str:
+    """The recipe's `data` block: of CIFAR-10 in Python's batches, of class folders, or of drawn shapes."""
+    if setting.images is None:
+        train, test = (200, 50) if setting.small else (50_000, 10_000)
+        return f"{{name: shapes, num_train: {train}, num_test: {test}}}"
+    folder = setting.images
+    if not folder.is_dir():
+        folder = setting.folder / "images"
+        if not folder.exists():
+            shutil.unpack_archive(setting.images, folder, filter="data")
+    return block_of(folder)
+
+
+def block_of(folder: Path) -> str:
+    if (batches := next(folder.rglob("cifar-10-batches-py"), None)) is not None:
+        return json.dumps({"name": "cifar10", "root": str(batches.parent)})
+    trained = folder if (folder / "train").is_dir() else next((at.parent for at in folder.glob("*/train")), folder)
+    return json.dumps({"name": "folder", "root": str(trained), "size": 32})
