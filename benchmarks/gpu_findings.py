@@ -103,3 +103,6 @@ def carry_out(function: str, setting: Setting, path: Path, log: Path) -> None:
         findings.failed(f"{type(error).__name__}: {error}")
         traceback.print_exc()
         sys.exit(RAISED)
+    finally:
+        spent = os.times()
+        print(f"processor time: {spent.user + spent.system:.1f} s, of its processes {spent.children_user:.1f} s")
