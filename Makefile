@@ -45,7 +45,7 @@ WHEELS = $(PYTHON) -m pip download --quiet --disable-pip-version-check --dest gp
   --python-version 3.12 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64
 gpu-check-wheels:
 	$(WHEELS) 'pydantic>=2.8' 'annotated-types>=0.6'
-	$(WHEELS) --no-deps 'lightly>=1.5'
+	$(WHEELS) --no-deps 'lightly>=1.5' lightning-utilities packaging
 
 install: .venv/installed
 

@@ -2,7 +2,7 @@
 
     make gpu-check
     python benchmarks/gpu_check.py [--device cuda] [--only LETTERS] [--seconds 540] [--images FOLDER_OR_ARCHIVE]
-        [--wheels gpu-check-wheels] [--out DIR] [--small]
+        [--wheels gpu-check-wheels] [--out DIR] [--start forkserver] [--small]
 
 Runs from a checkout, with what the machine has installed; packages that it lacks are taken from a folder of wheels
 (`make gpu-check-wheels` fills it where there is a network). Each stage has a process and a time limit of its own, and
@@ -87,6 +87,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--wheels", type=Path, default=HERE.parent / "gpu-check-wheels", metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", OUT)), metavar="DIR")
+    parser.add_argument("--start", choices=["forkserver", "spawn"], default="forkserver", help="of a stage's process")
     parser.add_argument("--small", action="store_true", help="the smallest sizes, to try the script")
     options = parser.parse_args()
     unknown = sorted(set(options.only) - set(STAGES))
@@ -134,8 +135,9 @@ def run_stages(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What all stages found; in OUT/gpu-check.json after each."""
     ends_at = time.monotonic() + options.seconds
     content: dict[str, Any] = {"device": options.device, "small": options.small, "stages": {}}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(sorted({stage.function.partition(":")[0] for stage in STAGES.values()}))
+    context = multiprocessing.get_context(options.start)
+    if options.start == "forkserver":  # imports once, for all stages
+        context.set_forkserver_preload(sorted({stage.function.partition(":")[0] for stage in STAGES.values()}))
     for letter, stage in STAGES.items():
         if letter not in options.only:
             continue
@@ -146,7 +148,7 @@ def run_stages(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if limit >= LEAST_SECONDS:
             own = folder / letter
             own.mkdir()
-            setting = Setting(options.device, options.small, options.images, own, began + limit, content["stages"])
+            setting = Setting(options.device, options.small, options.images, own, began + limit)
             found = run_stage(context, stage.function, setting, options.out / letter)
         seconds = time.monotonic() - began
         content["stages"][letter] = {"title": stage.title, "seconds": seconds, "limit": limit, **found}

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Setting:
 
     device: as of `cssl --device`. small: the smallest sizes, to try the script. images: CIFAR-10 or other images, as a
     folder or an archive; None: drawn ones. folder: for files of the stage's own. ends_at: when the stage is ended, on
-    `time.monotonic`'s clock. earlier: what the stages before have found, by letter.
+    `time.monotonic`'s clock.
     """
 
     device: str
@@ -33,7 +33,6 @@ class Setting:
     images: Path | None
     folder: Path
     ends_at: float
-    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def seconds_left(self) -> float:

@@ -25,7 +25,7 @@ from cssl_cli.errors import Interrupted
 from cssl_cli.pipeline.analyze import analyze
 from cssl_cli.pipeline.finished import trained_encoder
 from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.probe import probe
+from cssl_cli.pipeline.probe import Baselines, probe
 from cssl_cli.pipeline.setup import prepare_data
 from cssl_cli.progress import Silent
 from cssl_cli.randomness import stream
@@ -204,12 +204,14 @@ def accuracy(findings: Findings, setting: Setting) -> None:
         epochs = 1
     published = f"; published after 800: {100 * PUBLISHED['abcde']:.1f} and {100 * PUBLISHED['a']:.1f}"
     findings.note(f"{dataset.name}, {len(dataset.pretrain):,} images, {epochs} epochs{published}")
+    baselines: Baselines = {}
     for name, overrides in AUGMENTATIONS.items():
         trained = recipe_on(setting, [f"train.epochs={epochs}", *overrides])
         began = time.monotonic()
         run = pretrain(trained, out=setting.folder, reporter=Silent(), device_name=setting.device, dataset=dataset)
         findings.number(f"SimCLR {name}, {epochs} epochs, s", time.monotonic() - began)
-        scores = probe(run.path, reporter=Silent(), device_name=setting.device, dataset=dataset)["trained"]
+        common: dict[str, Any] = {"reporter": Silent(), "device_name": setting.device, "dataset": dataset}
+        scores = probe(run.path, baselines=baselines, **common)["trained"]
         for classifier in ("knn", "linear"):
             findings.number(f"SimCLR {name}, {epochs} epochs, {classifier}, %", 100 * scores[classifier]["accuracy"])
 
