@@ -218,8 +218,8 @@ def waits_of(recipe: Recipe, dataset: Dataset, device: torch.device) -> float:
     if device.type != "cuda":
         return 0.0
     steps = cssl_steps(recipe, dataset, device)
+    advance(steps, SETTLING_STEPS)
     with mock.patch.object(train, "CHECK_SECONDS", math.inf), warnings.catch_warnings(record=True) as caught:
-        advance(steps, SETTLING_STEPS)
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py: all of it once in its smallest size, what becomes of a stage that fails, what it computes."""
+"""benchmarks/gpu_check.py: all of it in its smallest size, what becomes of a stage that fails, what it computes."""
 
 from __future__ import annotations
 
@@ -99,11 +99,20 @@ def test_a_stage_that_raises_or_dies_is_told_and_the_others_go_on(tmp_path, monk
     assert "STAGE dies: died of SIGKILL" in shown
 
 
-def test_a_stage_out_of_time_leaves_what_it_found_and_no_process(tmp_path, monkeypatch):
-    content = run_stages(tmp_path, monkeypatch, "hangs", limit=3)
+def test_a_stage_out_of_time_is_told_and_the_others_go_on(tmp_path, monkeypatch):
+    content = run_stages(tmp_path, monkeypatch, "hangs", limit=0.1)
     assert content["stages"]["hangs"]["outcome"] == "out of time"
     assert not gpu_check.is_good(content)
-    started = content["stages"]["hangs"]["numbers"]["process"]
+
+
+def test_what_a_stage_has_started_ends_with_it():
+    line = ["sh", "-c", "sleep 600 & echo $!; wait"]
+    stage: Any = subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    stage.join = lambda seconds: stage.wait()
+    started = int(stage.stdout.readline())
+    assert running(started)
+    gpu_check.end(stage)
+    stage.stdout.close()
     while running(started):  # a signal takes a moment
         time.sleep(0.01)
 
