@@ -43,8 +43,9 @@ def setting(tmp_path: Path, images: Path | None = None) -> Setting:
 
 # ------------------------------------------------------------------------------------------------------- all of it
 def test_every_stage_in_its_smallest_size(tmp_path: Path):
+    options = ["--device", "cpu", "--small", "--wheels", tmp_path, "--out", tmp_path]
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "gpu_check.py", "--device", "cpu", "--small", "--out", tmp_path],
+        [sys.executable, ROOT / "benchmarks" / "gpu_check.py", *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,
