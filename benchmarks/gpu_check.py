@@ -57,7 +57,7 @@ STAGES = {
     "f": Stage("SimCLR, ResNet-18", "gpu_speed:resnet18", 150),
     "g": Stage("SimCLR, small encoder, compiled and as a graph", "gpu_speed:small_encoder", 90),
     "h": Stage("MoCo, ResNet-18", "gpu_speed:moco", 120),
-    "i": Stage("against lightly", "gpu_speed:against_lightly", 120),
+    "i": Stage("against lightly", "gpu_speed:against_lightly", 150),
     "j": Stage("accuracy of ResNet-18, in the time left", "gpu_runs:accuracy", 600),
 }
 

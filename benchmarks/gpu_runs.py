@@ -8,6 +8,7 @@ import os
 import runpy
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -15,10 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import measuring
+import streaming
 import torch
+from contenders import Contender, Training, compete
+from drawn_images import simclr_recipe
 from gpu_equality import relative, weights_of
 from gpu_findings import Findings, Setting
-from gpu_speed import begin, script, speed_of
+from gpu_speed import begin, speed_of
 
 from cssl_cli.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import Interrupted
@@ -48,9 +53,7 @@ def streams_and_interruption(findings: Findings, setting: Setting) -> None:
     device = begin(setting)
     streamed(findings, setting, device)
     interrupted(findings, setting)
-    if not setting.small:  # each way takes a process
-        sizes = ("--width", 64, "--batch-size", 512, "--images", 20_000, "--steps", 30, "--repetitions", 2)
-        script(findings, setting, "streaming", *sizes)
+    streaming_speed(findings, setting, device)
 
 
 def streamed(findings: Findings, setting: Setting, device: torch.device) -> None:
@@ -68,6 +71,24 @@ def streamed(findings: Findings, setting: Setting, device: torch.device) -> None
         work = (work @ work).clamp(max=1)
         equal &= (resident == sent).all()
     findings.check(f"{len(orders)} streamed batches are the resident ones", bool(equal))
+
+
+def streaming_speed(findings: Findings, setting: Setting, device: torch.device) -> None:
+    """SimCLR on images that are streamed to the device, and on the same that lie on it, in turns."""
+    number, batch, encoder, width = (12, 4, "small", 1) if setting.small else (20_000, 512, "resnet18", 64)
+    path = streaming.write_random_images(setting.folder / "images.npy", number, 32)
+    recipe = simclr_recipe(setting.folder, encoder=encoder, width=width, batch_size=batch)
+    turns: dict[str, Contender] = {
+        way: Training(
+            streaming.steps_of(way, recipe, path, device), device, num_steps=1 if setting.small else 30, untimed=4
+        )
+        for way in (streaming.RESIDENT, streaming.FROM_MEMORY)
+    }
+    seconds = compete(turns, repetitions=2, rest=False)
+    for way, spent in seconds.items():
+        findings.number(f"SimCLR, {encoder}, {way}, images/s", batch / statistics.median(spent))
+    ratio = measuring.ratio(seconds[streaming.RESIDENT], seconds[streaming.FROM_MEMORY])["ratio"]
+    findings.number("streamed over resident", ratio)
 
 
 class Interrupting(Silent):

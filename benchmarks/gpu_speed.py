@@ -77,9 +77,10 @@ def resnet18(findings: Findings, setting: Setting) -> None:
     if "micro_batch" not in Train.model_fields:
         findings.note("micro-batches are not in this version")
         return
-    wide = f"train={{batch_size: {8 * batch}, micro_batch: {batch}, checkpoint_activations: true, compile: false}}"
+    many = (2 if setting.small else 8) * batch
+    wide = f"train={{batch_size: {many}, micro_batch: {batch}, checkpoint_activations: true, compile: false}}"
     found = speed_of(recipe_of("simclr-cifar10", [encoder, wide]), dataset, device)
-    findings.speed(f"SimCLR, {network}, batch {8 * batch:,} in micro-batches of {batch}", found)
+    findings.speed(f"SimCLR, {network}, batch {many:,} in micro-batches of {batch}", found)
 
 
 def moco(findings: Findings, setting: Setting) -> None:
@@ -92,7 +93,7 @@ def moco(findings: Findings, setting: Setting) -> None:
 def large_encoder(setting: Setting) -> tuple[str, str, int]:
     """What it is called, as an override of a recipe, and its batch size."""
     if setting.small:
-        return "small encoder", "encoder={name: small, width: 2}", 16
+        return "smallest encoder", "encoder={name: small, width: 2}", 16
     return "ResNet-18", "encoder={name: resnet18, width: 64}", 512
 
 
@@ -263,7 +264,7 @@ def kind_of(kernel: str) -> str:
 # ------------------------------------------------------------------------------------------------------ (i) lightly
 def against_lightly(findings: Findings, setting: Setting) -> None:
     begin(setting)
-    sizes: tuple[object, ...] = ("--width", 64, "--batch-size", 512, "--images", 20_000, "--steps", 20)
+    sizes: tuple[object, ...] = ("--width", 64, "--batch-size", 512, "--images", 15_000, "--steps", 15)
     if setting.small:
         sizes = ("--encoder", "small", "--width", 2, "--batch-size", 8, "--images", 40, "--steps", 1)
         sizes += ("--set", "method.projector=[8, 4]", "--workers", 0, "--no-bf16-lightly")
