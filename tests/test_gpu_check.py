@@ -226,6 +226,7 @@ def test_kernels_of_a_trace(findings: Findings, tmp_path: Path):
     assert gpu_speed.on_the_device(findings, "case", path) == {}
 
 
+@pytest.mark.filterwarnings("ignore:called a synchronizing", "ignore:something else")
 def test_waits_are_counted_after_the_first_steps(monkeypatch: pytest.MonkeyPatch):
     def steps(*_: object) -> Iterator[None]:
         for number in range(100):
