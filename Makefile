@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint install bench bench-quick bench-check bench-baseline bench-gpu clean
+.PHONY: demo test soak lint install bench bench-quick bench-check bench-baseline gpu-check gpu-check-wheels clean
 
 demo: .venv/installed
 	$(BIN)/cssl sweep quickstart
@@ -33,14 +33,19 @@ bench-check: .venv/benchmarks-installed
 bench-baseline: .venv/benchmarks-installed
 	$(BIN)/python benchmarks/run_all.py --store benchmarks/baseline.json
 
-# SimCLR as in the paper on one GPU, 50,000 images; the same with images that are streamed to it.
-bench-gpu: .venv/benchmarks-installed
-	$(BIN)/python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 \
-	  --steps 97 --repetitions 3 --json benchmarks/results/gpu-pretrain.json
-	$(BIN)/python benchmarks/features.py --device cuda --width 64 --images 50000 \
-	  --json benchmarks/results/gpu-features.json
-	$(BIN)/python benchmarks/streaming.py --device cuda --width 64 --batch-size 512 --images 50000 \
-	  --steps 97 --repetitions 3 --json benchmarks/results/gpu-streaming.json
+# Is everything right on a GPU, and how fast? Nine minutes, without a network, with what PYTHON or .venv has and the
+# wheels. For example: make gpu-check GPU_CHECK='--only fg'; make gpu-check DEVICE=cpu SMALL=1 tries the script.
+DEVICE ?= cuda
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py --device $(DEVICE) \
+	  $(if $(SMALL),--small) $(GPU_CHECK)
+
+# What a machine with torch lacks, where there is a network: for Python 3.12 on Linux, x86-64.
+WHEELS = $(PYTHON) -m pip download --quiet --disable-pip-version-check --dest gpu-check-wheels --only-binary :all: \
+  --python-version 3.12 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64
+gpu-check-wheels:
+	$(WHEELS) 'pydantic>=2.8' 'annotated-types>=0.6'
+	$(WHEELS) --no-deps 'lightly>=1.5' lightning-utilities packaging
 
 install: .venv/installed
 
@@ -54,4 +59,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist soak-failures .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist soak-failures gpu-check-wheels .pytest_cache .ruff_cache .mypy_cache
