@@ -174,13 +174,15 @@ def build_encoder(settings: Mapping[str, Any]) -> Encoder:
 def materialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     """Give a module on the meta device its storage on the CPU and its initial weights, drawn from `generator`.
 
-    Convolutions: normal, Kaiming, fan-out (torchvision's ResNet). Linear layers: uniform in ±1/√fan-in, weights and
-    biases (torch's default). Batch norm: scale 1, shift 0. In the order of `module.modules()`.
+    Convolutions: normal, Kaiming, fan-out (torchvision's ResNet), biases 0. Linear layers: uniform in ±1/√fan-in,
+    weights and biases (torch's default). Batch norm: scale 1, shift 0. In the order of `module.modules()`.
     """
     module.to_empty(device="cpu")
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Linear):
             bound = 1 / math.sqrt(part.in_features)
             nn.init.uniform_(part.weight, -bound, bound, generator=generator)

@@ -15,7 +15,7 @@ from cssl_cli.files import remove_leftovers, require_writable
 from cssl_cli.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.results_index import Extractor, ResultsIndex, Wanted, read_results
-from cssl_cli.run_dir import RunDir
+from cssl_cli.run_dir import ENCODER, RunDir
 from cssl_cli.sweep import Member, Sweep
 from cssl_cli.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.workers.workshop import Missing, Workshop
@@ -100,6 +100,7 @@ def run_sweep(
     deadline = math.inf if budget is None else time.monotonic() + budget
     meant = sweep.members if members is None else members
     unfinished = _unfinished(sweep, meant, out)
+    _require_memory(sweep, unfinished, out, device_name)
     try:
         require_writable(home, "Choose another folder with --out DIR; --report prints what is there.")
     except ReadOnlyError:
@@ -107,7 +108,6 @@ def run_sweep(
             raise
     remove_leftovers(home)
     _check_one_root(meant, data_root)
-    _require_memory(unfinished, device_name)
     for recipe in {member.recipe.data: member.recipe for member in meant}.values():
         recipe.settings(
             "data", data_root=data_root
@@ -133,19 +133,20 @@ def run_sweep(
 
 def require_memory(sweep: Sweep, members: Sequence[Member], out: Path, device_name: str | None) -> None:
     """`InputError` when one of the `members` that are not finished cannot fit into this machine's memory."""
-    _require_memory(_unfinished(sweep, members, out), device_name)
+    _require_memory(sweep, _unfinished(sweep, members, out), out, device_name)
 
 
-def _require_memory(unfinished: Sequence[Member], device_name: str | None) -> None:
-    alike: dict[Any, Member] = {}
+def _require_memory(sweep: Sweep, unfinished: Sequence[Member], out: Path, device_name: str | None) -> None:
+    alike: dict[Any, tuple[Member, bool]] = {}
     for member in unfinished:
         recipe = member.recipe
         blocks = (recipe.data, recipe.encoder, recipe.method, recipe.optim, recipe.train, recipe.analyze)
-        alike.setdefault(tuple(map(id, blocks)), member)  # members share blocks
+        trained = member_path(sweep, member, out).joinpath(ENCODER).exists()
+        alike.setdefault((trained, *map(id, blocks)), (member, trained))  # members share blocks
     free = memory.free_memory()
-    for member in alike.values():
+    for member, trained in alike.values():
         try:
-            memory.require_within(free, member.recipe, device_name)
+            memory.require_within(free, member.recipe, device_name, trained=trained)
         except InputError as error:
             error.where = f"{member.name}: {error.where}"
             error.remedy = f"{error.remedy} Without this row: --skip {member.row}"
@@ -190,6 +191,8 @@ def _tell(ends: _Ends, reporter: Reporter) -> None:
 def _missing(result: MemberResult) -> Missing | None:
     """What a member lacks; None when nothing."""
     missing = Missing(probe=result.probe is None, analysis=result.analysis is None)
+    if missing.probe and not missing.analysis and not RunDir(result.path).labelled():
+        return None  # of images without labels there are no accuracies
     return missing if missing.probe or missing.analysis else None
 
 

@@ -89,15 +89,21 @@ def known_test_images(recipe: Recipe) -> int:
     return min(number, recipe.data.limit_test or number)
 
 
-def require(needs: Needs, free: float | None) -> None:
-    """`InputError`, naming the field that takes most, when there is not that much memory; None is not known."""
+def require(needs: Needs, free: float | None, *, checkpointed: bool = False) -> None:
+    """`InputError`, naming the field that takes most, when there is not that much memory; None is not known.
+
+    checkpointed: whether `train.checkpoint_activations` spares memory already.
+    """
     total = sum(needs.values())
     if free is None or total <= free:
         return
     field = max(needs, key=lambda name: needs[name])
-    smaller = f"a smaller {field}"
+    ways = [f"a smaller {field}"]
     if field == "train.batch_size" and "train.micro_batch" not in needs:
-        smaller += ", train.micro_batch, of which any batch is made, or train.checkpoint_activations=true"
+        ways.append("train.micro_batch, of which any batch is made")
+    if field in ("train.batch_size", "train.micro_batch") and not checkpointed:
+        ways.append("train.checkpoint_activations=true")
+    smaller = " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]]))
     raise InputError(
         f"does not fit in memory: needs about {_gib(total)} GiB, {_gib(free)} are free",
         where=field,
@@ -110,12 +116,14 @@ def require_all(recipe: Recipe, device_name: str | None = None) -> None:
     require_within(free_memory(), recipe, device_name)
 
 
-def require_within(free: float | None, recipe: Recipe, device_name: str | None = None) -> None:
-    """`require_all` where the `free` memory has been looked up."""
+def require_within(
+    free: float | None, recipe: Recipe, device_name: str | None = None, *, trained: bool = False
+) -> None:
+    """`require_all` where the `free` memory has been looked up; without the training of what is `trained`."""
     require(of_images(recipe), free)
     require(of_analysis(recipe, known_test_images(recipe)), free)
-    if device_name == "cpu" or not _GPU.exists():
-        require(of_training(recipe), free)
+    if not trained and (device_name == "cpu" or not _GPU.exists()):
+        require(of_training(recipe), free, checkpointed=recipe.train.checkpoint_activations)
 
 
 def free_memory() -> float | None:

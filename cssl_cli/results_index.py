@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cssl_cli.errors import CsslError, DamagedError
+from cssl_cli.escape import shown_path
 from cssl_cli.run_dir import ANALYSIS, ENCODER, ENVIRONMENT, EPOCH_KNN, PROBE, RESULTS_FORMAT, STATUS, RunDir, kept_name
 from cssl_cli.sealed_folder import SealedFolder
 
@@ -157,7 +158,10 @@ class ResultsIndex:
     def _read(self, wanted: Wanted, kept: tuple[str, str]) -> Found:
         run = RunDir(wanted.path)
         names = (STATUS, ENVIRONMENT, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
-        *states, of_encoder = _states(wanted.path, names)
+        try:
+            *states, of_encoder = _states(wanted.path, names)
+        except OSError as error:
+            return Found(wanted.path, damage=(f"{shown_path(wanted.path)}: cannot be read: {error.strerror}",))
         if states[0] is None:
             return Found(wanted.path)
         if of_encoder is None:
@@ -183,16 +187,19 @@ class ResultsIndex:
         return found
 
     def _save(self) -> None:
-        there = {path.name for path in self.file.path.iterdir()}
-        lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
-        with suppress(CsslError):  # a sweep that only may be read is read all the same
+        with suppress(CsslError, OSError):  # a sweep that only may be read is read all the same
+            there = {path.name for path in self.file.path.iterdir()}
+            lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
             self.file.write_json(INDEX, {"format": FORMAT, "lines": lines}, indent=None)
 
 
 def _states(folder: Path, names: Sequence[str]) -> list[State]:
-    """What changes when a file of the folder is written again; None for those that are not there."""
+    """What changes when a file of the folder is written again; None for those that are not there.
+
+    `OSError` where there is something that cannot be listed.
+    """
     states: dict[str, State] = dict.fromkeys(names)
-    with suppress(OSError), os.scandir(folder) as entries:
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in states:
                 with suppress(OSError):

@@ -90,6 +90,10 @@ class RunDir(SealedFolder):
         if not is_folder(path):
             raise InputError("there is no such run directory", where=str(path), remedy=_list_runs(path.parent))
         run = cls(path)
+        if not os.access(path, os.X_OK):
+            raise InputError(
+                "cannot be read: Permission denied", where=str(path), remedy="Make it readable, or copy it."
+            )
         if not run.file(RECIPE).exists():
             raise InputError(f"not a run directory: it holds no {RECIPE}", where=str(path), remedy=_list_runs(path))
         return run
@@ -133,6 +137,13 @@ class RunDir(SealedFolder):
     def environment(self) -> dict[str, Any] | None:
         """What environment.json holds, None before the run has begun."""
         return self._validated(ENVIRONMENT, Environment)
+
+    def labelled(self) -> bool:
+        """Whether the images have labels, as far as is known."""
+        try:
+            return bool((self.environment() or {}).get("labelled", True))
+        except DamagedError:
+            return True
 
     @property
     def has_checksums(self) -> bool:

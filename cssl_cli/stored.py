@@ -77,14 +77,33 @@ class Epoch(_Stored):
     device_memory_mb: float | None = None
 
 
+class FeatureError(_Stored):
+    """The error of features in less than float32, as `feature_precision.py` has it."""
+
+    of_length: float
+    largest: float
+    of_spread: float | None
+    num_views: int
+
+
 class Result(_Stored):
-    """The head of probe.json or analysis.json: how, of which images and of which encoder it was measured."""
+    """The head of probe.json or analysis.json: how, of which images and of which encoder it was measured.
+
+    `feature_error`, by encoder, is there where the settings name a precision of features.
+    """
 
     format: int
     fingerprint: str
     content_key: str
     settings: dict[str, Any]
     encoder_sha256: str | None = None
+    feature_error: dict[str, FeatureError] = {}
+
+    @model_validator(mode="after")
+    def _says_its_error(self) -> Result:
+        if "precision" in self.settings and not self.feature_error:
+            raise ValueError("features in another precision than float32, without the error that it made")
+        return self
 
 
 class TrainerState(_Stored):

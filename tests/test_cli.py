@@ -40,6 +40,7 @@ def test_pretrain_probe_analyze(invoke: Invoke, tiny_recipe: Path, tmp_path: Pat
     assert analyzed.code == 0, analyzed.stderr
     analysis = json.loads(analyzed.stdout)
     table = np.load(tmp_path / "table.npz")
+    assert table["precision"] == "float32"
     check_against_exported_table(analysis["trained"], table)
 
     again = invoke("pretrain", tiny_recipe)

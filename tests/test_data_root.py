@@ -1,6 +1,7 @@
 """Images that have moved since a run began: --data-root, what it checks, and what is said without it."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -266,3 +267,13 @@ def test_torchvision_sets_name_a_file_in_place_of_the_folder(tmp_path):
     error = refused(lambda: load_dataset(settings, cache_dir=tmp_path / "cache", progress=None))
     assert error.where == str(tmp_path / "file")
     assert "a file, not a folder" in error.what
+
+
+def test_images_in_a_folder_that_no_recipe_can_name_are_refused_before_they_are_trained_on(
+    tmp_path, monkeypatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"im\xe9gs")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match="is in a folder whose name is no UTF-8"):
+        load_recipe("simclr-folder", ["data.root=."])

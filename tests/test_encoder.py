@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from cssl_cli.batch_norm import split_batch_norms
 from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize
 from cssl_cli.errors import InputError
+from cssl_cli.methods import method_names
+from cssl_cli.pipeline.setup import initial_method
 from cssl_cli.randomness import stream
+from cssl_cli.recipe import load_recipe
 
 
 def encoder(name: str, width: int, seed: int = 0) -> nn.Module:
@@ -133,3 +136,21 @@ def test_shortcuts_of_few_channels_have_the_gradients_of_strided_convolutions(na
             pairs = ((found, expected), (image.grad, exact.grad), (shortcut.weight.grad, weight.grad))
             for ours, theirs in pairs:
                 torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_no_number_is_left_as_memory_had_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = nn.Module.to_empty
+
+    def garbage(module: nn.Module, **options: object) -> nn.Module:
+        for tensor in empty(module, **options).state_dict().values():
+            if tensor.is_floating_point():
+                tensor.fill_(math.nan)
+        return module
+
+    monkeypatch.setattr(nn.Module, "to_empty", garbage)
+    for tensor in initial_method(load_recipe(f"{name}-shapes")).state_dict().values():
+        assert torch.isfinite(tensor).all()
+    with torch.device("meta"):
+        layer = nn.Conv2d(3, 3, 3)
+    assert materialize(layer, stream(0, "init")).bias.tolist() == [0, 0, 0]

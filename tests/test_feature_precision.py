@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import nn
 
 from conftest import Invoke
 from cssl_cli.encoder import build_encoder, materialize
-from cssl_cli.errors import InputError
+from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.feature_precision import RoughEncoder
 from cssl_cli.features import FeatureExtractor
+from cssl_cli.pipeline.probe import Baselines, probe
 from cssl_cli.pipeline.setup import require_feature_precision
+from cssl_cli.progress import Silent
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
 
@@ -177,3 +180,43 @@ def test_terms_carry_the_precision_and_do_not_replace_others(
     capfd.readouterr()
     show_runs({run: plain, run.parent / "other": rough}, as_json=False)
     assert "in different precision" in " ".join(capfd.readouterr().out.split())
+
+
+def test_a_baseline_that_is_known_keeps_its_error(run: Path) -> None:
+    known: Baselines = {}
+    for _ in range(2):
+        result = probe(run, reporter=Silent(), baselines=known, precision="bfloat16")
+        assert set(result["feature_error"]) == {"trained", "untrained"}
+
+
+def test_what_is_stored_in_tf32_is_shown_where_nothing_computes_in_it(run: Path) -> None:
+    stored = RunDir(run).latest_result(PROBE)
+    assert stored is not None
+    error = {"of_length": 1e-4, "largest": 2e-4, "of_spread": None, "num_views": 100}
+    changed = {**stored, "settings": {**stored["settings"], "precision": "tf32"}, "feature_error": {"trained": error}}
+    RunDir(run).write_result(PROBE, changed)
+    shown = probe(run, reporter=Silent(), device_name="cpu", again=False, precision="tf32")
+    assert shown["settings"]["precision"] == "tf32"
+    with pytest.raises(InputError, match="cpu does not compute in tf32"):
+        probe(run, reporter=Silent(), device_name="cpu", precision="tf32")
+    del changed["feature_error"]
+    RunDir(run).write_result(PROBE, changed)
+    with pytest.raises(DamagedError, match="without the error that it made"):
+        RunDir(run).latest_result(PROBE)
+
+
+def test_accuracies_in_a_lower_precision_are_told_of_any_run(
+    invoke: Invoke, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke("analyze", run, "--no-figures").code == 0
+    result = RunDir(run).latest_result(ANALYSIS)
+    other = Path(shutil.copytree(run, run.parent / "other"))
+    assert invoke("probe", other, "--precision", "bfloat16").code == 0
+    RunDir(run).file(PROBE).unlink()
+    assert result is not None
+    show_runs({run: result, other: result}, as_json=False)
+    assert "other: Accuracies of features in bfloat16" in " ".join(capfd.readouterr().out.split())
+    show_runs({run: result, other: result}, as_json=True)
+    content = json.loads(capfd.readouterr().out)["runs"]
+    assert content[str(other)]["accuracy_precision"] == "bfloat16"
+    assert "accuracy_precision" not in content[str(run)]

@@ -13,7 +13,8 @@ from forked_process import ForkedProcess
 
 from conftest import CommandLine
 
-LONGER = ["train.epochs=null", "train.steps=150", "train.batch_size=32", "train.checkpoint_minutes=0"]
+STEPS = 80  # a checkpoint after each
+LONGER = ["train.epochs=null", f"train.steps={STEPS}", "train.batch_size=32", "train.checkpoint_minutes=0"]
 
 
 def finished(folder: Path, *arguments: str) -> tuple[int | None, str]:
@@ -60,7 +61,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cs
     undisturbed = cssl(*arguments, "--out", "undisturbed")
     assert undisturbed.returncode == 0, undisturbed.stderr
     moments = random.Random(0)
-    for step in (8, 48, 96):
+    for step in (8, 24, 48):
         process = ForkedProcess(folder, *arguments, "--out", "killed")
         wait_for_step(process, folder / "killed", step)
         time.sleep(moments.uniform(0, 0.05))
@@ -91,10 +92,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: 
     assert "goes on from there" in stderr
     status = json.loads((run_path(folder / "runs") / "status").read_text())
     assert status["state"] == "interrupted"
-    assert 16 <= status["step"] < 150
+    assert 16 <= status["step"] < STEPS
     resumed, stderr = finished(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
     assert resumed == 0, stderr
-    assert f"going on from step {status['step']} of 150" in stderr
+    assert f"going on from step {status['step']} of {STEPS}" in stderr
     assert json.loads((run_path(folder / "runs") / "status").read_text())["state"] == "finished"
 
 

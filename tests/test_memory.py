@@ -122,7 +122,16 @@ def test_the_remedy_names_what_spares_memory() -> None:
     assert "train.checkpoint_activations=true" in plain.remedy
     again = refusal(*large, "train.micro_batch=4096")
     assert again.where == "train.micro_batch"
-    assert again.remedy == "Give a smaller train.micro_batch, or use a machine with more memory."
+    assert again.remedy == (
+        "Give a smaller train.micro_batch or train.checkpoint_activations=true, or use a machine with more memory."
+    )
+    needs = memory.of_training(load_recipe("simclr-shapes", [*large, "train.checkpoint_activations=true"]), 224)
+    with pytest.raises(InputError) as spared:
+        memory.require(needs, GIB, checkpointed=True)
+    assert spared.value.remedy == (
+        "Give a smaller train.batch_size or train.micro_batch, of which any batch is made, or use a machine with more "
+        "memory."
+    )
     memory.require(memory.of_training(load_recipe("simclr-shapes", [*large, "train.micro_batch=64"])), 40 * GIB)
 
 

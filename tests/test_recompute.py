@@ -180,7 +180,9 @@ def test_the_peak_is_that_of_the_inputs_of_blocks_and_one_block() -> None:
 class TwoLayers(Encoder):
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3), BatchNorm2d(3), nn.ReLU()) for _ in range(2)))
+        self.layers = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(3, 3, 3, bias=False), BatchNorm2d(3), nn.ReLU()) for _ in range(2))
+        )
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:

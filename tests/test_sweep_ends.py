@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import QUICKLY_MEASURED, Invoke
 from cssl_cli import memory
@@ -144,6 +146,44 @@ def test_figures_that_cannot_be_written_stop_no_table(members: list[RunDir], inv
     assert "table.csv" in done.stderr
 
 
+def test_what_cannot_be_listed_does_not_pass_for_what_is_not_there(
+    members: list[RunDir], invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, closed = os.scandir, members[0].path
+
+    def scandir(path: object = ".") -> object:
+        if Path(str(path)).absolute() == closed.absolute():
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("cssl_cli.results_index.os.scandir", scandir)
+    report = invoke("sweep", "two.yaml", "--report")
+    assert report.code == 1
+    assert f"{closed.name}: cannot be read: Permission denied" in flat(report.stdout).replace("/ ", "/")
+
+
+def test_an_index_whose_folder_cannot_be_listed_is_not_written(
+    members: list[RunDir], invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in members[0].path.parent.glob("results-index*"):
+        index.unlink()
+
+    def iterdir(path: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert invoke("sweep", "two.yaml", "--report").code == 0
+
+
+def test_members_of_images_without_labels_lack_no_accuracies(members: list[RunDir], invoke: Invoke) -> None:
+    for run in members:
+        run.file(PROBE).unlink()
+        run.write_json("environment.json", {**(run.environment() or {}), "labelled": False})
+    done = invoke("sweep", "two.yaml", NOTHING_DRAWN)
+    assert done.code == 0, done.stderr
+    assert done.stderr == "", "nothing is taken up again"
+
+
 # ---------------------------------------------------------------------- a folder that may only be read
 def test_a_finished_sweep_that_may_only_be_read_is_shown(
     members: list[RunDir], invoke: Invoke, read_only: ReadOnly, tmp_path: Path
@@ -173,6 +213,19 @@ def test_what_a_read_only_sweep_lacks_is_an_error(
     refused = invoke("sweep", "two.yaml", "probe.knn_k=3")
     assert refused.code == 2
     assert "--out DIR" in refused.stderr
+
+
+def test_a_read_only_run_of_an_earlier_version_is_finished_although_its_recipe_has_fewer_fields(
+    members: list[RunDir], invoke: Invoke, read_only: ReadOnly, tmp_path: Path
+) -> None:
+    run = members[0]
+    recipe = yaml.safe_load(run.file("recipe.yaml").read_text())
+    del recipe["train"]["micro_batch"], recipe["train"]["checkpoint_activations"]
+    run.write_recipe(yaml.safe_dump(recipe))
+    read_only(tmp_path / "runs")
+    trained = invoke("pretrain", run.file("recipe.yaml"), "--out", run.path.parent)
+    assert trained.code == 0, trained.stderr
+    assert "is finished already" in flat(trained.stderr)
 
 
 def test_a_finished_run_that_may_only_be_read_shows_what_is_stored(
@@ -228,3 +281,9 @@ def test_a_sweep_that_cannot_fit_is_refused_before_its_first_member(
     monkeypatch.setattr(memory, "free_memory", lambda: 1.0)
     assert invoke("sweep", "two.yaml", "--dry-run").code == 0
     assert invoke("sweep", "two.yaml", NOTHING_DRAWN).code == 0, "finished members need no memory"
+    members[0].file(ANALYSIS).unlink()
+    recipe = load_recipe("tiny.yaml")
+    needs = [*memory.of_images(recipe).values(), *memory.of_analysis(recipe, 30).values()]
+    monkeypatch.setattr(memory, "free_memory", lambda: float(sum(needs)))
+    assert sum(memory.of_training(recipe).values()) > sum(needs)
+    assert invoke("sweep", "two.yaml", "--dry-run").code == 0, "it is trained already"

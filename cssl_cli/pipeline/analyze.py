@@ -27,7 +27,7 @@ from cssl_cli.pipeline.finished import (
     untrained_encoder,
 )
 from cssl_cli.pipeline.material import Material, gather
-from cssl_cli.pipeline.setup import choose_device, require_feature_precision, with_precision
+from cssl_cli.pipeline.setup import choose_device, require_feature_precision, require_precision, with_precision
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
 from cssl_cli.recipe import Recipe
@@ -70,7 +70,7 @@ def analyze(
         require_writable(export.parent, "Give another --export FILE.npz.")
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
-    require_feature_precision(precision, device)
+    require_precision(precision)
     settings = with_precision(recipe.settings("analyze") | dict(changes or {}), precision)
     reusable = not again and export is None
     if reusable:
@@ -83,6 +83,7 @@ def analyze(
         if reusable and before is not None:  # another process has measured it in the meantime, or the latest is damaged
             run.make_latest(ANALYSIS, before)
             return before
+        require_feature_precision(precision, device)
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         material = gather(recipe, dataset, settings, device)
         encoders = {"trained": trained_encoder(run, recipe), "untrained": untrained_encoder(recipe)}
@@ -94,7 +95,7 @@ def analyze(
         errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
         raw["projector"] = _projected(trained_projector(run, recipe), raw["trained"], device)
         if export is not None:
-            export_table(export, raw["trained"], material.labels, material.class_names)
+            export_table(export, raw["trained"], material.labels, material.class_names, precision)
         loss = LossSettings(
             temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
             batch_size=recipe.train.batch_size,
@@ -218,7 +219,9 @@ def _projected(projector: nn.Module, features: Tensor, device: torch.device) -> 
     return torch.cat(blocks).unflatten(0, features.shape[:2])
 
 
-def export_table(path: Path, features: Tensor, labels: Tensor | None, class_names: tuple[str, ...]) -> None:
+def export_table(
+    path: Path, features: Tensor, labels: Tensor | None, class_names: tuple[str, ...], precision: str
+) -> None:
     """Write raw features (N, V, D) scaled to unit norm, their `norms` (N, V), labels (N,) and each view's weight (V,).
 
     View 0 is the clean image.
@@ -231,6 +234,7 @@ def export_table(path: Path, features: Tensor, labels: Tensor | None, class_name
         "norms": features.double().norm(dim=2).numpy(),
         "view_weights": weights,
         "class_names": np.array(class_names),
+        "precision": np.array(precision),  # of the features
     }
     if labels is not None:
         content["labels"] = labels.numpy()

@@ -33,7 +33,7 @@ from cssl_cli.pipeline.setup import (
 from cssl_cli.pipeline.trace import Trace
 from cssl_cli.progress import Reporter
 from cssl_cli.randomness import stream
-from cssl_cli.recipe import Recipe
+from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.run_dir import (
     ANALYSIS,
     CHECKPOINT,
@@ -43,6 +43,7 @@ from cssl_cli.run_dir import (
     METRICS,
     PROBE,
     PROJECTOR,
+    RECIPE,
     STATUS,
     TRACE,
     RunDir,
@@ -81,7 +82,8 @@ def pretrain(
     run.create(recipe.to_yaml())
     if not restart and _is_finished(run) and not run.is_writable():
         check_recipe(run, recipe)
-        if run.recipe_is(recipe.to_yaml()):
+        stored = load_recipe(str(run.file(RECIPE)))  # not its text: an earlier version wrote fewer fields
+        if (stored.probe, stored.analyze) == (recipe.probe, recipe.analyze):
             reporter.say(f"{shown_path(run.path)} is finished already")
             return run
     with run.locked():

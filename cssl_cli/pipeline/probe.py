@@ -26,6 +26,7 @@ from cssl_cli.pipeline.setup import (
     make_augmentation,
     make_extractor,
     require_feature_precision,
+    require_precision,
     with_precision,
 )
 from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes
@@ -59,7 +60,7 @@ def probe(
     """
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
-    require_feature_precision(precision, device)
+    require_precision(precision)
     settings = with_precision(recipe.settings("probe"), precision)
     baselines = {} if baselines is None else baselines
     if again and not run.is_writable() and (stored := run.read_result(PROBE, settings)) is not None:
@@ -69,6 +70,7 @@ def probe(
         before = stored_result(run, PROBE, settings, reporter)
         if before is not None and not again:
             return before
+        require_feature_precision(precision, device)
         dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         prober = _Prober(recipe, dataset, device, reporter, precision)
         result = {
@@ -110,6 +112,7 @@ class _Prober:
         """
         on_features = (name, "features", *self.circumstances("data", "probe", *blocks))
         on_centers = (name, "centers", *self.circumstances("data", "probe", "augment", *blocks))
+        of_errors = (*on_centers, "errors")
         if on_features not in known or on_centers not in known:
             extractor = make_extractor(
                 make_encoder(),
@@ -128,7 +131,9 @@ class _Prober:
             if on_features not in known:
                 known[on_features] = self.by_features(extractor, test_features, advance)
             if extractor.error is not None:
-                self.errors[name] = extractor.error
+                known[of_errors] = extractor.error
+        if of_errors in known:
+            self.errors[name] = known[of_errors]
         return {**known[on_features], **known[on_centers]}
 
     def by_features(

@@ -140,13 +140,13 @@ def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None
     """`InputError` when images and training cannot fit into the memory of this machine and of the device."""
     images = memory.of_images(recipe) if dataset is None else {}
     size = None if dataset is None else dataset.pretrain.images.shape[-1]
-    training = memory.of_training(recipe, size)
+    training, checkpointed = memory.of_training(recipe, size), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # What an earlier run in this process has given back, torch keeps for the next.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        memory.require(training, torch.cuda.mem_get_info(device)[0] + kept)
+        memory.require(training, torch.cuda.mem_get_info(device)[0] + kept, checkpointed=checkpointed)
         training = {}
-    memory.require({**images, **training}, memory.free_memory())
+    memory.require({**images, **training}, memory.free_memory(), checkpointed=checkpointed)
 
 
 def place_images(images: Tensor, device: torch.device) -> Images:
@@ -160,13 +160,17 @@ def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
     return build_augmentation(recipe.settings("augment"), image_size=image_size)
 
 
+def require_precision(name: str) -> None:
+    """`InputError` unless features have a precision of this name, here or elsewhere."""
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS, where="--precision")
+
+
 def require_feature_precision(name: str, device: torch.device) -> None:
     """`InputError` unless features can be computed in the precision of this name there.
 
     On a CPU without the instructions bfloat16 is slow, and right.
     """
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, PRECISIONS, where="--precision")
     if name == "bfloat16":
         has = device.type == "cpu" or _has_bfloat16(device)
     else:

@@ -84,11 +84,19 @@ def _absolute(path: str) -> str:
         plain = "/" + os.path.normpath(given).lstrip("/")
         # A link stays as it is given: what it leads to may change. Only `link/..` cannot be shortened.
         same = os.path.realpath(plain) == os.path.realpath(given)
-        return plain if same else str(given)
+        return _written(plain if same else str(given))
     except UnknownPath:
         raise
     except (OSError, RuntimeError, ValueError) as error:
         raise refuse() from error
+
+
+def _written(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UnknownPath("is in a folder whose name is no UTF-8, which no recipe can hold; rename that") from None
+    return path
 
 
 Seed = Annotated[int, Ge(0), Lt(2**32), Allowed("a whole number from 0 to 2**32 - 1")]

@@ -170,7 +170,7 @@ class Fingerprints:
         if id(block) not in self._written:
             settings: dict[str, Any] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
             if isinstance(block, Train):
-                # Neither changes the encoder: activations computed again are the same numbers.
+                # Neither changes the encoder: activations computed again are the same numbers up to rounding.
                 del settings["checkpoint_minutes"], settings["checkpoint_activations"]
             if isinstance(block, DownloadedData):
                 settings.pop("root", None)  # where a download lies does not change it

@@ -123,8 +123,7 @@ def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path
 
 
 def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | None) -> None:
-    of_accuracies = "" if probe is None else precision_note(probe, "Accuracies of features")
-    for said in (precision_note(result, "Terms of features"), of_accuracies):
+    for said in (precision_note(result, "Terms of features"), precision_note(probe, "Accuracies of features")):
         if said:
             note(out, said)
 
@@ -225,7 +224,7 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
     """One table over runs: a row each, accuracies beside the main terms of the encoder; of three, what predicts."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
-        runs = {str(path): _content(result) for path, result in results.items()}
+        runs = {str(path): {**_content(result), **_of_accuracies(probes[path])} for path, result in results.items()}
         return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
     out = console()
     _print_runs(out, results, probes)
@@ -236,6 +235,13 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
         print_prediction(out, rows_of_runs(results, probes), accuracy)
     return None
+
+
+def _of_accuracies(probe: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What precision the accuracies beside an analysis are of, and the error that it made, where not float32."""
+    if probe is None or "precision" not in probe["settings"]:
+        return {}
+    return {"accuracy_precision": probe["settings"]["precision"], "accuracy_feature_error": probe["feature_error"]}
 
 
 def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
@@ -259,7 +265,13 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print()
         _transposed(out, measured, labels)
     note(out, f"Encoder features; what follows is said of {next(iter(results))}. {_caption(first, None)}")
-    _note_precision(out, first, probes[next(iter(results))])
+    for path, result in results.items():
+        of_terms, of_accuracies = (
+            precision_note(result, "Terms of features"),
+            precision_note(probes[path], "Accuracies of features"),
+        )
+        if of_terms or of_accuracies:
+            note(out, f"{path.name}: {' '.join(filter(None, (of_terms, of_accuracies)))}")
     circumstances = {
         repr([result["content_key"], result["num_images"], *(result["settings"].get(name) for name in ALIKE)])
         for result in results.values()

@@ -66,10 +66,9 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
             note(out, f"{label}: {warning}")
 
 
-def precision_note(result: Mapping[str, Any], of: str = "Features") -> str:
+def precision_note(result: Mapping[str, Any] | None, of: str = "Features") -> str:
     """What a lower precision made of the features of probe.json or analysis.json; nothing of those in float32."""
-    precision = result["settings"].get("precision")
-    if precision is None:
+    if result is None or (precision := result["settings"].get("precision")) is None:
         return ""
     errors = [
         f"{100 * error['of_length']:.2g} % of their length"

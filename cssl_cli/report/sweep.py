@@ -80,7 +80,7 @@ def write_sweep(
             if not (isinstance(error, ReadOnlyError) and all(home.file(name).exists() for name in FIGURES)):
                 failed = failed or error
     if isinstance(failed, ReadOnlyError):
-        failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
+        failed.remedy = "Copy the folder to where you may write, or add --report, which does without."
     return Written(tuple(paths), failed)
 
 
