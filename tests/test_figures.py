@@ -6,6 +6,7 @@ import copy
 import errno
 import html
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -19,6 +20,7 @@ from PIL import Image
 from synthetic_analysis import absent, analysis, class_names, trace
 
 from cssl_cli.errors import InputError, RunError
+from cssl_cli.plot import figures
 from cssl_cli.plot.figures import draw_comparison, draw_figures
 
 NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate", "theorem_1"}
@@ -91,6 +93,7 @@ def test_a_settings_file_of_the_users_changes_no_figure(drawn: dict[int, Path], 
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from synthetic_analysis import analysis, trace
+from cssl_cli.plot import figures
 from cssl_cli.plot.figures import draw_figures
 import matplotlib
 settings = lambda: {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
@@ -231,6 +234,36 @@ def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(tmp_path: Pa
     assert json.loads((tmp_path / "figures.json").read_text())["settings"] == {"num_views": 1}
     assert draw_figures({}, [], tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
+def test_figures_that_are_there_are_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, records = analysis(2, 20), trace(1)
+    drawn = draw_figures(content, records, tmp_path)
+    times: list[str] = []
+
+    def draw(content: Any) -> None:
+        times.append(content["class_names"][0])
+
+    monkeypatch.setattr(figures, "ANALYSIS_FIGURES", dict.fromkeys(figures.ANALYSIS_FIGURES, draw))
+    assert draw_figures(json.loads(json.dumps(content)), records, tmp_path) == drawn
+    assert times == []
+    for spoil in (
+        lambda: drawn[0].unlink(),
+        lambda: (tmp_path / "figures.json").unlink(),
+        lambda: (tmp_path / "figures.json").write_text('{"drawn_from": 1'),
+    ):
+        shutil.copytree(tmp_path, before := tmp_path.with_name("before"))
+        spoil()
+        draw_figures(content, records, tmp_path)
+        assert times, spoil
+        times.clear()
+        shutil.rmtree(tmp_path)
+        before.rename(tmp_path)
+    draw_figures(content, trace(2), tmp_path)
+    assert times
+    times.clear()
+    draw_figures({**content, "num_images": 7}, trace(2), tmp_path)
+    assert times
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

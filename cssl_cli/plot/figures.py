@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cssl_cli.errors import DamagedError
 from cssl_cli.files import explained, require_writable
 from cssl_cli.plot.certificate import certificate
 from cssl_cli.plot.class_centers import class_centers
@@ -38,9 +42,12 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
 
     Gives the files written to `folder`: NAME.png and NAME.svg of `training` and of each of `ANALYSIS_FIGURES` that
     could be drawn. Those of an earlier analysis that this one has no numbers for are removed, and `DRAWN_FROM` says
-    which analysis the figures there are of. The same numbers give the same bytes. Each file appears whole or not at
-    all; raises InputError or RunError where one cannot be written.
+    which analysis the figures there are of; where that is this one, they are left as they are. The same numbers give
+    the same bytes. Each file appears whole or not at all; raises InputError or RunError where one cannot be written.
     """
+    drawn_from = _digest(content, trace)
+    if (there := _drawn_already(folder, drawn_from)) is not None:
+        return there
     require_writable(folder, REMEDY)
     _remove(folder / DRAWN_FROM)  # from here on, the figures are of two analyses until all are drawn
     written: list[Path] = []
@@ -51,8 +58,28 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
     if written:
         facts = {key: content[key] for key in FACTS if key in content}
         names = list(dict.fromkeys(path.stem for path in written))
-        SealedFolder(folder).write_json(DRAWN_FROM, {"figures": names, **facts})
+        SealedFolder(folder).write_json(DRAWN_FROM, {"figures": names, **facts, "drawn_from": drawn_from})
     return written
+
+
+def _digest(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]]) -> str:
+    """Of all that the figures are drawn from: the numbers, and the code that draws them."""
+    digest = hashlib.sha256(json.dumps([content, trace, version("matplotlib")], sort_keys=True).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _drawn_already(folder: Path, drawn_from: str) -> list[Path] | None:
+    """The figures in `folder`, if they are of these numbers and all there."""
+    try:
+        facts = SealedFolder(folder).read_json(DRAWN_FROM)
+    except DamagedError:
+        return None
+    if facts is None or facts.get("drawn_from") != drawn_from:
+        return None
+    paths = [folder / f"{name}.{kind}" for name in facts["figures"] for kind in KINDS]
+    return paths if all(path.is_file() for path in paths) else None
 
 
 def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
