@@ -73,7 +73,7 @@ def precision_note(result: Mapping[str, Any] | None, of: str = "Features") -> st
     errors = [
         f"{100 * error['of_length']:.2g} % of their length"
         + ("" if error["of_spread"] is None else f" and {100 * error['of_spread']:.2g} % of their spread")
-        + f" ({name})"
+        + f" ({name}, over {error['num_views']:,} views)"
         for name, error in result["feature_error"].items()
     ]
     return f"{of} in {precision}, off those in float32 by {', '.join(errors)}, root mean square."

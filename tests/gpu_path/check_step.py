@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gpu_equality import EVERY_OPERATION
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
@@ -113,18 +114,6 @@ def test_small_kernels_by_the_hundred_are_caught(monkeypatch: pytest.MonkeyPatch
 
 
 # ---------------------------------------------------------------------- parts of it
-EVERY_OPERATION = {
-    "crop": {"scale": (0.2, 1.0), "ratio": (0.75, 4 / 3)},
-    "flip": {"p": 0.5},
-    "jitter": {"p": 0.8, "strength": 1.0, "brightness": None, "contrast": None, "saturation": None, "hue": None},
-    "gray": {"p": 0.2},
-    "blur": {"p": 0.5, "sigma": (0.1, 2.0), "kernel_size": None},
-    "solarize": {"p": 0.2, "threshold": 0.5},
-    "cutout": {"p": 0.5, "scale": (0.1, 0.3)},
-    "fade": {"p": 0.5, "contrast": (0.0, 0.1)},
-}
-
-
 @pytest.mark.parametrize("names", [*([name] for name in OPERATIONS), list(OPERATIONS)], ids="-".join)
 def test_augmentations(names: list[str]) -> None:
     augmentation = build_augmentation({name: EVERY_OPERATION[name] for name in names}, image_size=32)
