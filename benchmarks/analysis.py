@@ -17,12 +17,12 @@ from pathlib import Path
 
 import measuring
 
-from cssl_cli.encoder import build_encoder
-from cssl_cli.flops import forward_flops
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
+from cssl_cli.nn.encoder import build_encoder
+from cssl_cli.nn.flops import forward_flops
 from cssl_cli.recipe import load_recipe
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.pretrain import pretrain
 
 
 class Stopwatch(Silent):

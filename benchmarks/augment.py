@@ -17,7 +17,7 @@ import torch
 from torchvision import transforms
 
 from cssl_cli.augment import build_augmentation
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 
 TORCHVISION = "torchvision, PIL, one image at a time"
 FIVE: dict[str, dict[str, Any]] = {

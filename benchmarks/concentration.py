@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.augment import build_augmentation
-from cssl_cli.features import stored_views
-from cssl_cli.machine import matrix_rate
-from cssl_cli.randomness import stream
-from cssl_cli.theory.concentration import concentration, pixels, standardized_pixels
-from cssl_cli.theory.refined_distance import refined_concentration
+from cssl_cli.features.extractor import stored_views
+from cssl_cli.host.randomness import stream
+from cssl_cli.runs.machine import matrix_rate
+from cssl_cli.theory.concentration.refined_distance import refined_concentration
+from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
 
 AUGMENT: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},

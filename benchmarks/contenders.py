@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import measuring
 import torch
 
-from cssl_cli.allocator import keep_freed_memory
-from cssl_cli.batches import Images
 from cssl_cli.data import Dataset
-from cssl_cli.flops import count_flops
-from cssl_cli.pipeline.pretrain import make_trainer
-from cssl_cli.pipeline.setup import initial_method
+from cssl_cli.data.batches import Images
+from cssl_cli.nn.flops import count_flops
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.pretrain import make_trainer
+from cssl_cli.runs.setup import initial_method
+from cssl_cli.train.allocator import keep_freed_memory
 
 SETTLE_SECONDS = 3.0  # at most, at the beginning of a turn and after it
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.augment import normalize
-from cssl_cli.encoder import build_encoder, materialize
-from cssl_cli.pipeline.setup import choose_device, make_extractor
-from cssl_cli.probe.knn import knn_predict
-from cssl_cli.probe.linear import FINAL_TOLERANCE, Standardization, fit_linear
-from cssl_cli.probe.softmax_regression import SoftmaxRegression
-from cssl_cli.randomness import stream
+from cssl_cli.features.probe.knn import knn_predict
+from cssl_cli.features.probe.linear import FINAL_TOLERANCE, Standardization, fit_linear
+from cssl_cli.features.probe.softmax_regression import SoftmaxRegression
+from cssl_cli.host.randomness import stream
+from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.recipe import load_recipe
+from cssl_cli.runs.setup import choose_device, make_extractor
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 PLAIN_BATCH = 512

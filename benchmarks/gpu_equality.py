@@ -16,21 +16,21 @@ from gpu_findings import Findings, Setting
 from gpu_speed import begin, recipe_of, script
 from torch import Tensor, nn
 
-from cssl_cli import train
 from cssl_cli.augment import OPERATIONS, build_augmentation
 from cssl_cli.data import Dataset
-from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
-from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_of_t_kernel, log_sum_exp_over_keys
+from cssl_cli.features.probe.knn import knn_predict
+from cssl_cli.features.probe.linear import fit_linear
+from cssl_cli.host.progress import Silent
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import method_names
-from cssl_cli.off_diagonal import off_diagonal_squares
-from cssl_cli.pipeline.pretrain import make_trainer
-from cssl_cli.pipeline.setup import initial_method, make_extractor, prepare_data
-from cssl_cli.probe.knn import knn_predict
-from cssl_cli.probe.linear import fit_linear
-from cssl_cli.progress import Silent
-from cssl_cli.randomness import stream
+from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_of_t_kernel, log_sum_exp_over_keys
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.pretrain import make_trainer
+from cssl_cli.runs.setup import initial_method, make_extractor, prepare_data
+from cssl_cli.train import loop as train
 
 CPU = torch.device("cpu")
 STEPS = 3

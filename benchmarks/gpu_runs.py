@@ -25,17 +25,17 @@ from gpu_equality import relative, weights_of
 from gpu_findings import Findings, Setting
 from gpu_speed import begin, speed_of
 
-from cssl_cli.batches import ResidentImages, StreamedImages
+from cssl_cli.data.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import Interrupted
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.finished import trained_encoder
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.probe import Baselines, probe
-from cssl_cli.pipeline.setup import prepare_data
-from cssl_cli.progress import Silent
-from cssl_cli.randomness import stream
+from cssl_cli.host.progress import Silent
+from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.run_dir import ANALYSIS, METRICS, PROBE, RunDir
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.finished import trained_encoder
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.probe import Baselines, probe
+from cssl_cli.runs.run_dir import ANALYSIS, METRICS, PROBE, RunDir
+from cssl_cli.runs.setup import prepare_data
 
 SMALL_RUN = ("data.num_train=200", "data.num_test=60", "encoder.width=2", "train={epochs: 2, batch_size: 32}")
 ANALYSIS_OF = ("analyze.num_images=300", "analyze.num_views=4", "analyze.bootstrap=100")

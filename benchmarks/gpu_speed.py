@@ -25,16 +25,16 @@ import torchvision
 from contenders import cssl_steps
 from gpu_findings import Findings, Setting
 
-from cssl_cli import machine as rates
-from cssl_cli import train
 from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError
-from cssl_cli.pipeline import profile as profiling
-from cssl_cli.pipeline.pretrain import make_trainer
-from cssl_cli.pipeline.setup import choose_device
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.recipe.blocks import Train
+from cssl_cli.runs import machine as rates
+from cssl_cli.runs import profile as profiling
+from cssl_cli.runs.pretrain import make_trainer
+from cssl_cli.runs.setup import choose_device
+from cssl_cli.train import loop as train
 
 WATCHED_STEPS = 10  # in which waits are counted
 SETTLING_STEPS = 5

@@ -24,14 +24,14 @@ import measuring
 import torch
 from torch import Tensor
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.randomness import stream
-from cssl_cli.theory import FeatureTable, LossSettings, analyze_table
-from cssl_cli.theory.augmented_error import augmented_error, split_in_halves
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.analysis import FeatureTable, LossSettings, analyze_table
+from cssl_cli.theory.certificates.augmented_error import augmented_error, split_in_halves
+from cssl_cli.theory.certificates.few_labels import few_labels
 from cssl_cli.theory.class_geometry import class_geometry, misclassified
-from cssl_cli.theory.concentration import concentration
+from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.estimate import Absent, Estimate
-from cssl_cli.theory.few_labels import few_labels
 
 WIDTH, VIEWS = 16, 5
 LOSS = LossSettings(temperature=0.5, batch_size=64)

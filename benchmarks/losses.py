@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods.barlow_twins import VARIANCE_FLOOR, barlow_twins_loss
 from cssl_cli.methods.simclr import nt_xent_loss
-from cssl_cli.randomness import stream
 
 TEMPERATURE, LAMBDA = 0.5, 0.005
 NT_XENT_WIDTH = 128

@@ -30,9 +30,9 @@ from drawn_images import simclr_recipe, write_images
 from torch import nn
 
 from cssl_cli.data import load_dataset
-from cssl_cli.encoder import MLP, build_encoder, materialize
-from cssl_cli.pipeline.setup import choose_device, choose_precision
+from cssl_cli.nn.encoder import MLP, build_encoder, materialize
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.setup import choose_device, choose_precision
 
 PREFETCHED = 2  # batches a DataLoader worker has ready
 IMAGE_SIZE = 32

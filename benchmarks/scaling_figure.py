@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cssl_cli.plot.style import BLUE, GRAY, drawing, grid, new_figure, plain, save
+from cssl_cli.report.figures.style import BLUE, GRAY, drawing, grid, new_figure, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -24,13 +24,13 @@ import torch
 from contenders import TrainingOfItsOwn, compete
 from torch import Tensor
 
-from cssl_cli.allocator import keep_freed_memory
 from cssl_cli.augment import normalize
 from cssl_cli.data import load_dataset
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method
-from cssl_cli.pipeline.setup import initial_method, make_augmentation
-from cssl_cli.randomness import stream
 from cssl_cli.recipe import load_recipe
+from cssl_cli.runs.setup import initial_method, make_augmentation
+from cssl_cli.train.allocator import keep_freed_memory
 
 SIDE = 32
 KEPT = "and freed memory kept"

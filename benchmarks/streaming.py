@@ -26,12 +26,12 @@ from contenders import TrainingOfItsOwn, compete, cssl_steps
 from drawn_images import simclr_recipe
 from torch import Tensor
 
-from cssl_cli.batches import AHEAD, Images, ResidentImages, StreamedImages
 from cssl_cli.data import Dataset, ImageSet
+from cssl_cli.data.batches import AHEAD, Images, ResidentImages, StreamedImages
 from cssl_cli.data.image_set import summarize
-from cssl_cli.pipeline.setup import choose_device
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.setup import choose_device
 
 RESIDENT = "resident"
 FROM_MEMORY = "streamed from host memory"

@@ -20,10 +20,10 @@ import measuring
 import torch
 from torch import Tensor
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.machine import matrix_rate
-from cssl_cli.randomness import stream
-from cssl_cli.theory import LossSettings, analyze_table
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.runs.machine import matrix_rate
+from cssl_cli.theory.analysis import LossSettings, analyze_table
 
 
 def main() -> None:

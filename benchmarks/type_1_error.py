@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 import measuring
 import numpy as np
 
-from cssl_cli.paired_difference import paired_difference
-from cssl_cli.rank_correlation import rank_correlations
-from cssl_cli.rank_correlation.correction import holm, p_values_of_orders
-from cssl_cli.rank_correlation.crossed import crossed, of_parts
-from cssl_cli.rank_correlation.parts import BuiltFrom
-from cssl_cli.rank_correlation.permutation import orders_within, permuted_scores
-from cssl_cli.rank_correlation.screening import screen_accuracy
-from cssl_cli.rank_correlation.signs import Floats, group_codes, signs
+from cssl_cli.report.compare.paired_difference import paired_difference
+from cssl_cli.report.compare.rank_correlation import rank_correlations
+from cssl_cli.report.compare.rank_correlation.correction import holm, p_values_of_orders
+from cssl_cli.report.compare.rank_correlation.crossed import crossed, of_parts
+from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom
+from cssl_cli.report.compare.rank_correlation.permutation import orders_within, permuted_scores
+from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
+from cssl_cli.report.compare.rank_correlation.signs import Floats, group_codes, signs
 
 LEVEL = 0.05
 TERMS = ("first", "second", "third")

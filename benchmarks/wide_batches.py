@@ -20,10 +20,10 @@ from peak_memory import PeakMemory
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, build_method
-from cssl_cli.randomness import stream
-from cssl_cli.recompute import Encoder
+from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.recompute import Encoder
 
 METHOD = {"name": "simclr", "temperature": 0.5, "projector": (512, 128)}
 PLAIN = "plain"

@@ -7,9 +7,9 @@ import sys
 def main() -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C leaves no traceback of what is imported here
-    from cssl_cli.guard import exit_code_of
-    from cssl_cli.signals import default_signals, end_on_signals
-    from cssl_cli.streams import use_standard_streams
+    from cssl_cli.cli.guard import exit_code_of
+    from cssl_cli.host.signals import default_signals, end_on_signals
+    from cssl_cli.host.streams import use_standard_streams
 
     end_on_signals()
     use_standard_streams()
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    from cssl_cli.cli import app
+    from cssl_cli.cli.app import app
 
     app(prog_name="cssl")
 

@@ -1,15 +1,15 @@
 """The errors a user can meet. Each says what is wrong, where, and what to do about it.
 
 A `CsslError` that reaches the command line is printed without a traceback and decides the exit code; any other
-exception is a bug of ours.
+exception is a bug of ours. Names and paths in messages are escaped here, so that none can act on a terminal.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
-
-from cssl_cli.escape import escaped
+from pathlib import PurePath
 
 
 class CsslError(Exception):
@@ -82,3 +82,33 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str | Non
     guess = nearest(name, known)
     remedy = (f"Did you mean {guess!r}? " if guess else "") + f"Known: {some(known)}."
     return InputError(f"unknown {kind} {name!r}", where=where, remedy=remedy)
+
+
+# ---------------------------------------------------------------------- names in messages
+# Control characters (C0, DEL, C1), line and paragraph separators, overrides of the direction of writing, and lone
+# surrogates: bytes of a file name that are no UTF-8.
+_UNSAFE = r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_IN_TEXT = re.compile(rf"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
+_IN_NAMES = re.compile(rf"[\x00-\x1f{_UNSAFE}]")
+
+
+def escaped(name: str) -> str:
+    """The name on one line, such as `caf\\xe9` and `a\\nb`."""
+    return _IN_NAMES.sub(_escape, name)
+
+
+def shown_path(path: PurePath) -> str:
+    """The path on one line."""
+    return escaped(str(path))
+
+
+def escaped_text(text: str) -> str:
+    """The same for text of several lines: line breaks and tabs stay."""
+    return _IN_TEXT.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode("ascii")

@@ -18,8 +18,8 @@ import hypothesis
 import pytest
 import torch
 
-from cssl_cli.cli import app
-from cssl_cli.signals import ENDING
+from cssl_cli.cli.app import app
+from cssl_cli.host.signals import ENDING
 
 # Other work on the machine may make any example slow. The same examples everywhere: a failure is one of the change.
 hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
@@ -93,10 +93,10 @@ def tiny_recipe(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished and probed run of the tiny recipe; tests that change it work on copies."""
-    from cssl_cli.pipeline.pretrain import pretrain
-    from cssl_cli.pipeline.probe import probe
-    from cssl_cli.progress import Silent
+    from cssl_cli.host.progress import Silent
     from cssl_cli.recipe import load_recipe
+    from cssl_cli.runs.pretrain import pretrain
+    from cssl_cli.runs.probe import probe
 
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY_RECIPE)

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from cssl_cli.workers.messages import Ended, Lines, Message, Notice, Progress, Task, decode, encode
+from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Notice, Progress, Task, decode, encode
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 from soak.command import PRELOADED, ForkedPopen
 
-from cssl_cli.cli import app
+from cssl_cli.cli.app import app
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
 FORK_SERVER.set_forkserver_preload(list(PRELOADED))
@@ -66,7 +66,7 @@ def _run(folder: Path, outputs: Path, arguments: list[str], largest_file: int | 
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.chdir(folder)
-    workers = importlib.import_module("cssl_cli.workers.process")
+    workers = importlib.import_module("cssl_cli.sweep.workers.process")
     workers.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})  # type: ignore[attr-defined]
     sys.argv = ["cssl", *arguments]
     app(arguments, prog_name="cssl")

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.methods import Method, build_method
+from cssl_cli.nn.encoder import build_encoder, materialize
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "simclr": {"name": "simclr", "temperature": 0.5, "projector": (16, 8)},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.sweep import Member
+from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sweep import Member
 
 EPSILONS = [0.1, 0.5, 0.9]
 DELTAS = [0.25, 0.5, 1.0, 1.5]

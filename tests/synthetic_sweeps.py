@@ -10,10 +10,10 @@ from typing import Any
 
 from synthetic_members import member
 
-from cssl_cli.launch import MemberResult
-from cssl_cli.report.named_quantities import NAMES
-from cssl_cli.report.rows import Row, rows_of
-from cssl_cli.sweep import Member, Sweep, load_sweep
+from cssl_cli.report.compare.named_quantities import NAMES
+from cssl_cli.report.compare.rows import Row, rows_of
+from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sweep import Member, Sweep, load_sweep
 
 PAIRS = """\
 name: pairs

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from cssl_cli.errors import InputError
-from cssl_cli.plot.accuracy_vs_terms import (
+from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
+from cssl_cli.report.figures.accuracy_vs_terms import (
     MAX_PANELS,
     accuracy_vs_terms,
     draw_accuracy_vs_terms,
     remove_accuracy_vs_terms,
 )
-from cssl_cli.plot.point_labels import Labelled, place_labels, short_names
-from cssl_cli.plot.style import drawing
-from cssl_cli.rank_correlation.screening import screen_accuracy
+from cssl_cli.report.figures.point_labels import Labelled, place_labels, short_names
+from cssl_cli.report.figures.style import drawing
 
 METHODS = ("simclr", "barlow_twins", "moco", "simsiam")
 Rows = list[dict[str, Any]]

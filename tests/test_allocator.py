@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cssl_cli import allocator
-from cssl_cli.allocator import HEADROOM, keep_freed_memory
+from cssl_cli.train import allocator
+from cssl_cli.train.allocator import HEADROOM, keep_freed_memory
 
 GIB = 2**20  # in the system's kB
 
@@ -75,7 +75,7 @@ def test_systems_without_these_files_change_nothing(library: Library) -> None:
 
 PAGES = """
 import resource, torch
-from cssl_cli.allocator import keep_freed_memory
+from cssl_cli.train.allocator import keep_freed_memory
 {keep}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

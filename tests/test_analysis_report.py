@@ -14,8 +14,8 @@ import pytest
 
 from conftest import Invoke
 from cssl_cli.report.analysis import show_analysis
-from cssl_cli.report.concentration import print_concentration
 from cssl_cli.report.layout import console
+from cssl_cli.report.sections.concentration import print_concentration
 from cssl_cli.report.verdicts import verdicts
 
 Show = Callable[..., str]
@@ -24,8 +24,8 @@ Show = Callable[..., str]
 @pytest.fixture(scope="session")
 def measured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The analysis of the tiny run."""
-    from cssl_cli.pipeline.analyze import analyze
-    from cssl_cli.progress import Silent
+    from cssl_cli.host.progress import Silent
+    from cssl_cli.runs.analyze import analyze
 
     run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / trained.name))
     analyze(run, reporter=Silent())

@@ -19,7 +19,7 @@ from cssl_cli.augment.cutout import Cutout
 from cssl_cli.augment.fade import Fade
 from cssl_cli.augment.flip import Flip
 from cssl_cli.errors import InputError
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 
 SIDE = 32
 JITTER = {"strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from cssl_cli.errors import RunError
-from cssl_cli.plot.contact_sheet import contact_sheet
+from cssl_cli.runs.contact_sheet import contact_sheet
 
 
 def blank(num: int, num_views: int, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

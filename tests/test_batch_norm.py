@@ -7,8 +7,8 @@ import torch
 from small_methods import normal
 from torch import Tensor, nn
 
-from cssl_cli.batch_norm import BatchNorm2d, SplitBatchNorm2d
-from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.nn.batch_norm import BatchNorm2d, SplitBatchNorm2d
+from cssl_cli.nn.encoder import build_encoder, materialize
 
 EPS = torch.finfo(torch.float32).eps
 

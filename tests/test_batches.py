@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cssl_cli.batches import AHEAD, ResidentImages, StreamedImages
+from cssl_cli.data.batches import AHEAD, ResidentImages, StreamedImages
 
 CPU = torch.device("cpu")
 

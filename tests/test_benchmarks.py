@@ -25,12 +25,12 @@ from contenders import step_flops
 from scaling_figure import Panel, draw
 from step_choices import WAYS
 
-from cssl_cli import machine
-from cssl_cli.cli import app
-from cssl_cli.encoder import build_encoder
-from cssl_cli.flops import forward_flops
-from cssl_cli.randomness import stream
+from cssl_cli.cli.app import app
+from cssl_cli.host.randomness import stream
+from cssl_cli.nn.encoder import build_encoder
+from cssl_cli.nn.flops import forward_flops
 from cssl_cli.recipe import load_recipe
+from cssl_cli.runs import machine
 from cssl_cli.theory.estimate import Estimate
 
 ROOT = Path(__file__).parent.parent

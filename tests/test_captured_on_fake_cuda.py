@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from cssl_cli import captured_step
 from cssl_cli.augment import build_augmentation
-from cssl_cli.captured_step import CapturedStep
 from cssl_cli.methods import Method, method_names
-from cssl_cli.optim import build_optimizer
+from cssl_cli.train import captured_step
+from cssl_cli.train.captured_step import CapturedStep
+from cssl_cli.train.optimizers import build_optimizer
 
 pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA")
 aten = torch.ops.aten

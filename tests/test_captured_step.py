@@ -18,15 +18,15 @@ from small_methods import small_method
 from test_train import AUGMENT, OPTIM, finish, random_images, through_a_file
 from torch import Tensor
 
-from cssl_cli import captured_step
 from cssl_cli.augment import build_augmentation
-from cssl_cli.batches import ResidentImages
-from cssl_cli.captured_step import WARM_UP_STEPS, CapturedStep, CudaRecorder
+from cssl_cli.data.batches import ResidentImages
 from cssl_cli.errors import RunError
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, method_names
-from cssl_cli.randomness import stream
-from cssl_cli.step import Compiled
-from cssl_cli.train import Trainer, make_plan
+from cssl_cli.train import captured_step
+from cssl_cli.train.captured_step import WARM_UP_STEPS, CapturedStep, CudaRecorder
+from cssl_cli.train.loop import Trainer, make_plan
+from cssl_cli.train.step import Compiled
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {**OPTIM, "lr": 0.05},

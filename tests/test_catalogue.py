@@ -10,10 +10,8 @@ import pytest
 from synthetic_members import member
 
 from cssl_cli.errors import InputError
-from cssl_cli.launch import MemberResult
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.progress import Silent
-from cssl_cli.report.catalogue import (
+from cssl_cli.host.progress import Silent
+from cssl_cli.report.compare.catalogue import (
     ACCURACIES,
     BY_NAME,
     DISTANCES,
@@ -25,6 +23,8 @@ from cssl_cli.report.catalogue import (
     accuracy_named,
     values_of,
 )
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.sweep.run import MemberResult
 
 OF_FEATURES = {
     "alignment": 0.21,

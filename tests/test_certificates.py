@@ -10,18 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.randomness import stream
-from cssl_cli.theory.center_error import nearest_center_error
-from cssl_cli.theory.certificate_a import certificate_a, certify_a
-from cssl_cli.theory.certificate_b import certificate_b, certify_b
-from cssl_cli.theory.certificate_c import certificate_c, certify_c
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.certificates.any_theorem import combined
+from cssl_cli.theory.certificates.center_error import nearest_center_error
+from cssl_cli.theory.certificates.population import population
+from cssl_cli.theory.certificates.theorem_a import certificate_a, certify_a
+from cssl_cli.theory.certificates.theorem_b import certificate_b, certify_b
+from cssl_cli.theory.certificates.theorem_c import certificate_c, certify_c
+from cssl_cli.theory.certificates.variance_bound import variance_bound
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
-from cssl_cli.theory.combined import combined
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.population import population
 from cssl_cli.theory.table import FeatureTable
-from cssl_cli.theory.variance_bound import variance_bound
 
 
 class Certified:

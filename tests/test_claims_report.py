@@ -15,12 +15,12 @@ from rich.console import Console
 from scipy import stats
 from synthetic_sweeps import NESTED, PAIRS, Values, rows, sweep_of
 
-from cssl_cli.report.claims import _in_words, _verdict, answers, print_claims
-from cssl_cli.report.correlations import _caption
-from cssl_cli.report.differences import as_json
-from cssl_cli.report.sweep_table import _spanned
+from cssl_cli.report.compare.claims import _in_words, _verdict, answers, print_claims
+from cssl_cli.report.compare.correlations import _caption
+from cssl_cli.report.compare.differences import as_json
+from cssl_cli.report.compare.sweep_table import _spanned
 from cssl_cli.report.verdicts import views_seen
-from cssl_cli.sweep import Member
+from cssl_cli.sweep.sweep import Member
 
 SMALLEST = "claims:\n  - {says: ad is ahead, rows: ad, smallest: [one_minus_sigma_pixels, error_linear]}\n"
 ORDER = "claims:\n  - {says: richer is better, order: [a, ab, abc], by: linear, within: method}\n"

@@ -9,11 +9,11 @@ import torch
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.data.shapes import draw_shapes
-from cssl_cli.features import stored_views
-from cssl_cli.randomness import stream
+from cssl_cli.features.extractor import stored_views
+from cssl_cli.host.randomness import stream
 from cssl_cli.theory.class_geometry import class_geometry
-from cssl_cli.theory.class_overlap import QUANTITIES, class_overlap
-from cssl_cli.theory.concentration import concentration, pixels
+from cssl_cli.theory.concentration.class_overlap import QUANTITIES, class_overlap
+from cssl_cli.theory.concentration.sigma import concentration, pixels
 from cssl_cli.theory.estimate import Absent, Sample
 from cssl_cli.theory.table import FeatureTable
 

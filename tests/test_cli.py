@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import Invoke, the_run
-from cssl_cli.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE, RunDir
+from cssl_cli.runs.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE, RunDir
 
 
 # ---------------------------------------------------------------------- the way through

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.theory.cliques import clique_bounds
+from cssl_cli.theory.concentration.cliques import clique_bounds
 
 seeds = st.integers(0, 2**32 - 1)
 KINDS = ("noise", "points", "hidden", "dense")

@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.intervals import bootstrap_interval, bootstrap_weights
-from cssl_cli.randomness import stream
-from cssl_cli.theory.chaos import chaos
-from cssl_cli.theory.effective_rank import effective_rank
+from cssl_cli.features.intervals import bootstrap_interval, bootstrap_weights
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.companions.augmentation_confusion import chaos
+from cssl_cli.theory.companions.effective_rank import effective_rank
+from cssl_cli.theory.companions.lidar import lidar
+from cssl_cli.theory.companions.neural_collapse import neural_collapse
+from cssl_cli.theory.companions.uniformity import uniformity
 from cssl_cli.theory.estimate import Absent, Estimate
-from cssl_cli.theory.lidar import lidar
-from cssl_cli.theory.neural_collapse import neural_collapse
 from cssl_cli.theory.table import FeatureTable
-from cssl_cli.theory.uniformity import uniformity
 
 KINDS = ("noise", "clusters", "collapsed", "outlier", "antipodal", "narrow", "zeros")
 
@@ -141,7 +141,7 @@ def test_uniformity_in_blocks_and_under_weights(labels, monkeypatch):
     table = build(features, labels)
     strata = torch.zeros(23, dtype=torch.int64) if labels is None else torch.as_tensor(labels)
     weights = bootstrap_weights(strata, replicates=40, generator=stream(0, "w"))
-    monkeypatch.setattr(import_module("cssl_cli.theory.uniformity"), "BLOCK_IMAGES", 7)
+    monkeypatch.setattr(import_module("cssl_cli.theory.companions.uniformity"), "BLOCK_IMAGES", 7)
     found = uniformity(table, weights)["uniformity"]
     expected = torch.tensor([reference.uniformity(features, row, labels) for row in weights.numpy()])
     value = reference.uniformity(features, labels=labels)
@@ -154,7 +154,7 @@ def test_uniformity_in_blocks_and_under_weights(labels, monkeypatch):
 def test_confusion_in_blocks(monkeypatch):
     features, _ = random_table(0, sizes=(8, 7), num_views=5)
     whole = confusion(build(features))
-    monkeypatch.setattr(import_module("cssl_cli.theory.chaos"), "BLOCK_NUMBERS", 1)
+    monkeypatch.setattr(import_module("cssl_cli.theory.companions.augmentation_confusion"), "BLOCK_NUMBERS", 1)
     assert confusion(build(features)) == whole
 
 

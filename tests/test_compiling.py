@@ -11,16 +11,16 @@ import torch
 from graph_on_cpu import GraphOnCpu
 
 from conftest import TINY_RECIPE
-from cssl_cli import captured_step
 from cssl_cli.errors import InputError, Interrupted
-from cssl_cli.pipeline import pretrain as pretraining
-from cssl_cli.pipeline.compiling import COMPILER_CACHE, compiles, keep_compiler_cache
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.run_dir import ENCODER, RunDir
-from cssl_cli.step import Compiled
-from cssl_cli.train import Plan
+from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs.compiling import COMPILER_CACHE, compiles, keep_compiler_cache
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.run_dir import ENCODER, RunDir
+from cssl_cli.train import captured_step
+from cssl_cli.train.loop import Plan
+from cssl_cli.train.step import Compiled
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:

@@ -11,17 +11,11 @@ from scipy.stats import beta
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.errors import RunError
-from cssl_cli.randomness import stream
-from cssl_cli.theory.concentration import (
-    QUANTITIES,
-    concentration,
-    pixels,
-    sigma_bounds,
-    standardized_pixels,
-)
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.concentration.refined_distance import QUANTITIES as REFINED
+from cssl_cli.theory.concentration.refined_distance import refine_distances, refined_concentration
+from cssl_cli.theory.concentration.sigma import QUANTITIES, concentration, pixels, sigma_bounds, standardized_pixels
 from cssl_cli.theory.estimate import Absent, Estimate
-from cssl_cli.theory.refined_distance import QUANTITIES as REFINED
-from cssl_cli.theory.refined_distance import refine_distances, refined_concentration
 from cssl_cli.theory.subsets import balanced_subset
 
 DELTAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.3, 3.0)

@@ -9,8 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.theory.conditions import ball_margins, best_margins, cap_margins, certified, paper_shape_margins
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.theory.certificates.conditions import (
+    ball_margins,
+    best_margins,
+    cap_margins,
+    certified,
+    paper_shape_margins,
+)
 
 
 def simplex(num_classes):

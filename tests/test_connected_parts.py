@@ -8,10 +8,16 @@ import pytest
 import reference_certificates as reference
 import torch
 
-from cssl_cli.randomness import stream
-from cssl_cli.theory.certificate_b import certify_b
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.certificates.connected_parts import (
+    EDGE_LEVELS,
+    QUANTITIES,
+    best_parts,
+    connected_parts,
+    hop_diameter,
+)
+from cssl_cli.theory.certificates.theorem_b import certify_b
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
-from cssl_cli.theory.connected_parts import EDGE_LEVELS, QUANTITIES, best_parts, connected_parts, hop_diameter
 from cssl_cli.theory.table import FeatureTable
 
 

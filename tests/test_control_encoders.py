@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from conftest import QUICKLY_MEASURED, Invoke
-from cssl_cli.geometry import unit_norm
+from cssl_cli.features.geometry import unit_norm
 from cssl_cli.report import control_encoders
-from cssl_cli.report.catalogue import SIGNS
+from cssl_cli.report.compare.catalogue import SIGNS
 from cssl_cli.report.control_encoders import BY_NAME, DIRECTED, HELD_OUT, compare_controls, fooled_in
 from cssl_cli.report.control_table import fooled_lines, print_controls
 from cssl_cli.report.layout import console
-from cssl_cli.theory import Absent, LossSettings, analyze_table
 from cssl_cli.theory import control_encoders as made
+from cssl_cli.theory.analysis import Absent, LossSettings, analyze_table
 from cssl_cli.theory.control_encoders import CLASS_AWARE, HASH, HASH_NOISE, class_noise, control_features
 
 NUM_CLASSES, OF_EACH, VIEWS, WIDTH = 10, 100, 4, 128

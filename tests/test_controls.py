@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from synthetic_members import CONTROL, RECIPE, member
 
-from cssl_cli.claimed_rows import is_negative_control
-from cssl_cli.launch import MemberResult
-from cssl_cli.report.catalogue import LINEAR, SIGNS
-from cssl_cli.report.controls import compare_control, print_control
-from cssl_cli.report.rows import rows_of
+from cssl_cli.report.compare.catalogue import LINEAR, SIGNS
+from cssl_cli.report.compare.controls import compare_control, print_control
+from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.sweep.claims import is_negative_control
+from cssl_cli.sweep.run import MemberResult
 
 # linear accuracy; alignment ↓; mean μk·μl ↓; RankMe ↑; uniformity ↓. The medians of the three rows are those of b.
 ROWS = {

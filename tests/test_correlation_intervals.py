@@ -8,11 +8,11 @@ import pytest
 import reference_losses as reference
 import torch
 
-from cssl_cli.intervals import bootstrap_weights
-from cssl_cli.randomness import stream
-from cssl_cli.theory.correlation_intervals import _excess, loss_norms, within_norm
-from cssl_cli.theory.cross_correlation import LOSSES, cross_correlation, standardized_table
+from cssl_cli.features.intervals import bootstrap_weights
+from cssl_cli.host.randomness import stream
 from cssl_cli.theory.estimate import Absent
+from cssl_cli.theory.losses.cross_correlation import LOSSES, cross_correlation, standardized_table
+from cssl_cli.theory.losses.cross_correlation_intervals import _excess, loss_norms, within_norm
 from cssl_cli.theory.table import FeatureTable
 
 NAMES = (*LOSSES, "within_covariance_norm_unbiased")
@@ -115,7 +115,7 @@ def test_the_influences_are_derivatives_and_the_noise_that_of_the_mean_of_the_pa
 def test_blocks_change_nothing(monkeypatch):
     features, labels = random_features(0), np.arange(14) % 2
     before = norms_of(features, labels)[2]
-    monkeypatch.setattr("cssl_cli.theory.correlation_intervals.BLOCK_NUMBERS", 20)
+    monkeypatch.setattr("cssl_cli.theory.losses.cross_correlation_intervals.BLOCK_NUMBERS", 20)
     after = norms_of(features, labels)[2]
     for name in LOSSES:
         assert after[name].value == pytest.approx(before[name].value)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cssl_cli.rank_correlation.attainable import p_without_ties
-from cssl_cli.rank_correlation.screening import Row, screen_accuracy
-from cssl_cli.report.correlations import p_value, print_correlations, signed
+from cssl_cli.report.compare.correlations import p_value, print_correlations, signed
+from cssl_cli.report.compare.rank_correlation.attainable import p_without_ties
+from cssl_cli.report.compare.rank_correlation.screening import Row, screen_accuracy
 
 TITLES = {"alignment": "align ↓", "R_epsilon": "R_ε at ε = 0.5 ↓", "sigma": "1−σ at 0.5 δ₀, features ↓"}
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.theory.cross_correlation import (
+from cssl_cli.theory.estimate import Absent
+from cssl_cli.theory.losses.cross_correlation import (
     ALIGNMENT,
     LOSSES,
     OF_PAIRS,
@@ -21,7 +22,6 @@ from cssl_cli.theory.cross_correlation import (
     pair_bounds,
     standardized_table,
 )
-from cssl_cli.theory.estimate import Absent
 from cssl_cli.theory.table import FeatureTable
 
 seeds = st.integers(0, 2**32 - 1)

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from cssl_cli.rank_correlation import Absent, RankCorrelation, rank_correlations
-from cssl_cli.rank_correlation.crossed import Crossed, crossed, over_sets
-from cssl_cli.rank_correlation.screening import screen_accuracy
-from cssl_cli.rank_correlation.signs import Floats, Ints
+from cssl_cli.report.compare.rank_correlation import Absent, RankCorrelation, rank_correlations
+from cssl_cli.report.compare.rank_correlation.crossed import Crossed, crossed, over_sets
+from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
+from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
 LEVEL = 0.05
 

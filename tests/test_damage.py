@@ -14,19 +14,17 @@ import pytest
 import torch
 
 from conftest import TINY_RECIPE
-from cssl_cli import checksums
 from cssl_cli.errors import CsslError, DamagedError
-from cssl_cli.launch import CONCENTRATION
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.finished import open_finished
-from cssl_cli.pipeline.pretrain import _resume, make_trainer, pretrain
-from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import prepare_data
-from cssl_cli.plot.figures import DRAWN_FROM
-from cssl_cli.progress import Silent
+from cssl_cli.host import checksums
+from cssl_cli.host.progress import Silent
+from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.results_index import INDEX
-from cssl_cli.run_dir import (
+from cssl_cli.report.figures.figures import DRAWN_FROM
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.finished import open_finished
+from cssl_cli.runs.pretrain import _resume, make_trainer, pretrain
+from cssl_cli.runs.probe import probe
+from cssl_cli.runs.run_dir import (
     ANALYSIS,
     CHECKPOINT,
     ENCODER,
@@ -40,7 +38,9 @@ from cssl_cli.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.sealed_folder import SealedFolder
+from cssl_cli.runs.setup import prepare_data
+from cssl_cli.sweep.results_index import INDEX
+from cssl_cli.sweep.run import CONCENTRATION
 
 FLIPS = 250  # of each file
 
@@ -283,8 +283,8 @@ def test_a_changed_field_is_told_where_there_is_a_checksum(run: RunDir, name: st
 @pytest.mark.parametrize("name", [STATUS, ENVIRONMENT, METRICS, TRACE, EPOCH_KNN, PROBE, ANALYSIS])
 def test_a_changed_field_of_a_file_without_a_checksum_is_no_bug(run: RunDir, recipe: Recipe, name: str) -> None:
     """Told, or a value that could be right."""
-    from cssl_cli.pipeline.pretrain import check_recipe
     from cssl_cli.report.run import show_pretrained
+    from cssl_cli.runs.pretrain import check_recipe
 
     without_checksums(run)
     READERS[name](run)

@@ -10,17 +10,17 @@ from PIL import Image
 
 from cssl_cli.data import load_dataset
 from cssl_cli.errors import InputError
-from cssl_cli.launch import concentrate_sweep, run_sweep
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import prepare_data
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
-from cssl_cli.run_dir import RunDir
-from cssl_cli.sweep import load_sweep
-from cssl_cli.workers.messages import Notice, decode, encode
-from cssl_cli.workers.worker import _LogReporter, _open_workshop
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.probe import probe
+from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.runs.setup import prepare_data
+from cssl_cli.sweep.run import concentrate_sweep, run_sweep
+from cssl_cli.sweep.sweep import load_sweep
+from cssl_cli.sweep.workers.messages import Notice, decode, encode
+from cssl_cli.sweep.workers.worker import _LogReporter, _open_workshop
 
 RECIPE = """
 name: tiny
@@ -179,7 +179,7 @@ def test_a_sweep_over_several_folders_has_no_one_root(moved, tmp_path, root):
 
 
 def test_a_worker_is_told(moved, tmp_path):
-    from cssl_cli.workers.messages import Task
+    from cssl_cli.sweep.workers.messages import Task
 
     folder, run = moved
     task = Task({}, str(tmp_path), "", "cpu", 0, probe=True, analysis=True, heading="", data_root=str(folder / "new"))

@@ -6,15 +6,15 @@ import pytest
 import torch
 from device_waits import DeviceWaits
 
-from cssl_cli.intervals import band_factor, bootstrap_interval
-from cssl_cli.probe.softmax_regression import SoftmaxRegression
+from cssl_cli.features.intervals import band_factor, bootstrap_interval
+from cssl_cli.features.probe.softmax_regression import SoftmaxRegression
 from cssl_cli.theory.augmented_distance import augmented_distances
-from cssl_cli.theory.certificate_a import certify_a
+from cssl_cli.theory.certificates.theorem_a import certify_a
 from cssl_cli.theory.class_geometry import class_geometry, within_class_distances
+from cssl_cli.theory.concentration.refined_distance import refine_distances, refined_concentration
 from cssl_cli.theory.estimate import intervals_by_class
-from cssl_cli.theory.nt_xent import nt_xent
-from cssl_cli.theory.refined_distance import refine_distances, refined_concentration
-from cssl_cli.theory.spectral import operator_norm
+from cssl_cli.theory.lipschitz.spectral import operator_norm
+from cssl_cli.theory.losses.nt_xent import nt_xent
 from cssl_cli.theory.table import FeatureTable, class_moments
 
 

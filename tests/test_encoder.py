@@ -10,13 +10,13 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from cssl_cli.batch_norm import split_batch_norms
-from cssl_cli.encoder import ENCODERS, MLP, build_encoder, folded, materialize
 from cssl_cli.errors import InputError
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import method_names
-from cssl_cli.pipeline.setup import initial_method
-from cssl_cli.randomness import stream
+from cssl_cli.nn.batch_norm import split_batch_norms
+from cssl_cli.nn.encoder import ENCODERS, MLP, build_encoder, folded, materialize
 from cssl_cli.recipe import load_recipe
+from cssl_cli.runs.setup import initial_method
 
 
 def encoder(name: str, width: int, seed: int = 0) -> nn.Module:

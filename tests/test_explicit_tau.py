@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.theory.cross_correlation import cross_correlation, pair_bounds, standardized_table
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.explicit_tau import LARGE_CLASS, QUANTITIES, best_part, explicit_tau
+from cssl_cli.theory.losses.cross_correlation import cross_correlation, pair_bounds, standardized_table
+from cssl_cli.theory.losses.theorem_4 import LARGE_CLASS, QUANTITIES, best_part, explicit_tau
 from cssl_cli.theory.table import FeatureTable
 
 

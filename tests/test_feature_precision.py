@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from conftest import Invoke
-from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import DamagedError, InputError
-from cssl_cli.feature_precision import RoughEncoder
-from cssl_cli.features import FeatureExtractor
-from cssl_cli.pipeline.probe import Baselines, probe
-from cssl_cli.pipeline.setup import require_feature_precision
-from cssl_cli.progress import Silent
+from cssl_cli.features.extractor import FeatureExtractor
+from cssl_cli.features.precision import RoughEncoder
+from cssl_cli.host.progress import Silent
+from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.report.analysis import show_runs
-from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.runs.probe import Baselines, probe
+from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.runs.setup import require_feature_precision
 
 CPU = torch.device("cpu")
 

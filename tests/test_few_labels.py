@@ -8,12 +8,12 @@ import pytest
 import torch
 from scipy import stats
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.randomness import stream
-from cssl_cli.theory.augmented_error import augmented_error, share_interval
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.certificates.augmented_error import augmented_error, share_interval
+from cssl_cli.theory.certificates.few_labels import errors_of_draws, few_labels
 from cssl_cli.theory.class_geometry import class_geometry, misclassified
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.few_labels import errors_of_draws, few_labels
 from cssl_cli.theory.table import FeatureTable
 
 
@@ -69,7 +69,7 @@ def test_an_encoder_that_knows_the_images_only_is_at_chance():
 def test_a_part_of_the_images_tested_gives_the_same_mean(monkeypatch):
     geometry = random_geometry(3, [0] * 40 + [1] * 20 + [2] * 30)
     whole, _ = errors_of_draws(geometry, 5, generator=stream(0, "labels"))
-    monkeypatch.setattr(import_module("cssl_cli.theory.few_labels"), "MAX_TESTED", 18)
+    monkeypatch.setattr(import_module("cssl_cli.theory.certificates.few_labels"), "MAX_TESTED", 18)
     part, _ = errors_of_draws(geometry, 5, generator=stream(1, "labels"))
     assert part.std() > whole.std()
     assert part.mean().item() == pytest.approx(whole.mean().item(), abs=4 * part.std().item() / 200**0.5)

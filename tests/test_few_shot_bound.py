@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cssl_cli.geometry import unit_norm
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.theory.certificates.few_shot_bound import cantelli_bounds, few_shot_bound, luthra_bounds, pair_moments
 from cssl_cli.theory.class_geometry import class_geometry
+from cssl_cli.theory.companions.neural_collapse import neural_collapse
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.few_shot_bound import cantelli_bounds, few_shot_bound, luthra_bounds, pair_moments
-from cssl_cli.theory.neural_collapse import neural_collapse
 from cssl_cli.theory.table import FeatureTable
 
 SHOTS = (1, 5, 10, 50)

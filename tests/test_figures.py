@@ -20,8 +20,8 @@ from PIL import Image
 from synthetic_analysis import absent, analysis, class_names, trace
 
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.plot import figures
-from cssl_cli.plot.figures import draw_comparison, draw_figures
+from cssl_cli.report.figures import figures
+from cssl_cli.report.figures.figures import draw_comparison, draw_figures
 
 NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate", "theorem_1"}
 BOTH = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
@@ -93,8 +93,8 @@ def test_a_settings_file_of_the_users_changes_no_figure(drawn: dict[int, Path], 
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from synthetic_analysis import analysis, trace
-from cssl_cli.plot import figures
-from cssl_cli.plot.figures import draw_figures
+from cssl_cli.report.figures import figures
+from cssl_cli.report.figures.figures import draw_figures
 import matplotlib
 settings = lambda: {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
 before = settings()
@@ -110,10 +110,9 @@ assert settings() == before
 
 def test_importing_the_package_loads_no_matplotlib(tmp_path: Path) -> None:
     code = """
-import sys, pkgutil, importlib, cssl_cli.plot
-for module in pkgutil.iter_modules(cssl_cli.plot.__path__):
-    if module.name != "contact_sheet":
-        importlib.import_module(f"cssl_cli.plot.{module.name}")
+import sys, pkgutil, importlib, cssl_cli.report.figures
+for module in pkgutil.iter_modules(cssl_cli.report.figures.__path__):
+    importlib.import_module(f"cssl_cli.report.figures.{module.name}")
 assert not {"matplotlib", "torch", "numpy"} & set(sys.modules)
 """
     run_python(code, tmp_path)
@@ -186,8 +185,8 @@ def test_the_projector_and_the_growth_with_the_views_are_drawn(drawn: dict[int, 
 
 
 def test_the_scale_of_the_class_centres_is_that_of_all_inner_products(tmp_path: Path) -> None:
-    from cssl_cli.plot.class_centers import class_centers
-    from cssl_cli.plot.style import drawing
+    from cssl_cli.report.figures.class_centers import class_centers
+    from cssl_cli.report.figures.style import drawing
 
     for matrix, ends in (([[0.45, 0.40], [0.40, 0.51]], (0, 1)), ([[0.45, -0.01], [-0.01, 0.51]], (-1, 1))):
         content = {"trained": {"class_centers": {"inner_products": {"value": matrix}}}}
@@ -305,9 +304,9 @@ def read_by_figures() -> dict[str, Any]:
 
 def test_a_null_at_any_place_harms_no_figure() -> None:
     """Each entry in turn is null or no number; the figures are laid out and not written, to be quick."""
-    from cssl_cli.plot.figures import ANALYSIS_FIGURES
-    from cssl_cli.plot.style import drawing
-    from cssl_cli.plot.training import training
+    from cssl_cli.report.figures.figures import ANALYSIS_FIGURES
+    from cssl_cli.report.figures.style import drawing
+    from cssl_cli.report.figures.training import training
 
     reads = {
         "concentration": ["concentration"],
@@ -332,7 +331,7 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
 
 
 def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path) -> None:
-    from cssl_cli.plot.r_epsilon import clipped
+    from cssl_cli.report.figures.r_epsilon import clipped
 
     below, above = clipped([(0.5, 3.0), (1.0, 2.0), (2.0, 0.5), (3.0, 0.25)])
     crossing = (1 + 2 / 3, 1.0)

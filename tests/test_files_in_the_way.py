@@ -19,24 +19,16 @@ import pytest
 from test_damage import READERS, Told, refusal
 
 from conftest import TINY_RECIPE, Invoke
+from cssl_cli.cli.analyze import _tell_of_damaged_probe
 from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
-from cssl_cli.files import open_in_place, remove_leftovers, replacing
-from cssl_cli.measure import _tell_of_damaged_probe
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.progress import Silent
+from cssl_cli.host.files import open_in_place, remove_leftovers, replacing
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.report.analysis import read_probe
-from cssl_cli.run_dir import (
-    ENCODER,
-    ENVIRONMENT,
-    LOCK,
-    PROBE,
-    RECIPE,
-    STATUS,
-    RunDir,
-)
-from cssl_cli.workers.process import open_log, tail
-from cssl_cli.workers.workshop import Missing, Workshop
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.run_dir import ENCODER, ENVIRONMENT, LOCK, PROBE, RECIPE, STATUS, RunDir
+from cssl_cli.sweep.workers.process import open_log, tail
+from cssl_cli.sweep.workers.stages import Missing, Workshop
 
 LONG = "x" * 300
 

@@ -25,7 +25,7 @@ import pytest
 import torch
 from gpu_findings import Findings, Setting
 
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent

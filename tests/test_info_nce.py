@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.info_nce import LOSSES, OF_CLASSES, OF_PAIRS, info_nce
+from cssl_cli.theory.losses.info_nce import LOSSES, OF_CLASSES, OF_PAIRS, info_nce
 from cssl_cli.theory.table import FeatureTable
 
 TEMPERATURES = (0.1, 0.3, 1.0)

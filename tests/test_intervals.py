@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cssl_cli.intervals import (
+from cssl_cli.features.intervals import (
     MIN_BOOTSTRAP_IMAGES,
     band_factor,
     bootstrap_interval,
@@ -14,7 +14,7 @@ from cssl_cli.intervals import (
     clopper_pearson,
     replicate,
 )
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 
 
 def one_stratum(n):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,126 +14,60 @@ import cssl_cli
 
 PACKAGE = Path(cssl_cli.__file__).parent
 
-# From the ground up; a room may import the rooms before it (and its own parts).
+ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
+# The table of rooms, from the ground up; a room may import the rooms before it (and its own parts).
 ORDER = [
-    "escape",
-    "errors",
-    "files",
-    "checksums",
-    "sealed_folder",
-    "paths",
-    "progress",
-    "streams",
-    "signals",
-    "randomness",
-    "recipe",
-    "sweep_file",
-    "claimed_rows",
-    "sweep_checks",
-    "members",
-    "sweep",
-    "selection",
-    "memory",
-    "data",
-    "batches",
-    "theta_ahead",
-    "augment",
-    "batch_norm",
-    "recompute",
-    "encoder",
-    "machine",
-    "allocator",
-    "operators",
-    "log_sum_exp",
-    "off_diagonal",
-    "flops",
-    "methods",
-    "optim",
-    "step",
-    "captured_step",
-    "train",
-    "geometry",
-    "intervals",
-    "rank_correlation",
-    "paired_difference",
-    "feature_precision",
-    "features",
-    "probe",
-    "theory",
-    "plot",
-    "stored",
-    "weights_file",
-    "run_lock",
-    "run_dir",
-    "results_index",
-    "pipeline",
-    "workers",
-    "launch",
-    "console",
-    "report",
-    "terminal",
-    "sweep_display",
-    "measure",
-    "guard",
-    "cli",
-    "__main__",
+    name.removesuffix("/").removesuffix(".py")
+    for name in re.findall(r"(?m)^\| `([\w/.]+)` \|", ARCHITECTURE.read_text("utf-8"))
 ]
-CORE = ORDER[ORDER.index("data") : ORDER.index("plot")]
-FORBIDDEN_IN_CORE = {"typer", "rich", "yaml", "pydantic", "cssl_cli.recipe", "cssl_cli.sweep", "cssl_cli.run_dir"}
+CORE = ORDER[ORDER.index("data") : ORDER.index("runs")]
+FORBIDDEN_IN_CORE = {
+    "typer",
+    "rich",
+    "yaml",
+    "pydantic",
+    "cssl_cli.recipe",
+    "cssl_cli.sweep.sweep",
+    "cssl_cli.runs.run_dir",
+}
+# What terms may build on; every other file of the theory is a term.
 THEORY_SHARED = {
     "augmented_distance",
-    "chains",
+    "certificates.chains",
+    "certificates.conditions",
+    "certificates.error_bounds",
+    "certificates.threshold_grid",
+    "certificates.threshold_search",
     "class_geometry",
-    "class_overlap",
-    "cliques",
-    "conditions",
-    "correlation_intervals",
-    "error_bounds",
+    "concentration.class_overlap",
+    "concentration.cliques",
+    "concentration.main_parts",
+    "alignment.theorem_2",
     "estimate",
     "image_pairs",
-    "main_parts",
-    "spectral",
+    "lipschitz.spectral",
+    "losses.cross_correlation_intervals",
     "subsets",
     "table",
-    "theorem_2",
-    "threshold_grid",
-    "threshold_search",
 }
-TORCH_FREE = {
-    "escape",
-    "memory",
-    "errors",
-    "files",
-    "checksums",
-    "sealed_folder",
-    "paths",
-    "progress",
-    "streams",
-    "signals",
-    "console",
-    "guard",
-    "recipe",
-    "selection",
-    "sweep_file",
-    "claimed_rows",
-    "sweep_checks",
-    "members",
-    "sweep",
-    "rank_correlation",
-    "paired_difference",
-    "report",
-    "stored",
-    "weights_file",
-    "run_lock",
-    "run_dir",
-    "results_index",
-    "workers",
-    "launch",
-    "terminal",
-    "sweep_display",
-    "measure",
-    "cli",
-    "__main__",
+# Of the rooms from `runs` up, and of those below `data`, what loads torch; all the rest does without.
+NEEDS_TORCH = {"host.randomness"} | {
+    f"runs.{name}"
+    for name in (
+        "analyze",
+        "compiling",
+        "concentrate",
+        "contact_sheet",
+        "epoch_knn",
+        "finished",
+        "machine",
+        "pretrain",
+        "probe",
+        "profile",
+        "setup",
+        "trace",
+        "views",
+    )
 }
 
 
@@ -184,16 +119,16 @@ def test_the_numeric_core_knows_no_screen_and_no_settings_files(module: str) -> 
     assert found == set()
 
 
-@pytest.mark.parametrize("package", ["methods", "theory"])
-def test_methods_and_terms_do_not_import_each_other(package: str) -> None:
-    # The shared parts of a package: what its files may build on.
-    shared = {"methods": set(), "theory": THEORY_SHARED}[package]
-    for path in (PACKAGE / package).glob("*.py"):
-        if path.stem == "__init__":
-            continue
-        siblings = {file.stem for file in path.parent.glob("*.py")} - {"__init__"} - shared
-        used = {name for name in siblings if any(i.startswith(f"cssl_cli.{package}.{name}") for i in imports_of(path))}
-        assert used == set(), f"{path.name} imports {used}"
+@pytest.mark.parametrize(("package", "shared"), [("methods", set()), ("theory", THEORY_SHARED | {"analysis"})])
+def test_methods_and_terms_do_not_import_each_other(package: str, shared: set[str]) -> None:
+    parts = {
+        name.removeprefix(f"{package}."): path for name, path in modules().items() if name.startswith(f"{package}.")
+    }
+    terms = {name for name, path in parts.items() if path.stem != "__init__"} - shared
+    for name in terms:
+        imported = imports_of(parts[name])
+        used = {other for other in terms - {name} if f"cssl_cli.{package}.{other}" in imported}
+        assert used == set(), f"{name} imports {used}"
 
 
 def run_python(code: str) -> str:
@@ -211,7 +146,7 @@ def test_importing_the_core_loads_no_screen_library() -> None:
 
 
 def test_the_command_line_and_reports_load_without_torch() -> None:
-    light = [module for module in modules() if room(module) in TORCH_FREE]
+    light = [module for module in modules() if room(module) not in CORE and module not in NEEDS_TORCH]
     code = "import importlib, sys\n"
     code += "".join(f"importlib.import_module('cssl_cli.{module}')\n" for module in light if module != "__main__")
     code += "print('torch' in sys.modules)"

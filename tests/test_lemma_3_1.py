@@ -9,13 +9,13 @@ import reference_certificates as reference
 import torch
 from test_theorem_1 import Grid, simplex
 
+from cssl_cli.theory.alignment.theorem_2 import Constants, ViewParameters, eta_paper, theorem_2_constants
+from cssl_cli.theory.certificates.lemma_3_1 import COROLLARIES, QUANTITIES, corollaries, lemma_3_1
+from cssl_cli.theory.certificates.threshold_grid import threshold_grid
 from cssl_cli.theory.class_geometry import class_geometry, within_class_distances
-from cssl_cli.theory.cross_correlation import cross_correlation, standardized_table
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.lemma_3_1 import COROLLARIES, QUANTITIES, corollaries, lemma_3_1
+from cssl_cli.theory.losses.cross_correlation import cross_correlation, standardized_table
 from cssl_cli.theory.table import FeatureTable
-from cssl_cli.theory.theorem_2 import Constants, ViewParameters, eta_paper, theorem_2_constants
-from cssl_cli.theory.threshold_grid import threshold_grid
 
 
 def grid_of(features, labels):

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from cssl_cli.encoder import MLP, build_encoder, materialize
 from cssl_cli.errors import InputError
-from cssl_cli.geometry import unit_norm
-from cssl_cli.randomness import stream
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.nn.encoder import MLP, build_encoder, materialize
 from cssl_cli.theory.estimate import Absent, Estimate, Sample
-from cssl_cli.theory.lipschitz import largest_ratio, lipschitz, local_jacobian_norm, spectral_product
-from cssl_cli.theory.spectral import network_norm, operator_norm
+from cssl_cli.theory.lipschitz.bounds import largest_ratio, lipschitz, local_jacobian_norm, spectral_product
+from cssl_cli.theory.lipschitz.spectral import network_norm, operator_norm
 
 SIDE = 8  # of the images
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -391,7 +391,7 @@ def random_views(seed):
 
 @pytest.mark.parametrize("block", [4_000_000, 7])
 def test_the_largest_ratio_agrees_with_loops(block, monkeypatch):
-    monkeypatch.setattr(import_module("cssl_cli.theory.lipschitz"), "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(import_module("cssl_cli.theory.lipschitz.bounds"), "BLOCK_NUMBERS", block)
     for seed in range(140):
         vectors, features = random_views(seed)
         found = largest_ratio(torch.as_tensor(vectors), torch.as_tensor(features), generator=stream(0, "r"))

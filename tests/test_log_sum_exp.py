@@ -15,18 +15,18 @@ from small_methods import normal
 from tensor_sizes import largest_tensor
 from torch.nn import functional as F
 
-from cssl_cli import log_sum_exp, operators
-from cssl_cli.log_sum_exp import (
-    log_sum_exp_of_inner_products,
-    log_sum_exp_of_t_kernel,
-    log_sum_exp_over_keys,
-    log_t_kernel,
-)
 from cssl_cli.methods.barlow_twins import barlow_twins_loss
 from cssl_cli.methods.moco import queue_info_nce_loss
 from cssl_cli.methods.simclr import nt_xent_loss
 from cssl_cli.methods.t_infonce import t_info_nce_loss
 from cssl_cli.methods.vicreg import vicreg_loss
+from cssl_cli.nn import log_sum_exp, operators
+from cssl_cli.nn.log_sum_exp import (
+    log_sum_exp_of_inner_products,
+    log_sum_exp_of_t_kernel,
+    log_sum_exp_over_keys,
+    log_t_kernel,
+)
 
 TEMPERATURE, T_DF, TAU = 0.3, 5.0, 2.0
 TILES = [1, 2, 5, 6, 7, 11, 12, None]  # of 11 vectors: single rows, even and ragged ends, all in one

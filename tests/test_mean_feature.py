@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cssl_cli.intervals import bootstrap_weights
-from cssl_cli.randomness import stream
-from cssl_cli.theory import LossSettings, analyze_table
-from cssl_cli.theory.info_nce import info_nce
-from cssl_cli.theory.mean_feature import mean_feature
-from cssl_cli.theory.spread import spread
+from cssl_cli.features.intervals import bootstrap_weights
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.analysis import LossSettings, analyze_table
+from cssl_cli.theory.divergence.mean_feature import mean_feature
+from cssl_cli.theory.divergence.spread import spread
+from cssl_cli.theory.losses.info_nce import info_nce
 from cssl_cli.theory.table import FeatureTable
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import TINY_RECIPE, Invoke, the_run
-from cssl_cli.measure import Request
+from cssl_cli.cli.analyze import Request
 from cssl_cli.report.analysis import show_runs
-from cssl_cli.run_dir import ANALYSIS, RunDir
+from cssl_cli.runs.run_dir import ANALYSIS, RunDir
+from cssl_cli.runs.weights_file import facts_in
 from cssl_cli.theory.estimate import Direction
-from cssl_cli.weights_file import facts_in
 
 
 def leaves(content: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -327,7 +327,7 @@ def test_the_trace_shows_training_and_changes_nothing(invoke: Invoke, tiny_recip
 
 
 def test_the_trace_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
-    from cssl_cli.pipeline import trace
+    from cssl_cli.runs import trace
 
     assert invoke("pretrain", tiny_recipe, "analyze.every=1", "--out", "whole").code == 0
     measure = trace.Trace.measure
@@ -367,7 +367,7 @@ def test_knn_through_training_is_that_of_the_probe_and_changes_nothing(
 
 
 def test_knn_through_training_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
-    from cssl_cli.pipeline.epoch_knn import EpochKnn
+    from cssl_cli.runs.epoch_knn import EpochKnn
 
     assert invoke("pretrain", tiny_recipe, "probe.every=1", "--out", "whole").code == 0
     measure = EpochKnn.measure

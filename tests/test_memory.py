@@ -8,11 +8,11 @@ import torch
 from peak_memory import PeakMemory
 
 from conftest import Invoke
-from cssl_cli import memory
 from cssl_cli.errors import InputError
-from cssl_cli.pipeline.setup import initial_method, require_memory
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
+from cssl_cli.runs import memory
+from cssl_cli.runs.setup import initial_method, require_memory
 
 GIB = 2.0**30
 METHODS = ("simclr", "barlow_twins", "moco", "simsiam", "byol", "vicreg", "t_infonce", "simple_contrastive")
@@ -73,8 +73,8 @@ def test_every_shipped_recipe_fits_into_six_gigabytes(name: str) -> None:
 def test_weights_are_estimated_from_below(encoder: str, method: str, width: int) -> None:
     import torch
 
-    from cssl_cli.encoder import build_encoder
     from cssl_cli.methods import build_method
+    from cssl_cli.nn.encoder import build_encoder
 
     recipe = load_recipe(
         "simclr-shapes", [f"encoder={{name: {encoder}, width: {width}}}", f"method={{name: {method}}}"]

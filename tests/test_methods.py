@@ -11,12 +11,12 @@ from small_methods import SETTINGS, images, normal, small_method
 from torch import nn
 from torch.nn import functional as F
 
-from cssl_cli.encoder import materialize
 from cssl_cli.errors import InputError
 from cssl_cli.methods import build_method, directions, method_names
 from cssl_cli.methods.barlow_twins import VARIANCE_FLOOR, barlow_twins_loss, barlow_twins_terms, standardize
 from cssl_cli.methods.simclr import nt_xent_loss, nt_xent_terms
-from cssl_cli.optim import parameter_groups
+from cssl_cli.nn.encoder import materialize
+from cssl_cli.train.optimizers import parameter_groups
 
 
 # ---------------------------------------------------------------------- NT-Xent

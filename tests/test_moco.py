@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from cssl_cli.errors import InputError
 from cssl_cli.methods import move_towards
 from cssl_cli.methods.moco import MoCo, deal, queue_info_nce_loss, queue_info_nce_terms, undeal
-from cssl_cli.optim import build_optimizer
 from cssl_cli.recipe import load_recipe
+from cssl_cli.train.optimizers import build_optimizer
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False, "decay_norm_and_bias": True}
 
@@ -208,7 +208,7 @@ def test_both_views_in_one_pass_are_the_same_step(monkeypatch: pytest.MonkeyPatc
     for views in pairs(3):
         expected = step_of(*one, *views)
         with monkeypatch.context() as patch:
-            patch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: True)
+            patch.setattr("cssl_cli.nn.batch_norm.launch_bound", lambda _: True)
             passes = count_calls(patch, other[0].encoder)
             loss = step_of(*other, *views)
         assert len(passes) == 1
@@ -248,7 +248,7 @@ class Tape(TorchDispatchMode):
 def test_a_captured_step_goes_on_by_itself(off_the_cpu: bool, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replayed without Python, keys, queue, its position and the momentum encoder move as in plain steps; also where
     the update is not captured."""
-    monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: off_the_cpu)
+    monkeypatch.setattr("cssl_cli.nn.batch_norm.launch_bound", lambda _: off_the_cpu)
     one, other = double_moco(), double_moco()
     batches = pairs(5)
     for views in batches[:2]:  # warm up: the optimizer gets its buffers

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods.simclr import nt_xent_terms
-from cssl_cli.randomness import stream
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.nt_xent import (
+from cssl_cli.theory.losses.nt_xent import (
     LOSSES,
     OF_CLASSES,
     OF_PAIRS,

@@ -9,7 +9,7 @@ import torch
 from small_methods import normal
 from tensor_sizes import largest_tensor
 
-from cssl_cli.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 
 ROWS = [1, 2, 3, 6, 7, 8, None]  # of 7 columns: single rows, a ragged end, all in one
 

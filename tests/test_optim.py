@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cssl_cli.errors import InputError
-from cssl_cli.optim import build_optimizer, learning_rate, parameter_groups
+from cssl_cli.train.optimizers import build_optimizer, learning_rate, parameter_groups
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": False, "decay_norm_and_bias": True}
 ADAMW = {"name": "adamw", "lr": 0.1, "betas": (0.9, 0.999), "weight_decay": 0.01, "decay_norm_and_bias": True}

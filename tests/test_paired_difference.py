@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cssl_cli.paired_difference import paired_difference
+from cssl_cli.report.compare.paired_difference import paired_difference
 
 
 def test_by_hand() -> None:

@@ -13,20 +13,20 @@ from safetensors import safe_open
 from torch import nn
 
 from conftest import TINY_RECIPE
-from cssl_cli.batches import ResidentImages, StreamedImages
+from cssl_cli.data.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.pipeline import analyze as analyzing
-from cssl_cli.pipeline import pretrain as pretraining
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.finished import trained_encoder, untrained_encoder
-from cssl_cli.pipeline.material import Material, gather
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.probe import probe
-from cssl_cli.pipeline.setup import choose_precision, place_images, prepare_data
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.run_dir import ENCODER, RunDir
-from cssl_cli.train import Trainer
+from cssl_cli.runs import analyze as analyzing
+from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.finished import trained_encoder, untrained_encoder
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.probe import probe
+from cssl_cli.runs.run_dir import ENCODER, RunDir
+from cssl_cli.runs.setup import choose_precision, place_images, prepare_data
+from cssl_cli.runs.views import Material, gather
+from cssl_cli.train.loop import Trainer
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
@@ -201,7 +201,7 @@ def test_precision_follows_the_recipe_and_auto_the_device(monkeypatch: pytest.Mo
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     for has_it, expected in [(True, torch.bfloat16), (False, torch.float32)]:
-        monkeypatch.setattr("cssl_cli.pipeline.setup._has_bfloat16", lambda device, answer=has_it: answer)
+        monkeypatch.setattr("cssl_cli.runs.setup._has_bfloat16", lambda device, answer=has_it: answer)
         assert choose_precision("auto", cpu) == expected
 
 

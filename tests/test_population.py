@@ -7,12 +7,12 @@ import pytest
 import reference_certificates as reference
 import torch
 
-from cssl_cli.geometry import unit_norm
-from cssl_cli.intervals import clopper_pearson
-from cssl_cli.randomness import stream
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.certificates.population import certify_queries, population
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.population import certify_queries, population
 from cssl_cli.theory.table import FeatureTable
 
 

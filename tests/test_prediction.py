@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 from synthetic_members import CONTROL, DELTAS, member
 
-from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.catalogue import BY_NAME, FIGURE_TERMS, LABELS, LINEAR, SIGNS
-from cssl_cli.report.prediction import draw_prediction, prediction_content, print_prediction, screen
-from cssl_cli.report.rows import row_content, rows_of
-from cssl_cli.report.run_rows import rows_of_runs
-from cssl_cli.report.sweep_table import print_table
-from cssl_cli.sweep import load_sweep
+from cssl_cli.report.compare.catalogue import BY_NAME, FIGURE_TERMS, LABELS, LINEAR, SIGNS
+from cssl_cli.report.compare.prediction import draw_prediction, prediction_content, print_prediction, screen
+from cssl_cli.report.compare.rows import row_content, rows_of
+from cssl_cli.report.compare.run_rows import rows_of_runs
+from cssl_cli.report.compare.sweep_table import print_table
+from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sweep import load_sweep
 
 METHODS = ("simclr", "moco")
 NOT_MEASURED = ("standardized_pixels", "untrained")

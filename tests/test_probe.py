@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.geometry import distances, unit_norm
-from cssl_cli.probe import CenterAccumulator, center_probe, feature_probes, score
-from cssl_cli.probe.knn import effective_k, knn_predict
-from cssl_cli.probe.linear import fit_linear
-from cssl_cli.probe.nearest_center import TIED, nearest_center_predict
-from cssl_cli.randomness import stream
+from cssl_cli.features.geometry import distances, unit_norm
+from cssl_cli.features.probe import CenterAccumulator, center_probe, feature_probes, score
+from cssl_cli.features.probe.knn import effective_k, knn_predict
+from cssl_cli.features.probe.linear import fit_linear
+from cssl_cli.features.probe.nearest_center import TIED, nearest_center_predict
+from cssl_cli.host.randomness import stream
 
 SETTINGS = {
     "knn_k": 20,
@@ -148,7 +148,7 @@ def test_knn_in_small_blocks_is_the_same(monkeypatch):
     train, queries, labels = normal(30, 4), normal(17, 4, seed=1), torch.arange(30) % 3
     arguments = {"k": 7, "temperature": 0.1, "num_classes": 3}
     whole = knn_predict(train, labels, queries, **arguments)
-    monkeypatch.setattr("cssl_cli.probe.knn.BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("cssl_cli.features.probe.knn.BLOCK_ENTRIES", 100)
     assert torch.equal(whole, knn_predict(train, labels, queries, **arguments))
 
 

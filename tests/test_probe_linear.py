@@ -6,9 +6,9 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
-from cssl_cli.probe.linear import Standardization, fit_linear, split_validation
-from cssl_cli.probe.softmax_regression import SoftmaxRegression
-from cssl_cli.randomness import stream
+from cssl_cli.features.probe.linear import Standardization, fit_linear, split_validation
+from cssl_cli.features.probe.softmax_regression import SoftmaxRegression
+from cssl_cli.host.randomness import stream
 
 
 def blobs(sizes, *, width=4, seed=0, spread=1.5, dtype=torch.float64):
@@ -124,7 +124,7 @@ def test_in_the_span_of_few_images_the_solution_is_the_same(num_images, dtype, m
     turned, *inside = solutions()
     assert turned.features.shape == (num_images, num_images)  # nothing of 120 x 120 is made
     assert turned.gram.shape == (num_images, num_images)
-    monkeypatch.setattr("cssl_cli.probe.softmax_regression.FEATURES_PER_IMAGE", 1e9)
+    monkeypatch.setattr("cssl_cli.features.probe.softmax_regression.FEATURES_PER_IMAGE", 1e9)
     given, *outside = solutions()
     assert given.gram.shape == (120, 120)
     for one, other in zip(inside, outside, strict=True):
@@ -136,7 +136,7 @@ def test_in_the_span_of_few_images_the_solution_is_the_same(num_images, dtype, m
 
 
 def test_an_iteration_limit_is_reported(monkeypatch):
-    monkeypatch.setattr("cssl_cli.probe.softmax_regression.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("cssl_cli.features.probe.softmax_regression.MAX_ITERATIONS", 2)
     classifier, report = fit(*blobs((20, 40)))
     assert report["converged"] is False
     assert report["iterations"] == 2

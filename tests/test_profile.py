@@ -12,24 +12,24 @@ import torch
 from graph_on_cpu import GraphOnCpu
 
 from conftest import Invoke
-from cssl_cli import captured_step
-from cssl_cli.encoder import build_encoder
-from cssl_cli.flops import count_flops, forward_flops
-from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_over_keys
-from cssl_cli.machine import copy_rate, matrix_rate
-from cssl_cli.off_diagonal import off_diagonal_squares
-from cssl_cli.pipeline import pretrain as pretraining
-from cssl_cli.pipeline.profile import PARTS, profile
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
+from cssl_cli.nn.encoder import build_encoder
+from cssl_cli.nn.flops import count_flops, forward_flops
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_over_keys
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import load_recipe
-from cssl_cli.step import Compiled
+from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs.machine import copy_rate, matrix_rate
+from cssl_cli.runs.profile import PARTS, profile
+from cssl_cli.train import captured_step
+from cssl_cli.train.step import Compiled
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cssl_cli.pipeline.profile.SECONDS", 0.05)
-    monkeypatch.setattr("cssl_cli.machine.MATRIX_SIDE", {"cpu": 256})
-    monkeypatch.setattr("cssl_cli.machine.COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr("cssl_cli.runs.profile.SECONDS", 0.05)
+    monkeypatch.setattr("cssl_cli.runs.machine.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("cssl_cli.runs.machine.COPY_BYTES", {"cpu": 2**20})
 
 
 def test_operations_are_those_of_the_layers() -> None:
@@ -125,7 +125,7 @@ def test_the_report_says_how_slow_float64_is(
     invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = {torch.float32: 64e12, torch.bfloat16: 256e12, torch.float64: 1e12}
-    monkeypatch.setattr("cssl_cli.pipeline.profile.matrix_rate", lambda _, dtype: rates[dtype])
+    monkeypatch.setattr("cssl_cli.runs.profile.matrix_rate", lambda _, dtype: rates[dtype])
     found = invoke("pretrain", tiny_recipe, "--profile", "--out", str(tmp_path))
     assert "1/64 of the rate in float32" in " ".join(found.stdout.split())
     rates[torch.float64] = 32e12
@@ -157,7 +157,7 @@ def test_a_trace_that_cannot_be_written_leaves_nothing_behind(
 def test_a_profile_that_cannot_be_written_is_refused_before_anything_is_measured(
     invoke: Invoke, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cssl_cli.pipeline.profile.matrix_rate", lambda *_: 1 / 0)
+    monkeypatch.setattr("cssl_cli.runs.profile.matrix_rate", lambda *_: 1 / 0)
     (tmp_path / "file").touch()
     found = invoke("pretrain", tiny_recipe, "--profile", "--out", tmp_path / "file")
     assert found.code == 2

@@ -12,17 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cssl_cli.theory.alignment.r_epsilon import diameters, growing_diameters, r_epsilon
+from cssl_cli.theory.alignment.r_epsilon_bounds import r_epsilon_bounds
+from cssl_cli.theory.alignment.theorem_2 import eta_paper, eta_sharp, log_eta_paper, log_eta_sharp, parameter_ratio
 from cssl_cli.theory.estimate import Absent
-from cssl_cli.theory.r_epsilon import diameters, growing_diameters, r_epsilon
-from cssl_cli.theory.r_epsilon_bounds import r_epsilon_bounds
 from cssl_cli.theory.table import FeatureTable
-from cssl_cli.theory.theorem_2 import (
-    eta_paper,
-    eta_sharp,
-    log_eta_paper,
-    log_eta_sharp,
-    parameter_ratio,
-)
 
 EPSILONS = (0.2, 0.5, 1.0, 1.9)
 seeds = st.integers(0, 2**32 - 1)
@@ -69,7 +63,7 @@ def test_of_many_views_the_first_are_taken():
 def test_blocks_change_nothing(monkeypatch):
     features, _ = reference.random_table(np.random.default_rng(1), num_views=5, sizes=[5, 6])
     whole = r_epsilon(table_of(features), EPSILONS)
-    monkeypatch.setattr(sys.modules["cssl_cli.theory.r_epsilon"], "BLOCK_NUMBERS", 40)
+    monkeypatch.setattr(sys.modules["cssl_cli.theory.alignment.r_epsilon"], "BLOCK_NUMBERS", 40)
     parts = r_epsilon(table_of(features), EPSILONS)
     for name in ("curve_by_views", "mean_diameter_by_views"):
         assert np.array(parts[name].value) == pytest.approx(np.array(whole[name].value))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cssl_cli.rank_correlation import (
+from cssl_cli.report.compare.rank_correlation import (
     BOOTSTRAP,
     MAX_ROWS_RESAMPLED,
     NORMAL_LIMIT,
@@ -20,10 +20,15 @@ from cssl_cli.rank_correlation import (
     rank_correlation,
     rank_correlations,
 )
-from cssl_cli.rank_correlation.attainable import discordant_pairs, least_tau, p_without_ties, smallest_p_values
-from cssl_cli.rank_correlation.bootstrap import perfect_order_limits, weighted_coefficients
-from cssl_cli.rank_correlation.permutation import NUM_ORDERS, orders_within
-from cssl_cli.rank_correlation.signs import Pair, group_codes, signs, variable
+from cssl_cli.report.compare.rank_correlation.attainable import (
+    discordant_pairs,
+    least_tau,
+    p_without_ties,
+    smallest_p_values,
+)
+from cssl_cli.report.compare.rank_correlation.bootstrap import perfect_order_limits, weighted_coefficients
+from cssl_cli.report.compare.rank_correlation.permutation import NUM_ORDERS, orders_within
+from cssl_cli.report.compare.rank_correlation.signs import Pair, group_codes, signs, variable
 
 
 def sample(n: int, seed: int, *, ties: bool = False, slope: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -294,7 +299,7 @@ def test_many_rows_have_scipys_asymptotic_p_value(ties: bool) -> None:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_variance_within_groups_is_that_of_drawn_orders(ties: bool) -> None:
-    from cssl_cli.rank_correlation.permutation import permuted_scores, shares_as_far
+    from cssl_cli.report.compare.rank_correlation.permutation import permuted_scores, shares_as_far
 
     generator = np.random.default_rng(9)
     x, y = generator.standard_normal(66), generator.standard_normal(66)
@@ -376,7 +381,7 @@ def test_the_end_for_a_perfect_order_is_where_one_has_chance_two_and_a_half_per_
 
 def test_the_limit_of_many_rows_is_that_of_the_bootstrap() -> None:
     """Derivatives in the weights, against differences of the weighted coefficients."""
-    from cssl_cli.rank_correlation import normal_limit
+    from cssl_cli.report.compare.rank_correlation import normal_limit
 
     x, y = sample(12, 7, ties=True)
     codes = np.array([0] * 7 + [1] * 5)

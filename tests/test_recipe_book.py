@@ -9,8 +9,8 @@ from cssl_cli.methods import method_names
 from cssl_cli.recipe import book, list_recipes, load_recipe, read_recipe_text
 from cssl_cli.recipe.reference import reference, table
 from cssl_cli.recipe.yaml_text import parse
-from cssl_cli.sweep import load_sweep
-from cssl_cli.sweep_file import Claim, Reference, SweepFile
+from cssl_cli.sweep.file import Claim, Reference, SweepFile
+from cssl_cli.sweep.sweep import load_sweep
 
 SHIPPED = list_recipes()
 CLAIM = "one of the `claims` of a sweep"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cssl_cli.errors import CsslError
 from cssl_cli.recipe import list_recipes, load_recipe
-from cssl_cli.sweep import load_sweep
+from cssl_cli.sweep.sweep import load_sweep
 
 NASTY = [
     *("", "~", "null", "true", "on", "no", "0", "-0", "-0.0", "1e3", "1e400", "-.inf", ".nan", "5e-324", "1.7e308"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError
-from cssl_cli.paths import is_override
+from cssl_cli.host.paths import is_override
 from cssl_cli.recipe.merge import merge, parse_overrides
 
 BASE = {

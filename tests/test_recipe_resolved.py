@@ -467,7 +467,7 @@ def modules_after(program: str) -> set[str]:
 
 
 def test_recipes_need_no_torch() -> None:
-    lines = ["from cssl_cli.recipe import load_recipe", "from cssl_cli.sweep import load_sweep"]
+    lines = ["from cssl_cli.recipe import load_recipe", "from cssl_cli.sweep.sweep import load_sweep"]
     lines += ["load_recipe('simclr-cifar10')", "load_sweep('quickstart')"]
     modules = modules_after("\n".join(lines))
     assert "pydantic" in modules

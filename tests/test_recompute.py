@@ -14,17 +14,17 @@ from small_methods import SETTINGS, images, normal, small_method
 from test_train import finish, make_trainer, same_state
 from torch import nn
 
-from cssl_cli.batch_norm import BatchNorm2d, SplitBatchNorm2d
-from cssl_cli.encoder import build_encoder, materialize
 from cssl_cli.errors import InputError
+from cssl_cli.host.progress import Silent
 from cssl_cli.methods import Method, build_method, method_names
-from cssl_cli.pipeline.pretrain import make_trainer as trainer_of
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.profile import _step_flops, profile
-from cssl_cli.pipeline.setup import initial_method, prepare_data
-from cssl_cli.progress import Silent
+from cssl_cli.nn.batch_norm import BatchNorm2d, SplitBatchNorm2d
+from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import load_recipe
-from cssl_cli.recompute import Encoder
+from cssl_cli.runs.pretrain import make_trainer as trainer_of
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.profile import _step_flops, profile
+from cssl_cli.runs.setup import initial_method, prepare_data
 
 ONE_PASS = {"simclr", "simple_contrastive", "t_infonce"}  # over both views
 BATCH = 8
@@ -260,10 +260,10 @@ def test_fingerprints() -> None:
 def test_a_run_with_both_trains_and_is_profiled(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cssl_cli.machine.MATRIX_SIDE", {"cpu": 256})
-    monkeypatch.setattr("cssl_cli.machine.COPY_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr("cssl_cli.runs.machine.MATRIX_SIDE", {"cpu": 256})
+    monkeypatch.setattr("cssl_cli.runs.machine.COPY_BYTES", {"cpu": 2**20})
     for name in ("WARM_UP_STEPS", "ROUNDS", "MOST_STEPS", "TRACED_STEPS"):
-        monkeypatch.setattr(f"cssl_cli.pipeline.profile.{name}", 1)
+        monkeypatch.setattr(f"cssl_cli.runs.profile.{name}", 1)
     recipe, plain = (
         load_recipe(str(tiny_recipe), ["train.steps=2", *overrides])
         for overrides in (["train.micro_batch=32", "train.checkpoint_activations=true"], [])
@@ -280,7 +280,7 @@ def test_a_run_with_both_trains_and_is_profiled(
 
 
 def test_micro_batches_are_only_compiled_if_asked_for(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cssl_cli.pipeline.compiling.COMPILED_STEPS", 1)
+    monkeypatch.setattr("cssl_cli.runs.compiling.COMPILED_STEPS", 1)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
 
     def compiled(*overrides: str) -> bool:

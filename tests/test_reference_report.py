@@ -13,16 +13,16 @@ import pytest
 from rich.console import Console
 from synthetic_sweeps import NESTED, Values, results_of, rows, sweep_of
 
-from cssl_cli.plot.accuracy_vs_terms import accuracy_vs_terms
-from cssl_cli.plot.style import drawing
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.catalogue import BY_NAME, LABELS
-from cssl_cli.report.differences import as_json
-from cssl_cli.report.prediction import screen
-from cssl_cli.report.reference import compare_published, print_published, published_of
-from cssl_cli.report.rows import rows_of
-from cssl_cli.report.sweep import as_content
-from cssl_cli.sweep import Member, Sweep
+from cssl_cli.report.compare.catalogue import BY_NAME, LABELS
+from cssl_cli.report.compare.differences import as_json
+from cssl_cli.report.compare.prediction import screen
+from cssl_cli.report.compare.reference import compare_published, print_published, published_of
+from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.report.compare.sweep import as_content
+from cssl_cli.report.figures.accuracy_vs_terms import accuracy_vs_terms
+from cssl_cli.report.figures.style import drawing
+from cssl_cli.sweep.sweep import Member, Sweep
 
 THEIRS = {"a": 62.74, "ab": 63.23, "abc": 83.5}
 REFERENCE = """\

@@ -12,16 +12,16 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cssl_cli.launch import MemberResult
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.catalogue import central_epsilon
-from cssl_cli.report.concentration import outside_band
+from cssl_cli.report.compare.catalogue import central_epsilon
+from cssl_cli.report.compare.rows import rows_of, summarize
+from cssl_cli.report.compare.sweep import as_content, as_csv
+from cssl_cli.report.compare.sweep_table import print_table
 from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
-from cssl_cli.report.rows import rows_of, summarize
 from cssl_cli.report.run import _per_class
-from cssl_cli.report.sweep import as_content, as_csv
-from cssl_cli.report.sweep_table import print_table
-from cssl_cli.sweep import Member, Sweep
+from cssl_cli.report.sections.concentration import outside_band
+from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sweep import Member, Sweep
 
 RECIPE = load_recipe("simclr-shapes")
 SWEEP = Sweep(name="s", path=Path("s.yaml"), axes={}, members=())

@@ -15,17 +15,18 @@ import pytest
 
 import cssl_cli
 from conftest import QUICKLY_MEASURED
-from cssl_cli import results_index
-from cssl_cli.launch import member_path, read_sweep, run_sweep
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe.recipe import Fingerprints, Recipe
-from cssl_cli.report import catalogue, control_encoders, extract
-from cssl_cli.report.catalogue import values_of
-from cssl_cli.report.extract import EXTRACTOR, SOURCES, extract_of
-from cssl_cli.report.sweep import as_content, show_sweep
-from cssl_cli.results_index import INDEX, Extractor, StoredResult
-from cssl_cli.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
-from cssl_cli.sweep import Sweep, load_sweep
+from cssl_cli.report import control_encoders
+from cssl_cli.report.compare import catalogue, extract
+from cssl_cli.report.compare.catalogue import values_of
+from cssl_cli.report.compare.extract import EXTRACTOR, SOURCES, extract_of
+from cssl_cli.report.compare.sweep import as_content, show_sweep
+from cssl_cli.runs.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
+from cssl_cli.sweep import results_index
+from cssl_cli.sweep.results_index import INDEX, Extractor, StoredResult
+from cssl_cli.sweep.run import member_path, read_sweep, run_sweep
+from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 SWEEP = "name: two\nbase: tiny.yaml\naxes: {probe.knn_k: [5, 10]}\nseeds: [0, 1]\n"
 
@@ -155,16 +156,16 @@ def test_the_version_of_what_is_taken_covers_the_code_that_takes_it() -> None:
         if isinstance(value, FunctionType) and value.__module__.startswith("cssl_cli.")
     }
     covered = {f"cssl_cli.{source.removesuffix('.py').replace('/', '.')}" for source in SOURCES}
-    assert used - {"cssl_cli.errors"} == covered - {"cssl_cli.run_dir"}  # which reads knn.jsonl, and is a class
+    assert used - {"cssl_cli.errors"} == covered - {"cssl_cli.runs.run_dir"}  # which reads knn.jsonl, and is a class
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_version_of_what_is_taken_changes_with_the_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    package = Path(results_index.__file__).parent
+    package = Path(cssl_cli.__file__).parent
     for name in SOURCES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((package / name).read_bytes())
     monkeypatch.setattr(cssl_cli, "__file__", str(tmp_path / "__init__.py"))
     assert extract._version() == EXTRACTOR.version
@@ -308,7 +309,7 @@ def test_many_members_are_named_read_and_shown_without_a_second_look(
 
 def test_the_report_of_a_sweep_loads_no_torch(finished: Path) -> None:
     code = (
-        "import sys; from cssl_cli.cli import app\n"
+        "import sys; from cssl_cli.cli.app import app\n"
         "try: app(['sweep', 'two.yaml', '--report', '--out', 'runs'], prog_name='cssl')\n"
         "except SystemExit as ended: print(sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)), ended.code)"
     )

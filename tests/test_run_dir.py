@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
-from cssl_cli.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
+from cssl_cli.runs.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
 def result(**settings: object) -> dict[str, object]:
@@ -259,7 +259,7 @@ def test_finished_needs_both_status_and_encoder(run: RunDir) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from cssl_cli.run_dir import RunDir
+from cssl_cli.runs.run_dir import RunDir
 with RunDir(Path(sys.argv[1])).locked():
     print("held", flush=True)
     sys.stdin.readline()

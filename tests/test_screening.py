@@ -9,9 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from cssl_cli.rank_correlation import rank_correlation
-from cssl_cli.rank_correlation.correction import holm, smallest_adjusted_p, step_down_min_p
-from cssl_cli.rank_correlation.screening import HOLM, MIN_P, Row, screen_accuracy, screen_terms
+from cssl_cli.report.compare.rank_correlation import rank_correlation
+from cssl_cli.report.compare.rank_correlation.correction import holm, smallest_adjusted_p, step_down_min_p
+from cssl_cli.report.compare.rank_correlation.screening import HOLM, MIN_P, Row, screen_accuracy, screen_terms
 
 Table = dict[str, list[float | None]]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from conftest import QUICKLY_MEASURED, CommandLine
-from cssl_cli import launch
 from cssl_cli.errors import InputError
-from cssl_cli.launch import run_sweep
-from cssl_cli.progress import Silent
-from cssl_cli.selection import parse_duration, select
-from cssl_cli.sweep import load_sweep
+from cssl_cli.host.progress import Silent
+from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.run import run_sweep
+from cssl_cli.sweep.selection import parse_duration, select
+from cssl_cli.sweep.sweep import load_sweep
 
 SWEEP = """
 name: parts

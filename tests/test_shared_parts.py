@@ -9,18 +9,24 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cssl_cli.rank_correlation import RankCorrelation, rank_correlations
-from cssl_cli.rank_correlation.attainable import p_without_ties
-from cssl_cli.rank_correlation.crossed import MAX_ROWS_PERMUTED, SHARED_PARTS, Crossed, of_parts, over_sets
-from cssl_cli.rank_correlation.parts import (
+from cssl_cli.report.compare.rank_correlation import RankCorrelation, rank_correlations
+from cssl_cli.report.compare.rank_correlation.attainable import p_without_ties
+from cssl_cli.report.compare.rank_correlation.crossed import (
+    MAX_ROWS_PERMUTED,
+    SHARED_PARTS,
+    Crossed,
+    of_parts,
+    over_sets,
+)
+from cssl_cli.report.compare.rank_correlation.parts import (
     BuiltFrom,
     all_of_one_size,
     classes_of_parts,
     incidence,
     overlap,
 )
-from cssl_cli.rank_correlation.screening import Row, screen_accuracy
-from cssl_cli.rank_correlation.signs import Floats
+from cssl_cli.report.compare.rank_correlation.screening import Row, screen_accuracy
+from cssl_cli.report.compare.rank_correlation.signs import Floats
 
 LEVEL = 0.05
 PAIRS = [frozenset(pair) for pair in itertools.combinations("abcde", 2)]

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from conftest import Invoke, the_run
-from cssl_cli import signals
 from cssl_cli.errors import Interrupted
-from cssl_cli.pipeline import pretrain as pretraining
-from cssl_cli.pipeline.epoch_knn import EpochKnn
-from cssl_cli.progress import Silent
+from cssl_cli.host import signals
+from cssl_cli.host.progress import Silent
+from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, ending_on_signals
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report import recipes
-from cssl_cli.signals import ENDING, Stopped, deferred_signals, ending_on_signals
+from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs.epoch_knn import EpochKnn
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ def test_a_signal_in_the_first_step_ends_at_once(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have to be compiled, and there is nothing to save."""
-    monkeypatch.setattr("cssl_cli.train.Trainer._train_step", lambda *_: send(signal.SIGTERM))
+    monkeypatch.setattr("cssl_cli.train.loop.Trainer._train_step", lambda *_: send(signal.SIGTERM))
     with pytest.raises(Interrupted, match="interrupted") as stopped:
         pretraining.pretrain(load_recipe(str(tiny_recipe), []), out=tmp_path / "runs", reporter=Silent())
     assert stopped.value.exit_code == 143

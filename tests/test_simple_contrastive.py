@@ -10,9 +10,9 @@ import torch
 from small_methods import SETTINGS, normal
 from torch import nn
 
-from cssl_cli.encoder import MLP, materialize
 from cssl_cli.methods import Method, build_method
 from cssl_cli.methods.simple_contrastive import simple_contrastive_loss, simple_contrastive_terms
+from cssl_cli.nn.encoder import MLP, materialize
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 2.0])

@@ -9,9 +9,9 @@ from small_methods import normal
 from torch import nn
 from torch.nn import functional as F
 
-from cssl_cli import batch_norm
-from cssl_cli.batch_norm import SplitBatchNorm2d, split_batch_norms
-from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.nn import batch_norm
+from cssl_cli.nn.batch_norm import SplitBatchNorm2d, split_batch_norms
+from cssl_cli.nn.encoder import build_encoder, materialize
 
 
 def split_norm(num_splits: int = 4) -> SplitBatchNorm2d:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cssl_cli.errors import RunError
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 from cssl_cli.theory.augmented_distance import augmented_distances
-from cssl_cli.theory.star import QUANTITIES, least_deltas, star
+from cssl_cli.theory.concentration.star import QUANTITIES, least_deltas, star
 
 DELTAS = (0.0, 0.5, 1.0, 2.0, 4.0)
 

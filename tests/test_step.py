@@ -12,9 +12,9 @@ from torch._dynamo.utils import counters
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.errors import RunError
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import method_names
-from cssl_cli.randomness import stream
-from cssl_cli.train import Trainer
+from cssl_cli.train.loop import Trainer
 
 compile_with = torch.compile
 

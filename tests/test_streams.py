@@ -17,17 +17,16 @@ import pytest
 from rich.text import Text
 
 from conftest import the_run
-from cssl_cli.cli import app
-from cssl_cli.console import make_console
-from cssl_cli.errors import InputError
-from cssl_cli.escape import escaped, escaped_text
-from cssl_cli.pipeline.setup import cache_dir
-from cssl_cli.progress import MemberProgress, SweepProgress
+from cssl_cli.cli.app import app
+from cssl_cli.cli.live_table import SweepDisplay
+from cssl_cli.cli.terminal import TerminalReporter
+from cssl_cli.errors import InputError, escaped, escaped_text
+from cssl_cli.host.progress import MemberProgress, SweepProgress
+from cssl_cli.host.streams import Output, Stream, print_error, standard_streams
 from cssl_cli.report import layout
-from cssl_cli.report.sweep import as_csv
-from cssl_cli.streams import Output, Stream, print_error, standard_streams
-from cssl_cli.sweep_display import SweepDisplay
-from cssl_cli.terminal import TerminalReporter
+from cssl_cli.report.compare.sweep import as_csv
+from cssl_cli.report.console import make_console
+from cssl_cli.runs.setup import cache_dir
 
 
 def full() -> TextIO:

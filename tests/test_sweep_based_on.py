@@ -10,7 +10,7 @@ import pytest
 from conftest import Invoke
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import book, load_recipe
-from cssl_cli.sweep import Sweep, load_sweep
+from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 FULL = """\
 name: full

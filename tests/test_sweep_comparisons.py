@@ -32,9 +32,9 @@ claims:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sweep's file and its finished runs."""
-    from cssl_cli.launch import run_sweep
-    from cssl_cli.progress import Silent
-    from cssl_cli.sweep import load_sweep
+    from cssl_cli.host.progress import Silent
+    from cssl_cli.sweep.run import run_sweep
+    from cssl_cli.sweep.sweep import load_sweep
 
     folder = tmp_path_factory.mktemp("compared")
     recipe = QUICKLY_MEASURED.replace("epochs: 3", "epochs: 2").replace("knn_k: 10,", "knn_k: 10, every: 1,")

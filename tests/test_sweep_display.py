@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cssl_cli.progress import MemberProgress, SweepProgress
-from cssl_cli.sweep_display import SweepDisplay, draw, in_words
+from cssl_cli.cli.live_table import SweepDisplay, draw, in_words
+from cssl_cli.host.progress import MemberProgress, SweepProgress
 
 
 def progress(count: int = 2, **changes: Any) -> SweepProgress:

@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from conftest import QUICKLY_MEASURED, Invoke
-from cssl_cli import memory
 from cssl_cli.errors import RunError
-from cssl_cli.launch import run_sweep
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.sweep import write_sweep
-from cssl_cli.run_dir import ANALYSIS, ENCODER, PROBE, STATUS, RunDir, find_runs
-from cssl_cli.sweep import load_sweep
+from cssl_cli.report.compare.sweep import write_sweep
+from cssl_cli.runs import memory
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.run_dir import ANALYSIS, ENCODER, PROBE, STATUS, RunDir, find_runs
+from cssl_cli.sweep.run import run_sweep
+from cssl_cli.sweep.sweep import load_sweep
 
 SWEEP = """
 name: two
@@ -104,7 +104,7 @@ def test_a_run_that_failed_keeps_why(finished: Path, tmp_path: Path, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise RunError("the disk is full", where="/x/caf\udce9", remedy="Free some space.")
 
-    monkeypatch.setattr("cssl_cli.pipeline.pretrain._train", fail)
+    monkeypatch.setattr("cssl_cli.runs.pretrain._train", fail)
     recipe = load_recipe(str(finished / "tiny.yaml"))
     with pytest.raises(RunError):
         pretrain(recipe, out=tmp_path, reporter=Silent())
@@ -156,7 +156,7 @@ def test_what_cannot_be_listed_does_not_pass_for_what_is_not_there(
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
-    monkeypatch.setattr("cssl_cli.results_index.os.scandir", scandir)
+    monkeypatch.setattr("cssl_cli.sweep.results_index.os.scandir", scandir)
     report = invoke("sweep", "two.yaml", "--report")
     assert report.code == 1
     assert f"{closed.name}: cannot be read: Permission denied" in flat(report.stdout).replace("/ ", "/")

@@ -15,10 +15,10 @@ import pytest
 from forked_process import ForkedProcess
 
 from conftest import TINY_RECIPE
-from cssl_cli.launch import member_path, run_sweep
-from cssl_cli.progress import Silent
-from cssl_cli.run_dir import ANALYSIS, PROBE, RunDir
-from cssl_cli.sweep import Sweep, load_sweep
+from cssl_cli.host.progress import Silent
+from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.sweep.run import member_path, run_sweep
+from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 SWEEP = """
 name: faults

@@ -14,9 +14,9 @@ from cssl_cli.recipe.book import shipped_names
 from cssl_cli.recipe.faults import Source
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import merge
-from cssl_cli.report.named_quantities import NAMES
-from cssl_cli.sweep import _read_axes, load_sweep
-from cssl_cli.sweep_file import read_sweep_file
+from cssl_cli.report.compare.named_quantities import NAMES
+from cssl_cli.sweep.file import read_sweep_file
+from cssl_cli.sweep.sweep import _read_axes, load_sweep
 
 SWEEP = """\
 name: both
@@ -295,7 +295,7 @@ def test_a_sweep_looks_at_blocks_not_at_members(write: Callable[..., str], monke
     lists = f"optim.lr: {[0.01 * step for step in range(1, 11)]}, encoder.width: {list(range(1, 11))}"
     path = write(f"name: s\nbase: simclr-shapes\naxes: {{{lists}}}\nseeds: 10\n")
     merged = []
-    monkeypatch.setattr("cssl_cli.members.merge", lambda base, patch: merged.append(1) or merge(base, patch))
+    monkeypatch.setattr("cssl_cli.sweep.members.merge", lambda base, patch: merged.append(1) or merge(base, patch))
     assert len(load_sweep(path).members) == 1000
     assert len(merged) < 100
 

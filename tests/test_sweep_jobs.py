@@ -19,19 +19,19 @@ import pytest
 import torch
 
 from conftest import TINY_RECIPE, CommandLine, command
-from cssl_cli import launch
 from cssl_cli.errors import DamagedError, Interrupted
-from cssl_cli.launch import read_member, run_sweep
-from cssl_cli.progress import Notices, Silent, SweepProgress
+from cssl_cli.host.progress import Notices, Silent, SweepProgress
+from cssl_cli.host.signals import deferred_signals
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.signals import deferred_signals
-from cssl_cli.sweep import load_sweep
-from cssl_cli.workers import process, worker
-from cssl_cli.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
-from cssl_cli.workers.pool import Job, Outcome, Pool, PoolSettings
-from cssl_cli.workers.process import end_in_words, killed_in_words, threads_each
-from cssl_cli.workers.worker import _ended
-from cssl_cli.workers.workshop import Failure, Missing
+from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.run import read_member, run_sweep
+from cssl_cli.sweep.sweep import load_sweep
+from cssl_cli.sweep.workers import process, worker
+from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.sweep.workers.pool import Job, Outcome, Pool, PoolSettings
+from cssl_cli.sweep.workers.process import end_in_words, killed_in_words, threads_each
+from cssl_cli.sweep.workers.stages import Failure, Missing
+from cssl_cli.sweep.workers.worker import _ended
 
 ALL_MISSING = Missing(probe=True, analysis=True)
 
@@ -416,7 +416,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
     code = (
-        "import sys; from cssl_cli.cli import app\n"
+        "import sys; from cssl_cli.cli.app import app\n"
         "try: app(['sweep', 'shared.yaml', '--jobs', '2', '--out', 'runs'], prog_name='cssl')\n"
         "except SystemExit as ended: print('torch' in sys.modules, ended.code)"
     )

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from conftest import QUICKLY_MEASURED, CommandLine, command
-from cssl_cli import launch
 from cssl_cli.errors import Interrupted
-from cssl_cli.files import replacing
-from cssl_cli.launch import read_member, run_sweep
-from cssl_cli.progress import Silent
-from cssl_cli.run_dir import PROBE, RunDir
-from cssl_cli.sweep import Sweep, load_sweep
+from cssl_cli.host.files import replacing
+from cssl_cli.host.progress import Silent
+from cssl_cli.runs.run_dir import PROBE, RunDir
+from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.run import read_member, run_sweep
+from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 SWEEP = """
 name: nested

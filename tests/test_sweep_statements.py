@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from cssl_cli.claimed_rows import axis_of, faults_of, groups_of, is_negative_control
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-from cssl_cli.sweep import load_sweep
-from cssl_cli.sweep_file import Claim, Reference
+from cssl_cli.sweep.claims import axis_of, faults_of, groups_of, is_negative_control
+from cssl_cli.sweep.file import Claim, Reference
+from cssl_cli.sweep.sweep import load_sweep
 
 HEAD = """\
 name: s
@@ -287,7 +287,7 @@ def test_a_negative_control_is_no_row_of_a_claim(monkeypatch: pytest.MonkeyPatch
     assert not is_negative_control(recipe.model_copy(update={"augment": SimpleNamespace(fade=None)}))
     assert is_negative_control(recipe.model_copy(update={"augment": SimpleNamespace(fade={"p": 1})}))
 
-    monkeypatch.setattr("cssl_cli.sweep.is_negative_control", lambda recipe: recipe.augment.blur is None)
+    monkeypatch.setattr("cssl_cli.sweep.sweep.is_negative_control", lambda recipe: recipe.augment.blur is None)
     message = refusal(load, HEAD + "claims:\n  - {says: x, rows: simclr-a, smallest: linear}\n")
     assert "names 'simclr-a', which is no row" in message
     assert "(simclr-a: a negative control, of which nothing is claimed)" in message

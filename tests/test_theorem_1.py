@@ -8,12 +8,12 @@ import pytest
 import reference_certificates as reference
 import torch
 
-from cssl_cli.geometry import unit_norm
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.theory.certificates.theorem_1 import pixel_rho, rho_needed, theorem_1
+from cssl_cli.theory.certificates.threshold_grid import DELTA_LEVELS, EPSILON_LEVELS, threshold_grid
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
 from cssl_cli.theory.estimate import Absent, Sample
 from cssl_cli.theory.table import FeatureTable
-from cssl_cli.theory.theorem_1 import pixel_rho, rho_needed, theorem_1
-from cssl_cli.theory.threshold_grid import DELTA_LEVELS, EPSILON_LEVELS, threshold_grid
 
 
 def measure(features, labels, *, num_classes=None):

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.geometry import unit_norm
-from cssl_cli.randomness import stream
-from cssl_cli.theory import Absent, Estimate, LossSettings, analyze_table
-from cssl_cli.theory.r_epsilon import diameters
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.alignment.r_epsilon import diameters
+from cssl_cli.theory.analysis import Absent, Estimate, LossSettings, analyze_table
 
 EPSILONS = (0.5, 1.0, 1.5, 2.5)
 

@@ -4,12 +4,12 @@ import math
 
 import torch
 
-from cssl_cli.intervals import bootstrap_weights
-from cssl_cli.randomness import stream
-from cssl_cli.theory import FeatureTable, LossSettings, analyze_table
-from cssl_cli.theory.alignment import alignment
-from cssl_cli.theory.class_centers import class_centers
-from cssl_cli.theory.spread import spread
+from cssl_cli.features.intervals import bootstrap_weights
+from cssl_cli.host.randomness import stream
+from cssl_cli.theory.alignment.alignment import alignment
+from cssl_cli.theory.analysis import FeatureTable, LossSettings, analyze_table
+from cssl_cli.theory.divergence.class_centers import class_centers
+from cssl_cli.theory.divergence.spread import spread
 from cssl_cli.theory.table import class_moments
 
 WIDTH, IMAGE_SD, VIEW_SD = 3, 0.8, 0.6

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cssl_cli import theta_ahead
-from cssl_cli.randomness import stream
-from cssl_cli.theta_ahead import ThetaAhead
+from cssl_cli.host.randomness import stream
+from cssl_cli.train import theta_ahead
+from cssl_cli.train.theta_ahead import ThetaAhead
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

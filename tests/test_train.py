@@ -11,14 +11,14 @@ from small_methods import SETTINGS
 from torch import Tensor
 
 from cssl_cli.augment import build_augmentation
-from cssl_cli.batches import ResidentImages
-from cssl_cli.encoder import build_encoder, materialize
+from cssl_cli.data.batches import ResidentImages
 from cssl_cli.errors import InputError, RunError
+from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, build_method, method_names
-from cssl_cli.optim import learning_rate
-from cssl_cli.randomness import stream
-from cssl_cli.step import Notice
-from cssl_cli.train import EpochRecord, Trainer, make_plan
+from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.train.loop import EpochRecord, Trainer, make_plan
+from cssl_cli.train.optimizers import learning_rate
+from cssl_cli.train.step import Notice
 
 OPTIM = {
     "name": "sgd",
@@ -307,7 +307,7 @@ def test_batches_are_counted_as_torch_counts_them(name: str, monkeypatch: pytest
             by_torch = counters(trainer.method)
             break
     # As on a GPU, where no step touches them.
-    monkeypatch.setattr("cssl_cli.batch_norm.launch_bound", lambda _: True)
+    monkeypatch.setattr("cssl_cli.nn.batch_norm.launch_bound", lambda _: True)
     trainer = make_trainer(name)
     for progress in trainer.run():
         if progress.step == 3:

@@ -14,11 +14,11 @@ from scipy import stats
 from synthetic_sweeps import NESTED, PAIRS, Values, rows, sweep_of
 
 from cssl_cli.errors import InputError
-from cssl_cli.report.named_quantities import NAMES, called, mean_of, shown, shown_difference
-from cssl_cli.report.rows import Row
-from cssl_cli.report.sorting import require_order, sort_rows
-from cssl_cli.report.versus import QUANTITIES, compare_rows, print_comparison, require_row
-from cssl_cli.sweep import Member, Sweep
+from cssl_cli.report.compare.named_quantities import NAMES, called, mean_of, shown, shown_difference
+from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.compare.sorting import require_order, sort_rows
+from cssl_cli.report.compare.versus import QUANTITIES, compare_rows, print_comparison, require_row
+from cssl_cli.sweep.sweep import Member, Sweep
 
 
 def drawn(sweep: Sweep, folder: Path, seed: int = 0) -> tuple[list[Row], dict[str, dict[str, float]]]:

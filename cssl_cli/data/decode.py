@@ -24,19 +24,11 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from cssl_cli.data.image_file import (
-    IMAGE_SUFFIXES,
-    Picture,
-    checked_size,
-    max_pixels,
-    open_picture,
-    regular_file,
-)
+from cssl_cli.data.image_file import IMAGE_SUFFIXES, Picture, checked_size, max_pixels, open_picture, regular_file
 from cssl_cli.data.image_set import Progress
 from cssl_cli.data.memory_budget import MemoryBudget
 from cssl_cli.data.unreadable_image import UnreadableImage
-from cssl_cli.errors import InputError
-from cssl_cli.escape import escaped
+from cssl_cli.errors import InputError, escaped
 
 __all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "decode_image", "decode_into"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.errors import InputError
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done), always from the caller's thread."""

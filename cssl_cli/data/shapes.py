@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
-from cssl_cli.randomness import stream
+from cssl_cli.host.randomness import stream
 
 # Difficulty. Lengths are shares of the image's side; brightness is on the 0..1 scale.
 RADIUS = (0.22, 0.36)  # of the circle around the shape

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, at_least_float32, powers_of_two
-from cssl_cli.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 
 VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards, output_std
+from cssl_cli.nn.encoder import MLP
 
 
 def byol_half(p: Tensor, z: Tensor) -> Tensor:

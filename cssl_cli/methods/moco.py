@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli import batch_norm
-from cssl_cli.encoder import MLP
-from cssl_cli.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards
+from cssl_cli.nn import batch_norm
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.log_sum_exp import log_sum_exp_over_keys
 
 
 def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.encoder import MLP
-from cssl_cli.log_sum_exp import log_sum_exp_of_inner_products
 from cssl_cli.methods import Method, directions
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products
 
 
 def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

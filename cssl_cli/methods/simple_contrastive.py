@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, directions
+from cssl_cli.nn.encoder import MLP
 
 
 def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.batch_norm import BatchNorm1d
-from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, directions, output_std
+from cssl_cli.nn.batch_norm import BatchNorm1d
+from cssl_cli.nn.encoder import MLP
 
 
 def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cssl_cli.encoder import MLP
-from cssl_cli.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
 from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
 
 
 def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli.encoder import MLP
 from cssl_cli.methods import Method, at_least_float32
-from cssl_cli.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 
 STD_TARGET = 1.0  # the authors' γ
 VARIANCE_FLOOR = 1e-4  # the authors' ε

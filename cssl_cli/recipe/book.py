@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.files import exists, replacing
-from cssl_cli.paths import is_override, user_path
+from cssl_cli.host.files import exists, replacing
+from cssl_cli.host.paths import is_override, user_path
 
 MAX_BYTES = 300_000  # of a file; the longest that ships has some 10,000. PyYAML may take ten seconds for so many
 _PACKAGE = Path(__file__).parent.parent

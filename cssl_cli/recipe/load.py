@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.files import exists
-from cssl_cli.paths import UnknownPath, expand
+from cssl_cli.host.files import exists
+from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.recipe.book import read_file, shipped_names, shipped_path
 from cssl_cli.recipe.faults import Fault, Source, as_error, faults_of
 from cssl_cli.recipe.field_types import Folder

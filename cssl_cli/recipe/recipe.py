@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator
 
 from cssl_cli.errors import InputError
-from cssl_cli.paths import UnknownPath, expand
+from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.recipe.blocks import (
     BYOL,
     LARS,

@@ -9,12 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cssl_cli.errors import DamagedError
-from cssl_cli.escape import shown_path
-from cssl_cli.report.alignment import r_epsilon
-from cssl_cli.report.catalogue import LINEAR, Quantity
-from cssl_cli.report.certificates import certificates, classes
-from cssl_cli.report.concentration import central_delta, outside_band, print_concentration
+from cssl_cli.errors import DamagedError, shown_path
+from cssl_cli.report.compare.catalogue import LINEAR, Quantity
+from cssl_cli.report.compare.prediction import prediction_content, print_prediction
+from cssl_cli.report.compare.run_rows import rows_of_runs
 from cssl_cli.report.control_encoders import compare_controls, fooled_in
 from cssl_cli.report.control_table import print_controls, print_fooled
 from cssl_cli.report.layout import (
@@ -31,13 +29,17 @@ from cssl_cli.report.layout import (
     table,
     without_interval,
 )
-from cssl_cli.report.prediction import prediction_content, print_prediction
 from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, interval_of, quantity, reasons, short_direction
 from cssl_cli.report.run import precision_note
-from cssl_cli.report.run_rows import rows_of_runs
-from cssl_cli.report.sections import companions, divergence, lipschitz, losses
+from cssl_cli.report.sections.alignment import r_epsilon
+from cssl_cli.report.sections.certificates import certificates, classes
+from cssl_cli.report.sections.companions import companions
+from cssl_cli.report.sections.concentration import central_delta, outside_band, print_concentration
+from cssl_cli.report.sections.divergence import divergence
+from cssl_cli.report.sections.lipschitz import lipschitz
+from cssl_cli.report.sections.losses import losses
 from cssl_cli.report.verdicts import verdicts
-from cssl_cli.run_dir import PROBE, RunDir
+from cssl_cli.runs.run_dir import PROBE, RunDir
 
 SECTIONS: Mapping[str, Callable[[Console, Result], None]] = {
     "alignment": r_epsilon,

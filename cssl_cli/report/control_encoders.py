@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cssl_cli.paired_difference import exceeds
-from cssl_cli.plot.quantities import number as finite
-from cssl_cli.plot.quantities import part
-from cssl_cli.report.catalogue import central_epsilon
-from cssl_cli.report.concentration import central_delta
+from cssl_cli.report.compare.catalogue import central_epsilon
+from cssl_cli.report.compare.paired_difference import exceeds
+from cssl_cli.report.sections.concentration import central_delta
+from cssl_cli.runs.results import number as finite
+from cssl_cli.runs.results import part
 
 Result = Mapping[str, Any]
 Fooled = Mapping[str, Mapping[str, str]]  # verdicts by control measured and term

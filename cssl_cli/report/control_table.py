@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.plot.quantities import part
 from cssl_cli.report.control_encoders import (
     BY_NAME,
     CLASS_AWARE,
@@ -39,6 +38,7 @@ from cssl_cli.report.layout import (
     table,
     without_interval,
 )
+from cssl_cli.runs.results import part
 
 TITLE = "Control encoders, made without training"
 CAPTION = (

@@ -16,8 +16,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.console import make_console
-from cssl_cli.escape import escaped
+from cssl_cli.errors import escaped
+from cssl_cli.report.console import make_console
 
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cssl_cli.escape import shown_path
+from cssl_cli.errors import shown_path
 from cssl_cli.report.layout import console, note, print_json, table
-from cssl_cli.run_dir import RunDir
+from cssl_cli.runs.run_dir import RunDir
 
 PARTS = {
     "batch": "batch and parameters of its views",

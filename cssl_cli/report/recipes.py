@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cssl_cli.errors import DamagedError, InputError
-from cssl_cli.escape import shown_path
-from cssl_cli.paths import user_path
+from cssl_cli.errors import DamagedError, InputError, shown_path
+from cssl_cli.host.paths import user_path
 from cssl_cli.recipe.book import kind_of, list_recipes, read_file, read_recipe_text, shipped_names
 from cssl_cli.report.layout import console, note, print_json, table
-from cssl_cli.run_dir import CHECKPOINT, RunDir
+from cssl_cli.runs.run_dir import CHECKPOINT, RunDir
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe

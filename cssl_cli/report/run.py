@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.escape import shown_path
+from cssl_cli.errors import shown_path
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
-from cssl_cli.run_dir import METRICS, RunDir
+from cssl_cli.runs.run_dir import METRICS, RunDir
 
 CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}

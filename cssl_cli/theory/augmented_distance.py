@@ -28,7 +28,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cssl_cli.geometry import distances
+from cssl_cli.features.geometry import distances
 
 TOLERANCE = 1e-6
 UNIT_ROUNDOFF = 2.0**-53

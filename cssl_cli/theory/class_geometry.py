@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cssl_cli.geometry import distances
+from cssl_cli.features.geometry import distances
 from cssl_cli.theory.augmented_distance import augmented_distances
 from cssl_cli.theory.estimate import Absent, Sample, by_class
 from cssl_cli.theory.table import FeatureTable

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from cssl_cli.geometry import unit_norm
+from cssl_cli.features.geometry import unit_norm
 from cssl_cli.theory.estimate import Absent
 
 HASH, CLASS_AWARE = "hash", "class_aware"

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from cssl_cli.intervals import MIN_CLASS_IMAGES, bootstrap_interval
+from cssl_cli.features.intervals import MIN_CLASS_IMAGES, bootstrap_interval
 
 Direction = Literal["unbiased", "low", "high", "either", "consistent", "exact for the table"]
 """How an estimate errs against the full augmentation and the population of images.

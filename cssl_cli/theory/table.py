@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cssl_cli.errors import InputError
-from cssl_cli.geometry import require_finite
-from cssl_cli.intervals import MIN_BOOTSTRAP_IMAGES
+from cssl_cli.features.geometry import require_finite
+from cssl_cli.features.intervals import MIN_BOOTSTRAP_IMAGES
 from cssl_cli.theory.estimate import Sample
 
 

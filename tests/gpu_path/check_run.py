@@ -14,12 +14,12 @@ from gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indic
 
 # isort: split
 from conftest import TINY_RECIPE
-from cssl_cli.pipeline.analyze import analyze
-from cssl_cli.pipeline.pretrain import pretrain
-from cssl_cli.pipeline.probe import probe
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.run_dir import METRICS, RunDir
+from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.pretrain import pretrain
+from cssl_cli.runs.probe import probe
+from cssl_cli.runs.run_dir import METRICS, RunDir
 
 OVERRIDES = (
     "train={steps: 6, batch_size: 64, precision: float32}",

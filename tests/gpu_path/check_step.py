@@ -8,19 +8,16 @@ from gpu_equality import EVERY_OPERATION
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from cssl_cli import batch_norm, theta_ahead
 from cssl_cli.augment import OPERATIONS, build_augmentation
 from cssl_cli.augment.crop import Crop
-from cssl_cli.batches import ResidentImages
-from cssl_cli.log_sum_exp import (
-    log_sum_exp_of_inner_products,
-    log_sum_exp_of_t_kernel,
-    log_sum_exp_over_keys,
-)
+from cssl_cli.data.batches import ResidentImages
 from cssl_cli.methods import method_names
-from cssl_cli.off_diagonal import off_diagonal_squares
+from cssl_cli.nn import batch_norm
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_of_t_kernel, log_sum_exp_over_keys
+from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import load_recipe
-from cssl_cli.step import TrainingStep
+from cssl_cli.train import theta_ahead
+from cssl_cli.train.step import TrainingStep
 from gpu_path.fake_cuda import CUDA, Ledger, fake_cuda, last_step, trainer_of
 
 # Kernels of an uncompiled step, with torch 2.14; other versions split operations a little differently.

@@ -49,7 +49,7 @@ def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
 
 
-assert "cssl_cli.pipeline.analyze" not in sys.modules, "import it before the package"
+assert "cssl_cli.runs.analyze" not in sys.modules, "import it before the package"
 torch.inference_mode = _InferenceMode  # type: ignore[misc, assignment]
 torch.nn.functional.one_hot = _one_hot  # type: ignore[assignment]
 

@@ -17,11 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from cssl_cli import log_sum_exp, off_diagonal
-from cssl_cli.pipeline import pretrain as pretraining
-from cssl_cli.pipeline.setup import initial_method
+from cssl_cli.nn import log_sum_exp, off_diagonal
 from cssl_cli.recipe import Recipe
-from cssl_cli.train import Trainer
+from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs.setup import initial_method
+from cssl_cli.train.loop import Trainer
 from gpu_path import engine
 
 CUDA = torch.device("cuda", 0)

@@ -29,17 +29,17 @@ PRELOADED = (
     "torch._dynamo",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
-    "cssl_cli.launch",
-    "cssl_cli.measure",
-    "cssl_cli.pipeline.analyze",
-    "cssl_cli.pipeline.concentrate",
-    "cssl_cli.pipeline.pretrain",
-    "cssl_cli.pipeline.probe",
-    "cssl_cli.plot.figures",
+    "cssl_cli.sweep.run",
+    "cssl_cli.cli.analyze",
+    "cssl_cli.runs.analyze",
+    "cssl_cli.runs.concentrate",
+    "cssl_cli.runs.pretrain",
+    "cssl_cli.runs.probe",
+    "cssl_cli.report.figures.figures",
     "cssl_cli.report.run",
-    "cssl_cli.report.sweep",
-    "cssl_cli.sweep_display",
-    "cssl_cli.workers.worker",
+    "cssl_cli.report.compare.sweep",
+    "cssl_cli.cli.live_table",
+    "cssl_cli.sweep.workers.worker",
 )
 IMPORT_PATH = list(sys.path)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -204,7 +204,7 @@ def _run(folder: Path, notes: Path, words: list[str], start: Start, signals: Any
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             path = os.pathsep.join(str(Path(entry).resolve()) for entry in IMPORT_PATH)
             os.execve(sys.executable, [sys.executable, "-m", "cssl_cli", *words], {**os.environ, "PYTHONPATH": path})
-        worker_process = importlib.import_module("cssl_cli.workers.process")
+        worker_process = importlib.import_module("cssl_cli.sweep.workers.process")
         ours = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})
         worker_process.subprocess = ours  # type: ignore[attr-defined]
         sys.argv = ["cssl", *words]
@@ -352,7 +352,7 @@ def _run_worker(stdin: int, stdout: int, stderr: int, env: Mapping[str, str]) ->
     code = 1
     try:
         _default_signals()  # those that are held back stay so until the worker lets them in
-        signals = importlib.import_module("cssl_cli.signals")
+        signals = importlib.import_module("cssl_cli.host.signals")
         signals._listener = signals._Listener()  # that of the sweep is none of a process of its own
         for number, handle in enumerate((stdin, stdout, stderr)):
             os.dup2(handle, number)
@@ -362,7 +362,7 @@ def _run_worker(stdin: int, stdout: int, stderr: int, env: Mapping[str, str]) ->
         sys.stdin = io.TextIOWrapper(io.FileIO(0, "rb", closefd=False))
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), write_through=True)
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), write_through=True)
-        importlib.import_module("cssl_cli.workers.worker").main()
+        importlib.import_module("cssl_cli.sweep.workers.worker").main()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1

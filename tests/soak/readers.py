@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import CsslError
-from cssl_cli.progress import Silent
+from cssl_cli.host.progress import Silent
 
 from .damages import damage_of
 from .findings import Fault, Outcome, signature_of
@@ -75,9 +75,9 @@ class Readers:
 
     def _readers(self) -> dict[str, tuple[Path, Reader]]:
         from cssl_cli.data import load_dataset
-        from cssl_cli.pipeline.finished import open_finished, trained_encoder, trained_projector
         from cssl_cli.recipe import load_recipe
-        from cssl_cli.run_dir import RunDir
+        from cssl_cli.runs.finished import open_finished, trained_encoder, trained_projector
+        from cssl_cli.runs.run_dir import RunDir
 
         run = self.material / "begun" / self.run_name
         recipe = load_recipe(str(self.material / "tiny.yaml"))

@@ -306,8 +306,8 @@ def attempt(given: Input, folder: Path) -> tuple[str, Fault | None]:
 
 def _directly(given: Input, path: Path) -> tuple[str, Fault | None]:
     if given.sweep:
-        from cssl_cli.report.named_quantities import NAMES
-        from cssl_cli.sweep import load_sweep
+        from cssl_cli.report.compare.named_quantities import NAMES
+        from cssl_cli.sweep.sweep import load_sweep
 
         sweep = load_sweep(str(path), list(given.overrides), quantities=NAMES)
         for member in sweep.members[:3]:
@@ -341,7 +341,7 @@ def _root_as_given(given: Input, recipe: Any) -> Fault | None:
 
 
 def _by_command(given: Input, path: Path) -> tuple[str, Fault | None]:
-    from cssl_cli.cli import app
+    from cssl_cli.cli.app import app
 
     words = ["sweep" if given.sweep else "pretrain", str(path), "--dry-run", *given.overrides]
     out, err = io.StringIO(), io.StringIO()

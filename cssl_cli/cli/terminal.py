@@ -1,0 +1,101 @@
+"""Progress and messages on stderr: live bars in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+from cssl_cli.host.progress import Notices, SweepProgress, clock
+from cssl_cli.report.console import make_console
+
+LINE_INTERVAL = 5.0  # seconds between plain lines of one task
+UNSAID = 2.0  # a task that took less, and has nothing to tell, ends without a line
+
+
+class TerminalReporter(Notices):
+    """Draws what a `Reporter` is told. A context manager, so that no bar is left behind after an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = make_console(sys.stderr)
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=8)),
+            BarColumn(bar_width=20 if self.console.width >= 100 else 8),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+            TextColumn(
+                "{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            console=self.console,
+            transient=True,
+            expand=True,
+            disable=not self.live,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.started: dict[str, tuple[float, int]] = {}
+        self.last_line: dict[str, float] = {}
+
+    def __enter__(self) -> TerminalReporter:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def say(self, message: str) -> None:
+        self.console.print(message, soft_wrap=not self.live)
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        _, last = self.started.get(task, (0.0, done))
+        if done < last:  # the same task begun anew, after one that failed
+            del self.started[task]
+            self.last_line.pop(task, None)
+            if task in self.tasks:
+                self.progress.remove_task(self.tasks.pop(task))
+        if self.live:
+            self._bar(task, done, total, detail)
+        else:
+            self._line(task, done, total, detail)
+
+    def show(self, progress: SweepProgress) -> None:
+        """A sweep that runs one member at a time is told of by its tasks."""
+
+    def _bar(self, task: str, done: int, total: int, detail: str) -> None:
+        begun, _ = self.started.setdefault(task, (time.monotonic(), done))
+        if task not in self.tasks:
+            self.tasks[task] = self.progress.add_task(task, total=total, detail=detail)
+        bar = self.tasks[task]
+        self.progress.update(bar, completed=done, total=total)
+        if detail:
+            self.progress.update(bar, detail=detail)
+        if done >= total:
+            self.progress.remove_task(self.tasks.pop(task))
+            del self.started[task]
+            if detail or time.monotonic() - begun > UNSAID:
+                self.say(f"{task}: {detail or f'{total:,} done'}")
+
+    def _line(self, task: str, done: int, total: int, detail: str) -> None:
+        now = time.monotonic()
+        begun, first = self.started.setdefault(task, (now, done))
+        ended = done >= total
+        last = self.last_line.setdefault(task, now)
+        if not ended and now - last < LINE_INTERVAL:
+            return
+        if not ended and task == "pretrain" and not detail:
+            return  # a step without numbers is not worth a line
+        self.last_line[task] = now
+        left = ""
+        if ended:
+            del self.started[task], self.last_line[task]
+            if not detail and now - begun < UNSAID:
+                return
+        elif done > first:
+            left = f"  {clock((now - begun) / (done - first) * (total - done))} left"
+        self.say(f"{task}: {done / total:4.0%}{'  ' + detail if detail else ''}{left}")

@@ -1,0 +1,62 @@
+"""Weighted k-nearest-neighbour classification by cosine similarity (Wu et al., CVPR 2018, section 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from cssl_cli.features.geometry import unit_norm
+
+BLOCK_ENTRIES = 2**24  # similarities held at once
+
+
+def effective_k(k: int, num_train: int, num_classes: int) -> int:
+    """`k`, but no more than the training images of an average class, and at least 1.
+
+    More neighbours than a class has images would let the other classes outvote it however good the features are.
+    """
+    return max(1, min(k, num_train // num_classes))
+
+
+def knn_predict(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    *,
+    k: int,
+    temperature: float,
+    num_classes: int,
+) -> Tensor:
+    """The class (N,) with the largest sum of exp(cosine / temperature) over the k nearest training images.
+
+    train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M; in float32, or in their own type if that
+    is wider. Images equally near at the k-th place
+    share the places that are left, so that the order of the training images does not matter; of classes with equal
+    votes the first is taken.
+    """
+    assert 1 <= k <= len(train_features)
+    dtype = torch.promote_types(train_features.dtype, torch.float32)
+    train = unit_norm(train_features.to(dtype))
+    members = one_hot(train_labels, num_classes).to(train.dtype)
+    block_images = max(1, BLOCK_ENTRIES // len(train))
+    predictions = []
+    for block in unit_norm(test_features.to(dtype)).split(block_images):
+        similarity = block @ train.T
+        nearest, neighbours = similarity.topk(min(k + 1, len(train)), dim=1)
+        kernel = ((nearest[:, :k] - nearest[:, :1]) / temperature).exp()
+        votes = torch.einsum("bk,bkc->bc", kernel, members[neighbours[:, :k]])
+        if k < len(train):
+            tied = nearest[:, k - 1] == nearest[:, k]
+            votes[tied] = _shared_votes(similarity[tied], members, k, temperature)
+        predictions.append(votes.argmax(dim=1))
+    return torch.cat(predictions)
+
+
+def _shared_votes(similarity: Tensor, members: Tensor, k: int, temperature: float) -> Tensor:
+    """Votes (T, K) when the images equally near at the k-th place divide what is left of the k places among them."""
+    last = similarity.topk(k, dim=1).values
+    nearer, level = similarity > last[:, -1:], similarity == last[:, -1:]
+    share = (k - nearer.sum(dim=1, keepdim=True)) / level.sum(dim=1, keepdim=True)
+    kernel = ((similarity - last[:, :1]) / temperature).exp()
+    return (kernel * (nearer + share * level)) @ members

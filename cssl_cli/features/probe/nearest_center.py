@@ -1,0 +1,47 @@
+"""The paper's classifier G_f: the nearest class centre, a mean over augmented views. (docs/theory.md, 1.)"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cssl_cli.features.geometry import distances, unit_norm
+
+TIED = -1  # no class: the two nearest centres are equally near
+
+
+class CenterAccumulator:
+    """Class centres (K, D) of unit-norm features, gathered block by block in float64."""
+
+    def __init__(self, num_classes: int, num_features: int) -> None:
+        self._sums = torch.zeros(num_classes, num_features, dtype=torch.float64)
+        self._counts = torch.zeros(num_classes, dtype=torch.float64)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Takes in raw features (B, V, D) of V augmented views of B images with labels (B,); scales them itself.
+
+        All V views must be draws from the augmentation: the clean image is none and does not belong among them.
+        """
+        means = unit_norm(features.double()).mean(dim=1).cpu()
+        self._sums.index_add_(0, labels.cpu(), means)
+        self._counts += labels.cpu().bincount(minlength=len(self._counts))
+
+    def centers(self) -> Tensor:
+        """μ_k (K, D), float64 on the CPU: means over the images of each class; NaN for a class that had none."""
+        return self._sums / self._counts.unsqueeze(1)
+
+
+def nearest_center_predict(features: Tensor, centers: Tensor) -> Tensor:
+    """The class (N,) whose centre (K, D) is nearest to the unit-norm version of features (N, D).
+
+    `TIED` where two centres are nearest at exactly the same distance: the theory counts that as an error. A class whose
+    centre is NaN is never predicted.
+    """
+    centers = centers.to(features.device, torch.float64)
+    predictions = []
+    for block in features.split(4096):
+        distance = distances(unit_norm(block.double()), centers).nan_to_num(nan=torch.inf)
+        nearest, prediction = distance.min(dim=1)
+        tied = (distance == nearest.unsqueeze(1)).sum(dim=1) > 1
+        predictions.append(prediction.masked_fill(tied, TIED))
+    return torch.cat(predictions)

@@ -1,0 +1,1 @@
+"""Files, signals, streams, progress and randomness: what every room above builds on."""

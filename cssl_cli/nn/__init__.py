@@ -1,0 +1,1 @@
+"""Encoders and the modules and operators they and the losses are built from."""

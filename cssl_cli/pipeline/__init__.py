@@ -1,1 +1,0 @@
-"""The only wiring: recipes and run directories in, finished run directories out."""

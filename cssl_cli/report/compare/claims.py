@@ -1,0 +1,228 @@
+"""The claims of a sweep file, answered: yes, no or open, with what is really first and what of it seeds may have made.
+
+An answer compares means over seeds. It is open until every row that it compares has finished with all of its seeds and
+has the quantity. Beside it stand the differences paired by seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from cssl_cli.report.compare.differences import apart
+from cssl_cli.report.compare.named_quantities import called, difference, is_complete, mean_of, shown
+from cssl_cli.report.compare.paired_difference import PairedDifference, exceeds
+from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.layout import heading, note, plural
+from cssl_cli.sweep.claims import Group, groups_of
+from cssl_cli.sweep.file import Claim
+from cssl_cli.sweep.sweep import Sweep
+
+YES, NO, OPEN = "yes", "no", "open"
+STYLES = {YES: "green", NO: "red", OPEN: "yellow"}
+Part = dict[str, Any]
+Answer = dict[str, Any]
+
+
+def answers(sweep: Sweep, rows: Sequence[Row]) -> list[Answer]:
+    """Each claim of the sweep with its `verdict` and the `parts` that make it. rows: of the whole sweep.
+
+    A part is one quantity in one group of rows. "no" as soon as one part says no, else "open" as soon as one is open.
+    """
+    by_name = {row.name: row for row in rows if not row.control}
+    variants = {member.row: member.axes for member in sweep.members if member.row in by_name}
+    return [_answer(claim, groups_of(claim, variants), by_name) for claim in sweep.claims]
+
+
+def _answer(claim: Claim, groups: Sequence[Group], rows: Mapping[str, Row]) -> Answer:
+    parts: list[Part] = []
+    for group in groups:
+        for way, quantities in (("smallest", claim.smallest), ("largest", claim.largest)):
+            parts += [_ahead(group, rows, quantity, way) for quantity in quantities or ()]
+        way = "increasing" if claim.increasing else "decreasing"
+        parts += [_ordered(group, rows, quantity, way) for quantity in claim.by or ()]
+    verdicts = {part["verdict"] for part in parts}
+    verdict = NO if NO in verdicts else OPEN if OPEN in verdicts else YES
+    compared = {row for group in groups for row in (group.named if claim.order else group.rows)}
+    return {
+        "says": claim.says,
+        "verdict": verdict,
+        **_noise([found for part in parts for found in _deciding(part, verdict)]),
+        "finished": sum(is_complete(rows[row]) for row in compared),
+        "rows": len(compared),
+        "parts": parts,
+    }
+
+
+def _deciding(part: Part, verdict: str) -> list[PairedDifference | None]:
+    """The differences that make the claim hold, or those that contradict it."""
+    if part["verdict"] != verdict or verdict == OPEN:
+        return []
+    if "steps" in part:
+        return [step["difference"] for step in part["steps"] if step["in_order"] == (verdict == YES)]
+    return [part["difference"]]
+
+
+def _noise(deciding: Sequence[PairedDifference | None]) -> dict[str, int]:
+    """How many differences decide, how many of them are beyond the noise of seeds, and of how many nobody knows."""
+    beyond = [None if found is None else found.beyond_noise for found in deciding]
+    return {"comparisons": len(beyond), "beyond_noise": beyond.count(True), "noise_unknown": beyond.count(None)}
+
+
+def _part(group: Group, rows: Sequence[Row], quantity: str, way: str) -> Part:
+    """What all parts say: open, and which rows keep it so."""
+    complete = [row for row in rows if is_complete(row)]
+    return {
+        "group": group.variant,
+        "quantity": quantity,
+        "way": way,
+        "verdict": OPEN,
+        "finished": len(complete),
+        "rows": len(rows),
+        "lacking": [row.name for row in complete if mean_of(row, quantity) is None],
+        "means": {row.name: mean_of(row, quantity) for row in complete},
+    }
+
+
+def _is_open(part: Part) -> bool:
+    return part["finished"] < part["rows"] or bool(part["lacking"])
+
+
+# ---------------------------------------------------------------------- ahead of all others
+def _ahead(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) -> Part:
+    """Whether the rows that are named come before all others; the last of them against the first of the others."""
+    rows = [by_name[name] for name in group.rows]
+    part = _part(group, rows, quantity, way) | {"named": list(group.named)}
+    if _is_open(part):
+        return part
+    sign = 1 if way == "smallest" else -1
+    ranked = sorted(rows, key=lambda row: sign * (mean_of(row, quantity) or 0.0))
+    named = [row for row in ranked if row.name in group.named]
+    others = [row for row in ranked if row.name not in group.named]
+    last, rival = named[-1], others[0]
+    first_named = exceeds(sign * part["means"][rival.name], sign * part["means"][last.name])
+    return part | {
+        "verdict": YES if first_named else NO,
+        "ranked": [row.name for row in ranked],
+        "last_named": last.name,
+        "rival": rival.name,
+        "difference": difference(rival, last, quantity),
+    }
+
+
+# ---------------------------------------------------------------------- in order
+def _ordered(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) -> Part:
+    """Whether the rows that are named rise, or fall, along their order; each neighbour against the one before."""
+    rows = [by_name[name] for name in group.named]
+    part = _part(group, rows, quantity, way)
+    if _is_open(part):
+        return part
+    sign = 1 if way == "increasing" else -1
+    steps = [
+        {
+            "from": before.name,
+            "to": after.name,
+            "in_order": exceeds(sign * part["means"][after.name], sign * part["means"][before.name]),
+            "difference": difference(after, before, quantity),
+        }
+        for before, after in pairwise(rows)
+    ]
+    return part | {"verdict": YES if all(step["in_order"] for step in steps) else NO, "steps": steps}
+
+
+# ---------------------------------------------------------------------- in words
+def print_claims(out: Console, answered: Sequence[Answer]) -> None:
+    """A line a claim with its verdict, and a line for each of its parts; nothing without claims."""
+    if not answered:
+        return
+    heading(out, "Claims")
+    for claim in answered:
+        text = Text(f"{claim['says']}: ")
+        text.append(_verdict(claim), style=STYLES[claim["verdict"]])
+        out.print(text)
+        for part in claim["parts"] if claim["finished"] else ():
+            out.print(Padding(Text(f"{_place(part)}: {_in_words(part)}"), (0, 0, 0, 2)))
+            for step in part.get("steps", ()):
+                if not step["in_order"]:
+                    out.print(Padding(Text(_step_in_words(part, step)), (0, 0, 0, 4)))
+    note(out, _caption(answered))
+
+
+def _verdict(claim: Answer) -> str:
+    verdict, comparisons = claim["verdict"], claim["comparisons"]
+    if verdict == OPEN:
+        unfinished = claim["finished"] < claim["rows"]
+        return f"open: {claim['finished']} of {plural(claim['rows'], 'row')} finished" if unfinished else verdict
+    refuted = verdict == NO and claim["beyond_noise"]  # one such difference is enough
+    if claim["noise_unknown"] and not refuted:
+        return f"{verdict}, with seed noise unknown"
+    if verdict == NO and not claim["beyond_noise"]:
+        return "no, but what contradicts it is within seed noise"
+    within = comparisons - claim["beyond_noise"]
+    if verdict == YES and within:
+        return "yes, but within seed noise" + (f" in {within} of {comparisons} comparisons" if comparisons > 1 else "")
+    return str(verdict)
+
+
+def _place(part: Part) -> str:
+    return called(part["quantity"]) if part["group"] is None else f"{part['group']}, {called(part['quantity'])}"
+
+
+def _in_words(part: Part) -> str:
+    if part["finished"] < part["rows"]:
+        return f"open, {part['finished']} of {plural(part['rows'], 'row')} finished"
+    if part["lacking"]:
+        return f"open, without a number for {', '.join(part['lacking'])}"
+    return _order_in_words(part) if "steps" in part else _ahead_in_words(part)
+
+
+def _ahead_in_words(part: Part) -> str:
+    ranked, named = part["ranked"], part["named"]
+    found = part["difference"]
+    last, rival = part["last_named"], part["rival"]
+    if part["verdict"] == YES:
+        are = "is" if len(named) == 1 else "are"
+        leading = ", ".join(_with_mean(part, row) for row in ranked if row in named)
+        return f"{leading} {are} {part['way']}; next {_with_mean(part, rival)}, {apart(part['quantity'], found)}"
+    place = f"place {ranked.index(last) + 1} of {len(ranked)}"
+    ends = part["means"][last], part["means"][rival]
+    tied = not exceeds(max(ends), min(ends))
+    ahead = "as far as" if tied else "before"
+    return (
+        f"{_with_mean(part, rival)} comes {ahead} {_with_mean(part, last)} ({place}), {apart(part['quantity'], found)}"
+    )
+
+
+def _order_in_words(part: Part) -> str:
+    right = [step for step in part["steps"] if step["in_order"]]
+    clear = [step for step in right if step["difference"] and step["difference"].beyond_noise]
+    return f"{len(right)} of {len(part['steps'])} neighbours in order, {len(clear)} of them beyond seed noise"
+
+
+def _step_in_words(part: Part, step: Mapping[str, Any]) -> str:
+    before, after = _with_mean(part, step["from"]), _with_mean(part, step["to"])
+    side = "below" if part["way"] == "increasing" else "above"
+    return f"{before} is not {side} {after}, {apart(part['quantity'], step['difference'])}"
+
+
+def _with_mean(part: Part, row: str) -> str:
+    return f"{row} {shown(part['quantity'], part['means'][row])}"
+
+
+def _caption(answered: Sequence[Answer]) -> str:
+    one_seed = any(
+        found is not None and found.n == 1
+        for claim in answered
+        for part in claim["parts"]
+        for found in (part.get("difference"), *(step["difference"] for step in part.get("steps", ())))
+    )
+    return (
+        "Verdicts compare means over seeds and are open until all rows that they compare have finished. Apart: the "
+        "mean difference over the same seeds ± its sample standard deviation; within seed noise: its 95 % interval "
+        "holds 0." + (" With one seed nothing is known of seed noise." if one_seed else "")
+    )

@@ -1,0 +1,144 @@
+"""Negative controls: rows of near perfect concentration from which nothing can be learnt, and the terms they fool."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from cssl_cli.report.compare.catalogue import BY_NAME, SHARED_VIEWS, SIGNS, Quantity
+from cssl_cli.report.compare.paired_difference import exceeds
+from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.layout import heading, note
+
+BY_BEST, BY_MEDIAN, NOT, NO_VALUE = "best row", "median row", "not", "no value"
+MIN_ROWS_OF_GROUP = 2
+Entry = Mapping[str, Any]
+
+
+def compare_control(control: Row, rows: Sequence[Row], accuracies: Sequence[str]) -> dict[str, Any]:
+    """How a control stands among the `rows` of its group (of all groups, where its own has but one), as JSON types.
+
+    For each accuracy its `value`, its `place` among them (1 the greatest; None without a value), the `best_row` and the
+    `terms` that predict a sign, each {"term", "value", "place", "best_row_value", "median", "fooled"}: place 1 is what
+    the theory likes best. `fooled` is "best row" where the term expects more of the control than of the row with the
+    greatest accuracy, though its accuracy is lower; else "median row" where it expects more than the median of the
+    rows, though its accuracy is below their median; else "not". It is "no value" where the rows have the term and the
+    control does not. `shared_views` is the share of the control's images with a view that coincides, in pixels, with
+    one of another class.
+    """
+    others, group = _compared_with(control, rows)
+    return {
+        "group": group,
+        "shared_views": control.mean(SHARED_VIEWS.name),
+        "accuracies": {accuracy: _against(control, others, accuracy) for accuracy in accuracies},
+    }
+
+
+def _compared_with(control: Row, rows: Sequence[Row]) -> tuple[list[Row], str | None]:
+    others = [row for row in rows if row.done and not row.control]
+    of_group = [row for row in others if row.group == control.group]
+    if len(of_group) >= MIN_ROWS_OF_GROUP:
+        return of_group, control.group if len(of_group) < len(others) else None
+    return others, None
+
+
+def _against(control: Row, others: Sequence[Row], accuracy: str) -> dict[str, Any]:
+    value = control.mean(accuracy)
+    known = {row.name: row for row in others if row.mean(accuracy) is not None}
+    if value is None or not known:
+        return {"value": value, "place": None, "num_rows": len(known) + 1, "best_row": None, "terms": []}
+    accuracies = {name: float(row.mean(accuracy) or 0.0) for name, row in known.items()}
+    best = max(accuracies, key=lambda name: accuracies[name])
+    terms = [
+        _term(
+            term,
+            sign,
+            control,
+            known,
+            best,
+            exceeds(accuracies[best], value),
+            exceeds(statistics.median(accuracies.values()), value),
+        )
+        for term, sign in SIGNS.items()
+        if sign is not None and known[best].mean(term) is not None
+    ]
+    return {
+        "value": value,
+        "place": 1 + sum(exceeds(other, value) for other in accuracies.values()),
+        "num_rows": len(known) + 1,
+        "best_row": best,
+        "best_row_value": accuracies[best],
+        "terms": terms,
+    }
+
+
+def _term(
+    term: str, sign: int, control: Row, known: Mapping[str, Row], best: str, below_best: bool, below_median: bool
+) -> dict[str, Any]:
+    values = {name: mean for name, row in known.items() if (mean := row.mean(term)) is not None}
+    value, median = control.mean(term), statistics.median(values.values())
+    found = {"term": term, "value": value, "best_row_value": values[best], "median": median}
+    if value is None:
+        return {**found, "place": None, "num_rows": len(values) + 1, "fooled": NO_VALUE}
+    fooled = NOT
+    if below_best and exceeds(sign * value, sign * values[best]):
+        fooled = BY_BEST
+    elif below_median and exceeds(sign * value, sign * median):
+        fooled = BY_MEDIAN
+    place = 1 + sum(exceeds(sign * other, sign * value) for other in values.values())
+    return {**found, "place": place, "num_rows": len(values) + 1, "fooled": fooled}
+
+
+# ---------------------------------------------------------------------- in words
+def print_control(out: Console, name: str, compared: Entry, accuracy: Quantity) -> None:
+    """Where the control stands, then the terms it fools and those it does not, each with its value and its place."""
+    found = compared["accuracies"][accuracy.name]
+    heading(out, f"Negative control {name}")
+    if found["value"] is None:
+        return note(out, f"It has no {accuracy.label}.")
+    if found["best_row"] is None:
+        return note(out, f"There is no other row with a {accuracy.label} to compare it with.")
+    of_group = f" of {compared['group']}" if compared["group"] else ""
+    out.print(
+        Text(
+            f"{accuracy.label} {accuracy.shown(found['value'])} %, place {found['place']} of {found['num_rows']} rows"
+            f"{of_group}; best is {found['best_row']}, {accuracy.shown(found['best_row_value'])} %."
+        )
+    )
+    if not exceeds(found["best_row_value"], found["value"]):
+        return note(out, "Its accuracy is not below the best: it controls nothing here.")
+    for fooled, says in (
+        (BY_BEST, "Fooled, like it better than the best row: "),
+        (BY_MEDIAN, "Half fooled, like it better than the median row: "),
+        (NOT, "Not fooled: "),
+        (NO_VALUE, "Without a value of the control: "),
+    ):
+        terms = [_said(entry) for entry in found["terms"] if entry["fooled"] == fooled]
+        if terms:
+            out.print(Text.assemble((says, "bold" if fooled in (BY_BEST, BY_MEDIAN) else ""), "; ".join(terms) + "."))
+    note(out, "In brackets: the control's value → the best row's, and the control's place by the term.")
+    return _refuted(out, compared["shared_views"])
+
+
+def _refuted(out: Console, shared: float | None) -> None:
+    """What the control is evidence of, where views of its classes coincide."""
+    if not shared:
+        return
+    out.print(
+        Text(
+            f"For {SHARED_VIEWS.shown(shared)} % of its images a view coincides, pixel for pixel, with one of another "
+            "class, which the paper assumes never happens: the control refutes 1 − σ as a predictor, not the theory."
+        )
+    )
+
+
+def _said(entry: Entry) -> str:
+    term = BY_NAME[entry["term"]]
+    if entry["value"] is None:
+        return term.label
+    values = f"{term.shown(entry['value'])} → {term.shown(entry['best_row_value'])}"
+    return f"{term.label} ({values}, {entry['place']} of {entry['num_rows']})"

@@ -1,0 +1,251 @@
+"""Published accuracies beside ours: the difference, how the protocols differ, and whether the rows come in their order.
+
+Ours is like theirs where it can be: the best epoch on the test images where theirs is and where it was recorded. The
+accuracy of the last epoch stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from cssl_cli.errors import InputError
+from cssl_cli.recipe.schema import show
+from cssl_cli.report.compare.catalogue import BY_NAME
+from cssl_cli.report.compare.differences import noise
+from cssl_cli.report.compare.named_quantities import difference, mean_of
+from cssl_cli.report.compare.paired_difference import exceeds
+from cssl_cli.report.compare.rows import Row, is_finished
+from cssl_cli.report.compare.sharing import sharing_of
+from cssl_cli.report.layout import compacted, heading, note, plural, table
+from cssl_cli.runs.run_dir import EPOCH_KNN, RunDir
+from cssl_cli.sweep.file import Reference
+from cssl_cli.sweep.sweep import Sweep
+
+BEST = "best_"  # before an accuracy: that of the epoch that did best on the test images
+SELECTIONS = {"best_epoch": "best epoch on the test images", "last_epoch": "last epoch"}
+DATA = "data.name"
+Comparison = dict[str, Any]
+
+
+def published_of(reference: Reference | None, row: str) -> dict[str, float]:
+    """A row's published accuracies as shares, by the names of ours that they may be set against."""
+    if reference is None or row not in reference.values:
+        return {}
+    names = [reference.accuracy, *([f"{BEST}{reference.accuracy}"] if reference.selection == "best_epoch" else [])]
+    return {name: reference.values[row] / 100 for name in names if name in BY_NAME}
+
+
+def compare_published(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
+    """Ours and theirs row by row, the order of the rows by method, and the protocols. None without published values.
+
+    Accuracies are shares of 1. `ours` names our quantity that is set against theirs, `last` that of the last epoch.
+    `order` has an entry a method: `rank_correlation` of ours with theirs, and the neighbours in their order that are
+    the other way round in ours. `protocol` has an entry a field: `theirs`, and all values of `ours`.
+    """
+    reference = sweep.reference
+    compared = [] if reference is None else [row for row in rows if row.name in reference.values]
+    if reference is None or not compared:
+        return None
+    best = f"{BEST}{reference.accuracy}"
+    measured = [row for row in compared if row.done]
+    like = reference.selection == "best_epoch" and best in BY_NAME and bool(measured)
+    ours = best if like and all(mean_of(row, best) is not None for row in measured) else reference.accuracy
+    entries = [
+        {
+            "row": row.name,
+            "ours": mean_of(row, ours),
+            "last": mean_of(row, reference.accuracy),
+            "theirs": reference.values[row.name] / 100,
+            "seeds": row.done,
+        }
+        for row in compared
+    ]
+    for entry in entries:
+        entry["difference"] = None if entry["ours"] is None else entry["ours"] - entry["theirs"]
+    return {
+        "source": reference.source,
+        "accuracy": reference.accuracy,
+        "selection": reference.selection,
+        "seeds": reference.seeds,
+        "ours": ours,
+        "last": reference.accuracy,
+        "epochs_measured": _epochs_measured(measured) if ours == best else None,
+        "rows": entries,
+        "order": [_order(group, of_group, ours, reference) for group, of_group in _groups(compared, ours)],
+        "protocol": _protocol(reference, compared),
+    }
+
+
+def _groups(rows: Sequence[Row], ours: str) -> list[tuple[str, list[Row]]]:
+    """The rows of each method that have the accuracy, methods with at least two."""
+    present = [row for row in rows if mean_of(row, ours) is not None]
+    groups = [(group, [row for row in present if row.group == group]) for group in {row.group: None for row in present}]
+    return [(group, of_group) for group, of_group in groups if len(of_group) > 1]
+
+
+def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> dict[str, Any]:
+    theirs = {row.name: reference.values[row.name] / 100 for row in rows}
+    means = {row.name: mean_of(row, ours) or 0.0 for row in rows}
+    ranked = sorted(rows, key=lambda row: theirs[row.name])
+    return {
+        "group": group,
+        "n": len(rows),
+        "rank_correlation": _rank_correlation(rows, list(means.values()), list(theirs.values())),
+        "out_of_order": [
+            {
+                "rows": [low.name, high.name],
+                "theirs": [theirs[low.name], theirs[high.name]],
+                "ours": [means[low.name], means[high.name]],
+                "difference": difference(high, low, ours),
+            }
+            for low, high in pairwise(ranked)
+            if theirs[low.name] < theirs[high.name] and not exceeds(means[high.name], means[low.name])
+        ],
+    }
+
+
+def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Of our accuracies with theirs; p over orders of the sets or parts that rows share, null if these have none."""
+    from cssl_cli.report.compare.rank_correlation import Absent, rank_correlation
+    from cssl_cli.report.compare.rank_correlation.crossed import over_sets, without_tests
+    from cssl_cli.report.compare.rank_correlation.row_sharing import sharing_of_rows
+    from cssl_cli.report.compare.rank_correlation.signs import as_column, group_codes
+
+    found, shared, alone = rank_correlation(ours, theirs), sharing_of(rows), group_codes(None, len(rows))
+    if isinstance(found, Absent):
+        return found.to_dict()
+    decided = sharing_of_rows(as_column(theirs), alone, shared.design, shared.built_from)
+    if decided.permuted is not None:
+        (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, decided.permuted)
+        return over.to_dict()
+    return (found if decided.independent else without_tests(found)).to_dict()
+
+
+def _epochs_measured(rows: Sequence[Row]) -> list[int]:
+    """Over how many epochs the best was taken: the least and the greatest number over the members."""
+    counts = set()
+    for result in (result for row in rows for result in row.members if is_finished(result)):
+        try:
+            counts.add(len(RunDir(result.path).read_records(EPOCH_KNN)))
+        except (InputError, OSError):  # then the member has no best epoch, and is not compared by it
+            continue
+    return [min(counts), max(counts)] if counts else []
+
+
+# ---------------------------------------------------------------------- protocols
+def _protocol(reference: Reference, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    recipes = [
+        member.member.recipe.model_dump(mode="json", by_alias=True) for row in rows for member in row.members[:1]
+    ]
+    keys = sorted(reference.protocol, key=lambda key: key != DATA)  # other images first: they matter most
+    entries = []
+    for key in keys:
+        theirs, values = reference.protocol[key], [_at(recipe, key) for recipe in recipes]
+        differing = _distinct(value for value in values if value != theirs)
+        entries.append({"key": key, "theirs": theirs, "ours": _distinct(values), "same": not differing})
+    return entries
+
+
+def _at(recipe: Any, key: str) -> Any:
+    for part in key.split("."):
+        recipe = recipe.get(part) if isinstance(recipe, dict) else None
+    return recipe
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+# ---------------------------------------------------------------------- in words
+def print_published(out: Console, compared: Comparison | None) -> None:
+    """A table of ours and theirs, then what must be known to compare them; nothing where either has no number."""
+    if compared is None or not any(row["seeds"] for row in compared["rows"]):
+        return
+    like_theirs = compared["ours"] != compared["last"]
+    called = BY_NAME[compared["last"]].title
+    heading(out, f"Published: {compared['source']}")
+    columns = [f"best {called}", f"last {called}"] if like_theirs else [called]
+    grid = table("", *columns, "theirs", "difference")
+    for row in compared["rows"]:
+        ours = [row["ours"], row["last"]] if like_theirs else [row["ours"]]
+        points = "–" if row["difference"] is None else f"{100 * row['difference']:+.1f}"
+        grid.add_row(row["row"], *(_percent(value, 1) for value in ours), _percent(row["theirs"], 2), points)
+    out.print(compacted(out, grid))
+    note(out, _about_protocol(compared))
+    for order in compared["order"]:
+        note(out, _order_in_words(order))
+        for pair in order["out_of_order"]:
+            out.print(Padding(Text(_pair_in_words(pair), style="dim"), (0, 0, 0, 2)))
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+def _about_protocol(compared: Comparison) -> str:
+    differing = [entry for entry in compared["protocol"] if not entry["same"]]
+    same = [entry["key"] for entry in compared["protocol"] if entry["same"]]
+    sentences = []
+    if differing and differing[0]["key"] == DATA:
+        data = differing.pop(0)
+        sentences.append(f"Other images: ours {_values(data['ours'])}, theirs {data['theirs']}.")
+    sentences.append(f"Theirs in %: {_theirs(compared)}; difference: ours less theirs, in points.")
+    if differing:
+        said = "; ".join(f"{e['key']} {_values(e['ours'])}, theirs {_value(e['theirs'])}" for e in differing)
+        sentences.append(f"What differs: {said}.")
+    if same:
+        sentences.append(f"The same: {', '.join(same)}.")
+    return " ".join(sentences)
+
+
+def _theirs(compared: Comparison) -> str:
+    called = BY_NAME[compared["last"]].title
+    runs = "" if compared["seeds"] is None else f", {plural(compared['seeds'], 'run')}"
+    counts = sorted({row["seeds"] for row in compared["rows"]} - {0})
+    seeds = "" if not counts else f" of {plural(counts[-1], 'seed')}"
+    if len(counts) > 1:
+        seeds = f" of {counts[0]} to {counts[-1]} seeds"
+    theirs = f"{called}, {SELECTIONS[compared['selection']]}{runs}"
+    if compared["selection"] == "last_epoch":
+        return f"{theirs}; ours is the last epoch, too{seeds and f', the mean{seeds}'}"
+    if compared["ours"] == compared["last"]:
+        return f"{theirs}; ours is the last epoch{seeds and f', the mean{seeds}'}, since no other was recorded"
+    least, most = compared["epochs_measured"] or (0, 0)
+    epochs = str(most) if least == most else f"{least} to {most}"
+    return (
+        f"{theirs}; ours best {called} is the best of {epochs} epochs measured, chosen likewise on the test images, "
+        f"the mean{seeds}; last is the last epoch"
+    )
+
+
+def _values(values: Sequence[Any]) -> str:
+    shown = [_value(value) for value in values]
+    return " and ".join(shown) if len(shown) < 4 else f"{', '.join(shown[:3])} and {len(shown) - 3} more"
+
+
+def _value(value: Any) -> str:
+    return "not given" if value is None else value if isinstance(value, str) else show(value)
+
+
+def _order_in_words(order: dict[str, Any]) -> str:
+    found, wrong = order["rank_correlation"], order["out_of_order"]
+    tau = f"{found['tau']['value']:.2f} over" if "tau" in found else "none,"
+    neighbours = "not in their order:" if wrong else "all neighbours in their order."
+    return f"Kendall's τ of ours with theirs, {order['group']}: {tau} {plural(order['n'], 'row')}; {neighbours}"
+
+
+def _pair_in_words(pair: dict[str, Any]) -> str:
+    theirs, ours = ([_percent(share, digits) for share in pair[of]] for of, digits in (("theirs", 2), ("ours", 1)))
+    return (
+        f"{' and '.join(pair['rows'])}: theirs {', '.join(theirs)}; ours {', '.join(ours)}, {noise(pair['difference'])}"
+    )

@@ -1,0 +1,120 @@
+"""The rows of a table: the members that differ in their seed only, with mean and deviation of every quantity."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cssl_cli.report.compare.catalogue import BY_NAME
+from cssl_cli.report.compare.extract import Circumstances, extract_of
+from cssl_cli.report.control_encoders import Fooled
+from cssl_cli.sweep.claims import is_negative_control
+from cssl_cli.sweep.run import MemberResult
+
+METHOD_AXIS = "method"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation (None for a single value) and number of seeds behind a cell."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    group: its method, within which rows are also compared. control: whether it is a negative control. members: all of
+    them; values, circumstances, fooled: the numbers of each by quantity, how they were measured, and the terms that
+    control encoders fool. done: how many have finished; a member that failed counts in no cell, whatever it had got to.
+    """
+
+    name: str
+    group: str
+    control: bool
+    members: tuple[MemberResult, ...]
+    values: tuple[Mapping[str, float | None], ...]
+    circumstances: tuple[Circumstances, ...]
+    fooled: tuple[Fooled, ...]
+    done: int
+    cells: Mapping[str, Summary | None]
+
+    def mean(self, quantity: str) -> float | None:
+        """A cell's mean over all of the row's finished members; None where some of them lack the number.
+
+        A mean over some of the seeds only may be a choice: W/B lacks where the centres lie closest together.
+        """
+        cell = self.cells[quantity]
+        return cell.mean if cell is not None and cell.n == self.done else None
+
+
+def is_finished(result: MemberResult) -> bool:
+    """Whether a member's results count."""
+    return bool(result.analysis) and not result.error
+
+
+def finished(results: Sequence[MemberResult]) -> list[MemberResult]:
+    """The members whose results count."""
+    return [result for result in results if is_finished(result)]
+
+
+def rows_of(results: Sequence[MemberResult]) -> list[Row]:
+    """The rows (a variant with all its seeds) in the order of the results."""
+    members: dict[str, list[MemberResult]] = {}
+    for result in results:
+        members.setdefault(result.member.row, []).append(result)
+    return [_row(name, tuple(of_row)) for name, of_row in members.items()]
+
+
+def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
+    first, extracts = members[0].member, [extract_of(result) for result in members]
+    values = tuple(extract.values for extract in extracts)
+    done = [of_member for result, of_member in zip(members, values, strict=True) if is_finished(result)]
+    return Row(
+        name=name,
+        group=first.axes.get(METHOD_AXIS, first.recipe.method.name),
+        control=is_negative_control(first.recipe),
+        members=members,
+        values=values,
+        circumstances=tuple(extract.circumstances for extract in extracts),
+        fooled=tuple(extract.fooled for extract in extracts),
+        done=len(done),
+        cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
+    )
+
+
+def summarize(values: Sequence[float | None]) -> Summary | None:
+    """Mean ± sample standard deviation of the values there are; None when there is none."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    mean = statistics.fmean(present)
+    # statistics.stdev computes in fractions, which a thousand rows would wait for.
+    squares = math.fsum((value - mean) ** 2 for value in present)
+    sd = math.sqrt(squares / (len(present) - 1)) if len(present) > 1 else None
+    return Summary(mean, sd, len(present))
+
+
+def row_content(row: Row) -> dict[str, Any]:
+    """A row as JSON types."""
+    return {
+        "row": row.name,
+        "axes": dict(row.members[0].member.axes),
+        "group": row.group,
+        "control": row.control,
+        "cells": {name: vars(cell) if cell else None for name, cell in row.cells.items()},
+    }
+
+
+def circumstances(rows: Sequence[Row]) -> dict[str, set[Any]]:
+    """Under which circumstances the finished members were measured: sets, since a sweep may vary them."""
+    distinct = {
+        one for row in rows for result, one in zip(row.members, row.circumstances, strict=True) if is_finished(result)
+    }
+    return {name: {getattr(one, name) for one in distinct} for name in Circumstances._fields}

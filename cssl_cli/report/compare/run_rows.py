@@ -1,0 +1,43 @@
+"""Runs that are no members of one sweep, as rows of a table: those that differ in their seed only are one row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.report.compare.rows import Row, rows_of
+from cssl_cli.runs.run_dir import RECIPE, RunDir
+from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sweep import Member
+
+
+def rows_of_runs(analyses: Mapping[Path, dict[str, Any]], probes: Mapping[Path, dict[str, Any] | None]) -> list[Row]:
+    """The rows of runs, from their recipes on disk, analyses and probe.json.
+
+    Runs whose recipes are equal but for the seed (and the name, and what decides no encoder) are replicates of one row;
+    its name is that of the first one's recipe without the seed, or, where two rows would be called so, its directory's.
+    """
+    recipes = {path: load_recipe(str(RunDir(path).file(RECIPE))) for path in analyses}
+    names: dict[str, str] = {}
+    for path, recipe in recipes.items():
+        name = re.sub(rf"-seed{recipe.seed}$", "", recipe.name)
+        names.setdefault(_but_for_the_seed(recipe), path.name if name in names.values() else name)
+    return rows_of(
+        [
+            MemberResult(
+                Member(recipe.name, names[_but_for_the_seed(recipe)], {}, recipe.seed, recipe, recipe.fingerprint),
+                path,
+                probes[path],
+                analyses[path],
+                None,
+            )
+            for path, recipe in recipes.items()
+        ]
+    )
+
+
+def _but_for_the_seed(recipe: Recipe) -> str:
+    return recipe.model_copy(update={"seed": 0}).fingerprint

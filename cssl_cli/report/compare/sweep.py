@@ -1,0 +1,224 @@
+"""Reports of a sweep: its table, which terms predict the accuracy, and the same as JSON, CSV and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, escaped, shown_path
+from cssl_cli.report.compare.catalogue import LINEAR, Quantity
+from cssl_cli.report.compare.claims import answers, print_claims
+from cssl_cli.report.compare.differences import as_json
+from cssl_cli.report.compare.prediction import FIGURES, draw_prediction, prediction_content, print_prediction
+from cssl_cli.report.compare.reference import compare_published, print_published, published_of
+from cssl_cli.report.compare.rows import Row, is_finished, row_content, rows_of
+from cssl_cli.report.compare.sorting import sort_rows
+from cssl_cli.report.compare.sweep_table import print_table
+from cssl_cli.report.compare.versus import compare_rows, print_comparison
+from cssl_cli.report.control_table import print_fooled
+from cssl_cli.report.layout import console, note, plural, print_json, table
+from cssl_cli.report.recipes import run_state
+from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep.run import MemberResult, member_path
+
+if TYPE_CHECKING:
+    from cssl_cli.sweep.sweep import Member, Sweep
+
+
+LONG_PLAN = 500  # members; tables of more take seconds to lay out
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files that a sweep's table is in now, and the error where one could not be written."""
+
+    paths: tuple[Path, ...]
+    failed: CsslError | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Where it was written; empty if nowhere."""
+        *others, last = ["", *map(shown_path, self.paths)]
+        return f"Written to {' and '.join(filter(None, [', '.join(others[1:]), last]))}" if last else ""
+
+
+# ---------------------------------------------------------------------- the table
+def write_sweep(
+    sweep: Sweep,
+    results: Sequence[MemberResult],
+    out_dir: Path,
+    *,
+    accuracy: Quantity = LINEAR,
+    figures: bool = False,
+) -> Written:
+    """Write the whole sweep's table as table.csv and table.json beside the runs.
+
+    With `figures` the accuracy against the terms, too. What cannot be written is no reason not to print the table; in a
+    folder that may only be read, what is there already need not be.
+    """
+    content = as_content(sweep, results)
+    home = RunDir(out_dir / sweep.name)
+    paths: list[Path] = []
+    failed: CsslError | None = None
+    try:
+        home.write_json("table.json", content)
+        home.write_text("table.csv", as_csv(content))
+        paths = [home.file("table.csv"), home.file("table.json")]
+    except CsslError as error:
+        if not (isinstance(error, ReadOnlyError) and _is_stored(home, content)):
+            failed = error
+    if figures:
+        try:
+            paths += draw_prediction(content, accuracy, home.path)[:1]
+        except CsslError as error:
+            if not (isinstance(error, ReadOnlyError) and all(home.file(name).exists() for name in FIGURES)):
+                failed = failed or error
+    if isinstance(failed, ReadOnlyError):
+        failed.remedy = "Copy the folder to where you may write, or add --report, which does without."
+    return Written(tuple(paths), failed)
+
+
+def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:
+    """Whether table.json holds the same, wherever the runs were when it was written."""
+
+    def without_places(table: dict[str, Any]) -> dict[str, Any]:
+        members = [{key: value for key, value in member.items() if key != "run"} for member in table["members"]]
+        return {**table, "members": members}
+
+    try:
+        stored = home.read_json("table.json")
+        return stored is not None and without_places(stored) == without_places(json.loads(json.dumps(content)))
+    except (DamagedError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def show_sweep(
+    sweep: Sweep,
+    results: Sequence[MemberResult],
+    members: Sequence[Member],
+    as_json: bool,
+    written: str = "",
+    *,
+    accuracy: Quantity = LINEAR,
+    versus: str | None = None,
+    order: str | None = None,
+) -> None:
+    """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`.
+
+    Then published values, the claims about the whole sweep, and each row against the row `versus`. order: by which
+    quantity the rows are sorted (`sorting.sort_rows`); None: as in the sweep.
+    """
+    every, shown = rows_of(results), {member.row for member in members}
+    rows = [row for row in every if row.name in shown]
+    rows = rows if order is None else sort_rows(rows, order)
+    compared = None if versus is None else compare_rows(rows, next(row for row in every if row.name == versus))
+    if as_json:
+        return print_json(_content(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
+    out = console()
+    print_table(out, rows)
+    print_fooled(
+        out,
+        [
+            fooled
+            for row in rows
+            for result, fooled in zip(row.members, row.fooled, strict=True)
+            if is_finished(result) and not row.control
+        ],
+    )
+    print_prediction(out, rows, accuracy)
+    print_published(out, compare_published(sweep, rows))
+    print_claims(out, answers(sweep, every))
+    if compared is not None:
+        print_comparison(out, compared)
+    return note(out, f"\n{written}") if written else None
+
+
+# ---------------------------------------------------------------------- for machines
+def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
+    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values.
+
+    With published values, and the claims answered.
+    """
+    rows = rows_of(results)
+    return _content(sweep, rows, rows)
+
+
+def _content(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
+    """The same for `rows`; claims are answered from `every` row of the sweep."""
+    return {
+        "sweep": sweep.name,
+        "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
+        **prediction_content(rows),
+        "reference": as_json(compare_published(sweep, rows)),
+        "claims": as_json(answers(sweep, every)),
+        "members": [
+            {
+                "name": result.member.name,
+                "row": result.member.row,
+                "seed": result.member.seed,
+                "run": str(result.path),
+                "error": result.error,
+                "damage": list(result.damage),
+                "values": values,
+                "fooled": fooled,
+            }
+            for row in rows
+            for result, values, fooled in zip(row.members, row.values, row.fooled, strict=True)
+        ],
+    }
+
+
+def as_csv(content: dict[str, Any]) -> str:
+    """One line a row: its axes, whether it is a negative control, mean, sd and n of each quantity (all as shares)."""
+    rows = content["rows"]
+    axes = list(rows[0]["axes"]) if rows else []
+    names = list(rows[0]["cells"]) if rows else []
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
+    writer.writerow(map(_csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
+    for row in rows:
+        cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
+        values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
+        labels = [row["row"], *(row["axes"][axis] for axis in axes)]
+        writer.writerow([*map(_csv_cell, labels), int(row["control"]), *values])
+    return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A name as a spreadsheet shows it: one that begins like a formula is not one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return escaped(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
+    return value
+
+
+# ---------------------------------------------------------------------- the plan
+def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool) -> None:
+    """The `members` in order, and how far each is."""
+    plan = [(member, member_path(sweep, member, out_dir)) for member in members]
+    if as_json:
+        return print_json(
+            [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
+        )
+    out = console()
+    lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
+    if len(lines) > LONG_PLAN:
+        widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+        print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {run}" for name, state, run in lines))
+    else:
+        grid = table("member", "state", "run directory", text_columns=3)
+        for line in lines:
+            grid.add_row(*line)
+        out.print(grid)
+    rows = len({member.row for member in members})
+    home = shown_path(out_dir / sweep.name)
+    return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {home}")

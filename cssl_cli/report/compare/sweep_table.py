@@ -1,0 +1,202 @@
+"""The table of a sweep: a row a variant, mean ± standard deviation over seeds, accuracies beside the main terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cssl_cli.errors import some
+from cssl_cli.report.compare.catalogue import (
+    BEST_KNN,
+    CLASSIFIERS,
+    COMPANIONS,
+    FEATURE_TERMS,
+    LAST_EPOCH,
+    Quantity,
+    central_epsilon,
+)
+from cssl_cli.report.compare.rows import Row, circumstances, is_finished
+from cssl_cli.report.layout import compacted, fits, note, table
+from cssl_cli.report.sections.concentration import central_delta
+
+CONTROL = " (control)"
+
+
+def print_table(out: Console, rows: Sequence[Row]) -> None:
+    """Accuracies beside terms in one table, or in parts one above the other where the terminal is too narrow."""
+    results = [result for row in rows for result in row.members]
+    accuracies, companions = _with_values(rows, BEST_KNN), _with_values(rows, *COMPANIONS)
+    first = (*LAST_EPOCH, *accuracies)
+    _print_parts(
+        out,
+        rows,
+        [
+            [(*first, *FEATURE_TERMS, *companions)],
+            [first, (*FEATURE_TERMS, *companions)],
+            [first, FEATURE_TERMS, companions],
+        ],
+    )
+    failed: dict[str, list[str]] = {}
+    for result in results:
+        if result.error:
+            failed.setdefault(result.error, []).append(result.member.name)
+    for error, names in failed.items():
+        out.print(Text(f"{some(names)} failed: {error}", style="red"))
+    for damage in dict.fromkeys(damage for result in results for damage in result.damage):  # members may share a run
+        out.print(Text(damage, style="red"))
+    if _images_differ(rows):
+        out.print(Text("The images changed between members: their numbers cannot be compared.", style="red"))
+    note(out, _caption(rows, {quantity.name for quantity in (*accuracies, *companions)}))
+
+
+def _with_values(rows: Sequence[Row], *quantities: Quantity) -> tuple[Quantity, ...]:
+    """Those of the quantities that a row has; what is not always measured gets no empty column."""
+    return tuple(quantity for quantity in quantities if any(row.cells[quantity.name] for row in rows))
+
+
+def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[Sequence[Quantity]]]) -> None:
+    """Print the first of the versions, each in more parts than the one before, whose parts all fit; else the last."""
+    grids: list[Table] = []
+    for version in versions:
+        grids = [compacted(out, _grid(rows, columns)) for columns in version if columns]
+        if all(fits(out, grid) for grid in grids):
+            break
+    for position, grid in enumerate(grids):
+        if position:
+            out.print()
+        out.print(grid)
+
+
+def _images_differ(rows: Sequence[Row]) -> bool:
+    """Whether members whose recipes name the same data were measured on different images."""
+    keys: dict[Any, set[str | None]] = {}
+    for row in rows:
+        for result, measured in zip(row.members, row.circumstances, strict=True):
+            if is_finished(result):
+                found = keys.setdefault(result.member.recipe.data, set())
+                found.add(measured.content)
+                if result.probe is not None:
+                    found.add(measured.probed_content)
+    return any(len(found) > 1 for found in keys.values())
+
+
+def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
+    grid = table("", *(column.title for column in columns))
+    grid.columns[0].no_wrap = True
+    facts = circumstances(rows)
+    alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
+    # R_ε grows with the views and falls with ε: between unlike ones there is no best.
+    best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
+    for row in rows:
+        shown = (_cell(column, row, best.get(column.name)) for column in columns)
+        grid.add_row(row.name + (CONTROL if row.control else ""), *shown)
+    done = [
+        values
+        for row in rows
+        for result, values in zip(row.members, row.values, strict=True)
+        if is_finished(result) and result.probe
+    ]
+    if columns[0] == LAST_EPOCH[0] and done:
+        grid.add_section()
+        for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
+            of_classifiers = [f"{encoder}_{classifier}" for classifier in CLASSIFIERS]
+            grid.add_row(label, *(_range([values[name] for values in done]) for name in of_classifiers))
+    return grid
+
+
+def _best(column: Quantity, rows: Sequence[Row]) -> float | None:
+    """The best mean that rows have in all their seeds; None where these are all the same.
+
+    A negative control's does not count: what it is best at is no merit.
+    """
+    means = {mean for row in rows if not row.control and (mean := row.mean(column.name)) is not None}
+    return column.best(list(means)) if len(means) > 1 else None
+
+
+def _cell(column: Quantity, row: Row, best: float | None) -> Text:
+    """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
+    summary = row.cells[column.name]
+    if summary is None:
+        return Text("– ")
+    text = column.shown(summary.mean)
+    if summary.sd is not None:
+        text += f" ±{column.shown(summary.sd)}"
+    if summary.n < row.done:
+        return Text(f"{text} ({summary.n} of {row.done}) ")
+    is_best = summary.mean == best and not row.control
+    return Text(f"{text}*" if is_best else f"{text} ", style="bold" if is_best else "")
+
+
+def _range(accuracies: Sequence[float | None]) -> str:
+    """A baseline over all members: one number, or the least and the greatest."""
+    present = [100 * accuracy for accuracy in accuracies if accuracy is not None]
+    if not present:
+        return "– "
+    low, high = f"{min(present):.1f}", f"{max(present):.1f}"
+    return f"{low} " if low == high else f"{low}–{high} "
+
+
+def _caption(rows: Sequence[Row], shown: set[str]) -> str:
+    if not any(row.done for row in rows):
+        return "No member has finished."
+    counts = {row.done for row in rows} - {0}
+    spread = "One seed, hence no ±" if counts == {1} else f"Mean ± sample standard deviation over {_span(counts)} seeds"
+    controls = (
+        "; (control): a negative control, never the best and in no rank correlation"
+        if any(row.control for row in rows)
+        else ""
+    )
+    facts = circumstances(rows)
+    epsilons = {central_epsilon(grid) for grid in facts["epsilons"] if grid}
+    return (
+        f"{spread}; * best mean{controls}. {_about_accuracies(rows, shown)}Terms on "
+        f"{_spanned(facts['images'], 'image')}, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product "
+        f"of class centres; R_ε at ε = {_span(epsilons)}, too low since over {_spanned(facts['views'], 'view')} only; "
+        "W/B the spread within classes over that between their centres, – where the latter is not above its noise"
+        f"{_about_companions(facts, shown)}."
+    )
+
+
+def _about_accuracies(rows: Sequence[Row], shown: set[str]) -> str:
+    tested = circumstances(rows)["probed_images"] - {None}
+    if not tested:
+        return "No accuracies, since the images have no labels. "
+    best = (
+        "best k-NN: that of the best epoch, chosen on the test images, comparable with published numbers chosen so, "
+        "not an estimate; "
+        if BEST_KNN.name in shown
+        else ""
+    )
+    return (
+        f"Accuracies in % on {_spanned(tested, 'test image')}, last epoch, centre: nearest class centre; {best}"
+        "baselines: least to greatest over the members. "
+    )
+
+
+def _about_companions(facts: dict[str, set[Any]], shown: set[str]) -> str:
+    said = ""
+    if "one_minus_sigma_pixels" in shown:
+        deltas = {grid[central_delta(grid)] for grid in facts["deltas"] if grid}
+        said += (
+            f"; 1−σ the share of images in % outside the main part of their class in pixels, at δ = {_span(deltas)} "
+            "median distances of clean images of two classes, too high since over so few views and by the main part "
+            "that was found"
+        )
+    if "one_minus_sigma_relative_pixels" in shown:
+        said += (
+            "; 1−σ rel. the same at δ = the median augmented distance between classes, its between-class counterpart"
+        )
+    return said + ("; RankMe the effective rank, of unscaled features" if "rankme" in shown else "")
+
+
+def _spanned(values: set[Any], noun: str) -> str:
+    return f"{_span(values)} {noun}{'' if values == {1} else 's'}"
+
+
+def _span(values: set[Any]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

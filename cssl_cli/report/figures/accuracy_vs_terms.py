@@ -1,0 +1,254 @@
+"""The rows of a sweep: accuracy against each term, the terms that order the rows best first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cssl_cli.host.files import explained, require_writable
+from cssl_cli.report.figures.point_labels import Labelled, place_labels, short_names
+from cssl_cli.report.figures.style import (
+    GRAY,
+    INK,
+    KINDS,
+    LIGHT,
+    REMEDY,
+    class_marker,
+    drawing,
+    grid,
+    legend_above,
+    new_figure,
+    plain,
+    save,
+)
+from cssl_cli.runs.results import counted_in_words, number, part
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "accuracy_vs_terms"
+MAX_PANELS = 12
+MAX_LABELLED = 12  # rows; more names would cover the points
+PANEL_HEIGHT = 1.75  # inches
+CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # how a negative control looks
+Row = Mapping[str, Any]
+
+
+class Point(NamedTuple):
+    """A row in one panel: its term and its accuracy in %, each with the deviation over seeds where there is one.
+
+    control: whether the row is a negative control.
+    """
+
+    term: float
+    accuracy: float
+    term_sd: float | None
+    accuracy_sd: float | None
+    reference: float | None
+    group: int
+    row: int
+    control: bool
+
+
+def draw_accuracy_vs_terms(
+    rows: Sequence[Row],
+    screened: Mapping[str, Any],
+    accuracy: str,
+    folder: Path,
+    *,
+    accuracy_title: str,
+    term_titles: Mapping[str, str],
+    name: str = NAME,
+) -> list[Path]:
+    """Write `name`.png and `name`.svg in `folder`; gives the files, none where no row has both numbers.
+
+    For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError where a file cannot be written.
+    """
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened, accuracy, accuracy_title=accuracy_title, term_titles=term_titles)
+        if figure is None:
+            return []
+        require_writable(folder, REMEDY)
+        return save(figure, folder, name)
+
+
+def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
+    """Remove the files of an earlier figure, which the numbers there now would not give."""
+    for kind in KINDS:
+        path = folder / f"{name}.{kind}"
+        if path.exists():  # for a folder that may only be read, removing what is not there is an error
+            with explained(path, REMEDY):
+                path.unlink(missing_ok=True)
+
+
+def accuracy_vs_terms(
+    rows: Sequence[Row],
+    screened: Mapping[str, Any],
+    accuracy: str,
+    *,
+    accuracy_title: str,
+    term_titles: Mapping[str, str],
+) -> Figure | None:
+    """Small multiples, one panel a term in the order of `screened`; None where no row has both numbers.
+
+    rows: {"row": its name, "group": the name of its group, "cells": {quantity: {"mean", "sd"} or None}, "reference":
+    {accuracy: a share of 1, as published}, "control": whether it is a negative control}, the last two optional.
+    Accuracies are shares of 1. screened: what `rank_correlation.screening.screen_accuracy` says of this accuracy.
+    `accuracy_title` and `term_titles` are how the quantities are called; a term without a title is called by its name.
+    """
+    # What has not finished is neither counted nor in the legend.
+    rows = [row for row in rows if number(part(row, "cells", accuracy).get("mean")) is not None]
+    groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
+    panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
+    panels = [(entry, points) for entry, points in panels if points]
+    if not panels:
+        return None
+    left_out, panels = panels[MAX_PANELS:], panels[:MAX_PANELS]
+    columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    lines = -(-len(panels) // columns)
+    names = short_names([(str(row["row"]), str(row.get("group", ""))) for row in rows])
+    caption = _caption(rows, panels, names, [entry["term"] for entry, _ in left_out])
+    height = max(3.2, 1.15 + PANEL_HEIGHT * lines)
+    figure = new_figure(f"{plain(accuracy_title)} against each term", caption, (6.0, height))
+    every_point = [point for _, points in panels for point in points]
+    handles = _handles(
+        groups,
+        with_reference=any(point.reference is not None for point in every_point),
+        with_control=any(point.control for point in every_point),
+    )
+    if handles:
+        legend_above(figure, handles, columns=min(len(handles), 5))
+    drawn = []
+    for position, axes in enumerate(figure.subplots(lines, columns, squeeze=False, sharey=True).flat):
+        if position >= len(panels):
+            axes.remove()
+            continue
+        entry, points = panels[position]
+        _draw(axes, points, str(term_titles.get(entry["term"], entry["term"])), entry)
+        if position % columns == 0:
+            axes.set_ylabel(f"{plain(accuracy_title)} (%)")
+        else:
+            axes.tick_params(labelleft=False)
+        drawn.append((axes, points))
+    if len(rows) <= MAX_LABELLED:
+        marks = [name.mark for name in names]
+        place_labels(figure, [(axes, [_labelled(point, marks) for point in points]) for axes, points in drawn])
+    return figure
+
+
+def _points(rows: Sequence[Row], groups: Sequence[str], accuracy: str, term: str) -> list[Point]:
+    points = []
+    for i, row in enumerate(rows):
+        x, y = part(row, "cells", term), part(row, "cells", accuracy)
+        mean_x, mean_y = number(x.get("mean")), number(y.get("mean"))
+        if mean_x is not None and mean_y is not None:
+            sd, published = number(y.get("sd")), number(part(row, "reference").get(accuracy))
+            points.append(
+                Point(
+                    mean_x,
+                    100 * mean_y,
+                    number(x.get("sd")),
+                    None if sd is None else 100 * sd,
+                    None if published is None else 100 * published,
+                    groups.index(str(row.get("group", ""))),
+                    i,
+                    bool(row.get("control")),
+                )
+            )
+    return points
+
+
+def _labelled(point: Point, marks: Sequence[str]) -> Labelled:
+    """The name of a point, and what else is drawn about it."""
+    across, up = point.term_sd or 0.0, point.accuracy_sd or 0.0
+    about = [(point.term - across, point.accuracy), (point.term + across, point.accuracy)]
+    about += [(point.term, point.accuracy - up), (point.term, point.accuracy + up)]
+    return Labelled(point.term, point.accuracy, marks[point.row], about, point.reference)
+
+
+def _draw(axes: Axes, points: Sequence[Point], title: str, entry: Mapping[str, Any]) -> None:
+    size = 4.5 if len(points) <= 20 else 3.2
+    for point in points:
+        looks = class_marker(point.group, size)
+        bars = {"xerr": point.term_sd, "yerr": point.accuracy_sd}
+        axes.errorbar(
+            point.term, point.accuracy, **bars, ecolor=looks["color"], elinewidth=0.6, capsize=0, fmt="none", zorder=2
+        )
+        if point.reference is not None:
+            axes.plot([point.term] * 2, [point.accuracy, point.reference], color=LIGHT, lw=0.7, zorder=1)
+            axes.plot(point.term, point.reference, **looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8})
+        if point.control:
+            axes.plot(point.term, point.accuracy, **looks | CROSSED | {"mec": looks["color"]}, zorder=3)
+        else:
+            axes.plot(point.term, point.accuracy, **looks, mec=INK, mew=0.4, zorder=3)
+    looks = {"fontsize": 6.1 if "tau" in entry["within"] else 6.8, "linespacing": 1.35, "pad": 3}
+    axes.set_title(f"{plain(title, 34)}\n{_said(entry)}", **looks)
+    axes.locator_params(axis="x", nbins=5)
+    axes.margins(0.12, 0.1)
+    grid(axes)
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    """τ with its interval over all rows, and within groups."""
+    pooled, within = entry["pooled"], entry["within"]
+    if "tau" not in pooled:
+        return "τ undefined"
+    text = f"τ {_signed(pooled['tau']['value'])}"
+    if pooled["tau"]["interval"]:
+        text += " [{}, {}]".format(*map(_signed, pooled["tau"]["interval"]))
+    return text + (f"; within {_signed(within['tau']['value'])}" if "tau" in within else "")
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _handles(groups: Sequence[str], *, with_reference: bool, with_control: bool) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    if len(groups) > 1:
+        handles = [
+            Line2D([], [], mec=INK, mew=0.4, label=plain(g, 24), **class_marker(i, 4.5)) for i, g in enumerate(groups)
+        ]
+    if with_reference:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                marker="o",
+                ls="",
+                ms=4.5,
+                mfc="none",
+                mec=GRAY,
+                mew=0.8,
+                label="published",
+            )
+        )
+    if with_control:
+        handles.append(Line2D([], [], ls="", ms=4.5, **CROSSED | {"mec": GRAY}, label="negative control"))
+    return handles
+
+
+def _caption(rows: Sequence[Row], panels: Sequence[Any], names: Sequence[Any], left_out: Sequence[str]) -> str:
+    points = [point for _, of_panel in panels for point in of_panel]
+    num_compared = sum(not row.get("control") for row in rows)
+    sentences = [f"{counted_in_words(num_compared, 'row')}, sorted by |τ| over all of them."]
+    if any("tau" in entry["within"] for entry, _ in panels):
+        sentences.append("Within: τ over pairs of rows of one group.")
+    if any(entry["pooled"].get("tau", {}).get("interval") for entry, _ in panels):
+        sentences.append("In brackets a 95 % interval over rows.")
+    if any(point.term_sd or point.accuracy_sd for point in points):
+        sentences.append("Bars: sample standard deviation over seeds.")
+    if any(point.control for point in points):
+        sentences.append("Crosses: negative controls, which enter no τ.")
+    if any(point.reference is not None for point in points):
+        sentences.append("Hollow: published accuracies, at our value of the term.")
+    if len(rows) <= MAX_LABELLED and any(name.mark != name.name for name in names):
+        key = dict.fromkeys(f"{name.mark}\N{NO-BREAK SPACE}{plain(name.name, 28)}" for name in names)
+        sentences.append(f"{'; '.join(key)}.")
+    if left_out:
+        sentences.append(f"Not drawn: {', '.join(plain(term) for term in left_out)}.")
+    return " ".join(sentences)

@@ -1,0 +1,1 @@
+"""One run: its directory, and the stages that fill it: pretrain, probe, analyze."""

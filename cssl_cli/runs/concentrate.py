@@ -1,0 +1,167 @@
+"""Concentration of a recipe's augmented data, with or without a trained encoder: what its views do to its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cssl_cli.data import Dataset
+from cssl_cli.errors import InputError
+from cssl_cli.features.extractor import FeatureExtractor
+from cssl_cli.features.geometry import unit_norm
+from cssl_cli.host.progress import Reporter
+from cssl_cli.host.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs.finished import counter, untrained_encoder
+from cssl_cli.runs.run_dir import RESULTS_FORMAT
+from cssl_cli.runs.setup import choose_device, prepare_data
+from cssl_cli.runs.views import Material, gather
+from cssl_cli.theory.concentration.refined_distance import refined_concentration
+from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
+from cssl_cli.theory.concentration.star import star
+
+PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "pixels": pixels,
+    "standardized_pixels": standardized_pixels,
+}
+BETWEEN_IMAGES = 1000  # at most so many images stand for the pairs of different classes
+REFINE_STEPS = 60
+STAR_IMAGES = 2000  # at most about so many images stand for the population's σ
+
+Quantities = dict[str, dict[str, Any]]
+
+
+def analyze_recipe(
+    recipe: Recipe,
+    *,
+    reporter: Reporter,
+    device_name: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+) -> dict[str, Any]:
+    """The concentration of the recipe's augmented images, before any training.
+
+    `changes` replace settings of the recipe's analyze block. Of its distances `trained` is left out.
+    """
+    device = choose_device(device_name)
+    settings = recipe.settings("analyze") | dict(changes or {})
+    settings["distances"] = tuple(name for name in settings["distances"] if name != "trained")
+    if not settings["distances"]:
+        raise InputError(
+            "no distance is left without a trained encoder",
+            where="analyze.distances",
+            remedy="Give pixels, standardized_pixels or untrained, or analyze a finished run.",
+        )
+    dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
+    material = gather(recipe, dataset, settings, device)
+    tables: dict[str, Tensor] = {}
+    if "untrained" in settings["distances"]:
+        extractor = material.extractor(untrained_encoder(recipe))
+        total = len(material.images) * material.num_views
+        advance = counter(reporter, "features of the untrained encoder", total)
+        tables["untrained"] = extractor.view_table(
+            material.images, material.augmentation, material.theta, advance=advance
+        )
+    return {
+        "format": RESULTS_FORMAT,
+        "recipe": recipe.name,
+        "content_key": dataset.content_key,
+        "settings": settings,
+        **facts(material),
+        "concentration": concentrations(material, settings, tables, recipe.seed, reporter),
+    }
+
+
+def facts(material: Material) -> dict[str, Any]:
+    """What was looked at, for the head of a result."""
+    return {
+        "part": material.part,
+        "num_images": len(material.images),
+        "class_names": None if material.labels is None else list(material.class_names),
+    }
+
+
+def concentrations(
+    material: Material, settings: Mapping[str, Any], tables: Mapping[str, Tensor], seed: int, reporter: Reporter
+) -> dict[str, Quantities]:
+    """Concentration in each of the distances that `settings` names; `tables` holds raw features (N, V, D).
+
+    Nearer views are searched for in the first of the distances of pixels: the search takes longer than all the rest.
+    """
+    searched = next((name for name in settings["distances"] if name in PIXEL_DISTANCES), None)
+    return {
+        name: concentration_in(name, material, settings, tables.get(name), seed, reporter, search=name == searched)
+        for name in settings["distances"]
+    }
+
+
+def concentration_in(
+    name: str,
+    material: Material,
+    settings: Mapping[str, Any],
+    table: Tensor | None,
+    seed: int,
+    reporter: Reporter,
+    *,
+    search: bool = False,
+) -> Quantities:
+    """Concentration in the pixels that `name` names or, with a `table` of raw features (N, V, D), in those features.
+
+    search: whether nearer views are searched for, in pixels.
+    """
+
+    def vectors_of(rows: Tensor) -> Tensor:
+        if table is not None:
+            return unit_norm(table[rows].to(material.device).double())
+        views = material.views(rows)
+        return PIXEL_DISTANCES[name](views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
+    what = name.replace("_", " ") + (" features" if table is not None else "")
+    terms = concentration(
+        vectors_of,
+        material.labels,
+        material.class_names,
+        num_views=material.num_views,
+        deltas=settings["deltas"],
+        between_images=BETWEEN_IMAGES,
+        generator=stream(seed, "concentration"),
+        advance=counter(reporter, f"concentration in {what}", len(material.images)),
+    )
+    terms |= star(
+        vectors_of,
+        material.labels,
+        material.class_names,
+        num_views=material.num_views,
+        deltas=settings["deltas"],
+        max_images=STAR_IMAGES,
+        generator=stream(seed, "star"),
+    )
+    found = {quantity: entry.to_dict() for quantity, entry in terms.items()}
+    deltas = found["deltas"]["value"]
+    if search and settings["refine_pairs"] and deltas is not None and material.num_views > 1:
+        assert material.labels is not None
+        refined = refined_concentration(
+            material.images,
+            material.labels,
+            material.class_names,
+            material.augmentation,
+            material.theta,
+            to_vectors=PIXEL_DISTANCES[name],
+            num_pairs=settings["refine_pairs"],
+            steps=REFINE_STEPS,
+            deltas_absolute=deltas,
+            generator=stream(seed, "refine"),
+            device=material.device,
+            advance=counter(reporter, f"refine the distances in {what}", REFINE_STEPS),
+        )
+        found |= {quantity: entry.to_dict() for quantity, entry in refined.items()}
+    return found
+
+
+def feature_table(extractor: FeatureExtractor, material: Material, what: str, reporter: Reporter) -> Tensor:
+    """Raw features (N, V, D) of the material's views."""
+    advance = counter(reporter, what, len(material.images) * material.num_views)
+    return extractor.view_table(material.images, material.augmentation, material.theta, advance=advance)

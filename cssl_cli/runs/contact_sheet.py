@@ -1,0 +1,99 @@
+"""The contact sheet: images and what a recipe's augmentation makes of them, as a picture for people to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cssl_cli.errors import InputError, escaped
+from cssl_cli.host.files import replacing, require_writable
+from cssl_cli.host.progress import Reporter
+from cssl_cli.host.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs.setup import choose_device, make_augmentation, prepare_data
+
+MAX_ROWS = 10
+CELL = 96  # pixels on a side that an image is enlarged to, at least
+MARGIN = 8
+BACKGROUND, INK = "white", "#222222"
+
+
+def draw_views(
+    recipe: Recipe, path: Path, *, reporter: Reporter, device_name: str | None = None, num_views: int = 8
+) -> None:
+    """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each."""
+    _require_outside_the_images(path, recipe)
+    require_writable(path.parent, "Give another --views FILE.png.")
+    device = choose_device(device_name)
+    dataset = prepare_data(recipe, reporter)
+    shown = dataset.pretrain if dataset.train is None else dataset.train
+    if shown.labels is None:
+        indices = torch.arange(min(MAX_ROWS, len(shown.images)))
+        captions = None
+    else:
+        classes = [label for label in range(len(dataset.class_names)) if (shown.labels == label).any()][:MAX_ROWS]
+        indices = torch.tensor([int((shown.labels == label).nonzero()[0]) for label in classes])
+        captions = [dataset.class_names[label] for label in classes]
+    images = shown.images[indices]
+    augmentation = make_augmentation(recipe, images.shape[-1])
+    theta = augmentation.draw(len(images) * num_views, stream(recipe.seed, "contact sheet"))
+    views = augmentation.apply(images.repeat_interleave(num_views, dim=0).to(device), theta.to(device))
+    contact_sheet(
+        images, views.unflatten(0, (len(images), num_views)).cpu(), path, class_names=captions, title=recipe.name
+    )
+
+
+def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
+    """A picture among a user's images would be one of them from then on."""
+    data = recipe.settings("data")
+    if data["name"] == "folder" and _is_inside(path, data["root"]):
+        raise InputError(
+            "this is in the folder of the images, and would be taken for one of them",
+            where=str(path),
+            remedy="Give another --views FILE.png.",
+        )
+
+
+def _is_inside(path: Path, folder: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
+
+
+def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Sequence[str] | None, title: str) -> None:
+    """Draw each original and its views in a row, enlarged without smoothing, as a PNG file at `path`.
+
+    `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: the caption
+    of each row, N of them, or None. The file appears whole or not at all; raises InputError or RunError where it cannot
+    be written.
+    """
+    num_views = views.shape[1]
+    height, width = images.shape[-2:]
+    zoom = max(1, -(-CELL // max(height, width)))
+    cell_width, cell_height = width * zoom, height * zoom
+    font, title_font = ImageFont.load_default(13), ImageFont.load_default(16)
+    captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(images)
+    label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
+    left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
+    # A gap of its own sets the originals apart from their views.
+    columns = [left + column * (cell_width + MARGIN) + (MARGIN if column else 0) for column in range(num_views + 1)]
+    sheet_width = max(columns[-1] + cell_width, MARGIN + int(title_font.getlength(title))) + MARGIN
+    sheet = Image.new("RGB", (sheet_width, top + len(images) * (cell_height + MARGIN)), BACKGROUND)
+
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, INK, title_font)
+    for column, x in enumerate(columns):
+        draw.text((x, top - MARGIN // 2), f"view {column}" if column else "original", INK, font, anchor="ls")
+    for row, caption in enumerate(captions):
+        y = top + row * (cell_height + MARGIN)
+        draw.text((MARGIN, y + cell_height // 2), caption, INK, font, anchor="lm")
+        quantized = views[row].mul(255).round().clamp(0, 255).byte()
+        for x, pixels in zip(columns, (images[row], *quantized), strict=True):
+            tile = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+            sheet.paste(tile.resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
+    with replacing(path, "Give the picture another place.") as partial:
+        sheet.save(partial, format="PNG")

@@ -1,0 +1,122 @@
+"""A finished run, opened: its recipe, its encoder, and the untrained encoder it is measured against."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cssl_cli.data import Dataset
+from cssl_cli.errors import DamagedError, InputError
+from cssl_cli.host.progress import Reporter
+from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.runs.pretrain import check_images, check_recipe
+from cssl_cli.runs.run_dir import ENCODER, METRICS, PROJECTOR, RECIPE, RunDir
+from cssl_cli.runs.setup import images_of_run, initial_method
+
+
+def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) -> tuple[RunDir, Recipe]:
+    """The run at `path` and its recipe, or `recipe` in its place, which says how to measure.
+
+    `InputError` unless the run is finished and the recipe is one that it could have run with. A recipe.yaml that was
+    edited without touching what the fingerprint covers is told and used.
+    """
+    run = RunDir.open(path)
+    changed = _change_of_recipe(run)
+    recipe = recipe or load_recipe(str(run.file(RECIPE)))
+    check_recipe(run, recipe)
+    if changed is not None:
+        reporter.say(f"{changed}, or was edited; measured with the settings as they stand (its fingerprint fits)")
+    if not run.finished:
+        status, metrics = run.status(), run.read_records(METRICS)
+        state = "still running" if run.in_use() else {"running": "killed"}.get(status["state"], status["state"])
+        step = max([status.get("step", 0), *(record["step"] for record in metrics)])
+        what = f"pretraining has not finished ({state}, step {step} of {status.get('num_steps', 'unknown')})"
+        raise InputError(
+            f"{ENCODER} is missing" if state == "finished" else what,
+            where=str(path),
+            remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.resolve().parent}",
+        )
+    if run.environment() is not None and not run.has_checksums:
+        reporter.say(f"{path} was begun by a version that wrote no checksums: damage to its files may go unnoticed")
+    return run, recipe
+
+
+def _change_of_recipe(run: RunDir) -> str | None:
+    """What is wrong with recipe.yaml by its checksum; `DamagedError` when it is no file that can be read."""
+    text = run.read_unverified(RECIPE)
+    try:
+        run.verify(RECIPE, io.BytesIO(text or b""))
+    except DamagedError as error:
+        return f"{error.where}: {error.what}"
+    return None
+
+
+def stored_result(run: RunDir, name: str, settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any] | None:
+    """The result that was measured before with these settings; a file that cannot be relied on is told of."""
+    found = None
+    try:
+        found = run.read_result(name, settings)
+        run.latest_result(name)  # of whatever settings: it is about to be replaced
+    except DamagedError as error:
+        reporter.say(f"{error.where}: {error.what}; it is made again")
+    return found
+
+
+def finished_run_data(
+    run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter, data_root: str | None
+) -> Dataset:
+    """The recipe's images (or `dataset`, when the caller has loaded it); `InputError` unless the run saw the same.
+
+    `data_root` is where they lie now, in place of the recipe's data.root.
+    """
+    if dataset is None:
+        own = [run.path, run.path.absolute().parent]
+        dataset = images_of_run(run, recipe, reporter, data_root=data_root, own=own)
+    check_images(run, recipe, dataset, data_root)
+    return dataset
+
+
+def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
+    encoder = initial_method(recipe).encoder
+    try:
+        encoder.load_state_dict(run.load_weights(ENCODER, fingerprint=recipe.fingerprint))
+    except RuntimeError as error:
+        raise InputError(
+            "the saved encoder does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
+        ) from error
+    return encoder
+
+
+def trained_projector(run: RunDir, recipe: Recipe) -> nn.Module:
+    projector = initial_method(recipe).projector
+    try:
+        projector.load_state_dict(run.load_weights(PROJECTOR, fingerprint=recipe.fingerprint))
+    except RuntimeError as error:
+        raise InputError(
+            "the saved projector does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
+        ) from error
+    return projector
+
+
+def untrained_encoder(recipe: Recipe) -> nn.Module:
+    """The encoder exactly as a run of the recipe starts: initial weights, batch norm that has seen nothing yet.
+
+    In eval mode its batch norms pass their input on unchanged. With statistics estimated on the images it would be the
+    weaker baseline (docs/results.md).
+    """
+    return initial_method(recipe).encoder
+
+
+def counter(reporter: Reporter, task: str, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        reporter.advance(task, done, total)
+
+    return advance

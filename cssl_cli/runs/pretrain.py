@@ -1,0 +1,409 @@
+"""Pretraining: a recipe in, a run directory with a trained encoder out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cssl_cli.data import Dataset
+from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, RunError, escaped_text, shown_path
+from cssl_cli.host.files import require_creatable
+from cssl_cli.host.progress import Reporter
+from cssl_cli.host.randomness import stream
+from cssl_cli.host.signals import Pending, Stopped, deferred_signals
+from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.runs import memory
+from cssl_cli.runs.compiling import compiles, keep_compiler_cache
+from cssl_cli.runs.epoch_knn import EpochKnn, has_labels
+from cssl_cli.runs.run_dir import (
+    ANALYSIS,
+    CHECKPOINT,
+    ENCODER,
+    ENVIRONMENT,
+    EPOCH_KNN,
+    METRICS,
+    PROBE,
+    PROJECTOR,
+    RECIPE,
+    STATUS,
+    TRACE,
+    RunDir,
+)
+from cssl_cli.runs.setup import (
+    ELSEWHERE,
+    choose_device,
+    choose_precision,
+    environment,
+    images_of_run,
+    initial_method,
+    make_augmentation,
+    place_images,
+    require_memory,
+)
+from cssl_cli.runs.trace import Trace
+from cssl_cli.train.allocator import keep_freed_memory
+from cssl_cli.train.loop import EpochRecord, Plan, Trainer, make_plan
+from cssl_cli.train.loop import Progress as StepProgress
+from cssl_cli.train.step import Compiled, Notice
+
+
+def pretrain(
+    recipe: Recipe,
+    *,
+    out: Path,
+    reporter: Reporter,
+    device_name: str | None = None,
+    restart: bool = False,
+    dataset: Dataset | None = None,
+    data_root: str | None = None,
+) -> RunDir:
+    """Train what the recipe says into its run directory under `out`; go on from its checkpoint if it has one.
+
+    A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal that asks to
+    end saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already;
+    `data_root` is where the images lie now, in place of the recipe's data.root, which stays what the run is known by.
+    """
+    device = choose_device(device_name)
+    run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
+    if restart or not _is_finished(run):
+        # Before anything is made under `out`: images that cannot be had leave no run behind.
+        require_creatable(out, "Choose another folder with --out DIR.")
+        require_memory(recipe, device, dataset)
+        dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
+        compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
+        _require_analysis(recipe, dataset)
+    run.create(recipe.to_yaml())
+    if not restart and _is_finished(run) and not run.is_writable():
+        check_recipe(run, recipe)
+        stored = load_recipe(str(run.file(RECIPE)))  # not its text: an earlier version wrote fewer fields
+        if (stored.probe, stored.analyze) == (recipe.probe, recipe.analyze):
+            reporter.say(f"{shown_path(run.path)} is finished already")
+            return run
+    with run.locked():
+        if restart:
+            results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
+            run.remove(STATUS, CHECKPOINT, METRICS, TRACE, EPOCH_KNN, ENCODER, PROJECTOR, ENVIRONMENT, *results)
+            run.write_recipe(recipe.to_yaml())
+        check_recipe(run, recipe)
+        _enter_recipe(run, recipe, reporter)
+        if _is_finished(run, reporter):
+            reporter.say(f"{shown_path(run.path)} is finished already")
+            return run
+        dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
+        trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
+        check_images(run, recipe, dataset, data_root)
+        records = _resume(run, recipe, trainer, reporter)  # before a new environment says what its files are like
+        _enter_environment(run, recipe, dataset, trainer, reporter, data_root)
+        recorders = _recorders(recipe, dataset, device, reporter)
+        run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
+        try:
+            with deferred_signals() as pending:
+                _train(run, recipe, trainer, recorders, records, pending, reporter)
+                _finish(run, recipe, trainer, dataset)
+        except RunError as error:
+            if run.file(CHECKPOINT).exists():
+                error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
+            told = {"error": error.what, "where": error.where, "remedy": error.remedy}
+            told = {name: None if text is None else escaped_text(text) for name, text in told.items()}
+            with suppress(CsslError):  # a full disk may be what went wrong
+                run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, **told)
+            error.where = error.where or str(run.path)
+            raise
+        except Stopped as stopped:  # in the first step, or insisted on
+            remedy = "The same command goes on from the last checkpoint."
+            raise Interrupted(stopped.number, where=str(run.path), remedy=remedy) from None
+        if pending:
+            raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
+    return run
+
+
+def _is_finished(run: RunDir, reporter: Reporter | None = None) -> bool:
+    """Whether nothing is to be trained; a status that is damaged does not say so, and the checkpoint decides."""
+    try:
+        return run.finished
+    except DamagedError as error:
+        if reporter is not None:
+            reporter.say(f"{error.where}: {error.what}; going on from the checkpoint")
+        return False
+
+
+def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
+    """Write recipe.yaml where it is another: to be measured with other settings than before, or damaged."""
+    text = recipe.to_yaml()
+    try:
+        if run.recipe_is(text):
+            return
+    except DamagedError as error:
+        reporter.say(f"{error.where}: {error.what}, or was edited; written again")
+    run.write_recipe(text)
+
+
+def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
+    """What the analysis cannot do is said before the training rather than after it."""
+    num_classes = len(dataset.class_names)
+    measured = dataset.test or dataset.pretrain
+    memory.require(memory.of_analysis(recipe, len(measured)), memory.free_memory())
+    if dataset.test is not None and recipe.analyze.num_images < num_classes:
+        raise InputError(
+            f"{recipe.analyze.num_images} images cannot show each of the {num_classes} classes",
+            where="analyze.num_images",
+            remedy=f"Give at least {num_classes}.",
+        )
+
+
+def plan_of(recipe: Recipe, num_images: int) -> Plan:
+    """How many steps and epochs the recipe asks for on so many images."""
+    train, optim = recipe.settings("train"), recipe.settings("optim")
+    return make_plan(
+        num_images=num_images,
+        batch_size=train["batch_size"],
+        epochs=train["epochs"],
+        steps=train["steps"],
+        warmup_epochs=optim["warmup_epochs"],
+    )
+
+
+def check_recipe(run: RunDir, recipe: Recipe) -> None:
+    """`InputError` unless the run directory was begun with a recipe of the same fingerprint."""
+    begun_with = (run.environment() or {}).get("fingerprint", recipe.fingerprint)
+    if begun_with != recipe.fingerprint:
+        raise InputError(
+            f"the directory holds a run of another recipe (fingerprint {begun_with}, not {recipe.fingerprint})",
+            where=str(run.path),
+            remedy="Give another --out DIR, or --restart to discard what it holds.",
+        )
+
+
+def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str | None = None) -> None:
+    """`InputError` unless the images are those that the run was begun with, wherever they lie now."""
+    before = run.environment()
+    if before and before["content_key"] != dataset.content_key:
+        root = data_root or getattr(recipe.data, "root", None)
+        remedy = "Restore them, or add --restart to `cssl pretrain` to train again from the start."
+        raise InputError(
+            f"the images{f' in {root}' if root else ''} are not those that this run began with: "
+            "pixels, labels or class names differ",
+            where=str(run.path),
+            remedy=f"{remedy} {ELSEWHERE}" if root else remedy,
+        )
+
+
+def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, notice: Notice = lambda _: None) -> Trainer:
+    """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
+    images = dataset.pretrain.images
+    plan = plan_of(recipe, len(images))
+    compiled = compiles(recipe.train.compile, plan, device, in_parts=recipe.train.micro_batch is not None)
+    if compiled:
+        keep_compiler_cache()
+    return Trainer(
+        initial_method(recipe),
+        make_augmentation(recipe, images.shape[-1]),
+        place_images(images, device),
+        mean=dataset.mean,
+        std=dataset.std,
+        optim=recipe.settings("optim"),
+        plan=plan,
+        precision=choose_precision(recipe.train.precision, device),
+        device=device,
+        order=stream(recipe.seed, "order"),
+        augment=stream(recipe.seed, "augment"),
+        compiled=compiled,
+        notice=notice,
+    )
+
+
+def _enter_environment(
+    run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter, data_root: str | None
+) -> None:
+    """Record this process in environment.json."""
+    before = run.environment()
+    here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
+    if data_root is not None:
+        here["data_root"] = data_root
+    processes: list[dict[str, Any]] = before["processes"] if before else []
+    if processes and run.file(CHECKPOINT).exists():
+        last = {"compiled": False, **processes[-1]}  # of a time when nothing was compiled
+        changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
+        if changed:
+            changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
+            reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
+    run.write_json(
+        ENVIRONMENT,
+        {
+            "fingerprint": recipe.fingerprint,
+            "content_key": dataset.content_key,
+            "labelled": has_labels(dataset),
+            "checksums": before is None or before.get("checksums", False),
+            "processes": [*processes, here],
+        },
+    )
+
+
+def _enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
+    """Correct environment.json when it turns out that the step cannot be compiled."""
+    content = run.environment()
+    if content:
+        content["processes"][-1]["compiled"] = compiled
+        run.write_json(ENVIRONMENT, content)
+
+
+def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
+    """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
+    checkpoint = run.load_checkpoint()
+    if checkpoint is None:
+        return {METRICS: [], TRACE: [], EPOCH_KNN: []}
+    run.require_checkpoint(checkpoint, fingerprint=recipe.fingerprint, num_steps=trainer.plan.num_steps)
+    try:
+        trainer.load_state_dict(checkpoint["trainer"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise run.damaged(CHECKPOINT, f"it does not fit the recipe ({type(error).__name__}: {reason})") from error
+    reporter.say(f"going on from step {trainer.step} of {trainer.plan.num_steps} in {shown_path(run.path)}")
+    return {
+        METRICS: checkpoint["metrics"],
+        TRACE: checkpoint.get("trace", []),
+        EPOCH_KNN: checkpoint.get("epoch_knn", []),
+    }
+
+
+@dataclass(frozen=True)
+class _Recorder:
+    """What is measured of the encoder every `every` epochs of training, and at its end, into the file `name`."""
+
+    name: str
+    every: int
+    measure: Callable[..., dict[str, Any]]
+    at_start: bool
+
+    def due(self, epoch: int, *, last: bool) -> bool:
+        return last or (epoch % self.every == 0 if epoch else self.at_start)
+
+
+def _recorders(recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> list[_Recorder]:
+    recorders = []
+    if recipe.analyze.every is not None:
+        trace = Trace(recipe, dataset, device)
+        recorders.append(_Recorder(TRACE, recipe.analyze.every, trace.measure, at_start=True))
+    if recipe.probe.every is not None:
+        if has_labels(dataset):
+            knn = EpochKnn(recipe, dataset, device)
+            # Not at the start: the best epoch is one that was trained.
+            recorders.append(_Recorder(EPOCH_KNN, recipe.probe.every, knn.measure, at_start=False))
+        else:
+            reporter.notice("the images have no labels: there are no k-NN accuracies through training")
+    return recorders
+
+
+def _train(
+    run: RunDir,
+    recipe: Recipe,
+    trainer: Trainer,
+    recorders: Sequence[_Recorder],
+    records: dict[str, list[dict[str, Any]]],
+    pending: Pending,
+    reporter: Reporter,
+) -> None:
+    plan = trainer.plan
+
+    def save() -> float:
+        run.save_checkpoint(
+            {
+                "fingerprint": recipe.fingerprint,
+                "trainer": trainer.state_dict(),
+                "metrics": records[METRICS],
+                "trace": records[TRACE],
+                "epoch_knn": records[EPOCH_KNN],
+            }
+        )
+        return time.monotonic()
+
+    def interrupted() -> Interrupted:
+        run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+        return Interrupted(
+            pending[0],
+            where=str(run.path),
+            remedy=f"Saved at step {trainer.step} of {plan.num_steps}; the same command goes on from there.",
+        )
+
+    def measure(epoch: int) -> None:
+        """Measure what is due at this step, unless that was done before the run was interrupted."""
+        for recorder in recorders:
+            measured = records[recorder.name]
+            if measured and measured[-1]["step"] == trainer.step:
+                continue
+            if recorder.due(epoch, last=trainer.step == plan.num_steps):
+                with pending.at_once():
+                    record = recorder.measure(trainer.method.encoder, epoch=epoch, step=trainer.step)
+                measured.append(record)
+                run.write_records(recorder.name, measured)
+
+    def measure_or_save(epoch: int) -> None:
+        try:
+            measure(epoch)
+        except Stopped:
+            if trainer.step == 0:
+                raise
+            save()
+            raise interrupted() from None
+
+    last = records[METRICS][-1] if records[METRICS] else {"epoch": 0, "step": 0}
+    if trainer.step == last["step"]:
+        measure_or_save(last["epoch"])
+    saved_at = time.monotonic()
+    compiled = trainer.training_step.compiled
+    for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
+        if trainer.training_step.compiled != compiled:
+            compiled = trainer.training_step.compiled
+            _enter_compiled(run, compiled=compiled)
+        if done == 1 and trainer.device.type == "cpu":
+            keep_freed_memory()  # now that it shows what a step takes
+        detail = "" if progress.record is None else _describe(progress.record, plan)
+        reporter.advance("pretrain", progress.step, plan.num_steps, detail)
+        if progress.ends_epoch and progress.record is not None:
+            records[METRICS].append(asdict(progress.record))
+            run.write_records(METRICS, records[METRICS])
+            measure_or_save(progress.record.epoch)
+        due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
+        if pending or due or progress.step == plan.num_steps:
+            saved_at = save()
+        if pending and progress.step < plan.num_steps:
+            raise interrupted()
+
+
+def _first_at_once(steps: Iterator[StepProgress], pending: Pending) -> Iterator[StepProgress]:
+    """Before the first step there is nothing to save, and compiling it takes a while: signals end that at once."""
+    with pending.at_once():
+        first = next(steps, None)
+    if first is not None:
+        yield first
+        yield from steps
+
+
+def _describe(record: EpochRecord, plan: Plan) -> str:
+    """The main numbers first: a narrow terminal cuts off the end."""
+    parts = ", ".join(f"{name} {value:.3f}" for name, value in record.terms.items() if name != "loss")
+    return (
+        f"epoch {record.epoch}/{plan.num_epochs}  loss {record.terms['loss']:.3f}  lr {record.learning_rate:.2g}  "
+        f"{record.images_per_second:,.0f} images/s  ({parts})"
+    )
+
+
+def _finish(run: RunDir, recipe: Recipe, trainer: Trainer, dataset: Dataset) -> None:
+    """Export encoder and projector and mark the run finished, in this order."""
+    facts = {
+        "recipe": recipe.name,
+        "fingerprint": recipe.fingerprint,
+        "encoder": recipe.encoder.name,
+        "width": recipe.encoder.width,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }
+    run.save_weights(PROJECTOR, trainer.method.projector.state_dict(), facts)
+    run.save_weights(ENCODER, trainer.method.encoder.state_dict(), facts)
+    run.write_status("finished", step=trainer.step, num_steps=trainer.plan.num_steps)

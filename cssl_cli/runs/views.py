@@ -1,0 +1,115 @@
+"""What an analysis looks at: the images chosen from the recipe's data, and the views drawn of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.augment import Augmentation
+from cssl_cli.data import Dataset
+from cssl_cli.data.image_set import ImageSet, subset
+from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.features.extractor import FeatureExtractor, stored_views
+from cssl_cli.host.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs import memory
+from cssl_cli.runs.setup import make_augmentation, make_extractor
+from cssl_cli.theory.analysis import ViewParameters
+
+
+@dataclass(frozen=True)
+class Material:
+    """N images with their labels and class names, and theta (N, V − 1, P) of the augmented views of each.
+
+    Features are computed in `precision`.
+
+    Every distance, encoder and projector is measured on the same views.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    part: str
+    augmentation: Augmentation
+    theta: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    precision: str = "float32"
+
+    @property
+    def num_views(self) -> int:
+        """V, the clean view included."""
+        return 1 + self.theta.shape[1]
+
+    def views(self, rows: Tensor) -> Tensor:
+        """Views (n, V, C, H, W), float in [0, 1] on the device, of the images at `rows` (n,)."""
+        return stored_views(self.images[rows].to(self.device), self.augmentation, self.theta[rows].to(self.device))
+
+    @property
+    def view_parameters(self) -> ViewParameters:
+        """theta, split into what is continuous and what is discrete."""
+        flat, shape = self.theta.flatten(0, 1), self.theta.shape[:2]
+        continuous, states = self.augmentation.continuous_values(flat), self.augmentation.states(flat)
+        return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
+
+    def extractor(self, encoder: nn.Module) -> FeatureExtractor:
+        return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device, precision=self.precision)
+
+
+def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:
+    """A class-balanced part of the test images, or of the unlabelled ones when there is no test part.
+
+    Classes without an image there are left out. Raises InputError when `settings` (the recipe's analyze block) names
+    unknown classes or fewer than two, or asks for fewer images than there are classes.
+    """
+    part = "test" if dataset.test is not None else "pretrain"
+    source: ImageSet = getattr(dataset, part)
+    memory.require(memory.of_analysis(recipe, len(source), settings), memory.free_memory())
+    images, class_names = _of_classes(source, dataset.class_names, settings["classes"])
+    chosen = subset(images, settings["num_images"], num_classes=len(class_names), where="analyze.num_images")
+    augmentation = make_augmentation(recipe, chosen.images.shape[-1])
+    num_augmented = settings["num_views"] - 1
+    theta = augmentation.draw(len(chosen.images) * num_augmented, stream(recipe.seed, "analyze"))
+    return Material(
+        images=chosen.images,
+        labels=chosen.labels,
+        class_names=class_names,
+        part=part,
+        augmentation=augmentation,
+        theta=theta.reshape(len(chosen.images), num_augmented, augmentation.num_parameters),
+        mean=dataset.mean,
+        std=dataset.std,
+        device=device,
+        precision=settings.get("precision", "float32"),
+    )
+
+
+def _of_classes(
+    images: ImageSet, class_names: tuple[str, ...], chosen: tuple[str, ...] | None
+) -> tuple[ImageSet, tuple[str, ...]]:
+    """The images of the `chosen` classes (None: all that have an image), relabelled in the order of `class_names`."""
+    if images.labels is None:
+        if chosen is not None:
+            raise InputError("the images have no labels to choose classes by", where="analyze.classes")
+        return images, ()
+    for name in chosen or ():
+        if name not in class_names:
+            raise unknown_name("class", name, class_names, where="analyze.classes")
+    if chosen is not None and len(set(chosen)) < 2:
+        raise InputError("the theory needs at least two classes, two different ones", where="analyze.classes")
+    present = images.labels.bincount(minlength=len(class_names)) > 0
+    kept = [k for k, name in enumerate(class_names) if present[k] and (chosen is None or name in chosen)]
+    if len(kept) == len(class_names):
+        return images, class_names
+    if not kept:
+        raise InputError(f"there is no image of {' or '.join(chosen or ())}", where="analyze.classes")
+    relabelled = torch.full((len(class_names),), -1)
+    relabelled[kept] = torch.arange(len(kept))
+    labels = relabelled[images.labels]
+    rows = (labels >= 0).nonzero().squeeze(1)
+    return ImageSet(images.images[rows], labels[rows]), tuple(class_names[k] for k in kept)

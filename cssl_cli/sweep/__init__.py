@@ -1,0 +1,1 @@
+"""Sweeps: their files, their members, and how the members are run."""

@@ -1,0 +1,292 @@
+"""A sweep file and all it is `based_on`: read, merged and validated, its base recipe found. Axes are read elsewhere.
+
+A sweep file may be a change of another one. Its blocks are merged by the rules of recipes (recipe/merge.py), with two
+additions: null takes an inherited axis or variant away, and a base that is a mapping without `based_on` changes the
+inherited base. The name is not inherited. Every fault names the file and the line it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
+
+from cssl_cli.errors import InputError
+from cssl_cli.host.files import exists
+from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.faults import Source, as_error, faults_of
+from cssl_cli.recipe.field_types import Allowed, Count, Name, Seed, refuse
+from cssl_cli.recipe.load import file_sources, find, find_base, is_sweep, mapping_sources, read, read_base
+from cssl_cli.recipe.merge import merge
+from cssl_cli.recipe.yaml_text import Document
+
+MAX_SEEDS = 1000
+
+
+def _listed(seeds: Any) -> Any:
+    """A number n stands for the seeds 0 to n - 1."""
+    counted = isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= MAX_SEEDS
+    return tuple(range(seeds)) if counted else seeds
+
+
+def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(items)) < len(items):
+        raise refuse()
+    return items
+
+
+def _one_or_more(names: Any) -> Any:
+    return (names,) if isinstance(names, str) else names
+
+
+Seeds = Annotated[
+    tuple[Seed, ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(_distinct),
+    BeforeValidator(_listed),
+    Allowed(f"a list of different seeds, or a number n from 1 to {MAX_SEEDS} for the seeds 0 to n - 1"),
+]
+Text = Annotated[str, MinLen(1), Allowed("text", "TEXT")]
+NamesOrOne = Annotated[
+    tuple[Annotated[str, MinLen(1)], ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(_distinct),
+    BeforeValidator(_one_or_more),
+]
+
+
+class Reference(Block):
+    """Published accuracies that the report sets beside ours."""
+
+    source: Text
+    """where the values are from: paper and table"""
+    accuracy: Literal["linear", "knn", "nearest_center"]
+    """the classifier whose accuracies they are"""
+    selection: Literal["best_epoch", "last_epoch"]
+    """the epoch that they are of: the best on the test images, or the last"""
+    protocol: Annotated[dict[str, Any], Allowed("a mapping of dotted keys of a recipe to values")] = Field(default={})
+    """how the values were come by: the report says where our recipes differ"""
+    seeds: Count | None = None
+    """runs behind each value; null: not known"""
+    values: Annotated[dict[str, Any], MinLen(1), Allowed("a mapping of rows to accuracies in per cent")]
+    """the accuracies in per cent, by row"""
+
+
+class Claim(Block):
+    """A sentence about the rows of a sweep that the report answers with yes or no."""
+
+    says: Text
+    """the claim in words"""
+    rows: Annotated[NamesOrOne, Allowed("a row or a list of rows; * and ? match")] | None = None
+    """the rows that are said to be ahead of all others, in no order among themselves"""
+    smallest: Annotated[NamesOrOne, Allowed("a quantity or a list of quantities")] | None = None
+    """quantities that are smallest there"""
+    largest: Annotated[NamesOrOne, Allowed("a quantity or a list of quantities")] | None = None
+    """quantities that are largest there"""
+    order: Annotated[NamesOrOne, MinLen(2), Allowed("at least two rows; * and ? match")] | None = None
+    """rows in the order that is claimed"""
+    by: Annotated[NamesOrOne, Allowed("a quantity or a list of quantities")] | None = None
+    """quantities that have this order"""
+    increasing: bool = True
+    """whether they rise along `order`, or fall"""
+    within: Annotated[str, Allowed("an axis")] | None = None
+    """axis for each of whose variants the claim is made; null: method where a row has * or ?, else all rows at once"""
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Claim:
+        ahead, ordered = (self.rows, self.smallest or self.largest), (self.order, self.by)
+        if all(ahead) and not any(ordered) and "increasing" not in self.model_fields_set:
+            return self
+        if all(ordered) and not any(ahead):
+            return self
+        raise ValueError("must have either rows with smallest or largest, or order with by (and increasing)")
+
+
+class SweepFile(Block):
+    """The fields of a sweep file."""
+
+    name: Name
+    """what the sweep is called"""
+    base: Annotated[str | dict[str, Any], Allowed("the name or the path of a recipe, or a recipe's own fields", "")]
+    """the recipe that the variants change"""
+    axes: Annotated[dict[str, Any], Allowed("a mapping of axes")] = Field(default={})
+    """what varies: for each axis its variants and their changes, or a dotted key and a list of its values"""
+    seeds: Seeds | None = None
+    """the seeds of each variant; null: the base's one"""
+    parts: Annotated[dict[str, Any], Allowed("a mapping of axes to their variants' lists of parts")] = Field(default={})
+    """what the variants of an axis are built from, where they share parts: p-values are then over the parts"""
+    reference: Reference | None = None
+    """published accuracies to show beside ours"""
+    claims: Annotated[list[Any], Allowed("a list of claims")] = Field(default=[])
+    """sentences about the rows that the report answers with yes or no"""
+
+
+OWN_FIELDS = ("name", "seeds", "parts", "reference", "claims")  # what an override may change of the sweep itself
+
+
+@dataclass(frozen=True)
+class SweepSources:
+    """The fields of a sweep as merged, and all that went into them, the furthest base first, overrides last."""
+
+    file: SweepFile
+    claims: tuple[Claim, ...]
+    path: Path
+    sources: tuple[Source, ...]
+    base: tuple[Source, ...]  # of the recipe that the variants change
+
+    def inherits(self, *path: str) -> bool:
+        """Whether only the files that it is based on say anything at `path`."""
+        own = [source.label for source in self.sources].index(str(self.path))
+        return not any(has(source.patch, path) for source in self.sources[own:])
+
+    def last_with(self, *path: str) -> Source:
+        """The last source that says anything at `path`."""
+        return next(source for source in reversed(self.sources) if has(source.patch, path))
+
+    def prefix(self, source: Source) -> str:
+        """The name of a source's file with a comma, unless it is the sweep's own."""
+        return "" if source.label == str(self.path) else f"{source.label}, "
+
+    def place(self, source: Source, *path: str) -> str:
+        """Where a source says what stands at `path`, as a remark that follows its name: file if not ours, and line."""
+        lines = [source.lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in source.lines]
+        parts = [source.label] if source.label != str(self.path) else []
+        parts += [f"line {lines[0]}"] if lines else []
+        return f" ({', '.join(parts)})" if parts else ""
+
+
+def has(patch: Any, path: Sequence[str]) -> bool:
+    """Whether a mapping has the keys of the path, one in the other."""
+    for key in path:
+        if not isinstance(patch, Mapping) or key not in patch:
+            return False
+        patch = patch[key]
+    return True
+
+
+def read_sweep_file(name_or_path: str, changes: Sequence[Source] = ()) -> SweepSources:
+    """The sweep of a shipped name or of a file, with what it is based on and `changes` of the sweep's own fields.
+
+    Raises InputError when it cannot be read, is a recipe, goes in a circle, or has faults: all faults of the fields in
+    one error.
+    """
+    path = find(name_or_path, "sweep")
+    document = read(path)
+    if not _leads_to_sweep(document, path, (path,)):
+        raise InputError(
+            f"{name_or_path} is a recipe, not a sweep", remedy=f"Run it with: cssl pretrain {name_or_path}"
+        )
+    files = _files(document, path, (path,))
+    sources = [*(source for source, _ in files), *changes]
+    file, claims = _validated(sources, str(path))
+    return SweepSources(file, claims, path, tuple(sources), tuple(_base_sources(files)))
+
+
+# ------------------------------------------------------------------------------------------------------------ based_on
+def _leads_to_sweep(document: Document, path: Path, chain: tuple[Path, ...]) -> bool:
+    """Whether a file has the keys of a sweep, or is based on one that has."""
+    if is_sweep(document.value):
+        return True
+    base = document.value.get("based_on")
+    try:
+        base_path = find(base, "sweep", folder=path.parent) if isinstance(base, str) else None
+        if base_path is None or any(base_path.resolve() == earlier.resolve() for earlier in chain):
+            return False
+        return _leads_to_sweep(read(base_path), base_path, (*chain, base_path))
+    except InputError:  # it will be met again, and told, by whoever reads the file as what it is
+        return False
+
+
+def _files(document: Document, path: Path, chain: tuple[Path, ...]) -> list[tuple[Source, Path]]:
+    """A sweep file and all it is based on, the furthest base first, each with its folder; a name is not inherited."""
+    label = str(path)
+    own = Source(label, {key: value for key, value in document.value.items() if key != "based_on"}, document.lines)
+    base_name = document.value.get("based_on")
+    if base_name is None:
+        return [(own, path.parent)]
+    if not isinstance(base_name, str):
+        raise InputError("based_on must be the name or the path of a sweep", where=label)
+    base_path = find(base_name, "sweep", folder=path.parent, where=label)
+    if not exists(base_path):
+        raise InputError(f"its base {base_name} does not exist", where=label, remedy=f"Looked for {base_path}.")
+    if any(base_path.resolve() == earlier.resolve() for earlier in chain):
+        circle = " -> ".join(str(path) for path in (*chain, base_path))
+        raise InputError(f"based_on goes in a circle: {circle}", where=label)
+    base = read(base_path)
+    if not _leads_to_sweep(base, base_path, (base_path,)):
+        raise InputError(f"its base {base_name} is a recipe, not a sweep", where=label, remedy="Name it as base.")
+    inherited = _files(base, base_path, (*chain, base_path))
+    return [*((_without(source, "name"), folder) for source, folder in inherited), (own, path.parent)]
+
+
+def _without(source: Source, key: str) -> Source:
+    return replace(source, patch={name: value for name, value in source.patch.items() if name != key})
+
+
+def _base_sources(files: Sequence[tuple[Source, Path]]) -> list[Source]:
+    """The recipe that the variants change, as sources: the last base that is named, then what changes it.
+
+    A base that is a name, or null, puts aside all that was inherited.
+    """
+    root: list[Source] = []
+    changes: list[Source] = []
+    for source, folder in files:
+        if "base" not in source.patch:
+            continue
+        base = source.patch["base"]
+        if not isinstance(base, Mapping):
+            root, changes = [], []
+        if isinstance(base, str):
+            path = find_base(base, source.label, folder)
+            root = file_sources(path, read_base(path, source.label))
+        elif isinstance(base, Mapping):
+            *named, own = mapping_sources(Source(source.label, base, lines_below(source, ("base",))), folder=folder)
+            root = named or root
+            changes.append(own)
+    return [*root, *changes]
+
+
+def lines_below(source: Source, path: tuple[str, ...]) -> dict[tuple[str, ...], int]:
+    """The lines of what stands below `path`, by their paths from there."""
+    return {key[len(path) :]: line for key, line in source.lines.items() if key[: len(path)] == path}
+
+
+# ---------------------------------------------------------------------------------------------------------- validation
+def _validated(sources: Sequence[Source], where: str) -> tuple[SweepFile, tuple[Claim, ...]]:
+    mapping: dict[str, Any] = {}
+    for source in sources:
+        mapping = merge(mapping, source.patch)
+    lines: list[str] = []
+    try:
+        file = SweepFile.model_validate(mapping)
+    except ValidationError as error:
+        lines = [fault.line(sources, where) for fault in faults_of(error, SweepFile, mapping)]
+    claims, faults = _claims(mapping.get("claims"), sources, where)
+    if lines or faults:
+        raise as_error([*lines, *faults], where)
+    return file, claims
+
+
+def _claims(items: Any, sources: Sequence[Source], where: str) -> tuple[tuple[Claim, ...], list[str]]:
+    """The items of the list of claims, each validated by itself, since a fault is to name the item."""
+    found, faults = [], []
+    for position, item in enumerate(items if isinstance(items, list) else []):
+        if not isinstance(item, Mapping):
+            faults.append(f"claims[{position}] must be a mapping with says, and either rows or order")
+            continue
+        try:
+            found.append(Claim.model_validate(item))
+        except ValidationError as error:
+            origin = next(source for source in reversed(sources) if "claims" in source.patch)
+            own = replace(origin, patch={"claims": {str(position): item}})
+            for fault in faults_of(error, Claim, item):
+                path = (f"claims[{position}]", *fault.path)
+                blame = tuple(("claims", str(position), *blamed) for blamed in fault.blame)
+                faults.append(replace(fault, path=path, blame=blame).line([own], where))
+    return tuple(found), faults

@@ -1,0 +1,217 @@
+"""What the table of a sweep needs of its members' results, in one file that is quick to read.
+
+An analysis.json has half a megabyte; a thousand of them take many seconds to read. The index keeps, for each member,
+which results it has and what an `Extractor` took from them. A line counts as long as the files it was read from are
+unchanged, by time, size and inode, and the extractor is the same; without an index, or with one that is damaged, the
+files are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from cssl_cli.errors import CsslError, DamagedError, shown_path
+from cssl_cli.host.sealed_folder import SealedFolder
+from cssl_cli.runs.run_dir import (
+    ANALYSIS,
+    ENCODER,
+    ENVIRONMENT,
+    EPOCH_KNN,
+    PROBE,
+    RESULTS_FORMAT,
+    STATUS,
+    RunDir,
+    kept_name,
+)
+
+INDEX = "results-index.txt"
+FORMAT = [4, RESULTS_FORMAT]  # raise the first when the file is written in another way
+Result = Mapping[str, Any]
+State = list[int] | None
+
+
+class StoredResult(Result):
+    """A result that is there, whose file is read when it is first looked into."""
+
+    def __init__(self, run: RunDir, name: str, settings: Mapping[str, Any]) -> None:
+        self.run, self.name, self.settings = run, name, settings
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return self.run.read_result(self.name, self.settings) or {}
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> Any:
+        return self.content[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The results of a run that are asked for: those of these settings."""
+
+    path: Path
+    probe: Mapping[str, Any]
+    analysis: Mapping[str, Any]
+
+
+class Measured(Protocol):
+    """A run directory and its results, None for what is not there."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def probe(self) -> Result | None: ...
+    @property
+    def analysis(self) -> Result | None: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """The results of a run, None for what is not there, and what was taken from them (None without an extractor).
+
+    damage: sentences about files that do not count because they are not as they were written. failure: why the run
+    failed, None where it did not.
+    """
+
+    path: Path
+    probe: Result | None = None
+    analysis: Result | None = None
+    taken: Any = None
+    damage: tuple[str, ...] = ()
+    failure: str | None = None
+
+
+def read_results(wanted: Wanted) -> Found:
+    """The results of a run from their files."""
+    run, damage = RunDir(wanted.path), []
+    try:
+        if not run.finished:
+            return Found(wanted.path, failure=run.failure())
+    except DamagedError as error:
+        return Found(wanted.path, damage=(str(error),))
+
+    def read(name: str, settings: Mapping[str, Any]) -> Result | None:
+        try:
+            return run.read_result(name, settings)
+        except DamagedError as error:
+            damage.append(str(error))
+            return None
+
+    probe, analysis = read(PROBE, wanted.probe), read(ANALYSIS, wanted.analysis)
+    try:
+        run.read_records(EPOCH_KNN)
+    except DamagedError as error:
+        damage.append(str(error))
+    return Found(wanted.path, probe, analysis, damage=tuple(dict.fromkeys(damage)))
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What is taken from a finished run: `take` gives it as JSON types.
+
+    `version` is another whenever `take` might give something else. Of the run directory `take` may read knn.jsonl, and
+    no other file, since only that one's changes are seen.
+    """
+
+    version: str
+    take: Callable[[Measured], Any]
+
+
+class _Home(SealedFolder):
+    """The folder of the index, which has had a checksum for as long as it has had this format."""
+
+    def needs_checksum(self, name: str) -> bool:  # noqa: ARG002
+        return True
+
+
+class ResultsIndex:
+    """The index of the sweep whose run directories are under `home`."""
+
+    def __init__(self, home: Path, extractor: Extractor | None = None) -> None:
+        self.file, self.extractor = _Home(home), extractor
+        # By run directory and results: states of the files, whether there are a probe and an analysis, the version of
+        # the extractor, what it took.
+        self.lines: dict[str, tuple[list[State], bool, bool, str | None, Any]] = {}
+        with suppress(CsslError):  # a damaged one is made again
+            content = self.file.read_json(INDEX) or {}
+            if content.get("format") == FORMAT:
+                self.lines = content["lines"]
+        self.changed = False
+
+    def read(self, wanted: Sequence[Wanted]) -> list[Found]:
+        """What there is of each; keeps the index up to date."""
+        kept: dict[int, str] = {}  # by identity: most members share one mapping of settings
+        for one in wanted:
+            for name, settings in ((PROBE, one.probe), (ANALYSIS, one.analysis)):
+                if id(settings) not in kept:
+                    kept[id(settings)] = kept_name(name, settings)
+        results = [self._read(one, (kept[id(one.probe)], kept[id(one.analysis)])) for one in wanted]
+        if self.changed:
+            self._save()
+        return results
+
+    def _read(self, wanted: Wanted, kept: tuple[str, str]) -> Found:
+        run = RunDir(wanted.path)
+        names = (STATUS, ENVIRONMENT, PROBE, kept[0], ANALYSIS, kept[1], EPOCH_KNN, ENCODER)
+        try:
+            *states, of_encoder = _states(wanted.path, names)
+        except OSError as error:
+            return Found(wanted.path, damage=(f"{shown_path(wanted.path)}: cannot be read: {error.strerror}",))
+        if states[0] is None:
+            return Found(wanted.path)
+        if of_encoder is None:
+            return read_results(wanted)
+        key = "/".join([wanted.path.name, *kept])
+        version = None if self.extractor is None else self.extractor.version
+        if key in self.lines:
+            known, has_probe, has_analysis, taken_by, taken = self.lines[key]
+            if known == states and version in (None, taken_by):
+                return Found(
+                    wanted.path,
+                    StoredResult(run, PROBE, wanted.probe) if has_probe else None,
+                    StoredResult(run, ANALYSIS, wanted.analysis) if has_analysis else None,
+                    None if version is None else taken,
+                )
+        found = read_results(wanted)
+        if found.damage or not run.finished:
+            return found
+        if self.extractor is not None:
+            found = replace(found, taken=self.extractor.take(found))
+        self.lines[key] = states, found.probe is not None, found.analysis is not None, version, found.taken
+        self.changed = True
+        return found
+
+    def _save(self) -> None:
+        with suppress(CsslError, OSError):  # a sweep that only may be read is read all the same
+            there = {path.name for path in self.file.path.iterdir()}
+            lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
+            self.file.write_json(INDEX, {"format": FORMAT, "lines": lines}, indent=None)
+
+
+def _states(folder: Path, names: Sequence[str]) -> list[State]:
+    """What changes when a file of the folder is written again; None for those that are not there.
+
+    `OSError` where there is something that cannot be listed.
+    """
+    states: dict[str, State] = dict.fromkeys(names)
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in states:
+                with suppress(OSError):
+                    found = entry.stat()
+                    states[entry.name] = [found.st_mtime_ns, found.st_size, found.st_ino]
+    return list(states.values())

@@ -1,0 +1,69 @@
+"""Which members of a sweep are meant: by patterns over their rows, and by shares among machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from cssl_cli.errors import InputError, nearest, some
+from cssl_cli.sweep.sweep import Member, Sweep
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def select(
+    sweep: Sweep, *, only: Sequence[str] = (), skip: Sequence[str] = (), shard: str | None = None
+) -> tuple[Member, ...]:
+    """The members, in order, whose row matches a pattern of `only` (if any) and none of `skip`; of these, a `shard`.
+
+    A pattern is a row's name in which * and ? stand for any letters. A shard "I/N" takes every N-th run from the I-th
+    on, counted from 1: the shards of a sweep share its runs without overlap. Members that differ in how they are
+    measured only have one run, and stay together. Raises InputError for a pattern without a row, for a shard that makes
+    no sense, and when nothing is left.
+    """
+    rows = list(dict.fromkeys(member.row for member in sweep.members))
+    for option, patterns in (("--only", only), ("--skip", skip)):
+        for pattern in patterns:
+            if not any(fnmatchcase(row, pattern) for row in rows):
+                guess = nearest(pattern, rows)
+                hint = f"Did you mean {guess!r}? " if guess else ""
+                raise InputError(f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {some(rows)}.")
+    members = [
+        member
+        for member in sweep.members
+        if (not only or _matches(member.row, only)) and not _matches(member.row, skip)
+    ]
+    if shard is not None:
+        members = _share(members, *_parse_shard(shard))
+    if not members:
+        raise InputError("no member is left to run", where=sweep.name, remedy=f"Rows: {some(rows)}.")
+    return tuple(members)
+
+
+def _matches(row: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(row, pattern) for pattern in patterns)
+
+
+def _parse_shard(shard: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(
+            f"{shard!r} names no share", where="--shard", remedy="Give I/N with I from 1 to N, such as 2/8."
+        )
+    return int(found[1]), int(found[2])
+
+
+def _share(members: Sequence[Member], index: int, count: int) -> list[Member]:
+    runs = list(dict.fromkeys(member.fingerprint for member in members))
+    mine = set(runs[index - 1 :: count])
+    return [member for member in members if member.fingerprint in mine]
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 90s, 30m, 1h30m or 2d; InputError for anything else."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds < 1e9:
+        raise InputError(f"{text!r} is no duration", where="--budget", remedy="Give one such as 90s, 30m, 1h30m or 2d.")
+    return seconds

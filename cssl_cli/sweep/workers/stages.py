@@ -1,0 +1,103 @@
+"""Carrying members of a sweep through their stages, with what they share kept between them."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.errors import CsslError, Interrupted, RunError
+from cssl_cli.host.progress import Reporter
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Which results of a member are not there yet."""
+
+    probe: bool
+    analysis: bool
+
+
+class UnexpectedError(RunError):
+    """A bug, or a library's failure (memory, a device): after it, the process is not to be trusted."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a member failed: the `error`, and the `sentence` for those who know which member it is."""
+
+    error: CsslError
+    sentence: str
+
+
+class Workshop:
+    """Carries members through their stages and keeps what they share: the loaded images and the baselines.
+
+    `home` is where the run directories are, `data_root` where the images lie, in place of the recipes' data.root.
+    """
+
+    def __init__(self, home: Path, reporter: Reporter, device_name: str | None, data_root: str | None = None) -> None:
+        self.home, self.reporter, self.device_name, self.data_root = home, reporter, device_name, data_root
+        self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.data: tuple[str, Any] = ("", None)
+
+    def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
+        """Do the stages that are missing; the failure, or None. `Interrupted` is raised."""
+        run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
+        try:
+            self._stages(recipe, missing)
+        except Interrupted:
+            raise
+        except CsslError as error:
+            failed = error
+        except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
+            first_line = str(error).partition("\n")[0]
+            failed = UnexpectedError(f"{type(error).__name__}: {first_line}", remedy=self._keep_traceback(run))
+        else:
+            return None
+        failure = Failure(failed, failed.of(str(run.path)))
+        self.reporter.say(f"failed: {failure.sentence}")
+        return failure
+
+    def _keep_traceback(self, run: RunDir) -> str:
+        """Where the traceback of what is being handled was written to; it is said where that cannot be."""
+        text = traceback.format_exc()
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.write_bytes("error.log", text.encode(errors="backslashreplace"))
+        except (OSError, CsslError):
+            self.reporter.say(text)
+            return "The traceback could not be kept; it is among the messages."
+        return f"The traceback is in {run.file('error.log')}."
+
+    def _stages(self, recipe: Recipe, missing: Missing) -> None:
+        from cssl_cli.runs.analyze import analyze
+        from cssl_cli.runs.pretrain import pretrain
+        from cssl_cli.runs.probe import probe
+
+        dataset = self.dataset(recipe)
+        options: dict[str, Any] = {
+            "reporter": self.reporter,
+            "device_name": self.device_name,
+            "dataset": dataset,
+            "data_root": self.data_root,
+        }
+        run = pretrain(recipe, out=self.home, **options)
+        if missing.analysis:
+            analyze(run.path, recipe=recipe, **options)
+        if dataset.train is None or dataset.test is None:
+            self.reporter.notice("the images have no labels: there are no accuracies")
+        elif missing.probe:
+            probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
+
+    def dataset(self, recipe: Recipe) -> Any:
+        """The recipe's images; kept until a recipe with other data comes."""
+        from cssl_cli.runs.setup import prepare_data
+
+        key = repr(recipe.settings("data", data_root=self.data_root))
+        if self.data[0] != key:
+            self.data = (key, prepare_data(recipe, self.reporter, data_root=self.data_root, own=[self.home]))
+        return self.data[1]

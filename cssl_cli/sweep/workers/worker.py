@@ -1,0 +1,177 @@
+"""A worker: the process that carries members of a sweep through their stages, one after another.
+
+Tasks come in on stdin; progress and ends go out on what was stdout when it began. What it and its libraries print goes
+to the member's log. When stdin ends, the sweep has stopped or is gone: the member at work saves its state, and the
+worker ends.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError, escaped_text
+from cssl_cli.host.signals import ENDING, Stopped, end_on_signals
+from cssl_cli.host.streams import use_standard_streams
+from cssl_cli.recipe import Recipe
+from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, Progress, Task, decode, encode
+from cssl_cli.sweep.workers.process import open_log
+from cssl_cli.sweep.workers.stages import Failure, Missing, UnexpectedError, Workshop
+
+SAVING_TIME = 300.0  # seconds that a worker may take to stop
+LINE_INTERVAL = 5.0  # between lines of one task in the log
+EVENT_INTERVAL = 0.2  # between events of one task
+# These reach a group of processes and are meant for the sweep, which stops its workers itself.
+NOT_FOR_WORKERS = tuple(number for number in ENDING if number != signal.SIGTERM)
+OOM_PREFERENCE = 300  # when memory runs out, a member is to go rather than the sweep
+
+
+def main() -> None:
+    with suppress(Stopped):
+        end_on_signals(ignored=NOT_FOR_WORKERS)
+        use_standard_streams(expendable=True)
+        _offer_to_die_first()
+        faulthandler.enable(2)
+        events = os.dup(1)
+        os.dup2(2, 1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        _Worker(events).work(_listen())
+    sys.stdout.flush()
+    os._exit(0)  # all is told and on disk; Python and torch would take a while to take themselves apart
+
+
+def _offer_to_die_first() -> None:
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE), encoding="ascii")
+
+
+def _listen() -> queue.SimpleQueue[Task | None]:
+    """The tasks as they come; None at the end, when whatever is at work is stopped, too."""
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        lines = Lines()
+        try:
+            while data := os.read(0, 1 << 16):
+                for line in lines.feed(data):
+                    message = decode(line)
+                    assert isinstance(message, Task)
+                    tasks.put(message)
+        finally:
+            tasks.put(None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(SAVING_TIME)
+            os._exit(1)  # files appear whole or not at all, so that nothing is damaged
+
+    threading.Thread(target=listen, daemon=True).start()
+    return tasks
+
+
+class _Worker:
+    def __init__(self, events: int) -> None:
+        self.events = events
+        self.workshop: Workshop | None = None
+
+    def work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            _redirect_output(task.log)
+            ended = self.complete(task)
+            self.send(ended)
+            if ended.retire:
+                return
+
+    def complete(self, task: Task) -> Ended:
+        reporter = _LogReporter(self.send)
+        threads = f"{THREADS}={os.environ.get(THREADS)}"
+        reporter.say(f"{task.heading} (process {os.getpid()} on {socket.gethostname()}, {threads})")
+        try:
+            recipe = Recipe.model_validate(task.recipe)
+            workshop = self.workshop = self.workshop or _open_workshop(task)
+            workshop.reporter = reporter
+            failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+        except Interrupted as interrupted:
+            reporter.say(str(interrupted))
+            return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
+        except Stopped as stopped:
+            reporter.say("interrupted")
+            return Ended(error="interrupted", stopped=stopped.number, retire=True)
+        except CsslError as error:  # before its stages: the device cannot be used
+            failure = Failure(error, str(error))
+        return _ended(failure)
+
+    def send(self, message: Message) -> None:
+        with suppress(OSError):  # a sweep that is gone does not listen; stdin says so
+            os.write(self.events, encode(message))
+
+
+def _ended(failure: Failure | None) -> Ended:
+    if failure is None:
+        return Ended()
+    return Ended(
+        error=failure.sentence,
+        in_use=isinstance(failure.error, InUseError),
+        hopeless=isinstance(failure.error, InputError),
+        retire=isinstance(failure.error, UnexpectedError),
+    )
+
+
+def _open_workshop(task: Task) -> Workshop:
+    device = task.device
+    if device in (None, "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            index = task.slot % torch.cuda.device_count()
+            torch.cuda.set_device(index)
+            device = f"cuda:{index}"
+    return Workshop(Path(task.home), _LogReporter(lambda _: None), device, task.data_root)
+
+
+def _redirect_output(log: str) -> None:
+    """Let stdout and stderr, those of libraries too, go to the end of the file `log`, or nowhere if it cannot be."""
+    handle = open_log(log)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+
+
+class _LogReporter:
+    """Writes sentences and, every few seconds, the state of a task to the log.
+
+    Notices, and the state of a task, it sends to the sweep, too.
+    """
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self.send = send
+        self.sent: dict[str, float] = {}
+        self.logged: dict[str, float] = {}
+
+    def say(self, message: str) -> None:
+        with suppress(OSError):  # a full disk must not cost the member its state
+            os.write(2, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escaped_text(message)}\n".encode())
+
+    def notice(self, message: str) -> None:
+        self.say(message)
+        self.send(Notice(message))
+
+    def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
+        now, ended = time.monotonic(), done >= total
+        if ended or detail or now - self.sent.get(task, 0.0) >= EVENT_INTERVAL:
+            self.send(Progress(task, done, total, detail))
+            self.sent[task] = now
+        if (ended or detail) and now - self.logged.setdefault(task, now) >= (
+            0.0 if ended and detail else LINE_INTERVAL
+        ):
+            self.say(f"{task}: {done / max(total, 1):4.0%}  {detail}".rstrip())
+            self.logged[task] = now
+        if ended:
+            del self.logged[task]

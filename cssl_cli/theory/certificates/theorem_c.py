@@ -1,0 +1,90 @@
+"""Theorem C: certificates along the directions between centres, the sharpest of the family. (docs/theory.md, 10.)
+
+For k ≠ l and w = (μ_k − μ_l)/‖μ_k − μ_l‖, an image x₀ of class l is classified right if for every k
+
+    T_k(x₀) = mean over x of max{ wᵀf(x₀) − wᵀf̄_x, [wᵀf(x₀) − min_v wᵀf(v)] + [max_v wᵀf(v) − wᵀf̄_x] } < ½‖μ_k − μ_l‖,
+
+the minimum over views of x₀, the maximum over views of x, since T_k ≥ wᵀ(f(x₀) − μ_l). That inequality needs the first
+entry of the maximum alone, so it holds whichever views the extremes run over: with few of them the certificate is
+sharper, and what it loses with more is the cost of their spread along w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cssl_cli.theory.certificates.chains import directional_margins
+from cssl_cli.theory.certificates.conditions import certified
+from cssl_cli.theory.certificates.error_bounds import bounds_from_certified, is_vacuous, margins_of_images
+from cssl_cli.theory.class_geometry import ClassGeometry
+from cssl_cli.theory.estimate import Absent, Estimate, Quantity
+
+QUANTITIES = (
+    "error_bound",
+    "error_bound_per_class",
+    "certified_share_per_class",
+    "by_views",
+    "margin_quantiles",
+    "margin_median_per_class",
+)
+
+
+@dataclass(frozen=True)
+class DirectionalCertificate:
+    """For m′ = 1 … V stored views behind the extremes: `certified_by_views` (V, N) and `margins_by_views` (V, N), the
+    least margin ½‖μ_k − μ_l‖ − T_k over the other classes."""
+
+    certified_by_views: Tensor
+    margins_by_views: Tensor
+
+    @property
+    def certified(self) -> Tensor:
+        """Which images (N,) are certified with all stored views."""
+        return self.certified_by_views[-1]
+
+
+def certify_c(geometry: ClassGeometry | Absent) -> DirectionalCertificate | Absent:
+    """Tests every image of the table; O(n log n) for each class, rival and number of views."""
+    if isinstance(geometry, Absent):
+        return geometry
+    shape = (geometry.table.num_views, geometry.table.num_images)
+    passed = torch.zeros(shape, dtype=torch.bool, device=geometry.centers.device)
+    margins = geometry.centers.new_zeros(shape)
+    for own, images in enumerate(geometry.members):
+        features = geometry.features(own)
+        of_class = directional_margins(features, features, geometry.means[images], geometry.centers, own, itself=True)
+        passed[:, images] = certified(of_class, geometry.centers, own, geometry.largest_norm)
+        margins[:, images] = of_class.amin(dim=2)
+    return DirectionalCertificate(passed, margins)
+
+
+def certificate_c(
+    geometry: ClassGeometry | Absent, certificate: DirectionalCertificate | Absent | None = None
+) -> dict[str, Quantity]:
+    """The bounds on the table's error by Theorem C, `QUANTITIES`; `certificate` is certify_c's, if already at hand."""
+    if isinstance(geometry, Absent):
+        return dict.fromkeys(QUANTITIES, geometry)
+    certificate = certificate or certify_c(geometry)
+    assert not isinstance(certificate, Absent)
+    estimator = (
+        "share of images not certified by the chain of views along the directions between centres (Theorem C); "
+        f"{geometry.views_note}"
+    )
+    by_views = (~certificate.certified_by_views).double().mean(dim=1).tolist()
+    return {
+        **bounds_from_certified(geometry, certificate.certified, estimator),
+        "by_views": Estimate(
+            by_views,
+            "the bound with suprema over the first 1, 2, … stored views only, the clean one first; centres and means "
+            "over all augmented views throughout, so that each bounds the same error, that of these images with their "
+            "own centres (vacuous: none is below chance)",
+            "exact for the table",
+            geometry.sample,
+            vacuous=is_vacuous(min(by_views), geometry.chance),
+            warning=geometry.in_table_warning,
+        ),
+        **margins_of_images(geometry, certificate.margins_by_views[-1]),
+    }

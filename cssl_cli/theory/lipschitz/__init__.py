@@ -1,0 +1,1 @@
+"""Bounds on the Lipschitz constant of the encoder. (docs/theory.md, 9.)"""
