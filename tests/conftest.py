@@ -1,4 +1,4 @@
-"""What tests share: a cache of their own, tiny recipes, and the command line as a function and as a process."""
+"""Fixtures that tests share: a cache of their own, a trained run, the command line as a function and as a process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +18,11 @@ import torch
 
 from cssl_cli.cli.app import app
 from cssl_cli.host.signals import ENDING
+from tests.support.commands import TINY_RECIPE, CommandLine, Invoke, Outcome, command
 
 # Other work on the machine may make any example slow. The same examples everywhere: a failure is one of the change.
 hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cssl")
-
-TINY_RECIPE = """
-name: tiny
-seed: 3
-data: {name: shapes, num_train: 256, num_test: 100, size: 16}
-augment: {crop: {scale: [0.3, 1.0]}, flip: {p: 0.5}, jitter: {p: 0.8, strength: 0.5}, gray: {p: 0.2}, blur: {p: 0.5}}
-encoder: {name: small, width: 4}
-method: {name: simclr, temperature: 0.5, projector: [16, 8]}
-optim: {name: sgd, lr: 0.05}
-train: {epochs: 3, batch_size: 64}
-probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
-analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 4}
-"""
-
-# For sweeps, which measure it many times.
-QUICKLY_MEASURED = (
-    TINY_RECIPE.replace("refine_pairs: 4", "refine_pairs: 0, distances: [pixels, trained], deltas: [0.5, 1.0]")
-    .replace("num_images: 50, num_views: 4", "num_images: 30, num_views: 3")
-    .replace("penalties: [0.001, 0.1]", "penalties: [0.1]")
-)
 
 
 def pytest_configure() -> None:
@@ -135,9 +114,6 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return make
 
 
-CommandLine = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
 def cssl(tmp_path: Path) -> CommandLine:
     """Run `cssl ARGUMENTS` as a process of its own in `tmp_path`; returns when it has ended."""
@@ -170,20 +146,6 @@ def cssl_here(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     return run
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "cssl_cli", *map(str, arguments)]
-
-
-@dataclass
-class Outcome:
-    code: int
-    stdout: str
-    stderr: str
-
-
-Invoke = Callable[..., Outcome]
-
-
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
     """Run a command in this process, in `tmp_path`."""
@@ -200,9 +162,4 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    return run
-
-
-def the_run(folder: Path) -> Path:
-    (run,) = (folder / "runs").iterdir()
     return run

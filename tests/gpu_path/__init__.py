@@ -1,4 +1,4 @@
-"""The GPU path, followed on a machine without a GPU: `tests/test_gpu_path.py` runs it in processes of its own.
+"""The GPU path, followed on a machine without a GPU: `tests/project/test_gpu_path.py` runs it in processes of its own.
 
 Two pretended devices for two kinds of mistakes. `fake_cuda`: tensors on cuda:0 without numbers; what mixes devices
 raises, as does what looks at a number, which a GPU would have to be waited for; kernels, bytes and copies are counted.

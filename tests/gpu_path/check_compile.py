@@ -7,7 +7,7 @@ import torch
 
 from cssl_cli.methods import method_names
 from cssl_cli.recipe import load_recipe
-from gpu_path.fake_cuda import CUDA, trainer_of
+from tests.gpu_path.fake_cuda import CUDA, trainer_of
 
 
 def test_views_are_one_graph_to_the_compiler() -> None:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indices, waits
+from tests.gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indices, waits
 
 # isort: split
-from conftest import TINY_RECIPE
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import METRICS, RunDir
+from tests.support.commands import TINY_RECIPE
 
 OVERRIDES = (
     "train={steps: 6, batch_size: 64, precision: float32}",

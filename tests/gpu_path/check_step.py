@@ -18,7 +18,7 @@ from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import load_recipe
 from cssl_cli.train import theta_ahead
 from cssl_cli.train.step import TrainingStep
-from gpu_path.fake_cuda import CUDA, Ledger, fake_cuda, last_step, trainer_of
+from tests.gpu_path.fake_cuda import CUDA, Ledger, fake_cuda, last_step, trainer_of
 
 # Kernels of an uncompiled step, with torch 2.14; other versions split operations a little differently.
 KERNELS = {

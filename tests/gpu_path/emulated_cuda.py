@@ -199,7 +199,7 @@ class _Emulation(TorchDispatchMode):
 
 # ---------------------------------------------------------------------- the device
 def _move_module(module: nn.Module, *args: Any, memory_format: Any = None, **kwargs: Any) -> nn.Module:
-    from gpu_path.fake_cuda import move_module
+    from tests.gpu_path.fake_cuda import move_module
 
     return move_module(module, *args, memory_format=memory_format, **kwargs)
 

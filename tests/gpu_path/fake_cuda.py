@@ -22,7 +22,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs import pretrain as pretraining
 from cssl_cli.runs.setup import initial_method
 from cssl_cli.train.loop import Trainer
-from gpu_path import engine
+from tests.gpu_path import engine
 
 CUDA = torch.device("cuda", 0)
 MEMORY = 80 * 2**30

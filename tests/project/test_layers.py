@@ -1,0 +1,153 @@
+"""The house rules: rooms import downwards only, and the numeric core knows no screen and no files of settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cssl_cli
+
+PACKAGE = Path(cssl_cli.__file__).parent
+
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+# The table of rooms, from the ground up; a room may import the rooms before it (and its own parts).
+ORDER = [
+    name.removesuffix("/").removesuffix(".py")
+    for name in re.findall(r"(?m)^\| `([\w/.]+)` \|", ARCHITECTURE.read_text("utf-8"))
+]
+CORE = ORDER[ORDER.index("data") : ORDER.index("runs")]
+FORBIDDEN_IN_CORE = {
+    "typer",
+    "rich",
+    "yaml",
+    "pydantic",
+    "cssl_cli.recipe",
+    "cssl_cli.sweep.sweep",
+    "cssl_cli.runs.run_dir",
+}
+# What terms may build on; every other file of the theory is a term.
+THEORY_SHARED = {
+    "augmented_distance",
+    "certificates.chains",
+    "certificates.conditions",
+    "certificates.error_bounds",
+    "certificates.threshold_grid",
+    "certificates.threshold_search",
+    "class_geometry",
+    "concentration.class_overlap",
+    "concentration.cliques",
+    "concentration.main_parts",
+    "alignment.theorem_2",
+    "estimate",
+    "image_pairs",
+    "lipschitz.spectral",
+    "losses.cross_correlation_intervals",
+    "subsets",
+    "table",
+}
+# Of the rooms from `runs` up, and of those below `data`, what loads torch; all the rest does without.
+NEEDS_TORCH = {"host.randomness"} | {
+    f"runs.{name}"
+    for name in (
+        "analyze",
+        "compiling",
+        "concentrate",
+        "contact_sheet",
+        "epoch_knn",
+        "finished",
+        "machine",
+        "pretrain",
+        "probe",
+        "profile",
+        "setup",
+        "trace",
+        "views",
+    )
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if name:
+            found[name] = path
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path.name}: imports are written out in full"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def rooms_imported(path: Path) -> set[str]:
+    inside = {name.removeprefix("cssl_cli.") for name in imports_of(path) if name.startswith("cssl_cli.")}
+    return {room(name) for name in inside if room(name) in ORDER}
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room(module) for module in modules()} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_rooms_import_downwards_only(module: str) -> None:
+    upwards = [other for other in rooms_imported(modules()[module]) if ORDER.index(other) > ORDER.index(room(module))]
+    assert upwards == []
+
+
+@pytest.mark.parametrize("module", sorted(module for module in modules() if room(module) in CORE))
+def test_the_numeric_core_knows_no_screen_and_no_settings_files(module: str) -> None:
+    imported = imports_of(modules()[module])
+    found = {name for name in FORBIDDEN_IN_CORE for used in imported if used == name or used.startswith(f"{name}.")}
+    assert found == set()
+
+
+@pytest.mark.parametrize(("package", "shared"), [("methods", set()), ("theory", THEORY_SHARED | {"analysis"})])
+def test_methods_and_terms_do_not_import_each_other(package: str, shared: set[str]) -> None:
+    parts = {
+        name.removeprefix(f"{package}."): path for name, path in modules().items() if name.startswith(f"{package}.")
+    }
+    terms = {name for name, path in parts.items() if path.stem != "__init__"} - shared
+    for name in terms:
+        imported = imports_of(parts[name])
+        used = {other for other in terms - {name} if f"cssl_cli.{package}.{other}" in imported}
+        assert used == set(), f"{name} imports {used}"
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_importing_the_core_loads_no_screen_library() -> None:
+    core = [module for module in modules() if room(module) in CORE]
+    code = "import importlib, sys\n"
+    code += "".join(f"importlib.import_module('cssl_cli.{module}')\n" for module in core)
+    code += "print([name for name in ('typer', 'rich', 'yaml', 'pydantic') if name in sys.modules])"
+    assert run_python(code).strip() == "[]"
+
+
+def test_the_command_line_and_reports_load_without_torch() -> None:
+    light = [module for module in modules() if room(module) not in CORE and module not in NEEDS_TORCH]
+    code = "import importlib, sys\n"
+    code += "".join(f"importlib.import_module('cssl_cli.{module}')\n" for module in light if module != "__main__")
+    code += "print('torch' in sys.modules)"
+    assert run_python(code).strip() == "False"

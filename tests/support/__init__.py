@@ -1,0 +1,1 @@
+"""What tests share: plain references, recipes, synthetic results, stand-ins."""
