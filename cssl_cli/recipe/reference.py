@@ -1,4 +1,4 @@
-"""The tables of docs/recipes.md, printed from the schema: `python -m cssl_cli.recipe.reference`."""
+"""The text of docs/recipe-fields.md, from the schema: `python -m cssl_cli.recipe.reference > docs/recipe-fields.md`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.recipe import Recipe
 
+_INTRODUCTION = """# Fields of a recipe
+
+Generated from the schema by `python -m cssl_cli.recipe.reference`; do not edit by hand. [recipes.md](recipes.md) explains
+how recipes are written, changed and combined.
+
+An augmentation block that is absent is not applied; `{}` applies it with its defaults. Augmentations are applied in the
+order of the table, whatever their order in the file."""
+
 _HEAD = "| field | takes | default | meaning |\n|---|---|---|---|"
+
+
+def document() -> str:
+    """The whole text of docs/recipe-fields.md."""
+    return f"{_INTRODUCTION}\n\n{reference()}\n"
 
 
 def reference() -> str:
@@ -41,4 +54,4 @@ def _default(info: schema.FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    print(reference())
+    print(document(), end="")

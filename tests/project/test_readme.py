@@ -73,14 +73,35 @@ def test_the_names_in_the_text_are_recipes() -> None:
         load_recipe(name)
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", path.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("https://") or (path.parent / target).exists(), target
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        if target.startswith("https://"):
+            continue
+        document = path.parent / target if target else path
+        assert document.exists(), link
+        assert not anchor or anchor in anchors(document), link
     assert not re.search(r"\b[A-Z]+_(TABLE|HERE|TODO)\b", text)
+
+
+def test_the_index_of_the_manual_leads_to_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    found = {index}
+    for page in (index, ROOT / "docs" / "theory.md"):
+        links = re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8"))
+        found |= {(page.parent / link).resolve() for link in links}
+    assert {path.resolve() for path in DOCUMENTS[1:]} <= {path.resolve() for path in found}
 
 
 def test_the_encoder_loads_into_torchvision_as_shown(tmp_path: Path) -> None:
