@@ -8,8 +8,8 @@ from cssl_cli.recipe.recipe import Recipe
 
 _INTRODUCTION = """# Fields of a recipe
 
-Generated from the schema by `python -m cssl_cli.recipe.reference`; do not edit by hand. [recipes.md](recipes.md) explains
-how recipes are written, changed and combined.
+Generated from the schema by `python -m cssl_cli.recipe.reference`; do not edit by hand. [recipes.md](recipes.md)
+explains how recipes are written, changed and combined.
 
 An augmentation block that is absent is not applied; `{}` applies it with its defaults. Augmentations are applied in the
 order of the table, whatever their order in the file."""
