@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from cssl_cli.cli.app import app
 from cssl_cli.recipe import load_recipe
+from cssl_cli.recipe.book import shipped_names
+from cssl_cli.sweep.sweep import load_sweep
 from tests.support.commands import Invoke
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +77,7 @@ def test_the_names_in_the_text_are_recipes() -> None:
         load_recipe(name)
 
 
+COMMANDS = typer.main.get_command(app)
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -93,6 +98,21 @@ def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(path: Path) -> None
         assert document.exists(), link
         assert not anchor or anchor in anchors(document), link
     assert not re.search(r"\b[A-Z]+_(TABLE|HERE|TODO)\b", text)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_have_options_and_fields_that_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ").replace(" DATA ", " data.limit=100 ")
+    fenced = "".join(re.findall(r"```\n(.*?)```", text, re.DOTALL))
+    indented = "".join(re.findall(r"(?m)^    +cssl .*\n", text))
+    for line in (fenced + indented).splitlines():
+        if not line.strip().startswith("cssl "):
+            continue
+        _, name, *arguments = shlex.split(line, comments=True)
+        COMMANDS.commands[name].make_context(name, list(arguments))  # raises for an unknown option
+        if name in ("pretrain", "sweep") and arguments[0] in (*shipped_names("recipe"), *shipped_names("sweep")):
+            load = load_sweep if name == "sweep" else load_recipe
+            load(arguments[0], [word for word in arguments if re.match(r"~|[a-z._]+=", word)])
 
 
 def test_the_index_of_the_manual_leads_to_every_page() -> None:
