@@ -1,4 +1,4 @@
-"""Batched augmentations on the images' device, with drawing and applying apart."""
+"""Batched augmentations on the images' device; drawing parameters and applying them are separate."""
 
 from cssl_cli.augment.pipeline import OPERATIONS, Augmentation, build_augmentation, normalize
 

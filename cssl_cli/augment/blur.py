@@ -43,7 +43,7 @@ class Blur(Operation):
 
     @property
     def radius(self) -> int:
-        """Pixels on each side of a pixel that take part in its average."""
+        """Pixels on each side of a pixel that enter its average."""
         return max(1, self.image_size // 20) if self.kernel_size is None else self.kernel_size // 2
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:

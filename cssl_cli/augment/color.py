@@ -18,12 +18,12 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 class Jitter(Operation):
     """Colour distortion with probability `p`: brightness, contrast, saturation and hue, in random order.
 
-    Each of the first three has a factor uniform on [max(0, 1 − x), 1 + x], x being the field of its name; the hue is
-    turned by a part of the colour circle uniform on [−hue, hue]. A field that is None follows from `strength` s:
-    0.8 s for brightness, contrast and saturation, 0.2 s for hue.
+    Each of the first three has a factor uniform on [max(0, 1 − x), 1 + x], where x is the field of its name. The hue
+    is rotated by an angle uniform on [−hue, hue], in turns. A field that is None follows from `strength` s: 0.8 s for
+    brightness, contrast and saturation, 0.2 s for hue.
 
     Parameters: `applied`; `brightness`, `contrast`, `saturation`, `hue`; `order`, an integer in 0 … 23: hue takes place
-    order // 6 (0 is first) among the other three, which come in the (order % 6)-th of their permutations in
+    order // 6 (0 is first) among the other three, which are in the (order % 6)-th of their permutations in
     lexicographic order. `apply` is differentiable in the factors and the hue.
     """
 
@@ -63,8 +63,8 @@ class Jitter(Operation):
         }
 
     def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        # The place of hue differs from image to image, yet hue is by far the dearest step. So it is evaluated once, and
-        # three blends stand on either side of it, of which an image uses three and passes the others unchanged.
+        # The place of hue differs from image to image, but hue is by far the most expensive step. So it is evaluated
+        # once, with three blends on either side; an image uses three of them and passes the others unchanged.
         if op.on_cpu(images) and not _differentiated(images, parameters):
             return _apply_sorted(images, parameters)
         factors, kinds = _blends_in_order(parameters)
@@ -125,7 +125,7 @@ def blend(images: Tensor, factor: Tensor, to_gray: Tensor, to_mean: Tensor, *, o
 
 
 def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
-    """Turn the colour circle of RGB images (N, 3, H, W) by hue (N,) in [−0.5, 0.5] turns; value and saturation stay.
+    """Rotate the hue of RGB images (N, 3, H, W) by hue (N,) in [−0.5, 0.5] turns; value and saturation stay.
 
     The same function as RGB → HSV → RGB, without its divisions and case distinctions. With chroma c = max − min, the
     angle from red in units of c sixths of a turn is ±(c + green + blue − red − min), positive where green exceeds blue;
@@ -153,16 +153,16 @@ def _differentiated(images: Tensor, parameters: dict[str, Tensor]) -> bool:
 
 
 def _apply_sorted(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """Jitter with no blend that an image does not use: those that use one lie side by side, sorted by hue's place.
+    """Jitter that computes only the blends an image uses, by sorting images by the place of hue.
 
-    To the last bit what it is without sorting. Not for autograd, as it writes in place.
+    The result equals that without sorting to the last bit. Not for autograd: it writes in place.
     """
     place, order = (parameters["order"] // 6).sort(descending=True)
     parameters = {name: values[order] for name, values in parameters.items()}
     factors, kinds = _blends_in_order(parameters)
     coefficients = _coefficients(factors, kinds, images.dtype)
     images = images.index_select(0, order)
-    ends = [int((place > turn).sum()) for turn in range(3)]  # of the images whose blend of this turn precedes hue
+    ends = [int((place > turn).sum()) for turn in range(3)]  # of the images whose blend in this turn precedes hue
     for end, turn in zip(ends, coefficients.unbind(dim=2), strict=True):
         blend(images[:end], *turn[:, :end], out=images[:end])
     images = shift_hue(images, parameters["hue"])
@@ -172,7 +172,7 @@ def _apply_sorted(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
 
 
 def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Factors and kinds, both (N, 3), of the three blends of each image in the order they are applied."""
+    """Factors and kinds, both (N, 3), of the three blends of each image in order of application."""
     permutation = parameters["order"] % 6
     first = permutation // 2
     rest_low = (first == BRIGHTNESS).long()
@@ -185,14 +185,14 @@ def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _blend_in_turn(images: Tensor, factors: Tensor, kinds: Tensor, active: Tensor) -> Tensor:
-    """The three blends of each image, of which only the `active` (N, 3) ones change it."""
+    """Applies the three blends of each image; only the `active` (N, 3) ones change it."""
     for turn in _coefficients(torch.where(active, factors, 1.0), kinds, images.dtype).unbind(dim=2):
         images = blend(images, *turn)
     return images
 
 
 def _coefficients(factors: Tensor, kinds: Tensor, dtype: torch.dtype) -> Tensor:
-    """What `blend` takes, (3, N, 3, 1, 1, 1): factor, to_gray and to_mean of each image and turn."""
+    """Arguments of `blend`, (3, N, 3, 1, 1, 1): factor, to_gray and to_mean of each image and turn."""
     rest = 1 - factors
     coefficients = torch.stack((factors, rest * (kinds == SATURATION), rest * (kinds == CONTRAST))).to(dtype)
     return coefficients[..., None, None, None]

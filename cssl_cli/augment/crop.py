@@ -20,10 +20,10 @@ NUM_QUANTILES = 1024
 class Crop(Operation):
     """A box of random area and aspect ratio, resized to the image's own size by bilinear interpolation.
 
-    `scale` is the range of the box's area as a part of the image's, `ratio` that of its width over its height. Boxes
-    are whole pixels, distributed as torchvision's `RandomResizedCrop` draws them: area and log ratio uniform, given
-    that the box fits. torchvision tries up to ten times and then falls back to a central crop; here the condition is
-    solved instead of tried, so that four coordinates (area, ratio, top, left) are enough and there is no fallback.
+    `scale` is the range of the box's area as a share of the image, `ratio` that of its width over its height. Boxes are
+    whole pixels, distributed as in torchvision's `RandomResizedCrop`: area and log ratio are uniform, given that the
+    box fits. torchvision tries up to ten times and then falls back to a central crop; here the condition is solved
+    exactly, so four coordinates (area, ratio, top, left) are enough and there is no fallback.
 
     Parameters: `top`, `left`, `height`, `width` in pixels. `apply` also takes fractional boxes and is differentiable
     in them.
@@ -35,7 +35,7 @@ class Crop(Operation):
     num_parameters: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ()
     coin: ClassVar[int | None] = None
-    # By device; compiled code may look a table up, and would compute it in every step if a function kept it.
+    # By device; compiled code can look a table up, but would recompute one cached by a function in every step.
     _quantiles: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Crop(Operation):
 
     @property
     def continuous(self) -> tuple[int, ...]:
-        if self.scale[0] >= 1:  # the whole image, whatever is drawn
+        if self.scale[0] >= 1:  # always the whole image
             return ()
         area = (0,) if self.scale[0] < self.scale[1] else ()
         ratio = (1,) if self.ratio[0] < self.ratio[1] else ()
@@ -83,7 +83,7 @@ class Crop(Operation):
 
 
 def _sample_positions(side: int, start: Tensor, length: Tensor) -> Tensor:
-    """Where each of `side` output pixels looks in the image, (N, side) on the scale −1 (first pixel) to 1 (last one).
+    """Where each of `side` output pixels samples the image, (N, side), from −1 (first pixel) to 1 (last pixel).
 
     Clamped to the box, not to the image: pixels outside the crop must not bleed into it.
     """

@@ -13,10 +13,10 @@ from cssl_cli.augment.op import Operation, between, chance, whole_number
 
 @dataclass(frozen=True, kw_only=True)
 class Cutout(Operation):
-    """A square of random place and size painted mid-gray (0.5), with probability `p`.
+    """A square at a random place and of random size, painted mid-gray (0.5), with probability `p`.
 
-    `scale` is the range of its area as a part of the image's. The square lies wholly inside the image. Mid-gray, and
-    not the image's own mean, so that nothing of what was painted over can be read from the colour.
+    `scale` is the range of its area as a share of the image. The square is wholly inside the image. It is mid-gray, not
+    the image's own mean, so that its colour reveals nothing of what it covers.
 
     Parameters: `applied`; `top`, `left`, `side` in pixels.
     """

@@ -1,4 +1,4 @@
-"""Contrast contracted towards gray: a negative control rather than an augmentation to learn from."""
+"""Contrast reduced towards gray: a negative control, not an augmentation to learn from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, chance, per_image
 
-LEVELS = 255  # an image's values are whole multiples of 1 / LEVELS
-MIDDLE = 128 / LEVELS  # a level, so that no contrast leaves no trace of the image: 0.5 would round to either side
+LEVELS = 255  # image values are multiples of 1 / LEVELS
+MIDDLE = 128 / LEVELS  # a level, so that zero contrast leaves no trace of the image: 0.5 would round to either side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fade(Operation):
-    """With probability `p`, a share of the contrast to mid-gray is left, uniform on `contrast` [low, high].
+    """With probability `p`, only a share of the contrast to mid-gray remains, uniform on `contrast` [low, high].
 
-    Rounded to the 256 levels of an image file, since otherwise nothing would be lost: in floating point a network
-    scales what is left up again. All faded views lie near one point, those of one class and those of different ones:
-    their concentration is near perfect and says nothing. Parameters: `applied`, `contrast`.
+    Rounded to the 256 levels of an image file, since otherwise nothing would be lost: in floating point a network could
+    amplify what is left. Faded views of all classes are near one point: their concentration is near perfect and means
+    nothing. Parameters: `applied`, `contrast`.
     """
 
     p: float

@@ -12,7 +12,7 @@ from cssl_cli.augment.op import Operation, chance
 
 @dataclass(frozen=True, kw_only=True)
 class Flip(Operation):
-    """Left and right exchanged with probability `p`. Parameters: `applied`."""
+    """Mirrors left and right with probability `p`. Parameters: `applied`."""
 
     p: float
 

@@ -1,4 +1,4 @@
-"""What an augmentation operation is, and the maps from a coordinate of the unit cube to the quantities it needs."""
+"""The interface of an augmentation operation, and maps from coordinates of the unit cube to what it needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import Tensor
 class Operation(ABC):
     """One augmentation of square images of side `image_size`, its fields named as in a recipe's `augment` block.
 
-    Drawing and applying are apart: `parameters` turns points of the unit cube into named quantities, one per image,
-    and `apply` carries them out. Both are pure functions. An operation that concerns some images only says so in the
-    boolean parameter `applied` (N,), which the `Augmentation` heeds; its `apply` transforms every image it is given.
+    Drawing and applying are separate: `parameters` turns points of the unit cube into named quantities, one per image,
+    and `apply` transforms the images with them. Both are pure functions. An operation that applies to some images only
+    says so in the boolean parameter `applied` (N,), which `Augmentation` evaluates; `apply` itself transforms every
+    image it is given.
 
-    `states` names the parameters that take a few values only, the outcome of a coin or an order. Given these, the view
-    varies with the coordinates that `continuous` lists, and with no other. `coin` is the place of the coordinate that
-    is spent on the coin too (see `chance`), which has probability `p`.
+    `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
+    coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
+    `chance`), which has probability `p`.
     """
 
     image_size: int
@@ -32,7 +33,7 @@ class Operation(ABC):
     @property
     @abstractmethod
     def continuous(self) -> tuple[int, ...]:
-        """The places, among its coordinates, of those that a view varies with continuously, but for whole pixels."""
+        """Indices of the coordinates that a view varies with continuously, up to rounding to whole pixels."""
 
     @abstractmethod
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
@@ -44,10 +45,10 @@ class Operation(ABC):
 
 
 def chance(u: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """Spend one coordinate u on two things: whether an event of probability p happens, and a fresh coordinate.
+    """Use one coordinate u twice: whether an event of probability p happens, and a fresh coordinate.
 
-    Given that u < p, u / p is again uniform on [0, 1), so an operation that is applied with probability p needs no
-    coordinate of its own for that: the unit cube stays small. Returns (happens: bool, fresh coordinate).
+    Given u < p, u / p is again uniform on [0, 1), so an operation that is applied with probability p needs no extra
+    coordinate for that: the unit cube stays small. Returns (happens: bool, fresh coordinate).
     """
     if p <= 0:
         return torch.zeros_like(u, dtype=torch.bool), u
@@ -72,5 +73,5 @@ def per_image(values: Tensor) -> Tensor:
 
 
 def on_cpu(images: Tensor) -> bool:
-    """Whether an operation may look at the parameters to save work; an accelerator would have to be waited for."""
+    """Whether an operation may inspect the parameters to save work; on an accelerator that would wait for it."""
     return images.device.type == "cpu"

@@ -18,7 +18,7 @@ from cssl_cli.augment.flip import Flip
 from cssl_cli.augment.op import Operation, per_image
 from cssl_cli.errors import unknown_name
 
-# In the order of application.
+# In order of application.
 OPERATIONS: dict[str, type[Operation]] = {
     "crop": Crop,
     "flip": Flip,
@@ -30,7 +30,7 @@ OPERATIONS: dict[str, type[Operation]] = {
     "fade": Fade,
 }
 
-CPU_BLOCK = 3 * 2**17  # pixel values worked on together on a CPU (1.5 MiB): 128 RGB images of side 32
+CPU_BLOCK = 3 * 2**17  # pixel values processed together on a CPU (1.5 MiB): 128 RGB images of side 32
 DEVICE_BLOCK = 3 * 2**27  # the same elsewhere (1.5 GiB): 2,675 of side 224, of which several copies are made
 
 
@@ -38,12 +38,12 @@ class Augmentation:
     """A sequence of operations on square images of one size, parametrised by the unit cube [0, 1)^P.
 
     The paper's A_theta with theta uniform on [0, 1]^n (Huang et al., arXiv 2111.00743). `draw` is the only source of
-    randomness; `apply` is a pure function, so views can be replayed, laid out on a grid, and optimised over. An image's
-    view does not depend on the images beside it.
+    randomness; `apply` is a pure function, so views can be replayed, laid out on a grid and optimised over. The view of
+    an image does not depend on the rest of the batch.
 
     Attributes: `operations` by name in the order of application; `columns`, the slice of theta that belongs to each;
     `num_parameters`, P; `continuous`, the columns of theta that views vary with continuously; `discrete`, the names of
-    the operations that a coin alone decides, as flip and gray.
+    the operations that only a coin decides, such as flip and gray.
     """
 
     def __init__(self, operations: Mapping[str, Operation], *, image_size: int) -> None:
@@ -64,13 +64,13 @@ class Augmentation:
         return torch.rand((num, self.num_parameters), generator=generator, device=generator.device)
 
     def parameters(self, theta: Tensor) -> dict[str, dict[str, Tensor]]:
-        """What each operation does to each image, by operation and parameter name, each (N,), from theta (N, P)."""
+        """Parameters of each operation for each image, by operation and name, each (N,), from theta (N, P)."""
         return {name: one.parameters(theta[:, self.columns[name]]) for name, one in self.operations.items()}
 
     def states(self, theta: Tensor) -> Tensor:
-        """What is discrete about each view, whole numbers (N, S), from theta (N, P): coins, and what they decide.
+        """The discrete states of each view, whole numbers (N, S), from theta (N, P): coins and orders.
 
-        Views whose rows agree differ by nothing but the `continuous` columns of theta.
+        Views with equal rows differ only in the `continuous` columns of theta.
         """
         found = []
         for name, parameters in self.parameters(theta).items():
@@ -81,7 +81,8 @@ class Augmentation:
     def continuous_values(self, theta: Tensor) -> Tensor:
         """The `continuous` coordinates (N, n) from theta (N, P), each uniform on [0, 1) given the states of its view.
 
-        The coordinate of a coin is what is left of it; those of an operation that was not applied are 0.
+        The coordinate of a coin is rescaled to what the coin leaves of it (see `chance`); those of an operation that
+        was not applied are 0.
         """
         found = [theta.new_zeros(len(theta), 0)]
         for name, parameters in self.parameters(theta).items():
@@ -103,7 +104,7 @@ class Augmentation:
         if theta.shape != (len(images), self.num_parameters):
             raise ValueError(f"theta of shape {(len(images), self.num_parameters)} expected, got {tuple(theta.shape)}")
         parameters = self.parameters(theta)
-        # Some images at a time: on a CPU, temporaries then stay in its cache, and small enough for malloc to keep.
+        # In blocks of images: on a CPU, temporaries then fit its cache, and are small enough for malloc to reuse.
         num_blocks = max(1, round(images.numel() / (CPU_BLOCK if op.on_cpu(images) else DEVICE_BLOCK)))
         if num_blocks == 1:
             return self._apply_block(images, parameters)
@@ -144,11 +145,11 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def _apply_where_drawn(operation: Operation, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    """Images transformed where the parameter `applied` says so (everywhere without one), bit-identical elsewhere."""
+    """Transforms the images marked by the parameter `applied` (all without one); the others stay bit-identical."""
     applied = parameters.get("applied")
     if applied is None:
         return operation.apply(images, parameters)
-    if op.on_cpu(images):  # only the chosen images are worked on
+    if op.on_cpu(images):  # only the chosen images are processed
         rows = applied.nonzero().squeeze(1)
         chosen = {name: values[rows] for name, values in parameters.items()}
         return images.index_copy_(0, rows, operation.apply(images.index_select(0, rows), chosen))

@@ -35,8 +35,9 @@ def load_dataset(
     """The images that a recipe's `data` block names.
 
     `settings` is that block, fully resolved; `cache_dir` takes downloads and decoded images, and is created when
-    needed; `progress` hears of slow steps, `notice` how the images were found. `own` are folders that the caller writes
-    to: nothing in them is an image. Raises InputError when the images are missing or cannot be used.
+    needed. `progress` is called during slow steps, `notice` with how the images were found. `own` are folders that the
+    caller writes to: nothing in them counts as an image. Raises InputError when the images are missing or cannot be
+    used.
     """
     name = settings["name"]
     if name not in SOURCES:

@@ -1,4 +1,4 @@
-"""Batches of uint8 images on the device: gathered there, or streamed to it where the images do not fit."""
+"""Batches of uint8 images on the device: gathered there, or streamed to it if the images do not fit."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-AHEAD = 3  # batches under way while one is worked on
+AHEAD = 3  # batches in flight while one is processed
 SENT_AT_ONCE = 64  # indices of so many batches
 
 
 class Images(Protocol):
-    """Images of which batches are taken."""
+    """A source of batches of images."""
 
     def batches(self, orders: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images (B, C, H, W) of each tensor of indices (B,), uint8 on the device, in order."""
 
 
 class ResidentImages:
-    """Images (N, C, H, W), uint8, that lie on the device."""
+    """Images (N, C, H, W), uint8, stored on the device."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -37,9 +37,9 @@ class ResidentImages:
 
 
 def sent(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
-    """Tensors of the host on the device, by one copy for all, which on a GPU nothing waits for.
+    """Host tensors moved to the device by a single copy, which a GPU does not wait for.
 
-    They differ in their first dimension only. A copy for each would take as long to launch as one for all.
+    They differ in their first dimension only. Launching one copy for each would take as long as one for all.
     """
     if device.type != "cuda":
         return [tensor.to(device) for tensor in tensors]
@@ -49,17 +49,17 @@ def sent(tensors: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
 
 @dataclass
 class _Buffer:
-    """A batch in host memory, page-locked for a GPU; it may be written again when `copied` has happened there."""
+    """A batch in host memory, page-locked for a GPU; it may be overwritten once the event `copied` has completed."""
 
     batch: Tensor
     copied: torch.cuda.Event | None
 
 
 class StreamedImages:
-    """Images (N, C, H, W), uint8, in host memory or in a file mapped to it, sent to the device a few batches ahead.
+    """Images (N, C, H, W), uint8, in host memory or a memory-mapped file, sent to the device a few batches ahead.
 
-    A thread gathers the coming batches into page-locked buffers and copies them on a stream of its own, while the
-    device computes. Batches are those of `ResidentImages`, bit for bit.
+    A thread gathers the next batches into page-locked buffers and copies them on its own stream while the device
+    computes. Batches equal those of `ResidentImages`, bit for bit.
     """
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
@@ -82,7 +82,7 @@ class StreamedImages:
                     future.cancel()
 
     def _send(self, indices: Tensor) -> tuple[Tensor, _Buffer]:
-        """In the thread: gather and begin to copy."""
+        """In the thread: gather a batch and start its copy."""
         buffer = self._buffer(len(indices))
         torch.index_select(self.images, 0, indices, out=buffer.batch)
         if self.stream is None:
@@ -104,7 +104,7 @@ class StreamedImages:
         return buffer
 
     def _receive(self, future: Future[tuple[Tensor, _Buffer]]) -> Tensor:
-        """In the caller's thread: a batch that the device's later work waits for by itself."""
+        """In the caller's thread: a batch; later work on the device waits for its copy."""
         batch, buffer = future.result()
         if buffer.copied is not None:
             current = torch.cuda.current_stream(self.device)

@@ -1,10 +1,10 @@
-"""Decoded images on disk: one memory-mapped array and one JSON file an entry, built aside and renamed into place.
+"""Decoded images on disk: each entry is a memory-mapped array and a JSON file, built under other names and renamed.
 
-Builders take turns on one lock file, so that of several processes that want the same entry one decodes and the others
-find it ready; the system frees the lock of a killed process. Where the file system has no locks, everyone builds under
-a name of their own and the last rename wins, with the same bytes. The JSON file is renamed last and describes the
-array, with the digest of its pixels and its own: both are verified whenever an entry is read, and what does not fit is
-built again. Anyone who may write to the folder may share it: the lock needs no right to write to its file.
+Builders take turns on one lock file: of several processes that need the same entry, one decodes and the others find it
+ready. The system frees the lock of a killed process. On a file system without locks, each process builds under its own
+name and the last rename wins, with the same bytes. The JSON file is renamed last. It describes the array and holds the
+digests of its pixels and of itself; both are verified at every read, and a damaged entry is built again. Anyone who may
+write to the folder can share it: locking needs no permission to write to the lock file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NUM_STATISTICS = 3
 
 
 class _Damaged(Exception):
-    """An entry that is there and is not what was built."""
+    """An entry exists but is not what was built."""
 
 
 def cached_images(
@@ -52,12 +52,12 @@ def cached_images(
 ) -> list[tuple[Tensor, Summary]]:
     """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, 3, size, size) with its summary.
 
-    On a miss, or when the entry is damaged, which `notice` hears of, `fill` writes the array (N, 3, size, size), N =
-    sum(lengths). The tensors map the file copy-on-write: reading them costs no memory of its own, writing to them does
+    On a miss, or if the entry is damaged (which is passed to `notice`), `fill` writes the array (N, 3, size, size), N =
+    sum(lengths). The tensors map the file copy-on-write: reading them takes no extra memory, and writing to them does
     not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the disk is full or fails.
     """
     shape = (sum(lengths), 3, size, size)
-    with contextlib.suppress(_Damaged):  # or just being replaced: looked at again once that cannot be
+    with contextlib.suppress(_Damaged):  # or is just being replaced: checked again under the lock
         parts = _read(cache_dir, key, shape, lengths)
         if parts is not None:
             return parts
@@ -107,10 +107,10 @@ def exclusive(folder: Path) -> Iterator[bool]:
 
 
 def _open_lock(path: Path) -> int:
-    """A descriptor of the lock file, which may be someone else's.
+    """A descriptor of the lock file, which may belong to another user.
 
-    For writing where that is allowed, since locks over NFS need it. Created in a step of its own: in folders with the
-    sticky bit, Linux refuses to open a file of someone else with O_CREAT.
+    Opened for writing if that is allowed, since locks over NFS need it. Created in a separate step: in folders with the
+    sticky bit, Linux refuses to open another user's file with O_CREAT.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
@@ -145,7 +145,7 @@ def _paths(cache_dir: Path, key: str) -> tuple[Path, Path]:
 def _read(
     cache_dir: Path, key: str, shape: tuple[int, ...], lengths: Sequence[int]
 ) -> list[tuple[Tensor, Summary]] | None:
-    """The parts of an entry whose digests were verified; None when there is none, `_Damaged` when it is unsound."""
+    """The parts of an entry, digests verified; None if there is no entry, `_Damaged` if it is damaged."""
     array_path, meta_path = _paths(cache_dir, key)
     try:
         with _open(meta_path) as file:
@@ -171,7 +171,7 @@ def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
     try:
         np.lib.format.read_magic(file)
         found, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # numpy lets the errors of Python's own parsers through, of many kinds
+    except Exception as error:  # numpy passes on errors of Python's parsers, of many kinds
         raise ValueError("no array") from error
     if found != shape or fortran_order or dtype != np.uint8:
         raise ValueError("another array")
@@ -216,7 +216,7 @@ def _build(
         new_meta.replace(meta_path)
     finally:
         for path in (new_array, new_meta):
-            with contextlib.suppress(OSError):  # what went wrong before is the better story
+            with contextlib.suppress(OSError):  # the first error is the one to report
                 path.unlink()
 
 
@@ -234,7 +234,7 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _delete_leftovers(cache_dir: Path) -> None:
-    """Removes what killed builders left; only the holder of the lock may. What is no file, or not ours, stays."""
+    """Removes what killed builders left; call only while holding the lock. Other users' files and non-files stay."""
     for path in cache_dir.glob(f"*{_TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,11 +1,11 @@
 """Image files to uint8 squares.
 
-One rule for every format: the EXIF orientation is honoured, transparency is laid on white, grayscale, palette and CMYK
-become RGB, of samples of more than 8 bits the high 8 count, of an animation the first frame, and the largest centred
-square is resampled to size x size with Pillow's antialiased bicubic filter (which is to resize the shorter side and
-then crop the centre). A large JPEG is reduced while it is decoded, never below twice the size asked for.
+The same rules for every format: the EXIF orientation is honoured; transparency is laid on white; grayscale, palette and
+CMYK become RGB; samples of more than 8 bits are cut to their high 8; an animation gives its first frame. The largest
+centred square is resampled to size x size with Pillow's antialiased bicubic filter, which equals resizing the shorter
+side and cropping the centre. A large JPEG is reduced while it is decoded, never below twice the requested size.
 
-Threads share a budget of memory, by what the headers say: large images are decoded fewer at a time.
+Threads share a memory budget, estimated from the headers: fewer large images are decoded at a time.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DECODER_VERSION = f"2/pillow-{PIL.__version__}"
 
 _CHUNK = 8
 _MAX_THREADS = 16
-_GRACE = 0.5  # seconds that an interruption waits for the images in work
+_GRACE = 0.5  # seconds that an interruption waits for images being decoded
 _LISTED = 5
-_STRIP = 4 * 2**20  # pixels that are converted at a time
+_STRIP = 4 * 2**20  # pixels converted at a time
 _FILES = MemoryBudget(2**29)
 _PIXELS = MemoryBudget(3 * 2**29)
 _TRANSPOSE = {
@@ -54,7 +54,7 @@ _TRANSPOSE = {
 
 
 def decode_image(path: Path, size: int) -> np.ndarray:
-    """The image of one file, uint8 (3, size, size). Raises what Pillow raises when it cannot be decoded: anything."""
+    """The image of one file, uint8 (3, size, size). Raises whatever Pillow raises if it cannot be decoded."""
     with regular_file(path) as file, _FILES.holding(2 * checked_size(file)):
         picture = open_picture(file.read())
         full_size = picture.image.size
@@ -66,12 +66,12 @@ def decode_image(path: Path, size: int) -> np.ndarray:
 def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress | None) -> None:
     """Decodes `paths` in parallel into the rows of `images`, uint8 (N, 3, size, size).
 
-    Threads, not processes: Pillow releases the interpreter's lock while it decodes and resamples, and rows are written
-    in place. Every file is tried, and the InputError names the first few that failed and counts the rest. An
-    interruption waits no longer than `_GRACE` for images in work: the threads do not keep the process from ending.
+    Threads, not processes: Pillow releases the GIL while it decodes and resamples, and rows are written in place. Every
+    file is tried; the InputError names the first few that failed and counts the rest. An interruption waits at most
+    `_GRACE` for images being decoded: the threads do not keep the process alive.
     """
     size = images.shape[-1]
-    max_pixels()  # a fault in the setting is not one of every image
+    max_pixels()  # a wrong setting is not an error of each image
     failures: list[tuple[int, str]] = []
     stop = threading.Event()
     starts: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -89,7 +89,7 @@ def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress
                         return
                     try:
                         images[row] = decode_image(path, size)
-                    except Exception as error:  # decoders raise what they like; each costs its file alone
+                    except Exception as error:  # decoders raise anything; only this file fails
                         failures.append((row, _reason(error)))
                 decoded.put(len(chunk))
         except queue.Empty:
@@ -121,13 +121,13 @@ def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress
 
 
 def _bytes_needed(picture: Picture, full_size: tuple[int, int]) -> int:
-    """What decoding it takes, more or less: the pixels as decoded and as RGB, and what the decoders keep beside."""
+    """About what decoding takes: the pixels as decoded and as RGB, and the decoder's buffers."""
     image = picture.image
     width, height = image.size
     per_pixel = (
         8 + (4 if picture.orientation != 1 else 0) + {"WEBP": 12, "PPM": 8, "TIFF": 4}.get(image.format or "", 0)
     )
-    pointers = 24 * max(width, height)  # Pillow keeps one to every row
+    pointers = 24 * max(width, height)  # Pillow keeps one pointer a row
     coefficients = 6 * math.prod(full_size) if image.info.get("progressive") else 0
     return per_pixel * width * height + pointers + coefficients
 
@@ -147,7 +147,7 @@ def _square(picture: Picture, size: int) -> np.ndarray:
 
 
 def _around_the_square(image: Image.Image, size: int) -> Image.Image:
-    """The centred square with what the filter sees beside it: of a long image, most is never converted."""
+    """The centred square with the margin that the filter needs, so that most of a long image is never converted."""
     image.load()
     width, height = image.size
     margin = math.ceil(2 * max(1.0, min(width, height) / size)) + 2
@@ -156,7 +156,7 @@ def _around_the_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
-    """By strips, so that what conversions keep meanwhile is little."""
+    """In strips, so that conversions need little memory."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     width, height = image.size
@@ -197,7 +197,7 @@ def _num_threads() -> int:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings about odd files, and with no limit on pixels but ours: see `max_pixels`."""
+    """Silences Pillow's warnings about odd files and lifts its limit on pixels; ours is `max_pixels`."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:

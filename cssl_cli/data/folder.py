@@ -1,15 +1,15 @@
-"""A user's own folder of images: arranged (layout.py), split where there is no test folder, decoded, cached.
+"""A user's own folder of images: arranged (layout.py), split if there is no test folder, decoded and cached.
 
 Classes are numbered by name, images ordered by path, names in Unicode's composed form.
 
-The split is stratified and depends on nothing but file names: in every class the round(test_fraction * n) files, at
-least 1 and at most n - 1, whose path below the class folder has the smallest hash. Adding or removing some files hardly
-moves the others.
+The split is stratified and depends only on file names: the test set takes from every class the round(test_fraction * n)
+files, at least 1 and at most n - 1, whose path below the class folder has the smallest hash. Adding or removing files
+hardly moves the others.
 
 Decoded images are cached. The key covers the absolute path of every file, its size and its times of modification and
 of change, the size and order of the decoded images, and the version of the decoder. The time of change cannot be set by
-hand, so an edited file misses the old entry even when its size and its modification time are kept. Entries of earlier
-states stay until they are deleted, which is safe at any time.
+hand, so an edited file misses the old entry even if its size and modification time are unchanged. Old entries stay
+until they are deleted, which is safe at any time.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def load(
 ) -> Source:
     """The images of `settings["root"]`, `size` x `size`. Raises InputError naming the path that cannot be used.
 
-    `notice` hears which folder was taken for what, and what was left out. `own` are folders that cssl writes to, and
-    hold none of the images; `cache_dir` is one more. `test_fraction`, in (0, 1), is used only where the layout has no
-    test folder.
+    `notice` is called with which folder was taken for what, and what was left out. `own` are folders that cssl writes
+    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if the layout has
+    no test folder.
     """
     root = Path(settings["root"]).expanduser().absolute()
     size = settings["size"]
@@ -114,7 +114,7 @@ def _check_is_folder(root: Path) -> None:
 
 
 def _told(root: Path, layout: Layout, parts: _Parts) -> str:
-    """What the folder was taken for, in a sentence."""
+    """A sentence that says what the folder was taken for."""
     if parts.unlabelled:
         images = f"{counted(len(parts.unlabelled), 'image')} without labels, for pretraining only"
     else:
@@ -178,7 +178,7 @@ def _key(files: list[_File], lengths: list[int], size: int) -> str:
 
 
 def _let_the_clock_move(files: list[_File]) -> None:
-    """Waits until an edit would get a new time: one made within the clock's step of the last could not be told."""
+    """Waits until an edit would get a new time stamp: one within the same clock tick would go unnoticed."""
     newest = max(file.stamp[2] for file in files) / 1e9
     age = time.time() - newest
     if 0 <= age < _CLOCK_STEP:

@@ -1,7 +1,7 @@
-"""One image file, opened: what it is, told by its content, and nothing read of it but what makes its pixels.
+"""Opens one image file: its content decides the format, and only what makes its pixels is read.
 
-Only the formats below are ever decoded, each by its own reader: Pillow's search among all of its formats would start
-other programs for some. A damaged profile, comment or EXIF block costs no image; a broken EXIF means no orientation.
+Only the formats below are decoded, each by its own reader: Pillow's search among all its formats would start other
+programs for some. A damaged profile, comment or EXIF block does not cost the image; a broken EXIF means no orientation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
 MAX_PIXELS = 2**26
-_BYTES_PER_PIXEL = 8  # of the largest samples that are read, 16-bit RGBA: a larger file holds something else
+_BYTES_PER_PIXEL = 8  # of the largest samples supported, 16-bit RGBA: a larger file holds something else
 _SLACK = 64 * 2**20
 _ORIENTATION = 0x0112
 _KINDS = {
@@ -51,13 +51,13 @@ _KINDS = {
 
 TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader takes planes and subsampled colours for something else
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its complaints go to stderr
-with suppress(OSError, AttributeError):  # libtiff's go there in any case, unless told otherwise
+with suppress(OSError, AttributeError):  # libtiff writes its own there unless told otherwise
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 @dataclass
 class Picture:
-    """An image whose pixels are not decoded yet, and how to look at them."""
+    """An image whose pixels are not decoded yet, and how to interpret them."""
 
     image: ImageFile.ImageFile
     orientation: int = 1  # as EXIF numbers it
@@ -83,7 +83,7 @@ def max_pixels() -> int:
 
 @contextmanager
 def regular_file(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened for reading without ever waiting for a pipe or a device; UnreadableImage for what is no file."""
+    """The file, opened for reading without waiting for a pipe or device; UnreadableImage if it is not a file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -99,7 +99,7 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def checked_size(file: BinaryIO) -> int:
-    """The bytes of the file; UnreadableImage where they are more than the largest image allowed has."""
+    """The size of the file in bytes; UnreadableImage if it is larger than the largest allowed image could be."""
     size, most = os.fstat(file.fileno()).st_size, _BYTES_PER_PIXEL * max_pixels() + _SLACK
     if size > most:
         raise UnreadableImage(
@@ -109,7 +109,7 @@ def checked_size(file: BinaryIO) -> int:
 
 
 def open_picture(data: bytes) -> Picture:
-    """The image in the bytes of a file. Raises UnreadableImage when it is none, or larger than `max_pixels`."""
+    """The image in the bytes of a file. Raises UnreadableImage if it is not an image, or larger than `max_pixels`."""
     opened = next((open_it for signatures, open_it in _FORMATS if data.startswith(signatures)), None)
     if opened is None or (opened is _open_webp and data[8:12] != b"WEBP"):
         raise UnreadableImage("not an image of any known format" if data else "not an image: the file is empty")
@@ -155,8 +155,8 @@ def _open_webp(data: bytes) -> Picture:
 
 
 def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
-    """What the EXIF block says, else the XMP text; 1, upright, where they are silent or damaged."""
-    with suppress(Exception):  # whatever Pillow's reader of EXIF trips over
+    """From the EXIF block, else the XMP text; 1 (upright) if they are missing or damaged."""
+    with suppress(Exception):  # whatever Pillow's EXIF reader raises
         block = Image.Exif()
         block.load(exif or b"")
         if (value := block.get(_ORIENTATION)) is not None:

@@ -1,4 +1,4 @@
-"""Images with labels, in memory or memory-mapped, and what is known about them: statistics, subsets, a content key."""
+"""Images with labels, in memory or memory-mapped: their statistics, subsets and content key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Summary:
-    """What one pass over an image tensor finds: a digest of shape and pixels, and the channel statistics.
+    """The result of one pass over an image tensor: a digest of shape and pixels, and the channel statistics.
 
     `mean` and `std` are over all images and pixels of a channel, on the 0..1 scale. A constant channel has std 1, so
     that dividing by it is harmless.
@@ -60,10 +60,10 @@ class ImageSet:
 class Dataset:
     """One image source, ready for use.
 
-    `pretrain` is what the encoder learns from; `train` and `test` are labelled, and None when the source has no
-    labels. Where all training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1
+    The encoder learns from `pretrain`. `train` and `test` are labelled, and None if the source has no labels. If all
+    training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1
     scale) are those of `pretrain`. `content_key` hashes pixels, labels and class names: it does not depend on where
-    the images lie, and differs as soon as one pixel does.
+    the images are stored, and changes with a single pixel.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a source returns: the parts of a `Dataset`, before `limit` and before anything is computed from them."""
+    """What a source returns: the parts of a `Dataset` before `limit` is applied and statistics are computed."""
 
     name: str
     class_names: tuple[str, ...]
@@ -88,13 +88,13 @@ class Source:
 
 
 def finish_dataset(source: Source, *, limit: int | None, limit_test: int | None) -> Dataset:
-    """Applies the limits to a source and computes statistics and content key of what is left.
+    """Applies the limits to a source, then computes statistics and the content key.
 
     `limit` bounds the training images, pretraining included; `limit_test` the test images (see `subset`).
     """
     num_classes = len(source.class_names)
     train = _limited(source.train, limit, num_classes, "data.limit")
-    # Every array is scanned and copied once: where all training images are labelled, the two parts are one object.
+    # Scan and copy every array once: if all training images are labelled, the two parts are the same object.
     same = source.pretrain is source.train and train is not None
     pretrain = train if same else _limited(source.pretrain, limit, num_classes, "data.limit")
     test = _limited(source.test, limit_test, num_classes, "data.limit_test")
@@ -139,7 +139,7 @@ def summarize(images: Tensor) -> Summary:
 
 
 def pixel_digest(images: Tensor) -> str:
-    """The digest that `summarize` finds, alone."""
+    """The digest of `summarize` alone."""
     digest = _shape_digest(images)
     for block in _blocks(images):
         digest.update(block.numpy().data)
@@ -159,8 +159,8 @@ def _blocks(images: Tensor) -> Iterator[Tensor]:
 def subset(image_set: ImageSet, limit: int, *, num_classes: int, where: str) -> ImageSet:
     """At most `limit` images, class-balanced, in their original order; the whole set when it has no more than `limit`.
 
-    Class counts differ by at most one; a class that has fewer images than its share gives all it has, and the rest is
-    shared among the others. The choice is fixed (it depends on no seed), and a smaller limit chooses from the images
+    Class counts differ by at most one. A class with fewer images than its share gives all it has, and the others share
+    the rest. The choice is fixed (it depends on no seed), and a smaller limit chooses from the images
     of a larger one. Unlabelled images are chosen uniformly. Raises InputError, naming the field `where`, for a limit
     below 1 or too small to leave every class an image.
     """

@@ -1,4 +1,4 @@
-"""What of a JPEG file makes its pixels, and what its metadata say of its orientation."""
+"""The segments of a JPEG file that make its pixels, and the orientation from its metadata."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 SIGNATURE = b"\xff\xd8\xff"
 _APP0, _APP1, _APP14, _APP15, _COMMENT, _START_OF_SCAN = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE, 0xDA
-_TELL_COLOURS = ((_APP0, b"JFIF\0", 14), (_APP14, b"Adobe", 12))  # shorter ones are none to libjpeg, either
+_TELL_COLOURS = ((_APP0, b"JFIF\0", 14), (_APP14, b"Adobe", 12))  # libjpeg ignores shorter ones, too
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -17,7 +17,7 @@ class JpegParts(NamedTuple):
 
 
 def jpeg_parts(data: bytes) -> JpegParts:
-    """From the first byte on that is no segment, everything is kept: that is for the decoder to judge."""
+    """Everything from the first byte that is not a segment is kept for the decoder to judge."""
     kept, position, exif, xmp = [data[:2]], 2, b"", None
     while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
         marker = data[position + 1]
@@ -29,7 +29,7 @@ def jpeg_parts(data: bytes) -> JpegParts:
             break
         content = data[position + 4 : end]
         if marker == _APP1 and content.startswith(_EXIF):
-            exif += content[len(_EXIF) :]  # a long one goes on in the next segment
+            exif += content[len(_EXIF) :]  # a long one continues in the next segment
         elif marker == _APP1 and content.startswith(_XMP):
             xmp = content[len(_XMP) :]
         tells_colours = any(

@@ -1,4 +1,4 @@
-"""Which folder of a data set holds what; or why that cannot be told.
+"""Decides which folder of a data set holds what, or explains why it cannot.
 
 Known layouts, where `train` and `test` stand for the names of part_names.py, in any case:
 
@@ -7,12 +7,13 @@ Known layouts, where `train` and `test` stand for the names of part_names.py, in
     root/<class>/*                                    to be split
     root/train/*  or  root/*                          no labels: pretraining only
 
-A test folder without class folders serves no purpose and is passed over. What was taken for what is told in a sentence;
-what might as well be something else is refused: two training folders, top folders with the same sub-folders, a folder
-beside train/ that looks like its test folder under another name.
+A test folder without class folders is useless and skipped. A sentence reports what was taken for what. Ambiguous
+layouts are refused: two training folders, top folders with the same sub-folders, a folder beside train/ that looks like
+its test folder under another name.
 
-A name alone does not make a folder of images a part. `test` beside `control`, `train` beside `car` and `plane`, all
-with their images directly in them, are classes; `train` beside one other folder could be either, and is refused.
+A name alone does not make a folder of images a training or test set. `test` beside `control`, `train` beside `car` and
+`plane`, all with their images directly in them, are classes; `train` beside one other folder could be either, and is
+refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class Layout:
-    """The images by class, `test` None where they are to be split; or `unlabelled` ones. `folders` in words."""
+    """The images by class, `test` None if they are to be split; or the `unlabelled` ones. `folders` describes them."""
 
     train: Classes
     test: Classes | None
@@ -43,7 +44,7 @@ class Layout:
 
 
 def arrange(root: Path, scanner: Scanner) -> Layout:
-    """The layout of the folder `root`; `InputError` where there is none, or no single one."""
+    """The layout of the folder `root`; `InputError` if it has none, or is ambiguous."""
     top = scanner.listing(str(root))
     if top.own:
         remedy = "Give the folder of the images in data.root."
@@ -99,7 +100,7 @@ class _Arrangement:
         return Layout(classes, of_test, [], self.told(told, [name, chosen], passed_over))
 
     def without_classes(self, name: str, train: Contents) -> Layout:
-        """Unlabelled images; or one class of several, where no other folder says that it is a part."""
+        """Unlabelled images; or one of several classes, if no other folder is called a part."""
         others = [] if len(self.parts) > 1 else self.others_with_images()
         if len(others) > 1:
             return self.of_root()
@@ -112,7 +113,7 @@ class _Arrangement:
         return Layout({}, None, train.files, self.told(f"{name}/ for training", [name]))
 
     def choose_test(self, classes: Collection[str]) -> tuple[str | None, list[str]]:
-        """The test folder, and those without class folders, which are not it."""
+        """The test folder, and the candidates that were skipped because they have no class folders."""
         passed_over: list[str] = []
         for part in (part for part in Part if part is not Part.TRAIN):
             named = [name for name, of_name in self.parts.items() if of_name is part]
@@ -131,7 +132,7 @@ class _Arrangement:
         return None, passed_over
 
     def refuse_unknown_test(self, train: str, classes: Collection[str]) -> None:
-        """A folder with the classes of train/ is to test on, whatever it is called; and one with others is odd."""
+        """A folder with the classes of train/ must be a test folder, whatever its name; other classes are suspect."""
         for name in self.others_with_images():
             below = self.below(name).filled()
             if set(below) & set(classes):
@@ -149,7 +150,7 @@ class _Arrangement:
 
     # ---------------------------------------------------------------------- classes at the top
     def tests_are_classes(self) -> bool:
-        """Whether folders called like a test folder are classes: they and others hold their images directly."""
+        """Whether folders named like a test folder are classes: they and others hold images directly."""
         others = [self.below(name) for name in self.others_with_images() if not is_wrapper(name)]
         flat = not any(self.below(name).filled() for name in self.parts)
         return flat and bool(others) and all(other.loose for other in others)
@@ -168,7 +169,7 @@ class _Arrangement:
         return Layout(classes, None, [], unused)
 
     def refuse_lone_folder(self, everything: Contents) -> None:
-        """What an archive was unpacked into is one folder with everything in it."""
+        """An unpacked archive often leaves a single folder with everything in it."""
         filled = everything.filled()
         if len(filled) == 1 and not everything.loose:
             ((name, only),) = filled.items()
@@ -186,12 +187,12 @@ class _Arrangement:
         return self.found[name]
 
     def others_with_images(self) -> list[str]:
-        """The folders whose names say no part."""
+        """The folders whose names do not say training or test."""
         others = [name for name in self.top.folders if name not in self.parts and name not in self.own]
         return [name for name in others if self.below(name).files]
 
     def told(self, used: str, names: Collection[str], without_classes: Collection[str] = ()) -> str:
-        """Which folder was taken for what, and what was not."""
+        """Reports which folder was taken for what, and what was not used."""
         rest = [name for name in self.top.folders if name not in (*names, *without_classes)]
         written = [name for name in rest if name in self.own or (name in self.found and self.found[name].own)]
         told = [
@@ -220,14 +221,14 @@ def _unwrapped(contents: Contents, part: Part) -> Contents:
 
 
 def _has_classes(contents: Contents, classes: Collection[str]) -> bool:
-    """Whether a folder has class folders: one called images/ is none, unless it is a class elsewhere."""
+    """Whether a folder has class folders; images/ does not count, unless it is a class elsewhere."""
     filled = contents.filled()
     return len(filled) > 1 or any(name in classes or not is_wrapper(name) for name in filled)
 
 
 # -------------------------------------------------------------------------- what can be wrong with it
 def check_classes(folder: str, classes: Classes, loose: Collection[Entry]) -> None:
-    """`InputError` unless the folder holds two classes or more, each with images, and nothing beside them."""
+    """`InputError` unless the folder holds at least two classes, each with images, and nothing else."""
     if not any(child.files for child in classes.values()) and not loose:
         raise no_images(Path(folder))
     empty = [child.path for child in classes.values() if not child.files]
@@ -254,9 +255,9 @@ def check_classes(folder: str, classes: Classes, loose: Collection[Entry]) -> No
 
 
 def check_distinct_folders(folder: str, classes: Classes) -> None:
-    """`InputError` where two of the folders hold the same sub-folders, or one holds the names of those beside it.
+    """`InputError` if two of the folders hold the same sub-folders, or one contains the names of those beside it.
 
-    The former look like parts with the classes in them, the latter like a copy of the whole.
+    The former look like parts that contain the classes, the latter like a copy of the whole.
     """
     met: dict[str, list[str]] = {}
     inner = {name: _inner_folders(child) for name, child in classes.items()}
@@ -271,7 +272,7 @@ def check_distinct_folders(folder: str, classes: Classes) -> None:
             )
         for sub in sub_folders:
             met.setdefault(sub, []).append(name)
-    # Neighbours only: all pairs of thousands of classes would take long.
+    # Neighbours only: all pairs of thousands of classes would take too long.
     for pair in {pair for names in met.values() for pair in pairwise(names)}:
         first, second = (inner[name] for name in pair)
         common = first & second
@@ -327,7 +328,7 @@ def _look_alike(names: Collection[str], others: Collection[str]) -> str:
 
 
 def _check_no_folder_in_both(train: Contents, test: Contents) -> None:
-    """A link from test/ into train/ would have the encoder tested on what it was trained on."""
+    """With a link from test/ into train/, the encoder would be tested on its training images."""
     both = train.identities.keys() & test.identities.keys()
     if both:
         folder = min(both)

@@ -1,4 +1,4 @@
-"""Bytes shared by threads: what one holds, the others wait for."""
+"""A memory budget shared by threads: they wait for what others hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class MemoryBudget:
-    """A number of bytes that threads hold parts of. Whoever asks for more than there is gets it when alone."""
+    """A number of bytes that threads reserve. A request beyond the budget is granted once nobody else holds any."""
 
     def __init__(self, total: int) -> None:
         self.total = total

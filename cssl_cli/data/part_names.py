@@ -1,4 +1,4 @@
-"""The names that people give to the folders of training and of test images."""
+"""The names that people give to folders of training and test images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cssl_cli.errors import InputError
 
 
 class Part(IntEnum):
-    """What a folder is for by its name; of several test folders the first in this order is taken."""
+    """What the name of a folder says it is for; of several test folders the first in this order is used."""
 
     TRAIN = 0
     TEST = 1
@@ -39,7 +39,8 @@ _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
 
 
 def part_of(name: str) -> Part | None:
-    """The part that a name says: train, Training, TRAIN, train_set, test-images, val2017, validationData, ...; or None.
+    """The part that a name means: train, Training, TRAIN, train_set, test-images, val2017, validationData, ...; or
+    None.
 
     Neither case nor what separates words matters, and neither do words such as set and data, nor numbers.
     """
@@ -48,12 +49,12 @@ def part_of(name: str) -> Part | None:
 
 
 def is_wrapper(name: str) -> bool:
-    """Whether a name says no more than that images are in the folder: images, data, unlabeled, ..."""
+    """Whether a name only says that the folder contains images: images, data, unlabeled, ..."""
     return _WRAPPER.fullmatch(re.sub(r"[\W_]+", "", name).casefold()) is not None
 
 
 def parts_of(names: Collection[str], *, where: str) -> dict[str, Part]:
-    """The names that say a part; where none does, those of a pair such as seg_train and seg_test."""
+    """The names that mean a part; if there are none, those of a pair such as seg_train and seg_test."""
     found = {name: part for name in names if (part := part_of(name)) is not None}
     if found:
         return found

@@ -1,7 +1,7 @@
-"""What of a PNG file makes its pixels, checked, and what its metadata say of its orientation.
+"""The chunks of a PNG file that make its pixels, verified, and the orientation from its metadata.
 
-Pillow reads all chunks in one go: damage to a text chunk or a colour profile costs it the image, while the checksums of
-the image data are skipped, and a missing end is not noticed.
+Pillow reads all chunks in one go: it fails on a damaged text chunk or colour profile, yet skips the checksums of the
+image data and does not notice a missing end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cssl_cli.data.unreadable_image import UnreadableImage
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ESSENTIAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_MOST_TEXT = 2**20  # bytes of a compressed text that are looked at
+_MOST_TEXT = 2**20  # bytes of a compressed text that are read
 
 
 class PngParts(NamedTuple):
@@ -27,7 +27,7 @@ class PngParts(NamedTuple):
 
 
 def png_parts(data: bytes) -> PngParts:
-    """Raises UnreadableImage when an essential chunk is damaged or the file ends before its IEND."""
+    """Raises UnreadableImage if an essential chunk is damaged or the file ends before its IEND."""
     kept: list[bytes | memoryview] = [SIGNATURE]
     exif, xmp = None, None
     view = memoryview(data)

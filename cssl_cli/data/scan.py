@@ -1,12 +1,12 @@
-"""Folders of images, walked: what is an image by its name, what is left out, and what must not be passed over.
+"""Walks folders of images: which files are images by name, what is left out, and what is an error.
 
-Each folder is listed once. Files are looked at by name and kind, which a listing tells at once; the times of a file are
-asked for later, and only of files that are used.
+Each folder is listed once, which gives the name and kind of every file. Times are queried later, and only for files
+that are used.
 
-Left out and counted: what file managers, NAS systems and notebooks write beside images; hidden files and folders; what
-is no regular file, such as a pipe; links to folders that are read anyway, which would go round in circles; images of
-formats that are not read. Left out as well is what cssl itself writes: run directories, sweeps, and the folders that
-the caller names. A link that leads nowhere is an error: an image, or a class, would be missing.
+Left out and counted: files that file managers, NAS systems and notebooks write beside images; hidden files and folders;
+anything that is not a regular file, such as a pipe; links to folders that are read anyway, which would be circular;
+images in unsupported formats. What cssl itself writes is left out as well: run directories, sweeps, and the folders
+that the caller names. A link that leads nowhere is an error, because an image or a class would be missing.
 
 Names are compared in Unicode's composed form (NFC): a folder copied by way of a Mac is the same folder.
 """
@@ -42,7 +42,7 @@ _OF_A_SWEEP = ({"table.csv", "table.json"}, {"results-index.txt"}, {"concentrati
 
 @dataclass
 class Listing:
-    """One folder: its sub-folders, by composed name, and its image files; `own`: cssl itself has written it."""
+    """One folder: its sub-folders by composed name and its image files; `own`: cssl itself wrote it."""
 
     folders: dict[str, Entry]
     files: list[Entry]
@@ -53,8 +53,8 @@ class Listing:
 class Contents:
     """All images below a folder, those of a folder before those of its sub-folders, each in the order of names.
 
-    `folders` has every folder below, as its path in this one ("" for this one itself) and the number of images directly
-    in it; `own` the sub-folders in which something was left out because cssl has written it.
+    `folders` maps every folder below, by its relative path ("" for this one), to the number of images directly in it;
+    `own` are the sub-folders in which something was left out because cssl wrote it.
     """
 
     path: str
@@ -69,7 +69,7 @@ class Contents:
         return self.files[: self.folders[0][1]] if self.folders and not self.folders[0][0] else []
 
     def children(self) -> dict[str, Contents]:
-        """What is below each of the sub-folders, but for those that hold no image because cssl has written them."""
+        """The contents of each sub-folder, except those without images because cssl wrote them."""
         found: dict[str, Contents] = {}
         start = 0
         for inside, count in self.folders:
@@ -87,11 +87,11 @@ class Contents:
 
 
 class Scanner:
-    """Lists folders and counts what it leaves out. `own`: folders that cssl writes to, there or not yet."""
+    """Lists folders and counts what it leaves out. `own`: folders that cssl writes to, existing or not."""
 
     def __init__(self, root: Path, own: Iterable[Path] = ()) -> None:
         self.root = str(root)
-        # A link to one of these leads back to where it lies.
+        # A link to one of these is circular.
         self.above = {found: str(path) for path in (root, *root.resolve().parents) if (found := _identity(path))}
         self.own = {found for folder in own if (found := _identity(folder))} - set(self.above)
         self.counts: Counter[str] = Counter()
@@ -150,7 +150,7 @@ class Scanner:
         return _identity_of(folder.stat()) in self.own
 
     def sentence(self) -> str | None:
-        """What was left out, counted; None when nothing was."""
+        """A sentence that counts what was left out; None if nothing was."""
         parts = [
             f"{why}: {count:,} ({', '.join(self.examples[why])}{', ...' if count > len(self.examples[why]) else ''})"
             for why, count in self.counts.items()
@@ -158,14 +158,14 @@ class Scanner:
         return f"left out: {'; '.join(parts)}" if parts else None
 
     def _meet_again(self, path: str, inside: str, known: str) -> None:
-        """A link to a folder that is read as `known`; a class, or all training images, cannot be another's, too."""
+        """A link to a folder already read as `known`: a folder cannot be two classes, or training and test set."""
         back = path.startswith(os.path.join(known, "")) or known in self.above.values()  # noqa: PTH118
         if not inside or ("/" not in inside and not back):
             raise InputError(f"this is the same folder as {known}", where=path, remedy="Keep one of the two.")
         self._leave_out("links to folders that are read anyway", os.path.basename(path))  # noqa: PTH119
 
     def _look_at(self, entry: Entry, suffix: str) -> None:
-        """What is neither a folder nor an image by its name and kind."""
+        """Decides about an entry that is neither a folder nor an image by name and kind."""
         if suffix in _UNREAD_SUFFIXES:
             self._leave_out("formats that are not read", entry.name)
         elif (suffix in IMAGE_SUFFIXES or not suffix[1:].isalpha()) and _is_broken_link(entry):
@@ -206,7 +206,7 @@ def _is_of_a_system(name: str) -> bool:
 
 
 def _is_own(others: set[str], *, empty: bool) -> bool:
-    """Whether these files are those of a run, of one that is just being made, or of a sweep."""
+    """Whether these files belong to a run, to one just being created, or to a sweep."""
     if (_RUN in others and others & _OF_A_RUN) or any(names <= others for names in _OF_A_SWEEP):
         return True
     return empty and others == {"lock"}

@@ -1,15 +1,15 @@
-"""An embedded set of drawn images: ten classes of shapes, no download.
+"""A built-in set of drawn images: ten classes of shapes, no download.
 
 Every image shows one shape of its class on a striped background. Position, size, rotation, both colours, the stripes
-of shape and background and their lighting are drawn anew for every image and tell nothing about the class, and the
-shape is as often lighter as darker than its background: pixels say little about the class. Two crops of one image can
-mostly be matched by their colours: cropping alone leaves a shortcut, which colour distortion and grayscale take away.
-The hues are few, so that the shortcut is not perfect and even with crops alone something is learned about shapes.
+of shape and background and their lighting are random and independent of the class, and the shape is as often lighter as
+darker than its background, so pixels say little about the class. Two crops of one image can mostly be matched by their
+colours: cropping alone leaves a shortcut, which colour distortion and grayscale remove. There are few hues, so the
+shortcut is not perfect, and even with crops alone the encoder learns something about shapes.
 
-Image i depends on its index, its split and `size` only: a larger set begins with the smaller one. Each run of ten
-images holds every class once, so classes are balanced. Pixels are computed in float32 with sums, products, quotients
-and square roots only, which IEEE 754 rounds in one way, and sines once an image in float64: neither the number of
-threads nor the processor shows in them.
+Image i depends only on its index, its split and `size`: a larger set begins with the smaller one. Every ten consecutive
+images contain each class once, so classes are balanced. Pixels are computed in float32 with sums, products, quotients
+and square roots only, which IEEE 754 rounds in one way, and sines once an image in float64: they depend neither on the
+number of threads nor on the processor.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def draw_shapes(num_images: int, *, size: int, split: str, progress: Progress | 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The operations are short: on a busy machine, meeting the other threads after each costs many times the work."""
+    """The operations are short: on a busy machine, synchronising threads after each costs many times the work."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -120,7 +120,7 @@ def _between(bounds: tuple[float, float], u: Tensor) -> Tensor:
 
 
 def _per_image(values: Tensor) -> Tensor:
-    """One number an image (B,), ready to meet pixels: float32 (B, 1, 1)."""
+    """One number an image (B,), shaped to broadcast over pixels: float32 (B, 1, 1)."""
     return values.float()[:, None, None]
 
 
@@ -184,7 +184,7 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    # Inside a pentagram a point is beyond one of the five lines at most.
+    # Inside a pentagram a point is beyond at most one of the five lines.
     return _half_planes(x, y, 5, math.cos(math.radians(72))).topk(2, dim=0).values[1]
 
 

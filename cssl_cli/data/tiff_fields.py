@@ -1,7 +1,7 @@
-"""What of a TIFF file makes the pixels of its first image, and whether they are of a kind that can be read.
+"""The fields of a TIFF file that make the pixels of its first image, and whether these can be read.
 
-Pillow and libtiff look at every field of a file, and at some samples the wrong way. What is kept are the fields that
-describe the pixels, so that damage to others does no harm; samples that would be decoded to something else are refused.
+Pillow and libtiff read every field of a file, and decode some samples wrongly. Only the fields that describe the pixels
+are kept, so that damage to others does no harm; samples that would be decoded wrongly are refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Layout(NamedTuple):
 
 
 def tiff_parts(data: bytes) -> TiffParts:
-    """Raises UnreadableImage when there is no whole directory, and for samples that no rule turns into 8 bits."""
+    """Raises UnreadableImage if there is no complete directory, or for samples that cannot be turned into 8 bits."""
     order = "<" if data[:2] == b"II" else ">"
     layout = _Layout(order, 16, "Q", "Q", 20) if 43 in data[2:4] else _Layout(order, 8, "H", "I", 12)
     entries = _directory(data, layout)
@@ -61,7 +61,7 @@ def tiff_parts(data: bytes) -> TiffParts:
     _refuse_missing_data(fields, len(data))
     (photometric, *_), bits = fields.get(_PHOTOMETRIC) or (0,), max(fields.get(_BITS) or (1,))
     kept = {tag: entry for tag, entry in entries.items() if tag in _ESSENTIAL}
-    inverted = photometric == 0 and bits > 8  # which Pillow does not know or does not heed
+    inverted = photometric == 0 and bits > 8  # which Pillow does not know or ignores
     if inverted:
         kept[_PHOTOMETRIC] = struct.pack(order + "HH" + layout.offsets + "H", _PHOTOMETRIC, 3, 1, 1).ljust(
             layout.entry, b"\0"
@@ -76,7 +76,7 @@ def tiff_parts(data: bytes) -> TiffParts:
 
 
 def _directory(data: bytes, layout: _Layout) -> dict[int, bytes]:
-    """The entries of the first directory by their tags, as they are in the file."""
+    """The entries of the first directory by tag, as stored in the file."""
     try:
         (at,) = struct.unpack_from(layout.order + layout.offsets, data, layout.header - layout.offset_size())
         (count,) = struct.unpack_from(layout.order + layout.counts, data, at)
@@ -92,7 +92,7 @@ def _directory(data: bytes, layout: _Layout) -> dict[int, bytes]:
 
 
 def _values(data: bytes, entry: bytes, layout: _Layout) -> tuple[int, ...]:
-    """The numbers of an entry; none where they are no whole numbers, or lie outside the file."""
+    """The numbers of an entry; none if they are not whole numbers, or lie outside the file."""
     _, kind, count = struct.unpack_from(layout.order + "HH" + layout.offsets, entry)
     if kind not in _INTEGERS or not 0 < count <= _MOST_VALUES:
         return ()
@@ -124,7 +124,7 @@ def _refuse_samples(fields: dict[int, tuple[int, ...]]) -> None:
 
 
 def _refuse_missing_data(fields: dict[int, tuple[int, ...]], length: int) -> None:
-    """Pillow leaves black what no strip covers, and libtiff reads on behind one that is too short."""
+    """Pillow leaves uncovered areas black, and libtiff reads past the end of a strip that is too short."""
     needed = _bytes_of_plain_rows(fields)
     strips, strip_bytes = fields.get(_STRIP_OFFSETS, ()), fields.get(_STRIP_BYTES, ())
     if needed and len(strips) == len(strip_bytes) == 1 and (not strip_bytes[0] or strips[0] + strip_bytes[0] > length):
@@ -151,7 +151,7 @@ def _planes(fields: dict[int, tuple[int, ...]]) -> int:
 
 
 def _bytes_of_plain_rows(fields: dict[int, tuple[int, ...]]) -> int | None:
-    """The bytes of all rows where nothing is compressed or left out; None elsewhere."""
+    """The bytes of all rows if nothing is compressed or subsampled, else None."""
     is_plain = fields.get(_COMPRESSION, (1,)) == (1,) and fields.get(_PHOTOMETRIC) != (_YCBCR,)
     if not is_plain or not fields.get(_LENGTH) or not fields.get(_WIDTH):
         return None
@@ -162,7 +162,7 @@ def _bytes_of_plain_rows(fields: dict[int, tuple[int, ...]]) -> int | None:
 
 
 def _with_directory(data: bytes, entries: list[bytes], layout: _Layout) -> bytes:
-    """The file with these entries, behind its data, as its only directory."""
+    """The file with these entries as its only directory, appended to its data."""
     padding = bytes(len(data) % 2)
     offset = struct.pack(layout.order + layout.offsets, len(data) + len(padding))
     count = struct.pack(layout.order + layout.counts, len(entries))

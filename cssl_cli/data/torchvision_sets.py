@@ -1,6 +1,6 @@
-"""CIFAR-10, CIFAR-100, STL-10 and SVHN, read and when needed downloaded by torchvision.
+"""CIFAR-10, CIFAR-100, STL-10 and SVHN, read and if necessary downloaded by torchvision.
 
-`root` is the folder torchvision is given, in its own layout; without one the cache folder is used.
+`root` is the folder passed to torchvision, in its own layout; by default the cache folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(
     notice: Notice | None = None,  # noqa: ARG001
     own: Iterable[Path] = (),  # noqa: ARG001
 ) -> Source:
-    """The set named `settings["name"]`. Raises InputError when it is neither in its folder nor to be had."""
+    """The set named `settings["name"]`. Raises InputError if it is not in its folder and cannot be downloaded."""
     name = settings["name"]
     given = settings["root"]
     try:
@@ -89,10 +89,10 @@ _LOADERS: Mapping[str, Callable[[str, Path], Source]] = {
 
 
 def _open(name: str, root: Path, read: Callable[[bool], Opened]) -> Opened:
-    """`read(False)`, which needs no network; where that finds nothing sound, `read(True)`, one process at a time."""
+    """`read(False)`, which needs no network; if that finds nothing valid, `read(True)`, one process at a time."""
     try:
         return _read(name, root, read, download=False)
-    except RuntimeError:  # torchvision's word for: not there, or its checksums differ
+    except RuntimeError:  # torchvision raises this if files are missing or their checksums differ
         pass
     with exclusive(root):
         try:
@@ -120,7 +120,7 @@ def _read(name: str, root: Path, read: Callable[[bool], Opened], *, download: bo
             where=str(error.filename or root),
             remedy="Check the permissions.",
         ) from error
-    except Exception as error:  # unpickling and scipy's reader raise what they like
+    except Exception as error:  # unpickling and scipy's reader raise anything
         raise InputError(
             f"the files of {name} cannot be read: {error or type(error).__name__}",
             where=str(root),

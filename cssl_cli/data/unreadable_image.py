@@ -1,5 +1,5 @@
-"""The error of one image file, to be told with its name."""
+"""The error of one image file, reported with its name."""
 
 
 class UnreadableImage(ValueError):
-    """Why an image is not read, in words for the user."""
+    """Why an image cannot be read, in words for the user."""

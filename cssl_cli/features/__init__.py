@@ -1,1 +1,1 @@
-"""Frozen features of images and views, and what is computed from them: distances, intervals, probes."""
+"""Frozen features of images and their views; distances, intervals and probes computed from them."""

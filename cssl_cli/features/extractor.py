@@ -1,4 +1,4 @@
-"""Frozen features: what an encoder in eval mode says of clean images (N, D) and of their views (N, V, D)."""
+"""Frozen features: an encoder in eval mode on clean images (N, D) and on their views (N, V, D)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cssl_cli.nn.encoder import folded
 
 PIXEL_SIDE = 32  # the linear probe's cost grows with the cube of the number of features
 
-Advance = Callable[[int], None]  # called with the number of images done since the last call
+Advance = Callable[[int], None]  # called with the number of images processed since the last call
 
 
 class FeatureExtractor:
-    """An encoder held in eval mode, with the normalisation its images need.
+    """An encoder in eval mode, with the normalisation of its images.
 
-    Runs in float32 whatever the training precision was, or in another of `PRECISIONS` that is asked for, on a copy of
-    the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels: the
+    Runs in float32 whatever the training precision was, or in the one of `PRECISIONS` that is requested, on a copy of
+    the encoder as it is now, with batch norms folded into the convolutions. `encoder=None` stands for pixels: the
     normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
@@ -48,7 +48,7 @@ class FeatureExtractor:
 
     @property
     def error(self) -> dict[str, float | int | None] | None:
-        """What a lower precision made of the features so far (`RoughEncoder.error`); None in float32 and of pixels."""
+        """Error of the features so far in lower precision (`RoughEncoder.error`); None for float32 and pixels."""
         return self.encoder.error if isinstance(self.encoder, RoughEncoder) else None
 
     @torch.inference_mode()
@@ -83,7 +83,7 @@ class FeatureExtractor:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Blocks of features of augmented views: (which images, features (B, V, D)), in order, on the CPU.
 
-        An image's views do not depend on the batch size: its parameters are drawn one image after another.
+        An image's views do not depend on the batch size: parameters are drawn image by image.
         """
         block_images = max(1, self.batch_size // num_views)
         for start in range(0, len(images), block_images):

@@ -1,4 +1,4 @@
-"""Lengths and distances of feature vectors, shared by the probes and the theory's terms."""
+"""Lengths and distances of feature vectors, for the probes and the terms of the theory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def distances(first: Tensor, second: Tensor) -> Tensor:
 
 
 def require_finite(features: Tensor, what: str) -> None:
-    """Raises RunError if `features` hold an infinite or undefined number; `what` names them in the sentence."""
+    """Raises RunError if `features` contain an infinite or undefined number; `what` names them in the message."""
     if features.numel() and not torch.isfinite(torch.stack(torch.aminmax(features))).all():  # one pass, no copy
         raise RunError(
             f"{what} contain infinite or undefined numbers (NaN)",

@@ -11,9 +11,9 @@ import torch
 from scipy.special import betaincinv, ndtri, stdtrit
 from torch import Tensor
 
-MIN_REPLICATES = 20  # fewer show no 95 % interval
-MIN_BOOTSTRAP_IMAGES = 3  # below this the spread of a stratum cannot be resampled
-MIN_CLASS_IMAGES = 5  # below this an interval about a single class does not hold as often as it says
+MIN_REPLICATES = 20  # fewer cannot give a 95 % interval
+MIN_BOOTSTRAP_IMAGES = 3  # below this a stratum cannot be resampled
+MIN_CLASS_IMAGES = 5  # below this the interval of a single class undercovers
 
 
 def clopper_pearson(
@@ -21,7 +21,7 @@ def clopper_pearson(
 ) -> tuple[float, float]:
     """Exact confidence interval (low, high) for a probability after `successes` of `n` independent trials.
 
-    `side="lower"` or `"upper"` puts all of the error on that end; the other end is then 1 or 0. Without a trial
+    `side="lower"` or `"upper"` puts the whole error on that end; the other end is then 1 or 0. Without trials
     (n = 0) the interval is (0, 1). Source: Clopper and Pearson, Biometrika 1934.
     """
     assert 0 <= successes <= n
@@ -37,11 +37,11 @@ def clopper_pearson(
 def bootstrap_weights(strata: Tensor, *, replicates: int, generator: torch.Generator) -> Tensor:
     """Random image weights (R, N), float64 on the CPU, of mean one in each stratum, for a bootstrap over images.
 
-    `strata` (N,) names each image's stratum; strata are resampled apart, so their sizes stay fixed. In a stratum of n
-    images the weights are n times a Dirichlet vector of concentration 1 − 2/n: the Bayesian bootstrap (Rubin, Annals
-    of Statistics 1981, concentration 1) with the concentration that makes the variance of a weighted mean equal to
-    s²/n, s² having divisor n − 1. No weight vanishes, so statistics over pairs of distinct images stay defined. A
-    stratum of fewer than `MIN_BOOTSTRAP_IMAGES` images keeps weight one: no interval may be read from it.
+    `strata` (N,) gives each image's stratum; strata are resampled separately, so their sizes stay fixed. In a stratum
+    of n images the weights are n times a Dirichlet vector of concentration 1 − 2/n: the Bayesian bootstrap (Rubin,
+    Annals of Statistics 1981, concentration 1), with the concentration that makes the variance of a weighted mean equal
+    to s²/n, with divisor n − 1 in s². No weight vanishes, so statistics over pairs of distinct images stay defined. A
+    stratum of fewer than `MIN_BOOTSTRAP_IMAGES` images keeps weight one and allows no interval.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     # torch has no public gamma sampler that takes a generator.
@@ -67,10 +67,10 @@ def replicate(statistics: Callable[[Tensor], dict[str, Tensor]], weights: Tensor
 
 
 def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence: float = 0.95) -> float | None:
-    """By how many of their standard deviations P numbers (P,) may be off, all at once, from replicates (R, P).
+    """Half-width of a simultaneous band for P numbers, in their standard deviations, from replicates (R, P).
 
-    The quantile of the largest deviation of any of them, wider for few `degrees` of freedom as in `bootstrap_interval`.
-    None as there. Numbers without a deviation (fixed ones) are left out.
+    The quantile of the largest deviation of any of them, wider for few `degrees` of freedom as in `bootstrap_interval`,
+    and None in the same cases. Numbers without a deviation (fixed ones) are left out.
     """
     values, replicates = values.cpu(), replicates.cpu()  # a GPU would be waited for at each look at them
     if len(replicates) < MIN_REPLICATES or not torch.isfinite(replicates).all():
@@ -84,7 +84,7 @@ def band_factor(values: Tensor, replicates: Tensor, *, degrees: int, confidence:
 
 
 def percentile_interval(values: Tensor, confidence: float = 0.95) -> tuple[float, float] | None:
-    """What the central 95 % of values (R,) lie between; None for fewer than 20 or an undefined one."""
+    """The interval of the central 95 % of values (R,); None for fewer than 20 or an undefined one."""
     values = values.cpu()  # a GPU would be waited for at each look at them
     if len(values) < MIN_REPLICATES or not torch.isfinite(values).all():
         return None
@@ -96,13 +96,13 @@ def percentile_interval(values: Tensor, confidence: float = 0.95) -> tuple[float
 def bootstrap_interval(
     value: float, replicates: Tensor, *, degrees: int, least: float = -math.inf, confidence: float = 0.95
 ) -> tuple[float, float] | None:
-    """Expanded percentile interval (low, high) from the bootstrap values (R,) of one number, which it always holds.
+    """Expanded percentile interval (low, high) from the bootstrap values (R,) of one number; always contains it.
 
-    The percentiles are those of a normal law where the images are few, though their spread is estimated: they are moved
-    away from the number by the quotient of Student's quantile with so many `degrees` of freedom, the images less their
-    strata, and the normal one. Below `least` no such number can lie: an interval that lies there whole is only noise.
-    None then, for fewer than 20 replicates, and for an undefined one. Source: Hesterberg, The American Statistician
-    2015, section 5.3, in which the levels are moved instead.
+    Plain percentiles are too narrow for few images, because they ignore that the spread is estimated. They are moved
+    away from the number by the ratio of Student's quantile, with `degrees` of freedom (images minus strata), to the
+    normal one. The number cannot be below `least`: an interval entirely below it is only noise. Returns None then, for
+    fewer than 20 replicates, and for an undefined one. Source: Hesterberg, The American Statistician 2015, section 5.3,
+    where the levels are moved instead.
     """
     ends = percentile_interval(replicates, confidence)
     if ends is None or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Features in less than float32, where that is asked for, and the error that it makes."""
+"""Features in less than float32, on request, and the resulting error."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PRECISIONS = ("float32", "bfloat16", "tf32")
 
 
 class RoughEncoder:
-    """An encoder on the device in `precision`, its features compared with those in float32 on some of the batches.
+    """An encoder on the device in `precision`, compared with float32 on some of the batches.
 
-    Those are the first, second, third, fifth, ninth, … batch: few, and from everywhere among the images.
+    These are the first, second, third, fifth, ninth, … batch: few, but spread over all images.
     """
 
     def __init__(self, encoder: nn.Module, make_copy: Callable[[], nn.Module], precision: str) -> None:
-        """`encoder` is the one in float32, `make_copy` gives another like it."""
+        """`encoder` is the float32 one, `make_copy` returns another like it."""
         self.exact = encoder
         self.rough = make_copy().to(torch.bfloat16) if precision == "bfloat16" else encoder
         self.precision = precision
         self.num_batches = 0
-        self.sums: list[Tensor] = []  # of each batch that was compared: squared error, length and spread
+        self.sums: list[Tensor] = []  # of each compared batch: squared error, length and spread
         self.largest: list[Tensor] = []
         self.num_views = 0
 
@@ -51,9 +51,9 @@ class RoughEncoder:
     def error(self) -> dict[str, float | int | None]:
         """The error against float32 over `num_views` views.
 
-        `of_length`: its root mean square as a share of that of the features' lengths; `largest`: the largest of one
-        view as a share of its length; `of_spread`: the root mean square as a share of that of the distances from the
-        mean feature of the batch, None where all features are one.
+        `of_length`: its root mean square over that of the features' lengths; `largest`: the largest error of a view
+        over its length; `of_spread`: its root mean square over that of the distances from the batch's mean feature,
+        None if all features are equal.
         """
         error, length, spread = torch.stack(self.sums).sum(dim=0).tolist()
         return {

@@ -19,7 +19,7 @@ __all__ = ["CenterAccumulator", "center_probe", "feature_probes", "knn_probe", "
 
 
 def score(predictions: Tensor, labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """What predictions (N,) are worth against labels (N,), both 0 … K − 1; a negative prediction is an error.
+    """Scores predictions (N,) against labels (N,), both 0 … K − 1; a negative prediction is an error.
 
     `accuracy` (0 to 1), its 95 % Clopper–Pearson `interval` over the test images, `num_images`, and by class name
     `images_per_class` and `per_class`, the accuracy, None for a class without a test image.
@@ -50,11 +50,11 @@ def feature_probes(
     settings: Mapping[str, Any],
     generator: torch.Generator,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of `linear` and `knn`, each with its own facts beside the entries of `score`.
+    """Scores of `linear` and `knn`, each with its own details beside the entries of `score`.
 
     train_features (M, D) and test_features (N, D) are raw encoder outputs of clean images on one device; labels run
     over 0 … K − 1; `settings` is the recipe's probe block: knn_k, knn_temperature, penalties, validation_fraction. The
-    test set is used for nothing but the score. Raises RunError for infinite or NaN features, InputError for labels that
+    test set is used only for the score. Raises RunError for infinite or NaN features, InputError for labels that
     do not fit.
     """
     require_finite(train_features, "the features of the training images")

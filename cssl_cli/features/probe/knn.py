@@ -8,13 +8,13 @@ from torch.nn.functional import one_hot
 
 from cssl_cli.features.geometry import unit_norm
 
-BLOCK_ENTRIES = 2**24  # similarities held at once
+BLOCK_ENTRIES = 2**24  # similarities in memory at once
 
 
 def effective_k(k: int, num_train: int, num_classes: int) -> int:
-    """`k`, but no more than the training images of an average class, and at least 1.
+    """`k`, but at most the training images of an average class, and at least 1.
 
-    More neighbours than a class has images would let the other classes outvote it however good the features are.
+    With more neighbours than a class has images, other classes would outvote it however good the features are.
     """
     return max(1, min(k, num_train // num_classes))
 
@@ -31,9 +31,8 @@ def knn_predict(
     """The class (N,) with the largest sum of exp(cosine / temperature) over the k nearest training images.
 
     train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M; in float32, or in their own type if that
-    is wider. Images equally near at the k-th place
-    share the places that are left, so that the order of the training images does not matter; of classes with equal
-    votes the first is taken.
+    is wider. Images equally near at the k-th place share the remaining places, so that the order of the training images
+    does not matter; of classes with equal votes the first wins.
     """
     assert 1 <= k <= len(train_features)
     dtype = torch.promote_types(train_features.dtype, torch.float32)
@@ -54,7 +53,7 @@ def knn_predict(
 
 
 def _shared_votes(similarity: Tensor, members: Tensor, k: int, temperature: float) -> Tensor:
-    """Votes (T, K) when the images equally near at the k-th place divide what is left of the k places among them."""
+    """Votes (T, K) if the images equally near at the k-th place share the remaining places."""
     last = similarity.topk(k, dim=1).values
     nearer, level = similarity > last[:, -1:], similarity == last[:, -1:]
     share = (k - nearer.sum(dim=1, keepdim=True)) / level.sum(dim=1, keepdim=True)

@@ -27,7 +27,7 @@ class Standardization:
         """Of the columns of features (N, D)."""
         variance, mean = torch.var_mean(features, dim=0, correction=0)
         sd = variance.sqrt()
-        # What varies by no more than rounding is constant: its noise must not be blown up to unit scale.
+        # A feature that varies only by rounding is constant: its noise must not be scaled up to unit variance.
         constant = sd <= torch.finfo(features.dtype).eps * 10 * features.abs().amax(dim=0)
         return cls(mean, torch.where(constant, 0, 1 / sd))
 
@@ -65,11 +65,11 @@ def fit_linear(
     """Fits the mean cross-entropy plus ½ · penalty · ‖W‖² on standardised features (N, D), labels (N,).
 
     The penalty is the one of `penalties` with the best accuracy on a held-out share of every class (the strongest of
-    equals), drawn from `generator`; then all of the training set is fitted with it. A single penalty, or a training set
-    that can spare no image, leaves nothing to choose: the strongest is taken and `validation_accuracy` is None.
+    equals), drawn from `generator`; the whole training set is then fitted with it. With a single penalty, or a training
+    set that can spare no image, the strongest is used and `validation_accuracy` is None.
 
     Returns the classifier and a report: `penalty`, `penalty_at_grid_edge`, `validation_accuracy` (0 to 1), `converged`
-    and `iterations` of the final fit, and `warnings`, sentences on what of this a reader should know.
+    and `iterations` of the final fit, and `warnings`, sentences for the reader.
     """
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     classes, targets = labels.unique(return_inverse=True)
@@ -113,7 +113,7 @@ def split_validation(labels: Tensor, *, fraction: float, generator: torch.Genera
 
 
 def _choose_penalty(features: Tensor, targets: Tensor, held_out: Tensor, grid: Sequence[float]) -> tuple[float, float]:
-    """The penalty of the strong-to-weak `grid` that does best on the held-out images, and its accuracy there."""
+    """The penalty of the strong-to-weak `grid` with the best accuracy on the held-out images, and that accuracy."""
     kept = features[~held_out]
     standardization = Standardization.of(kept)
     validation, truth = standardization.apply(features[held_out]), targets[held_out]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cssl_cli.features.geometry import distances, unit_norm
 
-TIED = -1  # no class: the two nearest centres are equally near
+TIED = -1  # no class: two centres are equally near
 
 
 class CenterAccumulator:
@@ -18,23 +18,23 @@ class CenterAccumulator:
         self._counts = torch.zeros(num_classes, dtype=torch.float64)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Takes in raw features (B, V, D) of V augmented views of B images with labels (B,); scales them itself.
+        """Adds raw features (B, V, D) of V augmented views of B images with labels (B,); scales them itself.
 
-        All V views must be draws from the augmentation: the clean image is none and does not belong among them.
+        All V views must be draws from the augmentation; the clean image is not one.
         """
         means = unit_norm(features.double()).mean(dim=1).cpu()
         self._sums.index_add_(0, labels.cpu(), means)
         self._counts += labels.cpu().bincount(minlength=len(self._counts))
 
     def centers(self) -> Tensor:
-        """μ_k (K, D), float64 on the CPU: means over the images of each class; NaN for a class that had none."""
+        """μ_k (K, D), float64 on the CPU: means over the images of each class; NaN for a class without images."""
         return self._sums / self._counts.unsqueeze(1)
 
 
 def nearest_center_predict(features: Tensor, centers: Tensor) -> Tensor:
     """The class (N,) whose centre (K, D) is nearest to the unit-norm version of features (N, D).
 
-    `TIED` where two centres are nearest at exactly the same distance: the theory counts that as an error. A class whose
+    `TIED` if two centres are nearest at exactly the same distance, which the theory counts as an error. A class whose
     centre is NaN is never predicted.
     """
     centers = centers.to(features.device, torch.float64)

@@ -15,7 +15,7 @@ MAX_LINE_SEARCH_STEPS = 40
 SLOPE_REDUCTION = 0.3
 REFRESH_EVERY = 25
 GRAM_ROWS_PER_FEATURE = 4
-FEATURES_PER_IMAGE = 2  # from so many on, finding the span of the images costs less than it saves
+FEATURES_PER_IMAGE = 2  # from this many on, finding the span of the images saves time
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class SoftmaxRegression:
     which stays in its own floating-point type; the line search only touches logits, and everything of W's size is in
     float64. L-BFGS as in Nocedal and Wright, Numerical Optimization, algorithm 7.4.
 
-    With few images for the features, W lies in the span of the images: X is turned to N axes of that span, where
-    products, gradients and norms are the same, and what is of the size of D stays small.
+    With fewer images than features, W lies in the span of the images: X is rotated to N axes of that span, where
+    products, gradients and norms are the same and no matrix has D columns.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
@@ -45,7 +45,7 @@ class SoftmaxRegression:
             features = turned.T.to(features.dtype).contiguous()
         self.features = features
         self.num_images, self.num_features = features.shape
-        # Logits and targets are class-major (K, N): the thin products and the softmax run faster that way round.
+        # Logits and targets are class-major (K, N): the thin products and the softmax are faster this way.
         self.targets = one_hot(labels, num_classes).T.to(features.dtype).contiguous()
         # A preconditioner may be rough: evenly spaced images are enough to see how the features are correlated.
         sample = features[:: max(1, self.num_images // (GRAM_ROWS_PER_FEATURE * self.num_features))]
@@ -61,11 +61,11 @@ class SoftmaxRegression:
         return self.gram.new_zeros(len(self.targets), self.num_features + 1)
 
     def _turned(self, theta: Tensor) -> Tensor:
-        """theta (K, D + 1) on the axes that are computed with."""
+        """theta (K, D + 1) in the internal axes."""
         return theta if self.axes is None else torch.cat([theta[:, :-1] @ self.axes, theta[:, -1:]], dim=1)
 
     def _given(self, theta: Tensor) -> Tensor:
-        """What is computed with as theta (K, D + 1)."""
+        """Internal axes back to theta (K, D + 1)."""
         return theta if self.axes is None else torch.cat([theta[:, :-1] @ self.axes.T, theta[:, -1:]], dim=1)
 
     def logits(self, theta: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class SoftmaxRegression:
             direction = -inverse_hessian.times(gradient)
             change = self._logits(direction)
             found = self._line_search(logits, change, gradient, theta, direction, penalty)
-            if found is None:  # rounding has the last word: no descent is left to be seen
+            if found is None:  # at the limit of rounding: no descent is visible
                 break
             step, residual = found
             theta = theta + step * direction
@@ -127,7 +127,7 @@ class SoftmaxRegression:
         """
         step = 1.0
         residual = self._residual(torch.add(logits, change, alpha=step))
-        # In one look at the device, as each waits for it.
+        # A single transfer, as each waits for the device.
         first, loss_slope, penalty_slope, penalty_curvature = torch.stack(
             [
                 (gradient * direction).sum(),
@@ -177,7 +177,7 @@ class _InverseHessian:
         self.scale: Tensor | float = 1.0
 
     def remember(self, step: Tensor, gradient_change: Tensor, curvature: Tensor) -> None:
-        """Takes in a step (K, D + 1), what it did to the gradient, and their inner product, which is positive."""
+        """Records a step (K, D + 1), the change of the gradient, and their inner product, which is positive."""
         self.pairs.append((step, gradient_change, curvature))
         self.scale = curvature / (gradient_change * self._bound(gradient_change)).sum()
 
