@@ -5,18 +5,18 @@ with unit roundoff u = 2⁻⁵³, its error is at most γ (‖a‖ + ‖b‖)²,
 products contribute D u, the centring and the sums the rest.
 
 Products in float32 take half the time, but err by about √D 2⁻²⁴ ‖a‖ ‖b‖ (Higham and Mary, SIAM J. Sci. Comput. 2019),
-too much for long vectors at a small distance. Wide vectors are therefore taken apart, a = Q c + r: c, the components
+too much for long vectors at a small distance. Wide vectors are therefore split, a = Q c + r: c, the components
 along a few orthonormal directions Q in which the views are long, in float64, and the rest r, orthogonal to Q, in
 float32. Views of photographs keep a few per cent of their squared length in r, and the error falls with it: to at most
 about ½ √D 2⁻²⁴ (‖r_a‖ + ‖r_b‖)² for the products, a dozen times what is observed on images of 32×32 pixels, and
 4 · 2⁻²⁴ d (‖r_a‖ + ‖r_b‖) for rounding r, which is no more than 2⁻²⁴ (8 d² + ‖r_a‖² + ‖r_b‖²).
 
-As (x + y)² ≤ 2 x² + 2 y², these are errors of either view, but for the multiple of d². So the least true squared
-distance of the V · V′ pairs of views lies, up to that multiple, between the least of what each can be and the least of
-what each may be: the middle is taken. Where its root may be wrong by more than a relative `TOLERANCE` for many pairs of
-images of a block, the block is computed again in float64; the pairs that are left, from differences, which is right to
-D u. Images that share a view, as most do where an augmentation leaves nothing of an image, are at distance 0: no Gram
-matrix shows that, and differences of all their views would take minutes.
+As (x + y)² ≤ 2 x² + 2 y², these errors split into one for each view, except for the multiple of d². So the least true
+squared distance of the V · V′ pairs of views lies, up to that multiple, between the least lower bound and the least
+upper bound of the pairs; the middle is used. If its root may be wrong by more than a relative `TOLERANCE` for many
+pairs of images of a block, the block is computed again in float64; the remaining pairs are computed from differences,
+which are right to D u. Images that share a view, as most do if an augmentation erases them, are at distance 0. No Gram
+matrix shows that, and differences of all their views would take minutes, so shared views are found first.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from cssl_cli.features.geometry import distances
 TOLERANCE = 1e-6
 UNIT_ROUNDOFF = 2.0**-53
 UNIT_ROUNDOFF_32 = 2.0**-24
-WIDE = 1024  # from so many components on, views are taken apart
+WIDE = 1024  # from this many components on, views are split
 LEADING = 128  # directions whose components stay in float64
-SKETCH_VIEWS = 1024  # at most so many views choose them
+SKETCH_VIEWS = 1024  # at most this many views choose them
 MAX_ROWS = 1024  # views on a side of one Gram block: 8 MiB of squared distances
-BLOCK_NUMBERS = 2**23  # at most so many numbers (64 MiB of float64) in an operand
-MANY_CLOSE = 0.003  # of the pairs in a block: so many cost as much from differences as the whole block in float64
-PATIENCE = 4  # blocks that float32 may fail in a row before it is given up
+BLOCK_NUMBERS = 2**23  # at most this many numbers (64 MiB of float64) in an operand
+MANY_CLOSE = 0.003  # of the pairs in a block: this share costs as much from differences as the whole block in float64
+PATIENCE = 4  # failed blocks in a row before float32 is given up
 
 
 def augmented_distances(views: Tensor, others: Tensor | None = None) -> Tensor:
@@ -94,7 +94,7 @@ class _Gram:
             self.right = self.left if others is None else _Operand.taken_apart(others, self.origin, basis)
 
     def distances(self, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
-        """Distances (A, B) of the images at `rows` and `cols`, and which may be wrong by more than `TOLERANCE`."""
+        """Distances (A, B) of the images at `rows` and `cols`, and which may be off by more than `TOLERANCE`."""
         same = self.among and rows == cols
         if self.left is not None and self.right is not None and self.failed < PATIENCE:
             found, close = _block(self.left.images(rows), self.right.images(cols))
@@ -140,7 +140,7 @@ class _Shared:
 class _Operand:
     """Centred views of N images: `leading` (N, V, R) float64 and, if taken apart, `rest` (N, V, D) float32.
 
-    `squares` (N, V) are their squared lengths, `errors` (N, V) their part in the error of a squared distance.
+    `squares` (N, V) are their squared lengths, `errors` (N, V) their share in the error of a squared distance.
     """
 
     leading: Tensor
@@ -182,8 +182,7 @@ def _leading_directions(views: Tensor, origin: Tensor) -> Tensor:
     """Orthonormal columns (D, `LEADING`), float64, close to the directions in which the centred views are longest.
 
     A randomized range finder with one power iteration (Halko, Martinsson and Tropp, SIAM Review 2011, algorithm 4.3) on
-    at most `SKETCH_VIEWS` of them. Which directions it finds decides how many pairs are computed again, not what comes
-    out.
+    at most `SKETCH_VIEWS` of them. The directions decide how many pairs are computed again, not the result.
     """
     flat = views.flatten(0, 1)
     sample = (flat[:: -(-len(flat) // SKETCH_VIEWS)] - origin).double()
@@ -201,7 +200,7 @@ def _blocks(views: Tensor) -> list[slice]:
 
 
 def _block(left: _Operand, right: _Operand) -> tuple[Tensor, Tensor]:
-    """Distances (A, B) of A and B images, and which of them may be wrong by more than `TOLERANCE`."""
+    """Distances (A, B) of A and B images, and which of them may be off by more than `TOLERANCE`."""
     squares, error = _least_squares(left, right)
     if left.rest is not None:
         error = error + 8 * UNIT_ROUNDOFF_32 * (squares + error)

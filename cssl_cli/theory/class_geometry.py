@@ -1,8 +1,8 @@
-"""What every certificate reads of a labelled table: the classes, their centres, and how far each image's views spread.
+"""The geometry of a labelled table that certificates need: classes, centres, and the spread of each image's views.
 
-A certificate speaks of the table as an exact instance of the theory: the stored views are all the views there are, with
-weight 0 for the clean one and 1/m for each of the m others, and every image of n weighs 1/n. Then with the mean f̄_x of
-an image's augmented views and the centre μ_k, the mean of f̄_x over class k,
+Certificates treat the table as an exact instance of the theory: the stored views are all the views there are, with
+weight 0 for the clean one and 1/m for each of the m others, and each of the n images has weight 1/n. Then with the mean
+f̄_x of an image's augmented views and the centre μ_k, the mean of f̄_x over class k,
 
     ecc(x) = max_v ‖f(x₀) − f(v)‖,  rad(x) = max_v ‖f(v) − f̄_x‖,  diam(x) = max ‖f(v) − f(v′)‖,
 
@@ -123,7 +123,7 @@ class ClassGeometry:
 
     @property
     def views_note(self) -> str:
-        """For the estimators: how many views the suprema run over, and what stands for absent augmented views."""
+        """For the estimators' texts: the number of views in the suprema, and what replaces missing augmented views."""
         if self.table.num_augmented:
             return f"suprema over the {self.table.num_views} stored views, the clean one included"
         return "the clean image is the only stored view and stands for the augmented ones"
@@ -165,7 +165,7 @@ def misclassified(features: Tensor, positions: Tensor, centers: Tensor) -> Tenso
 
 
 def halves(geometry: ClassGeometry, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
-    """Places in each class's list of members: a random larger half as reference, the rest as queries."""
+    """Indices into each class's list of members: a random larger half as reference, the rest as queries."""
     references, queries = [], []
     for images in geometry.members:
         order = torch.randperm(len(images), generator=generator).to(images.device)

@@ -1,10 +1,10 @@
-"""Control encoders: features made without training, on which a term shows what it rewards. (docs/theory.md, 15.)
+"""Control encoders: features made without training that show what a term rewards. (docs/theory.md, 15.)
 
     hash          f(v) ∝ h_x + noise of norm 0.05     a random direction h_x for each image, blind to its class
     class_aware   f(v) ∝ h_y + noise of norm up to 2  a direction h_y for each class, views of an image far apart
 
-A term that prefers the first to an encoder that classifies better, or that encoder to the second where this one
-classifies better, cannot choose encoders.
+A term that prefers the first to an encoder that classifies better, or such an encoder to the second if that one
+classifies better, cannot choose between encoders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cssl_cli.theory.estimate import Absent
 HASH, CLASS_AWARE = "hash", "class_aware"
 HASH_NOISE = 0.05  # two views 0.07 apart: below every ε of the usual grid, and far below any trained encoder's
 CLASS_NOISE = 2.0  # alignment 2 − 2/(1 + 2²) = 1.6, where independent views have 2
-CLASS_MARGIN = 4.0  # at least so many deviations of the noise from a class's direction to its border with another
+CLASS_MARGIN = 4.0  # at least this many deviations of the noise from a class's direction to its border with another
 
 
 def control_features(
@@ -47,15 +47,15 @@ def control_features(
 
 
 def class_noise(width: int) -> float:
-    """Norm of the class-aware control's noise in features of this width: as wide as nearest centres can bear.
+    """Norm of the class-aware control's noise at this width: as large as nearest centres tolerate.
 
-    Along the line between two orthogonal directions the noise has the deviation noise / √width, and the border is
-    1/√2 away.
+    Along the line between two orthogonal directions the noise has the deviation noise / √width, and the border is at
+    distance 1/√2.
     """
     return min(CLASS_NOISE, math.sqrt(width / 2) / CLASS_MARGIN)
 
 
 def _class_directions(num_classes: int, width: int, generator: torch.Generator) -> Tensor:
-    """Random unit vectors (K, D), orthogonal where the width has room for it."""
+    """Random unit vectors (K, D), orthogonal if the width allows it."""
     drawn = torch.randn(width, num_classes, generator=generator)
     return torch.linalg.qr(drawn).Q.T if num_classes <= width else unit_norm(drawn.T)

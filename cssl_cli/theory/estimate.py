@@ -1,4 +1,4 @@
-"""What a term hands back: a number with its estimator, its direction of error and what it was computed from."""
+"""What a term returns: a number with its estimator, its direction of error and what it was computed from."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ class Estimate:
 
     `value` is a number, a list or matrix of numbers in the order of `class_names`, or numbers by name; an entry that
     cannot be estimated is None and, where a class is the cause, `absent` says why. `interval` has the shape of `value`
-    with (low, high) for a number; 95 %, or None where there is none. `classes` names the classes a number is about when
-    it was singled out of many. `vacuous` says of a bound whether it is no better than what is known without it; such a
-    bound is reported as it came out, not clipped. `warning` is a sentence about these images for which the number is
-    easily misread.
+    with (low, high) for a number, at 95 %; None if there is none. `classes` names the classes that a selected number is
+    about. `vacuous` says whether a bound is no better than what is known without it; it is reported as computed, not
+    clipped. `warning` is a sentence on why the number is easily misread on these images.
     """
 
     value: float | list[Any] | dict[str, float | None]
@@ -52,7 +51,7 @@ class Estimate:
     warning: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON types; `classes`, `absent` and `warning` only where they say something."""
+        """The fields as JSON types; `classes`, `absent` and `warning` only if they are set."""
         entry: dict[str, Any] = {
             "value": self.value,
             "interval": _lists(self.interval),
@@ -91,7 +90,7 @@ def numbers(values: Tensor) -> Any:
 
 
 def by_class(class_names: Sequence[str], values: Tensor) -> dict[str, float | None]:
-    """One value (K,) a class, with None for what is undefined (NaN)."""
+    """One value (K,) for each class, None if undefined (NaN)."""
     return dict(zip(class_names, numbers(values), strict=True))
 
 

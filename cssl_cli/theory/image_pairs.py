@@ -1,13 +1,13 @@
-"""Means over pairs of images as they meet in the population, from a sample with fixed numbers of each class.
+"""Means over pairs of images of the population, from a sample with a fixed number of images of each class.
 
-Two images drawn from the population are of class k with probability p_k²; two distinct ones of a sample that has n_k of
-n images of each class are so with probability n_k(n_k − 1)/(n(n − 1)), which is less. A mean over the pairs of the
-sample, or of a resample in which the n_k stay fixed, is therefore no estimate of a mean over pairs of the population
-E g(x, x′). That is, with ḡ_kl the mean over pairs of distinct images of the classes k and l,
+Two images drawn from the population are both of class k with probability p_k²; two distinct ones of a sample with n_k
+of n images of each class with probability n_k(n_k − 1)/(n(n − 1)), which is less. A mean over the pairs of the sample,
+or of a resample in which the n_k stay fixed, is therefore a biased estimate of the mean over pairs of the population
+E g(x, x′). The latter is, with ḡ_kl the mean over pairs of distinct images of the classes k and l,
 
     Σ_kl p_k p_l ḡ_kl,   ḡ_kl = Σ_{i≠j} w_i w_j g_ij / Σ_{i≠j} w_i w_j   (i of class k, j of class l)
 
-under image weights w. Without labels all images are one class: a sample of the population as it comes. (docs/theory.md,
+under image weights w. Without labels all images form one class, a plain sample of the population. (docs/theory.md,
 3.)
 """
 
@@ -35,7 +35,7 @@ class PairWeights:
     def build(cls, labels: Tensor | None, weights: Tensor, same: float | None = None) -> PairWeights:
         """For labels (N,) or None, and weights (R, N). `same` is Σ p_k² of these images unless it is given.
 
-        Images of which no two share a class are taken for a sample as it comes, like those without labels.
+        If no two images share a class, they are treated like images without labels.
         """
         sizes = [] if labels is None else labels.bincount().tolist()
         if labels is None or max(sizes) < 2:
@@ -48,7 +48,7 @@ class PairWeights:
     def mean(self, total: Tensor, of_class: Tensor) -> Tensor:
         """Σ p_k p_l ḡ_kl (R,) from Σ_{i≠j} w_i w_j g_ij over all pairs (R,) and over those of each class (R, K′).
 
-        Classes of one image have no ḡ_kk: the others', in their proportions, stand for it.
+        Classes of one image have no ḡ_kk; the others', in proportion, replace it.
         """
         mass = torch.stack([self.weights[:, images].sum(dim=1) for images in self.members], dim=1)
         squares = torch.stack([self.weights[:, images].square().sum(dim=1) for images in self.members], dim=1)

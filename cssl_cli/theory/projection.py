@@ -1,4 +1,4 @@
-"""Features in two dimensions, to look at: the first two principal components."""
+"""Features in two dimensions for plots: the first two principal components."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DIGITS = 5  # of the coordinates, which are only drawn
+DIGITS = 5  # digits of the coordinates, which are only plotted
 
 
 def projection(features: Tensor, labels: Tensor | None, num_classes: int) -> dict[str, Any]:
     """The features (N, D) of clean images on their first two principal components, and the means of the classes.
 
-    `explained` gives the share of the variance in each; a projection keeps no distances, and says nothing that the
-    other numbers do not say better. Coordinates are 0 where the features have no variance left.
+    `explained` gives the share of the variance in each. A projection does not preserve distances; use it only to look
+    at. Coordinates are 0 if the features have no variance left.
     """
     features = features.double()
     centred = features - features.mean(dim=0)

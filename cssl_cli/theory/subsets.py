@@ -1,4 +1,4 @@
-"""Which images enter where all pairs are too many."""
+"""Chooses images where all pairs would be too many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def balanced_subset(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """At most `most` image indices, ascending, drawn at random and equally many of each class as far as it has them.
 
-    Where that would be one of each, random classes have two, as many as can: pairs of the same class are needed, too.
+    If that would be one of each, as many random classes as possible have two: pairs of the same class are needed, too.
     """
     order = torch.randperm(len(labels), generator=generator, device=generator.device).cpu()
     rank = torch.empty_like(order)  # of each image among those of its class, in random order

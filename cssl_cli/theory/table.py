@@ -19,8 +19,9 @@ from cssl_cli.theory.estimate import Sample
 class FeatureTable:
     """Features (N, V, D), float64; `labels` (N,) in 0 … K − 1 or None; K `class_names`.
 
-    View 0 is the clean image: it has weight 0 in every mean over views, being no draw from the augmentation, and enters
-    every supremum over views. The m = V − 1 others are independent draws and have weight 1/m each. (docs/theory.md, 2.)
+    View 0 is the clean image: it has weight 0 in every mean over views, since it is not a draw from the augmentation,
+    and enters every supremum over views. The m = V − 1 others are independent draws and have weight 1/m each.
+    (docs/theory.md, 2.)
     """
 
     features: Tensor
@@ -62,12 +63,12 @@ class FeatureTable:
 
     @property
     def stored_sample(self) -> Sample:
-        """What a number over all stored views was computed from."""
+        """The sample of a number over all stored views."""
         return Sample(self.num_images, self.num_views)
 
     @property
     def augmented_sample(self) -> Sample:
-        """What a number over the augmented views was computed from."""
+        """The sample of a number over the augmented views."""
         return Sample(self.num_images, self.num_augmented)
 
     @cached_property
@@ -89,7 +90,7 @@ class FeatureTable:
 
     @cached_property
     def members(self) -> tuple[Tensor, ...]:
-        """Places (n_k,), ascending, of the images of each of the K classes; needs labels."""
+        """Indices (n_k,), ascending, of the images of each of the K classes; needs labels."""
         assert self.labels is not None
         return self.labels.argsort(stable=True).split(self.class_sizes.tolist())
 
@@ -105,13 +106,13 @@ class FeatureTable:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Images less the classes that occur: what a spread within classes is estimated from."""
+        """Images minus the classes that occur, the degrees of freedom of a spread within classes."""
         return self.num_images - int((self.class_sizes > 0).sum())
 
     @property
     def strata(self) -> Tensor:
-        """What images (N,) are resampled in: their classes, whose numbers are fixed; all together without labels, or
-        where a class is too small."""
+        """The strata (N,) in which images are resampled: their classes, whose sizes are fixed; a single one without
+        labels, or if a class is too small."""
         if self.labels is None or not self.all_resampled:
             return torch.zeros(self.num_images, dtype=torch.int64, device=self.features.device)
         return self.labels
@@ -149,7 +150,7 @@ def class_moments(table: FeatureTable, weights: Tensor) -> ClassMoments:
     for members in table.members:
         rows = weights[:, members]
         means = table.view_means[members]
-        # Sums about the class's own mean: about the origin, a common offset would swallow small spreads.
+        # Sums about the class's own mean: about the origin, a large common offset would drown small spreads.
         origin = means.mean(dim=0)
         centred = means - origin
         total = rows.sum(dim=1)

@@ -1,4 +1,4 @@
-"""R_ε: the share of images of which some two views lie more than ε apart. (docs/theory.md, 5.)"""
+"""R_ε: the share of images with two views more than ε apart. (docs/theory.md, 5.)"""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cssl_cli.theory.table import FeatureTable
 
 QUANTITIES = ("epsilons", "curve", "diameter_quantiles", "curve_by_views", "mean_diameter_by_views")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MAX_SUBSETS = 4096  # sets of augmented views of an image, two to the power of the views, that are averaged over
-BLOCK_NUMBERS = 4_000_000  # diameters held at a time
+MAX_SUBSETS = 4096  # sets of augmented views of an image to average over, two to the power of the views
+BLOCK_NUMBERS = 4_000_000  # diameters in memory at a time
 
 
 def diameters(features: Tensor) -> Tensor:
@@ -24,14 +24,14 @@ def diameters(features: Tensor) -> Tensor:
 
 
 def growing_diameters(features: Tensor) -> Tensor:
-    """Diameters (N, V) of each image's first 1, 2, …, V stored views; column 0 is zero, and no row ever falls."""
+    """Diameters (N, V) of each image's first 1, 2, …, V stored views; column 0 is zero, and rows never fall."""
     return distances(features, features).tril().amax(dim=2).cummax(dim=1).values
 
 
 def diameters_of_subsets(features: Tensor) -> tuple[Tensor, Tensor]:
     """Diameters (N, S) of the clean view with every set of augmented views, S = 2^(V − 1), and the sets' sizes (S,).
 
-    The size counts the clean view. Views join one by one, each to every set of those before it.
+    The size counts the clean view. Views are added one by one, each to every set of earlier ones.
     """
     between = distances(features, features)
     diameter = between.new_zeros(len(features), 1)
@@ -49,8 +49,8 @@ def r_epsilon(table: FeatureTable, epsilons: Sequence[float]) -> dict[str, Quant
     """R_ε = P[diam(x) > ε] at each of `epsilons` and quantiles of the diameter, which lies in 0 … 2 on the unit sphere.
 
     Gives `epsilons` (the grid), `curve` (R_ε in its order, each point with its own Clopper–Pearson interval) and
-    `diameter_quantiles` (level → diameter); and how they grow with the views, for 2, 3, …, V stored ones of which the
-    clean view is one: `curve_by_views`, a list of curves, and `mean_diameter_by_views`.
+    `diameter_quantiles` (level → diameter); and how they grow with 2, 3, …, V stored views, the clean one included:
+    `curve_by_views`, a list of curves, and `mean_diameter_by_views`.
     """
     if table.num_views < 2:
         return dict.fromkeys(QUANTITIES, Absent("the diameter of an image needs at least two stored views"))

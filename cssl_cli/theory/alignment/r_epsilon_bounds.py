@@ -48,7 +48,7 @@ def r_epsilon_bounds(
 
 
 class _Measured:
-    """What the bounds are computed from: alignment and R_ε of the table."""
+    """The input of the bounds: alignment and R_ε of the table."""
 
     def __init__(self, table: FeatureTable, epsilons: list[float]) -> None:
         self.table, self.epsilons = table, epsilons

@@ -1,4 +1,4 @@
-"""Theorem 2's η(ε), and its constants n, m and LM as far as stored views show them. (docs/theory.md, 5.)
+"""Theorem 2's η(ε), and its constants n, m and LM as measured on stored views. (docs/theory.md, 5.)
 
 The theorem's model: half of the views come from m discrete transformations, each of probability 1/(2m), half from a
 family A_θ with θ uniform on [0, 1]ⁿ and ‖f(A_θ x) − f(A_θ′ x)‖ ≤ LM ‖θ − θ′‖. Then R_ε ≤ η(ε) √L_align and, more
@@ -8,10 +8,10 @@ sharply, R_ε ≤ η̃(ε) L_align, with
 
 over the sides 0 < h ≤ 1, h < ε/c of a cube in θ. (h > 1 never helps if m ≥ 1 and means nothing if m = 0.)
 
-A pipeline composes instead: every view has an outcome of each coin *and* a θ. Read onto it, n counts the coordinates
-with which views vary continuously, m the transformations that a coin alone decides, and LM is sought over pairs of
-views that agree in all coins and orders, for which alone the model asks it. A neighbourhood of a view then weighs the
-probability of its outcomes times hⁿ, less than the model's ½ hⁿ as soon as they are less likely than ½: the bound for
+A pipeline composes instead: every view has an outcome of each coin *and* a θ. Applied to it, n counts the coordinates
+with which views vary continuously, m the transformations that only a coin decides, and LM is estimated over pairs of
+views that agree in all coins and orders, the only pairs for which the model needs it. A neighbourhood of a view then
+has the probability of its outcomes times hⁿ, less than the model's ½ hⁿ once they are less likely than ½: the bound for
 the pipeline itself is larger than the one computed here.
 """
 
@@ -32,10 +32,10 @@ BLOCK_IMAGES = 1000
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What m augmented views of N images were drawn with, split as Theorem 2 splits it.
+    """The parameters of m augmented views of N images, split as in Theorem 2.
 
-    continuous: (N, m, n) coordinates in [0, 1]. states: (N, m, S) whole numbers; only views of equal states differ
-    in nothing but `continuous`. discrete: the names of the discrete transformations.
+    continuous: (N, m, n) coordinates in [0, 1]. states: (N, m, S) whole numbers; views with equal states
+    differ only in `continuous`. discrete: the names of the discrete transformations.
     """
 
     continuous: Tensor
@@ -44,7 +44,7 @@ class ViewParameters:
 
     @classmethod
     def all_continuous(cls, theta: Tensor) -> ViewParameters:
-        """Of theta (N, m, P) of which no more is known."""
+        """From theta (N, m, P), taking all coordinates as continuous."""
         return cls(theta, theta.new_zeros(*theta.shape[:2], 0), ())
 
 

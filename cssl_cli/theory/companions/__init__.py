@@ -1,1 +1,1 @@
-"""What others measure of features, beside the theory's terms. (docs/theory.md, 13.)"""
+"""Measures of features by other authors, for comparison with the theory's terms. (docs/theory.md, 13.)"""

@@ -1,6 +1,6 @@
 """Augmentation overlap seen by the encoder: ACR and GACR, and their ratios ARC and GARC. (docs/theory.md, 13.)
 
-A view is confused if what lies nearest to it comes from another image. For a view v of image i and an image j let
+A view is confused if the nearest other view belongs to another image. For a view v of image i and an image j let
 D(v, j) be the mean (least, largest) distance of f(v) to the stored augmented views of j, without v itself when j = i,
 features scaled to unit norm. GACR is the share of views with D(v, j) ≤ D(v, i) for some j ≠ i; with the least distance
 it is ACR, the share of views whose nearest other view comes from another image. A tie counts as confused. Against the
@@ -19,7 +19,7 @@ from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable
 
 SUMMARIES = ("min", "mean", "max")
-BLOCK_NUMBERS = 4_000_000  # distances held at a time
+BLOCK_NUMBERS = 4_000_000  # distances in memory at a time
 ZERO = 1e-13  # squared distances below this are rounding
 TIE = 1e-8  # distances closer than this are equal
 
@@ -39,9 +39,9 @@ def chaos(
 ) -> dict[str, Quantity]:
     """`acr`, `gacr_mean`, `gacr_min`, `gacr_max` in 0 … 1; `arc`, `garc_mean`, `garc_min`, `garc_max`, ≥ 0.
 
-    At most `max_images` images enter, drawn at random from `generator`: the distances between all views grow with the
-    square of the images. `baseline` holds the same images and views under another encoder; without it the ratios are
-    absent.
+    At most `max_images` images are used, drawn at random from `generator`: the distances between all views grow with
+    the square of the images. `baseline` holds the same images and views under another encoder; without it the ratios
+    are absent.
     """
     names = {"acr": "min"} | {f"gacr_{summary}": summary for summary in SUMMARIES}
     reason = _why_absent(table, baseline)

@@ -84,7 +84,7 @@ def _alpha_req(eigenvalues: Tensor, sample: Sample) -> Quantity:
     positive = int((eigenvalues > POSITIVE * eigenvalues[0]).sum())
     if positive < FIT_LEAST:
         return Absent(f"a power law needs {FIT_LEAST} positive eigenvalues, and there are {positive}")
-    # A narrow spectrum has no tail to cut: then the fit takes all of it.
+    # A narrow spectrum has no tail to cut: then all of it is fitted.
     first, last = (FIT_FIRST, min(FIT_LAST, positive)) if positive >= FIT_FIRST + FIT_LEAST - 1 else (1, positive)
     index = torch.arange(first, last + 1, dtype=torch.float64, device=eigenvalues.device)
     weights = 1 / index

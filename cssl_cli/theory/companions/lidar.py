@@ -1,4 +1,4 @@
-"""LiDAR: the effective rank of what tells images apart, where their views do not vary. (docs/theory.md, 13.)
+"""LiDAR: the effective rank of the directions in which images differ but their views do not. (docs/theory.md, 13.)
 
 Σ_b is the covariance of the images' mean features over augmented views (divisor n − 1), Σ_w that of single views about
 them (divisor n (m − 1)) plus 1e-4 I; LiDAR is the exponential of the entropy of the eigenvalues of

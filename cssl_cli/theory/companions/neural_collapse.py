@@ -7,8 +7,8 @@ With class means μ_k, their mean μ = Σ p_k μ_k, V_k the mean squared distanc
 * ratio: tr Σ_W / tr Σ_B;
 * CDNV of two classes: (V_k + V_l) / (2 ‖μ_k − μ_l‖²) (Galanti et al., ICLR 2022, arXiv 2112.15121);
 * directional CDNV of class k against l: eᵀΣ_k e / ‖e‖⁴, e = μ_l − μ_k and Σ_k the covariance of class k: the variance
-  along the line between the means, which alone moves an image across the bisector (Luthra, Salunkhe and Galanti, arXiv
-  2603.03530, as in their code).
+  along the line between the means, the only one that moves an image across the bisector (Luthra, Salunkhe and Galanti,
+  arXiv 2603.03530, as in their code).
 
 All plug-in: Σ_W comes out too small and Σ_B too large, by the noise of the class means.
 """

@@ -1,8 +1,8 @@
 """Uniformity: how evenly the clean images spread over the unit sphere. (docs/theory.md, 13.)
 
 log E exp(−2 ‖z − z′‖²) over pairs of distinct images, z of unit norm: 0 when all images coincide, never below −8.
-Wang and Isola, ICML 2020, arXiv 2005.10242. The mean is one over pairs of the population: with labels, pairs of the
-same class count as often as they meet there, not as often as in a sample of so many images a class (image_pairs.py).
+Wang and Isola, ICML 2020, arXiv 2005.10242. The mean is over pairs of the population: with labels, pairs of the same
+class have the weight they have there, not the one of a sample with a fixed number of images a class (image_pairs.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cssl_cli.theory.image_pairs import PairWeights
 from cssl_cli.theory.table import FeatureTable
 
 SCALE = 2.0  # t of the Gaussian kernel
-BLOCK_IMAGES = 1000  # rows of the kernel held at a time
+BLOCK_IMAGES = 1000  # rows of the kernel in memory at a time
 
 
 def uniformity(table: FeatureTable, weights: Tensor | None = None) -> dict[str, Quantity]:
@@ -54,8 +54,8 @@ def uniformity(table: FeatureTable, weights: Tensor | None = None) -> dict[str, 
 def _kernel_sums(points: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums (R,) of exp(−2 ‖z_i − z_j‖²) over i ≠ j, for points (N, D) and weights (R, N).
 
-    Each pair is visited once. Squared distances come from inner products: their error of about 1e-15 is nothing to a
-    kernel between exp(−8) and 1.
+    Each pair is visited once. Squared distances come from inner products: their error of about 1e-15 is negligible for
+    a kernel between exp(−8) and 1.
     """
     squares = points.square().sum(dim=1)
     sums = weights.new_zeros(len(weights))

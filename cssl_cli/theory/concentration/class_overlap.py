@@ -1,8 +1,8 @@
-"""Do views of different classes coincide? The paper assumes that they never do; here it is measured.
+"""Do views of different classes coincide? The paper assumes they never do; this measures it.
 
 Of images of different classes, the least augmented distance d_A, the share of images with a view within δ of a view of
 another class, and the share with one that coincides. The theorems as proved in docs/theory.md, 10, do not need the
-assumption; where it fails for many images, no encoder tells their classes apart by those views, whatever 1 − σ is.
+assumption; if it fails for many images, no encoder can tell their classes apart by those views, whatever 1 − σ is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, Samp
 from cssl_cli.theory.subsets import balanced_subset
 
 QUANTITIES = ("least_distance", "deltas", "share_within", "share_within_delta", "share_coinciding")
-COINCIDE = 1e-5  # unit-norm features nearer than this are the rounding of an encoder in float32
+COINCIDE = 1e-5  # closer unit-norm features differ only by the rounding of an encoder in float32
 
 
 def class_overlap(

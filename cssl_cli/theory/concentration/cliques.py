@@ -1,11 +1,11 @@
-"""Certain bounds for the clique number of a graph: how many images can be within δ of one another. (docs/theory.md, 8.)
+"""Certain bounds on the clique number of a graph: how many images can be within δ of one another. (docs/theory.md, 8.)
 
-The largest clique is NP-hard to find, and on the graphs of augmented distances bounds are nearly as good. Below: any
-clique found is one. Peel vertices of least degree until a clique is left, extend it, then search by adding and
-swapping with a tabu list. Above, the least of three: a proper colouring gives the members of a clique different
-colours (DSATUR); a clique avoids one end of every missing edge, and half of a maximum matching of the bipartite double
-cover of the missing edges is the linear-programming bound on how many vertices that costs; the members of a clique
-of size c have degree c − 1 or more in it, so that c ≤ degeneracy + 1.
+The largest clique is NP-hard to find, and on the graphs of augmented distances bounds are nearly as good. The lower
+bound is a clique that is found: peel vertices of least degree until a clique is left, extend it, then search by adding
+and swapping with a tabu list. The upper bound is the least of three: a proper colouring gives the members of a clique
+different colours (DSATUR); a clique avoids one end of every missing edge, and half of a maximum matching of the
+bipartite double cover of the missing edges is the linear-programming bound on how many vertices that costs; the members
+of a clique of size c have degree c − 1 or more in it, so that c ≤ degeneracy + 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 SEARCH_STEPS = 800
-FEW_VERTICES = 200  # of which a colouring costs far less than the search that it may spare
+FEW_VERTICES = 200  # for which a colouring costs far less than the search that it may save
 TABU_STEPS = 7
 
 Graph = NDArray[np.bool_]
@@ -37,8 +37,8 @@ class CliqueBounds(NamedTuple):
 def clique_bounds(adjacent: Graph, *, seed: int = 0, upper: bool = True) -> CliqueBounds:
     """Bounds of the clique number of the graph `adjacent` (n, n), boolean and symmetric; the diagonal is ignored.
 
-    The same graph and seed give the same bounds. With `upper=False` the upper bound is worked on only where that spares
-    a search: `high` is the number of vertices, unless a certainly largest clique was found.
+    The same graph and seed give the same bounds. With `upper=False` the upper bound is computed only if that saves a
+    search: `high` is the number of vertices, unless a clique was proved largest.
     """
     num = len(adjacent)
     missing: Graph = np.logical_not(adjacent)
@@ -94,7 +94,7 @@ def _search(missing: Graph, members: Vertices, *, enough: int, seed: int) -> Ver
     """A clique at least as large, after `SEARCH_STEPS` moves or when it has `enough` members.
 
     A move adds a vertex; or swaps one that lacks an edge to a single member for that member; or else drops a member.
-    What went out stays out for some steps.
+    A removed vertex stays out for some steps.
     """
     num = len(missing)
     pick = random.Random(seed)

@@ -1,7 +1,7 @@
-"""Main parts of a class, sets of images pairwise within δ of one another: the search that several terms share.
+"""Main parts of a class, sets of images pairwise within δ of one another: a search that several terms share.
 
-The largest is a maximum clique of the graph d ≤ δ. A clique found is a valid main part whatever its size; a bound on
-the size by degrees alone, cheap, tells where a search is not worth its time. (docs/theory.md, 10.)
+The largest is a maximum clique of the graph d ≤ δ. Any clique found is a valid main part; a cheap bound on its size
+from the degrees shows when a search is not worth its time. (docs/theory.md, 10.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIES = 1e-9  # relative
 def quantile_grid(values: Tensor, levels: Sequence[float]) -> NDArray[np.float64]:
     """Quantiles of the values at ascending `levels`, each (but for rounding) one of the values, without repetition.
 
-    Very long lists are thinned evenly first, but for their extremes.
+    Very long lists are thinned evenly first, keeping their extremes.
     """
     flat = values.reshape(-1)
     step = -(-len(flat) // MAX_QUANTILE_VALUES)
@@ -51,7 +51,7 @@ def _thresholds(values: NDArray[np.float64], levels: Sequence[float]) -> NDArray
 
 
 def size_bound(degrees: NDArray[np.int64]) -> int:
-    """The largest t such that t vertices have degree t or more, themselves counted: no clique is larger."""
+    """The largest t such that t vertices have degree at least t, counting themselves: no clique is larger."""
     return int(np.count_nonzero(np.sort(degrees)[::-1] >= np.arange(1, len(degrees) + 1)))
 
 

@@ -2,9 +2,9 @@
 
 d_A(x, y) = min over θ, θ′ of ‖A_θ(x) − A_θ′(y)‖ over the unit cube of the augmentation's parameters (and the clean
 images). A minimum over a few sampled views is far from it: two good views must be drawn for the same pair. Here the
-best sampled pair of views is improved by an evolution strategy that changes one of the two views at a time: parameters
-are whole numbers in part (crop boxes), so gradients would not do. Whatever it finds is attained by the augmentation,
-so a refined distance is still an upper bound of d_A, and a clique within δ of refined distances is one of the full
+best sampled pair of views is improved by an evolution strategy that changes one of the two views at a time: some
+parameters are whole numbers (crop boxes), so gradients do not work. Whatever it finds is attained by the augmentation,
+so a refined distance is still an upper bound of d_A, and a clique of refined distances within δ is one of the full
 augmentation, on these images.
 """
 
@@ -33,10 +33,10 @@ QUANTITIES = (
     "sampled_mean_sigma",
     "refined_mean_sigma",
 )
-MIN_CLASS_IMAGES = 5  # with fewer images of a class σ would say little; fewer classes are taken instead
-EXTRA_VIEWS = 64  # more views of each image of the sub-table, to start the search from
+MIN_CLASS_IMAGES = 5  # with fewer images of a class σ would say little; fewer classes are used instead
+EXTRA_VIEWS = 64  # extra views of each image of the sub-table, to start the search from
 BLOCK_VIEWS = 1024  # views made at a time
-BLOCK_NUMBERS = 2**23  # at most so many numbers in a temporary
+BLOCK_NUMBERS = 2**23  # at most this many numbers in a temporary
 
 # The evolution strategy, in units of the side of the unit cube.
 FIRST_STEP = 0.3
@@ -62,8 +62,7 @@ def refine_distances(
 
     images: (N, C, H, W), uint8; pairs: (Q, 2) indices; start: (Q, 2, P) the parameters of a view of each image of a
     pair; `to_vectors`: views (B, C, H, W), float in [0, 1] → vectors (B, D). Never larger than at the start. A step
-    tries another view of each image of every pair, first of the one, then of the other; `advance` is called with 1
-    after each.
+    tries another view of the first image of every pair, then of the second; `advance` is called with 1 after each.
     """
 
     def vectors(side: int, theta: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ def refine_distances(
             trial = _mutated(theta[side], theta[1 - side], sizes[side], _draws(theta[side], generator))
             trial_views = vectors(side, trial)
             found = _row_distances(trial_views, views[1 - side])
-            # A trial that is as good is taken too: on plateaus, where a box stays the same, the search then drifts.
+            # An equally good trial is accepted too: on plateaus, where a box stays the same, the search then drifts.
             accepted = (found <= best).unsqueeze(1)
             factor = torch.where(found > best, FAILURE, torch.where(found < best, SUCCESS, 1.0))
             sizes[side] = (sizes[side] * factor).clamp(*STEP_RANGE)
@@ -108,7 +107,7 @@ def _mutated(theta: Tensor, other: Tensor, sizes: Tensor, draws: Tensor) -> Tens
     """Points (Q, P) of the unit cube near theta: some coordinates moved by normal steps, reflected at the faces.
 
     A few coordinates are copied from `other`, the parameters of the pair's other view: two images often come close
-    when the same is done to both. A few are drawn afresh, so that whether an operation is applied stays open.
+    under the same augmentation. A few are drawn afresh, so that whether an operation is applied can change.
     """
     steps, fresh, chance = draws
     folded = (theta + steps * sizes.unsqueeze(1).to(theta)).remainder(2)
@@ -192,7 +191,7 @@ def _sub_table(labels: Tensor, num_classes: int, num_pairs: int, generator: torc
 
 
 def _most_images(num_pairs: int) -> int:
-    """The most images that have at most so many pairs."""
+    """The largest number of images with at most this many pairs."""
     return (1 + math.isqrt(1 + 8 * num_pairs)) // 2
 
 
@@ -253,7 +252,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Report:
-    """Distances of the sub-table's pairs, `within` classes (Q, 2) first, put into words."""
+    """Turns distances of the sub-table's pairs, `within` classes (Q, 2) first, into quantities."""
 
     labels: Tensor
     within: Tensor

@@ -2,8 +2,8 @@
 
 With d_A(x, y) the least distance of a view of x to a view of y, the main part of a class at δ is a largest set of its
 images with d_A ≤ δ between any two, and σ(δ) its share of the class; 1 − σ is what the paper's bounds lose to poor
-concentration. On a table a main part is a maximum clique, for which there are certain bounds. δ is counted in units of
-a yardstick that no augmentation changes, the median distance between clean images of different classes.
+concentration. On a table a main part is a maximum clique, for which there are certain bounds. δ is in units of a
+yardstick that does not depend on the augmentation, the median distance between clean images of different classes.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def concentration(
         {delta * unit for unit in (between.yardstick, between.median) if unit is not None for delta in deltas}
     )
     found: list[tuple[str, Distances, Future[tuple[list[float], list[float]]]]] = []
-    # Cliques keep one core busy, the distances of the next class all of them.
+    # Cliques keep one core busy, while the distances of the next class use all of them.
     with ThreadPoolExecutor(max_workers=1) as searching:
         for label, name in enumerate(class_names):
             members = (labels == label).nonzero().squeeze(1)
@@ -186,7 +186,7 @@ class _Between:
 
     @cached_property
     def overlap(self) -> Overlap:
-        """Of different classes, of which there are two at least."""
+        """Overlap between different classes; needs at least two."""
         return Overlap.of(torch.from_numpy(self.distances), torch.from_numpy(self.labels))
 
     def of_class(self, label: int) -> Distances:
@@ -194,7 +194,7 @@ class _Between:
         return self.distances[np.ix_(rows, rows)]
 
     def nearest_of_same_class(self) -> float:
-        """How many images have a nearest other image of their own class; ties count by the share that is."""
+        """How many images have a nearest other image of their own class; ties count in proportion."""
         others = self.distances.copy()
         np.fill_diagonal(others, np.inf)
         nearest = others <= others.min(axis=1, keepdims=True)
@@ -224,7 +224,7 @@ def _pairs(distances: Distances) -> Distances:
 
 @dataclass(frozen=True)
 class _Report:
-    """What was measured, put into words; `classes` are those with two images or more."""
+    """Turns measurements into quantities; `classes` are those with at least two images."""
 
     classes: list[_Class]
     class_names: Sequence[str]
@@ -273,7 +273,7 @@ class _Report:
         return found | self.between_quantities()
 
     def between_quantities(self) -> dict[str, Quantity]:
-        """What needs a second class."""
+        """Quantities that need a second class."""
         names = QUANTITIES[QUANTITIES.index("between_quantiles") :]
         median, yardstick_deltas = self.between.median, [delta * self.between.yardstick for delta in self.relative]
         if median is None:

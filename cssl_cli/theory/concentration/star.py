@@ -1,7 +1,7 @@
-"""Stars: what images not looked at before say of σ(δ) in the population. (docs/theory.md, 8.)
+"""Stars: lower bounds of σ(δ) in the population, from images held out. (docs/theory.md, 8.)
 
-A clique among sampled images says nothing of new ones. A star does. Let W be some views of an image x_c, its hub, of
-diameter diam(W), and d(x, W) the least distance of a view of x to one of W. If x and y are both within ϱ of W, the way
+A clique among sampled images says nothing about new ones. A star does. Let W be some views of an image x_c, its hub, of
+diameter diam(W), and d(x, W) the least distance of a view of x to one of W. If x and y are both within ϱ of W, the path
 from x to W, within W, and on to y shows
 
     d_A(x, y) ≤ 2ϱ + diam(W).
@@ -10,8 +10,8 @@ So {x in class k : 2 d(x, W) + diam(W) ≤ δ} is a main part at δ, and its pro
 δ fixed by one half of the images, the images of the other half that lie in it are a binomial count, of which Clopper
 and Pearson give a lower bound. Hubs are all stored views of an image, or its clean view alone, of diameter 0.
 
-Every δ of the grid takes the hub that is best for it, and its part of the 5 %: the bounds hold at all δ at once. Since
-σ_k rises with δ, a bound at one δ then is one at every larger δ, too: each δ has the largest up to it.
+Every δ of the grid uses the hub that is best for it, and its part of the 5 %: the bounds hold at all δ at once. Since
+σ_k rises with δ, a bound at one δ is also one at every larger δ: each δ gets the largest bound up to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 
 QUANTITIES = ("star_deltas", "mean_star_sigma", "star_sigma", "star_sigma_per_class")
 CONFIDENCE = 0.95
-MAX_HUBS = 32  # images of a class whose stars are tried
+MAX_HUBS = 32  # images of a class that are tried as hubs
 
 
 def star(
@@ -50,7 +50,7 @@ def star(
     vectors_of: image indices (n,) → vectors (n, V, D) of their V = `num_views` views, view 0 the clean image; called
     for one class at a time. labels: (N,) in 0 … K − 1, or None: then everything is absent.
     deltas: in units of the median distance between clean images of different classes, of the half that chooses.
-    max_images: about so many enter, the same share of each class. `generator` draws them, and the halves.
+    max_images: about this many are used, the same share of each class. `generator` draws them, and the halves.
     """
     if labels is None:
         return dict.fromkeys(QUANTITIES, Absent("the images have no labels"))
@@ -115,7 +115,7 @@ class _Class:
 
 @dataclass(frozen=True)
 class _Report:
-    """The counts put into bounds; `classes` are those with two images or more."""
+    """Turns counts into bounds; `classes` are those with at least two images."""
 
     classes: list[_Class]
     class_names: Sequence[str]
@@ -132,7 +132,7 @@ class _Report:
             for one, counts, num in zip(self.classes, successes, nums, strict=True)
         }
         pooled = self.rising(self.lower([sum(counts) for counts in zip(*successes, strict=True)], sum(nums)))
-        # Below the bound of the class whose σ is least, which errs as seldom as any: no class pays for the others.
+        # Not above the bound of the class with the least σ, which holds with 95 %: no correction is needed.
         of_classes = [self.lower(counts, num) for counts, num in zip(successes, nums, strict=True)]
         least = self.rising([min(bounds) for bounds in zip(*of_classes, strict=True)])
         how = (
@@ -177,7 +177,7 @@ class _Report:
 
     @property
     def sample(self) -> Sample:
-        """The images that were counted."""
+        """The counted images."""
         return Sample(sum(one.num_counted for one in self.classes), self.num_views)
 
     def lower(self, counts: Sequence[int], num: int) -> list[float]:

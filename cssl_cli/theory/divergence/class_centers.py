@@ -76,7 +76,7 @@ class _Geometry:
         }
 
     def of_classes(self) -> dict[str, Quantity]:
-        """One number a class, and the matrices over pairs of classes."""
+        """One number for each class, and the matrices over pairs of classes."""
         names, measured = self.table.class_names, self.measured
         replicates = None if self.replicates is None else self.replicates["squared_norms"]
         intervals = intervals_by_class(names, measured["squared_norms"], replicates, self.table.class_sizes, least=0)
@@ -120,7 +120,7 @@ class _Geometry:
         }
 
     def of_pairs(self) -> dict[str, Quantity]:
-        """What the pairs of different classes come to."""
+        """Summaries over pairs of different classes."""
         num_classes = int((self.table.class_sizes > 0).sum())
         if num_classes < 2:
             return dict.fromkeys(QUANTITIES[-4:], Absent("the images are all of one class"))
@@ -177,10 +177,10 @@ class _Geometry:
         )
 
     def interval_of_extreme(self, statistic: str, *, least: bool) -> Interval | None:
-        """For the least, or the largest, of all pairs in the population: its pair need not be the one measured.
+        """Interval of the least, or largest, number of all pairs in the population, whichever pair that is.
 
-        With every pair k within c deviations s_k of its number d_k, the least of them lies between the least of
-        d_k − c s_k and the least of d_k + c s_k. It holds at least as often as it says.
+        If every pair k is within c deviations s_k of its number d_k, the least lies between the least of d_k − c s_k
+        and the least of d_k + c s_k. The interval is conservative.
         """
         sizes = self.table.class_sizes
         present = (sizes > 0).nonzero().squeeze(1)
@@ -213,6 +213,6 @@ def _root(squared: Tensor) -> Tensor:
 
 
 def _rooted(interval: Interval | None) -> Interval | None:
-    if interval is None or interval[1] <= 0:  # both ends at 0 would claim a certainty that is not there
+    if interval is None or interval[1] <= 0:  # both ends at 0 would claim a certainty that does not exist
         return None
     return (max(interval[0], 0.0) ** 0.5, interval[1] ** 0.5)

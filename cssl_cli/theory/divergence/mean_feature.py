@@ -3,8 +3,8 @@
 ‖E f‖² = Σ_kl p_k p_l μ_k·μ_l is the mean inner product of views of two independent images. In a sample with fixed
 numbers of each class, two distinct images are of class k with the share n_k(n_k − 1) / n(n − 1) instead of p_k², so the
 mean over all pairs would be off: with the unbiased ‖μ_k‖² of a class instead (docs/theory.md, 6), over distinct images
-of it, every pair of classes keeps its weight p_k p_l. Without labels the images are taken for independent draws, and
-the mean over all pairs of distinct images is the estimate.
+of it, every pair of classes keeps its weight p_k p_l. Without labels the images count as independent draws, and the
+estimate is the mean over all pairs of distinct images.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _statistics(table: FeatureTable, weights: Tensor) -> dict[str, Tensor]:
 
 
 def _interval(center: Tensor, value: float, mean: Tensor, squared_norm: Tensor, *, degrees: int) -> Interval | None:
-    """The bootstrap's interval, their part that is linear in the resampling scaled to the variance it should have.
+    """The bootstrap interval, with the part linear in the resampling scaled to the variance it should have.
 
     Resampling moves ‖E f‖² by 2 mᵀδ, m the mean feature measured, and by a remainder of variance q. The noise of m is
     in the first and makes its variance too large by 2q on average: a factor of 3 in all where E f = 0.

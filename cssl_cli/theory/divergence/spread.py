@@ -1,8 +1,8 @@
 """Spread of the features within classes and between class centres. (docs/theory.md, 7.)
 
 The paper's intra-class distance E‖f(v₁) − f(v₂)‖², v₁ and v₂ views of two distinct images of a class, is twice the
-spread of single views about the centre, E‖f(v) − μ_k‖²: v₁ and v₂ are independent and have the same law. The estimates
-are twice one another too, number for number.
+spread of single views about the centre, E‖f(v) − μ_k‖²: v₁ and v₂ are independent and identically distributed. The
+estimates have the same factor, exactly.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Spread:
             "within_views": _mean_over_classes(priors, within_views),
             "intra_class": _mean_over_classes(priors, 2 * within_views),
             "between": between,
-            # Less the noise of few views a spread may come out below 0, where no spread is.
+            # After subtracting the noise of few views, a spread may come out below 0.
             "ratio": total_within.clamp(min=0) / torch.where(between > 0, between, torch.nan),
             "within_per_class": within,
             "within_views_per_class": within_views,

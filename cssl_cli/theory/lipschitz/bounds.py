@@ -72,7 +72,7 @@ def lipschitz(
 
 # ---------------------------------------------------------------------- from below: pairs of stored views
 class _Pairs(NamedTuple):
-    """Pairs of views, by their places in the flattened table."""
+    """Pairs of views, as indices into the flattened table."""
 
     first: Tensor
     second: Tensor

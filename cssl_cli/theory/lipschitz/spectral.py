@@ -12,7 +12,7 @@ probability at least 1 − p over that start
     ‖A‖² ≤ θ / (1 − ε),  ε = (ln(1.648 √n / p) / (2k − 1))²,
 
 whatever the spectrum (Kuczyński and Woźniakowski, SIAM J. Matrix Anal. Appl. 13, 1992). So both ends are known; the
-bound uses the upper.
+bound uses the upper one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Shape = tuple[int, ...]
 
 
 class Norm(NamedTuple):
-    """What is known of a norm: `low` ≤ norm ≤ `high`."""
+    """Bounds on a norm: `low` ≤ norm ≤ `high`."""
 
     low: float
     high: float
@@ -90,7 +90,7 @@ def network_norm(network: nn.Module, *, input_shape: Shape, std: Sequence[float]
 
 
 def _steps(module: nn.Module) -> list[Step]:
-    """The modules in the order they act. Exact types only: a subclass may act otherwise."""
+    """The modules in order of execution. Exact types only: a subclass may behave differently."""
     kind = type(module)
     if isinstance(module, nn.Sequential) and kind is nn.Sequential:
         return [step for part in module for step in _steps(part)]
@@ -250,7 +250,7 @@ def _lanczos(square: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> t
         vector, previous = image / numbers[-1][1], vector
         if number % LOOK_EVERY and number < steps:
             continue
-        for entry, residual in torch.stack(numbers[len(diagonal) :]).tolist():  # a look waits for the device
+        for entry, residual in torch.stack(numbers[len(diagonal) :]).tolist():  # reading it waits for the device
             diagonal.append(entry)
             beside.append(residual)
             ended = residual <= BREAKDOWN * max(diagonal)

@@ -1,4 +1,4 @@
-"""The cross-correlation of two views, and what it says of the class centres: Theorem 4. (docs/theory.md, 12.)
+"""The cross-correlation of two views, and what it implies about the class centres: Theorem 4. (docs/theory.md, 12.)
 
 For features of D = d coordinates of mean 0 and variance 1, M = E f(v) f(v′)ᵀ with v, v′ two views of an image,
 
@@ -47,14 +47,14 @@ OF_PAIRS = (
 )
 CONSTANT = 1e-12  # a standard deviation below this share of a coordinate's root mean square is rounding
 TOLERANCE = 1e-9  # of mean 0 and variance at most 1
-BLOCK_NUMBERS = 30_000_000  # features held in a second copy at a time
+BLOCK_NUMBERS = 30_000_000  # features copied at a time
 
 
 def standardized_table(features: Tensor) -> Tensor:
     """Features (N, V, D) in float64, each coordinate of mean 0 and variance 1 over all augmented views of all images.
 
-    The clean view is moved and scaled along; with no other view, it is what the mean and variance are of. A coordinate
-    that is constant over those views becomes 0, in the clean view too.
+    The clean view is shifted and scaled with them; without augmented views, mean and variance are of the clean ones. A
+    coordinate that is constant over those views becomes 0, in the clean view too.
     """
     features = features.double()
     augmented = features[:, 1:] if features.shape[1] > 1 else features
@@ -108,7 +108,7 @@ def pair_bounds(
 
 
 class _Correlation:
-    """M of a table in both forms, and the classes it is split by."""
+    """M of a table in both forms, and its split by classes."""
 
     def __init__(self, table: FeatureTable) -> None:
         self.table = table
@@ -240,7 +240,7 @@ class _Correlation:
     def largest_pair(
         self, products: Tensor, priors: Tensor, within: float, names: list[str], *, is_centred: bool
     ) -> dict[str, Quantity]:
-        """The pair of classes with the largest |μ_k·μ_l|, and what the bounds say of it."""
+        """The pair of classes with the largest |μ_k·μ_l|, and its bounds."""
         num_classes = len(priors)
         k, l = sorted(divmod(int(products.abs().fill_diagonal_(-1).argmax()), num_classes))
         product = products[k, l].item()

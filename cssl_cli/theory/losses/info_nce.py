@@ -1,4 +1,4 @@
-"""InfoNCE with one negative, and what its value says of the class centres: Theorem 3 and after. (docs/theory.md, 11.)
+"""InfoNCE with one negative, and what it implies about the class centres: Theorem 3. (docs/theory.md, 11.)
 
 With f₁, f₂ two views of an image, f₋ a view of another and T the temperature, the loss is L₁ + L₂,
 
@@ -39,7 +39,7 @@ LOSSES = ("alignment_part", "divergence_part", "loss")
 OF_CLASSES = ("collapse_floor", "collapse_gap")
 OF_PAIRS = ("mean_inner_product", "mean_bound", "mean_bound_from_loss_alone", "pair_bound", "theorem_3")
 MAX_VIEWS = 8  # augmented views of an image that enter the enumeration, whose cost grows with their cube
-BLOCK_NUMBERS = 2_000_000  # log-sum-exps held at a time
+BLOCK_NUMBERS = 2_000_000  # log-sum-exps in memory at a time
 NORM_TOLERANCE = 1e-6  # of unit norm; features scaled in float32 agree to about 1e-7
 ROUNDING = 1e-14  # of an average of log-sum-exps, in units of its largest exponent
 
@@ -85,7 +85,7 @@ def info_nce(
 def _subset(table: FeatureTable, max_images: int, generator: torch.Generator) -> FeatureTable:
     """At most `max_images` random images, as evenly spread over the classes as the table's, in at most 1 + 8 views.
 
-    Where that leaves classes less than two images, random ones have theirs in pairs.
+    If classes would have fewer than two images, random classes get pairs.
     """
     views = min(table.num_views, 1 + MAX_VIEWS)
     if table.num_images <= max_images:

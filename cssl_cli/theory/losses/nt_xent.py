@@ -1,4 +1,4 @@
-"""NT-Xent, the loss of SimCLR, at the training's batch size, and what it says of the centres. (docs/theory.md, 11.)
+"""NT-Xent, SimCLR's loss, at the batch size of training, and what it implies about the centres. (docs/theory.md, 11.)
 
 A batch is B distinct images with two views each; every view is an anchor, with its other view as the positive and the
 2(B − 1) views of the other images as negatives. The loss is L₁ + L₂ with L₁ = −E s₊ and
@@ -165,7 +165,7 @@ def mean_inner_product_bound(floor: ClassFloor, divergence: float) -> float | No
         logit = brentq(excess, -LOGIT_LIMIT, LOGIT_LIMIT, xtol=LOGIT_TOLERANCE)
     else:
         logit = LOGIT_LIMIT if high <= 0 else -LOGIT_LIMIT
-    # Wherever the search has stopped, the tangent plane there gives a bound.
+    # Wherever the search stopped, the tangent plane there gives a bound.
     rise = -excess(logit) * floor.temperature * (1 + math.exp(-logit)) / largest_share
     return ((weights * point).sum().item() + rise) / weights.sum().item()
 
@@ -290,7 +290,7 @@ class _Loss:
 class _Classes:
     """The K′ classes that occur in a labelled table, and the floor from them.
 
-    Few numbers, looked at thousands of times: on the CPU, so that a GPU is not waited for.
+    Few numbers, read thousands of times: on the CPU, to avoid waiting for a GPU.
     """
 
     def __init__(self, table: FeatureTable, temperature: float, batch_size: int, alignment: Tensor) -> None:

@@ -30,7 +30,7 @@ from cssl_cli.theory.table import FeatureTable
 QUANTITIES = ("within_covariance_trace", "trace_bound", "share_per_class", "reach_per_class", "theorem_4_bound")
 EPSILON_LEVELS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 DELTA_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-MAX_SEARCHES = 5  # cliques looked for in a class
+MAX_SEARCHES = 5  # cliques searched for in a class
 LARGE_CLASS = 400  # of more images, clean views alone stand for all: their distance is never below d_A^f
 
 
@@ -119,7 +119,7 @@ def best_part(features: Tensor, radius: float) -> Part:
         if hope >= best.mean_square:
             break
         found = main_part(among[:tight, :tight] <= delta)
-        # What the set really needs, which may be less than the thresholds it was found with.
+        # What the set really needs may be less than the thresholds it was found with.
         reach = among[np.ix_(found, found)].max() * (1 + TOLERANCE) + 2 * wide[found].max()
         best = min(best, Part.of(len(found) / len(among), float(reach), radius), key=lambda part: part.mean_square)
     return best
