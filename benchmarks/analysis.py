@@ -3,9 +3,9 @@
     python benchmarks/analysis.py [--encoder resnet18] [--width 16] [--images 10000] [--views 8]
         [--distances pixels,trained] [--pairs 0] [--threads 2] [--json PATH]
 
-Trains SimCLR for one step on drawn shapes of 32×32 pixels in ten classes, so that there is a run, and analyses it: what
-an analysis costs hardly depends on what the encoder has learnt. A stage's time runs from the end of the one before. The
-ratio is the time that the forward passes of the two encoders would take at the machine's float32 matrix rate over that
+Trains SimCLR for one step on drawn shapes of 32×32 pixels in ten classes to get a run, and analyses it: the cost of an
+analysis hardly depends on what the encoder has learnt. The time of a stage starts at the end of the one before. The
+ratio is the time that the forward passes of the two encoders would take at the machine's float32 matrix rate, over that
 of the whole analysis. Measure on an otherwise idle machine.
 """
 
@@ -66,7 +66,7 @@ def main() -> None:
             f"{options.encoder} of width {options.width}, {options.images} images, {options.views} views, "
             f"{options.threads} threads"
         )
-        measuring.reset_peak_memory()  # of the rates and the training before
+        measuring.reset_peak_memory()  # of measuring the rates and of training
         watch = Stopwatch()
         analyze(run.path, reporter=watch)
         seconds = time.perf_counter() - watch.began

@@ -3,8 +3,8 @@
     python benchmarks/augment.py [--threads 2] [--batch 256] [--side 32] [--repetitions 15] [--json PATH]
 
 Both sides run the same five (crop, flip, colour distortion, grayscale, blur) with the same settings on the same images,
-in turns, in one process; medians are printed. torchvision's pipeline works on one image at a time and so on one core:
-the ratio with one thread is the one per core. Threads wait for one another: measure on an otherwise idle machine.
+in turns, in one process; medians are printed. torchvision's pipeline processes one image at a time, hence on one core:
+the ratio with one thread is the ratio per core. Threads wait for one another: measure on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def torchvision_pipeline(side: int) -> transforms.Compose:
-    """The same five, as SimCLR implementations commonly write them."""
+    """The same five augmentations, as SimCLR implementations commonly write them."""
     kernel_size = max(3, 2 * (side // 20) + 1)
     return transforms.Compose(
         [

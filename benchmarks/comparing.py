@@ -1,8 +1,8 @@
-"""Ratios of a run of the benchmarks held against stored ones: which of them are worse by more than their noise?
+"""Compares ratios of a benchmark run with stored ones: which are worse by more than their noise?
 
 A ratio may change by three times its combined spread or by a quarter, whichever is more: runs of the same code half an
-hour apart, between which the machine had become slower at moving memory, differed by up to a fifth. Where it was
-measured once, its spread is taken to be `UNKNOWN_SPREAD`. Ratios taken on another kind of device, in another precision
+hour apart differed by up to a fifth, because the machine had become slower at moving memory. The spread of a ratio that
+was measured once is taken to be `UNKNOWN_SPREAD`. Ratios taken on another kind of device, in another precision
 or with another number of threads are not compared.
 """
 
@@ -22,7 +22,7 @@ Verdict = Literal["better", "worse", "within noise", "missing", "new", "not comp
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ratio before and now. `change` is above 1 where it became better; why it is not compared, in `reason`."""
+    """A ratio before and now. `change` is above 1 if it improved; `reason` says why it is not compared."""
 
     benchmark: str
     name: str
@@ -35,7 +35,7 @@ class Comparison:
 
 
 def compare(baseline: Mapping[str, Any], results: Mapping[str, Any]) -> list[Comparison]:
-    """Every ratio of either, in order; both map the name of a benchmark to what its script wrote."""
+    """Every ratio of either run, in order; both map the name of a benchmark to what its script wrote."""
     found = []
     for benchmark in dict.fromkeys([*baseline, *results]):
         before, now = baseline.get(benchmark, {}), results.get(benchmark, {})
@@ -71,6 +71,6 @@ def tolerance_of(before: float | None, now: float | None) -> float:
 
 
 def differing_conditions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What of the conditions that a ratio depends on differs between two machines; empty where nothing does."""
+    """The conditions a ratio depends on that differ between two machines; empty if none does."""
     changed = [name for name in CONDITIONS if name in before and name in now and before[name] != now[name]]
     return ", ".join(f"{name} {before[name]} → {now[name]}" for name in changed)

@@ -3,9 +3,9 @@
     python benchmarks/concentration.py [--threads 2] [--classes 10] [--images 100 300 1000] [--views 8] [--side 32]
         [--width 512] [--pairs 500] [--repetitions 1] [--json PATH]
 
-Images are smooth random fields of random contrast with a little noise, and features clusters, so that the graphs of
-augmented distances are as structured as those of photographs: bounding a clique takes longer on unstructured ones.
-Each measurement runs in a process of its own; its memory counts what concentration takes beyond the data. The ratios
+Images are smooth random fields of random contrast with a little noise, and features are clusters, so that the graphs of
+augmented distances are as structured as those of photographs; bounding a clique takes longer on unstructured graphs.
+Each measurement runs in its own process; its memory counts what concentration takes beyond the data. The ratios
 are the time that the distances of all views within classes would take at the machine's float32 matrix rate, measured in
 the same process, over the whole. Threads wait for one another: measure on an otherwise idle machine.
 """

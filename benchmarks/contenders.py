@@ -1,4 +1,4 @@
-"""Training runs that take turns: a few steps of one, a few steps of the next, and again."""
+"""Training runs that take turns: a few steps of one, a few steps of the next, and so on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SETTLE_SECONDS = 3.0  # at most, at the beginning of a turn and after it
 
 
 def cssl_steps(recipe: Recipe, dataset: Dataset, device: torch.device, images: Images | None = None) -> Iterator[None]:
-    """One item a training step of this package, done as `cssl pretrain` does it.
+    """Yields once for each training step of this package, executed as in `cssl pretrain`.
 
-    `images`: where batches come from, if not from where the package would place the images of the data set.
+    `images`: the source of batches, if not the one that the package would choose for the data set.
     """
     trainer = make_trainer(recipe, dataset, device, notice=print)
     if images is not None:
@@ -37,7 +37,7 @@ def cssl_steps(recipe: Recipe, dataset: Dataset, device: torch.device, images: I
 def step_flops(recipe: Recipe, image_size: int, device: torch.device) -> int:
     """Operations of one uncompiled step: both views, forward and backward.
 
-    Augmentation and optimizer hold no matrix products worth counting.
+    Augmentation and optimizer contain no matrix products worth counting.
     """
     method = initial_method(recipe).to(device).train()
     views = [torch.randn(recipe.train.batch_size, 3, image_size, image_size, device=device) for _ in range(2)]
@@ -45,19 +45,19 @@ def step_flops(recipe: Recipe, image_size: int, device: torch.device) -> int:
 
 
 class Contender(Protocol):
-    """What takes turns; `untimed`: the steps at the beginning of a turn without the clock."""
+    """One that takes turns; `untimed`: the steps at the beginning of a turn that are not timed."""
 
     untimed: int
 
     def turn(self) -> float:
-        """Seconds per step of the steps that are timed."""
+        """Seconds per timed step."""
 
 
 class Training:
-    """Training that goes on by `num_steps` timed steps whenever it is its turn.
+    """Training that advances by `num_steps` timed steps in each of its turns.
 
-    A turn begins with at least one and at most `untimed` steps without the clock, which use up what workers had
-    prepared while the others had their turns.
+    A turn begins with at least one and at most `untimed` steps that are not timed; they use up what workers prepared
+    during the turns of others.
     """
 
     def __init__(self, steps: Iterator[None], device: torch.device, *, num_steps: int, untimed: int) -> None:
@@ -80,7 +80,7 @@ class Training:
 
 
 class TrainingOfItsOwn:
-    """Training in a process of its own: what it asks of the allocator or of torch does not reach the others.
+    """Training in its own process: settings of the allocator or of torch do not affect the others.
 
     `make_steps(*arguments)` is called there, at the first turn.
     """
@@ -103,7 +103,7 @@ class TrainingOfItsOwn:
         return self.process.submit(_turn, self.key, self.making).result()
 
 
-_TRAININGS: dict[str, Training] = {}  # of this process, which is asked for a turn again and again
+_TRAININGS: dict[str, Training] = {}  # of this process, which is called for each turn
 
 
 def _turn(key: str, making: tuple[Any, ...]) -> float:
@@ -117,8 +117,8 @@ def _turn(key: str, making: tuple[Any, ...]) -> float:
 def compete(contenders: Mapping[str, Contender], *, repetitions: int, rest: bool) -> dict[str, list[float]]:
     """Seconds per step of each contender, taking turns after a warm-up.
 
-    With `rest`, each turn is followed by the time in which its workers refill their queues and leave the cores to the
-    next: that of so many steps as it has untimed.
+    With `rest`, a pause follows each turn, in which its workers refill their queues and leave the cores to the next
+    one: as long as its untimed steps.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for repetition in range(repetitions + 1):

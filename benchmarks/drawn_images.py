@@ -1,4 +1,4 @@
-"""Image files to train on, and the recipe that trains on them: what several benchmarks begin with."""
+"""Image files to train on and a recipe that uses them, for several benchmarks."""
 
 from __future__ import annotations
 

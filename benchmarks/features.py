@@ -1,12 +1,12 @@
-"""Feature extraction, k-NN and the linear classifier: seconds, and ratios to the plain way of doing the same.
+"""Feature extraction, k-NN and the linear classifier: seconds, and ratios to a plain implementation.
 
     python benchmarks/features.py [--threads 2] [--device cpu] [--width 16] [--images 2048] [--train 50000]
         [--test 10000] [--features 512] [--neighbours 200] [--classes 10] [--repetitions 3] [--json PATH]
 
 Extraction: a ResNet-18 of the given width on random images, against a loop over batches of 512 images under no_grad.
 k-NN: against the similarity matrix and its largest entries, block by block. The linear classifier: one fit to
-convergence, and the whole probe that chooses its penalty; held against the time in which memory is read, as the number
-of passes over the features that the machine's copy rate would allow. Features are clusters that overlap.
+convergence, and the whole probe that chooses its penalty; compared with memory speed, as the number of passes over the
+features that the machine's copy rate would allow in the same time. Features are overlapping clusters.
 """
 
 from __future__ import annotations

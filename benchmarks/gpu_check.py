@@ -1,15 +1,15 @@
-"""Is all of the package right on a GPU, and how fast is it? Ten stages in nine minutes; no network is needed.
+"""Is the package right on a GPU, and how fast is it? Ten stages in nine minutes, without a network.
 
     make gpu-check
     python benchmarks/gpu_check.py [--device cuda] [--only LETTERS] [--seconds 540] [--images FOLDER_OR_ARCHIVE]
         [--wheels gpu-check-wheels] [--out DIR] [--start forkserver] [--small]
 
-Runs from a checkout, with what the machine has installed; packages that it lacks are taken from a folder of wheels
-(`make gpu-check-wheels` fills it where there is a network). Each stage has a process and a time limit of its own, and
-none keeps the next from running. What was found is in OUT/gpu-check.json after each, with what a stage printed beside
-it. Exit code 1 if a check failed, a stage raised, died or ran out of time; a speed is never a failure.
+Runs from a checkout with the installed packages; missing ones are taken from a folder of wheels (`make
+gpu-check-wheels` fills it on a machine with a network). Each stage has its own process and time limit, and cannot stop
+the next. After each stage the findings are in OUT/gpu-check.json, beside what the stage printed. Exit code 1 if a check
+failed, or a stage raised, died or ran out of time; a speed is never a failure.
 
-`--only fg` runs these stages alone, `--device cpu --small` all of them in their smallest size, to try the script.
+`--only fg` runs only these stages, `--device cpu --small` all of them in their smallest size, to try the script.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from gpu_tables import show
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "gpu-check"
 SECONDS = 540
-UNLIMITED = 3600  # of the smallest sizes, which nobody waits for, however busy the machine is
-LEAST_SECONDS = 10  # that a stage is begun with
+UNLIMITED = 3600  # for the smallest sizes, generous for a busy machine
+LEAST_SECONDS = 10  # needed to start a stage
 
 
 class Stage(NamedTuple):
-    """A stage: `MODULE:FUNCTION`, called with its findings and its setting, and the seconds it may take."""
+    """A stage: `MODULE:FUNCTION`, called with its findings and setting, and the seconds it may take."""
 
     title: str
     function: str
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as name:
         carried = unpack_wheels(options.wheels, Path(name) / "packages")
         find_packages([HERE.parent, HERE, carried])
-        os.environ["CSSL_CACHE"] = str(Path(name) / "cache")  # nothing of an earlier run makes this one faster
+        os.environ["CSSL_CACHE"] = str(Path(name) / "cache")  # no cache of an earlier run
         content = run_stages(options, Path(name))
     show(content)
     print(f"\nAll of it: {options.out / 'gpu-check.json'}")
@@ -102,7 +102,7 @@ def parse() -> argparse.Namespace:
 
 # ---------------------------------------------------------------------------------------------------- the packages
 def unpack_wheels(wheels: Path, target: Path) -> Path:
-    """The folder `target`, with those packages of the `wheels` that the machine lacks or has in an older version."""
+    """Unpacks into `target` those packages of the `wheels` that are missing here or older."""
     target.mkdir()
     for wheel in sorted(wheels.glob("*.whl")):
         name, version, *_ = wheel.name.split("-")
@@ -124,7 +124,7 @@ def numbers_in(version: str) -> list[int]:
 
 
 def find_packages(folders: Sequence[Path]) -> None:
-    """Let this process, and those that it starts, import from the folders."""
+    """Lets this process and its children import from the folders."""
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, folders), *([known] if known else [])])
     sys.path[:0] = map(str, folders)
@@ -132,7 +132,7 @@ def find_packages(folders: Sequence[Path]) -> None:
 
 # ------------------------------------------------------------------------------------------------------ the stages
 def run_stages(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What all stages found; in OUT/gpu-check.json after each."""
+    """Runs all stages and returns their findings; in OUT/gpu-check.json after each."""
     ends_at = time.monotonic() + options.seconds
     content: dict[str, Any] = {"device": options.device, "small": options.small, "stages": {}}
     context = multiprocessing.get_context(options.start)
@@ -158,7 +158,7 @@ def run_stages(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def run_stage(context: Any, function: str, setting: Setting, out: Path) -> dict[str, Any]:
-    """What a stage found in a process of its own, and its outcome: done, failed, out of time, or how it died."""
+    """Runs a stage in its own process; its findings and outcome: done, failed, out of time, or how it died."""
     path, log = out.with_suffix(".json"), out.with_suffix(".log")
     for left in (path, log):
         left.unlink(missing_ok=True)
@@ -181,7 +181,7 @@ def outcome_of(exit_code: int | None) -> str:
 
 
 def end(process: Any) -> None:
-    """End a stage with all the processes that it has started; one that hangs in its driver is left behind."""
+    """Ends a stage with all processes it started; one that hangs in its driver is left behind."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()

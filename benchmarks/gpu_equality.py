@@ -1,4 +1,4 @@
-"""The stages of gpu_check.py that hold the device's numbers against the CPU's: every method, augmentation and loss."""
+"""The stages of gpu_check.py that compare the device's numbers with the CPU's: every method, augmentation and loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cssl_cli.train import loop as train
 CPU = torch.device("cpu")
 STEPS = 3
 RECORDED_STEPS = 8  # of which a graph replays five
-# Of the largest difference of a term over three steps, and of the way that the weights have gone.
+# Limits of the largest difference of a term over three steps, and relative to how far the weights moved.
 FLOAT32, BFLOAT16, GRAPH = (
     {"terms": terms, "weights": weights} for terms, weights in ((1e-3, 0.05), (0.2, 0.6), (5e-3, 0.1))
 )
@@ -100,13 +100,13 @@ def first_steps(recipe: Recipe, dataset: Dataset, device: torch.device, num_step
 
 
 def weights_of(network: nn.Module) -> Tensor:
-    """All weights in a row, on the CPU."""
+    """All weights in one vector, on the CPU."""
     return torch.cat([weight.detach().cpu().flatten() for weight in network.parameters()])
 
 
 @contextlib.contextmanager
 def strict(device: torch.device) -> Iterator[None]:
-    """Within it, to wait for the device is an error."""
+    """Within it, waiting for the device is an error."""
     if device.type != "cuda":
         yield
         return
@@ -132,7 +132,7 @@ def compare(
 
 
 def as_a_graph(findings: Findings, setting: Setting, name: str, dataset: Dataset, device: torch.device) -> None:
-    """More steps, most of them replayed from a CUDA graph, against the same carried out one kernel after the other."""
+    """More steps, most of them replayed from a CUDA graph, against the same steps launched kernel by kernel."""
     recorded = small_recipe(name, setting, "float32", "train.compile=graph")
     found = first_steps(recorded, dataset, device, RECORDED_STEPS)
     recipe = small_recipe(name, setting, "float32")
@@ -163,12 +163,12 @@ def augmentations(findings: Findings, setting: Setting, device: torch.device) ->
         theta = augmentation.draw(number, generator)
         found = augmentation.apply(images.to(device), theta.to(device)).cpu()
         off = (found - augmentation.apply(images, theta)).abs() > 1e-3
-        # A value next to a threshold may fall on its other side.
+        # A value next to a threshold may end up on its other side.
         findings.at_most(f"share of values that {'-'.join(names)} makes otherwise", off.double().mean().item(), 1e-3)
 
 
 def losses(findings: Findings, setting: Setting, device: torch.device) -> None:
-    """In float32, in several blocks and in those of the device, against float64."""
+    """Losses in float32, in several blocks and in the device's, against float64."""
     rows, columns = (60, 24) if setting.small else (3000, 128)
     generator = stream(0, "benchmark")
     z, keys = (torch.randn((n, columns), generator=generator, dtype=torch.float64) for n in (rows, 2 * rows))

@@ -1,6 +1,6 @@
-"""What a stage of gpu_check.py finds, on disk from its first number on, and the process that carries the stage out.
+"""The findings of a stage of gpu_check.py, on disk from its first number on, and the process that runs the stage.
 
-Nothing here needs more than Python: what a stage needs is imported in its own process.
+This module needs only Python: what a stage needs is imported in its own process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ RAISED = 1  # exit code of a stage that raised
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage is carried out with.
+    """The setting of a stage.
 
     device: as of `cssl --device`. small: the smallest sizes, to try the script. images: CIFAR-10 or other images, as a
-    folder or an archive; None: drawn ones. folder: for files of the stage's own. ends_at: when the stage is ended, on
+    folder or an archive; None: drawn ones. folder: for the stage's files. ends_at: when the stage is ended, on
     `time.monotonic`'s clock.
     """
 
@@ -42,8 +42,8 @@ class Setting:
 class Findings:
     """Checks, numbers and sentences of a stage; written to `path` after each, so that a stage cut short leaves them.
 
-    checks: passed or not, with what was seen. numbers: by a name that ends with the unit. speeds: one line of a table
-    for each way to train. notes: sentences.
+    checks: passed or not, with what was observed. numbers: by a name that ends with the unit. speeds: a table row for
+    each way to train. notes: sentences.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class Findings:
         self._write()
 
     def at_most(self, name: str, value: float, limit: float) -> None:
-        """A check that a number is not above its limit, nor undefined."""
+        """Checks that a number is defined and not above its limit."""
         self.check(name, value <= limit, f"{value:.3g}, at most {limit:g}")
 
     def number(self, name: str, value: float) -> None:
@@ -81,15 +81,15 @@ class Findings:
 
 
 def write_json(path: Path, content: object) -> None:
-    """The file appears as a whole."""
+    """Writes the file whole or not at all."""
     beside = path.with_name(f".{path.name}")
     beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     beside.replace(path)
 
 
 def carry_out(function: str, setting: Setting, path: Path, log: Path) -> None:
-    """In a process of its own: the stage `MODULE:FUNCTION`, what it prints going to `log`."""
-    os.setsid()  # so that it can be ended with all the processes that it starts
+    """Runs the stage `MODULE:FUNCTION` in its own process; what it prints goes to `log`."""
+    os.setsid()  # so that it can be ended with all its child processes
     with log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -1,4 +1,4 @@
-"""The stages of gpu_check.py that carry out whole runs: interrupted and resumed, by the command line, for accuracy."""
+"""The stages of gpu_check.py that do whole runs: interrupted and resumed, by the command line, for accuracy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def streams_and_interruption(findings: Findings, setting: Setting) -> None:
 
 
 def streamed(findings: Findings, setting: Setting, device: torch.device) -> None:
-    """Batches that are copied while the device is busy are those that lie on it."""
+    """Batches copied while the device is busy equal the resident ones."""
     number, batch, rounds, side = (40, 8, 2, 32) if setting.small else (20_000, 512, 4, 4096)
     generator = stream(0, "benchmark")
     images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -74,7 +74,7 @@ def streamed(findings: Findings, setting: Setting, device: torch.device) -> None
 
 
 def streaming_speed(findings: Findings, setting: Setting, device: torch.device) -> None:
-    """SimCLR on images that are streamed to the device, and on the same that lie on it, in turns."""
+    """SimCLR on streamed and on resident images, in turns."""
     number, batch, encoder, width = (12, 4, "small", 1) if setting.small else (20_000, 512, "resnet18", 64)
     path = streaming.write_random_images(setting.folder / "images.npy", number, 32)
     recipe = simclr_recipe(setting.folder, encoder=encoder, width=width, batch_size=batch)
@@ -92,7 +92,7 @@ def streaming_speed(findings: Findings, setting: Setting, device: torch.device) 
 
 
 class Interrupting(Silent):
-    """Asks the process to end once training has come to a step."""
+    """Asks the process to end once training has reached a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -103,7 +103,7 @@ class Interrupting(Silent):
 
 
 def interrupted(findings: Findings, setting: Setting) -> None:
-    """A run that is interrupted and resumed comes to where one without interruption does."""
+    """A run that is interrupted and resumed ends like an uninterrupted one."""
     recipe = load_recipe(
         "simclr-shapes", ["optim.warmup_epochs=0", *(SMALL_RUN if setting.small else ("train.epochs=3",))]
     )
@@ -160,7 +160,7 @@ def commands(findings: Findings, setting: Setting) -> None:
 
 
 def command(findings: Findings, setting: Setting, *arguments: str) -> str:
-    """What a command prints; a check that it ends well."""
+    """What a command prints; checks that it succeeds."""
     began = time.monotonic()
     line = [sys.executable, "-m", "cssl_cli", *arguments]
     if setting.small:
@@ -175,7 +175,7 @@ def command(findings: Findings, setting: Setting, *arguments: str) -> str:
 
 
 def in_a_copy(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The same in a copy of this process, which has imported everything: a third of the processor time."""
+    """The same in a fork of this process, which has imported everything: a third of the processor time."""
     out, errors = folder / "stdout", folder / "stderr"
     child = os.fork()
     if child == 0:
@@ -195,7 +195,7 @@ def in_a_copy(line: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def numbers_of(one: Any, two: Any, where: str) -> Iterator[tuple[str, float, float]]:
-    """Pairs of numbers at the same place of two results."""
+    """Pairs of corresponding numbers of two results."""
     if isinstance(one, dict):
         for name in one.keys() & two.keys():
             yield from numbers_of(one[name], two[name], f"{where}.{name}")
@@ -238,7 +238,7 @@ def accuracy(findings: Findings, setting: Setting) -> None:
 
 
 def recipe_on(setting: Setting, overrides: list[str]) -> Recipe:
-    """simclr-cifar10 on the images that are there."""
+    """simclr-cifar10 on the available images."""
     data = data_block(setting)
     if setting.small:
         overrides = ["encoder={name: small, width: 2}", "train.batch_size=16", "optim.warmup_epochs=0", *overrides]

@@ -36,11 +36,11 @@ from cssl_cli.runs.pretrain import make_trainer
 from cssl_cli.runs.setup import choose_device
 from cssl_cli.train import loop as train
 
-WATCHED_STEPS = 10  # in which waits are counted
+WATCHED_STEPS = 10  # during which waits are counted
 SETTLING_STEPS = 5
 ROUNDS = 3
 COMPILED = {"eager": "false", "compiled": "true", "CUDA graph": "graph"}
-# Where the time on the device goes, by parts of the kernels' names; the first that fits.
+# Where the time on the device goes, by parts of the kernels' names; the first match counts.
 KINDS = {
     "batch norms": ("batch_norm", "batchnorm", "bn_fw", "bn_bw", "bnfw", "bnbw"),
     "products and convolutions": ("gemm", "conv", "cutlass", "xmma", "cudnn", "wgrad", "dgrad", "sm90_", "sm80_"),
@@ -91,7 +91,7 @@ def moco(findings: Findings, setting: Setting) -> None:
 
 
 def large_encoder(setting: Setting) -> tuple[str, str, int]:
-    """What it is called, as an override of a recipe, and its batch size."""
+    """The large encoder as an override of a recipe, and its batch size."""
     if setting.small:
         return "smallest encoder", "encoder={name: small, width: 2}", 16
     return "ResNet-18", "encoder={name: resnet18, width: 64}", 512
@@ -142,7 +142,7 @@ def both_ways(
 def profiled(
     findings: Findings, setting: Setting, case: str, recipe: Recipe, dataset: Dataset
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `cssl pretrain --profile` says of a recipe, and the columns of its line."""
+    """What `cssl pretrain --profile` reports for a recipe, and the columns of its row."""
     if setting.small:
         profiling.SECONDS, profiling.ROUNDS, profiling.WARM_UP_STEPS = 0.01, 1, 2
     clock = FirstStep()
@@ -166,7 +166,7 @@ def profiled(
 
 
 def break_even(eager: dict[str, Any], found: dict[str, Any]) -> dict[str, float]:
-    """Seconds of compiling or recording, and the number of steps from which on they pay; of the eager step, nothing."""
+    """Seconds of compiling or recording, and the steps after which they pay off; nothing for the eager step."""
     if found is eager:
         return {}
     compiling = max(0.0, found["first_step_seconds"] - eager["first_step_seconds"])
@@ -175,7 +175,7 @@ def break_even(eager: dict[str, Any], found: dict[str, Any]) -> dict[str, float]
 
 
 class FirstStep(Silent):
-    """Takes the seconds of a profile's first step, in which everything is compiled and chosen."""
+    """Times a profile's first step, in which everything is compiled and selected."""
 
     def __init__(self) -> None:
         self.began: float | None = None
@@ -189,13 +189,13 @@ class FirstStep(Silent):
 
 
 def speed_of(recipe: Recipe, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """The columns of a line, by a training loop of its own; `compiled` as it turned out."""
+    """The columns of a row, from a separate training loop; `compiled` as it turned out."""
     trainer = make_trainer(recipe, dataset, device, notice=print)
     steps = trainer.run()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     first = measuring.seconds_of(lambda: next(steps), device)
-    settling = measuring.seconds_of(lambda: advance(steps, SETTLING_STEPS), device)  # in which a graph is recorded
+    settling = measuring.seconds_of(lambda: advance(steps, SETTLING_STEPS), device)  # during which a graph is recorded
     one = measuring.seconds_of(lambda: advance(steps, SETTLING_STEPS), device) / SETTLING_STEPS
     number = max(2, min(200, round(0.5 / one)))
     spent = [measuring.seconds_of(lambda: advance(steps, number), device) / number for _ in range(ROUNDS)]
@@ -217,7 +217,7 @@ def advance(steps: Iterator[object], number: int) -> None:
 
 # ---------------------------------------------------------------------------------------------- waits and kernels
 def waits_of(recipe: Recipe, dataset: Dataset, device: torch.device) -> float:
-    """How often a step waits for the device, after the first ones and before the loss is looked at."""
+    """How often a step waits for the device, after the first ones and before the loss is read."""
     if device.type != "cuda":
         return 0.0
     steps = cssl_steps(recipe, dataset, device)
@@ -236,7 +236,7 @@ def waits_of(recipe: Recipe, dataset: Dataset, device: torch.device) -> float:
 
 
 def on_the_device(findings: Findings, case: str, trace: Path) -> dict[str, float]:
-    """Kernels of a step, the share of the time in which one of them runs, and where their time goes."""
+    """Kernels of a step, the share of time in which one is running, and where their time goes."""
     with gzip.open(trace, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     kernels = [event for event in events if event.get("cat") == "kernel"]
@@ -277,7 +277,7 @@ def against_lightly(findings: Findings, setting: Setting) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ shared
 def begin(setting: Setting) -> torch.device:
-    """The device; for the smallest sizes, the machine's rates are measured roughly, and nothing is compiled."""
+    """The device. For the smallest sizes, the machine's rates are measured roughly and nothing is compiled."""
     device = choose_device(setting.device)
     if setting.small:
         torch.set_num_threads(1)
@@ -289,12 +289,12 @@ def begin(setting: Setting) -> torch.device:
 
 
 def recipe_of(name: str, overrides: list[str]) -> Recipe:
-    """A shipped recipe that lasts for longer than it is measured."""
+    """A shipped recipe that runs longer than it is measured."""
     return load_recipe(name, ["train.epochs=1000", "optim.warmup_epochs=0", *overrides])
 
 
 def random_dataset(setting: Setting) -> Dataset:
-    """Images without content: none is drawn or read."""
+    """Random images: none is drawn or read."""
     number = 512 if setting.small else 32_768
     images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     part = ImageSet(images, None)
@@ -302,7 +302,7 @@ def random_dataset(setting: Setting) -> Dataset:
 
 
 def script(findings: Findings, setting: Setting, name: str, *arguments: object) -> None:
-    """A benchmark of this folder in this process; its numbers and ratios become findings."""
+    """Runs a benchmark of this folder in this process; its numbers and ratios become findings."""
     path = setting.folder / f"{name}.json"
     device = setting.device.partition(":")[0]
     sys.argv = [f"{name}.py", "--device", device, *map(str, arguments), "--json", str(path)]

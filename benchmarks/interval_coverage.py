@@ -1,16 +1,15 @@
-"""How often the intervals that `cssl analyze` prints hold what they are said to hold: simulated coverage, term by term.
+"""How often the intervals of `cssl analyze` contain the truth: simulated coverage, term by term.
 
     python benchmarks/interval_coverage.py [--threads 2] [--tables 400] [--designs 3x10 10x30 100x3 100x10]
         [--terms NAME ...] [--large 40000] [--json PATH]
 
-Populations are K classes on the unit sphere, images about the centre of their class, views about each image. From each,
-`--tables` tables of so many images are drawn and analysed; the numbers that the intervals are about come from one large
-table of the same population. What is about something else has its own truth: NT-Xent's intervals are about the mean
-over all batches of the table (here, of many); those of the errors of held-out centres about new images under these
-centres; that of few labels about one more draw of labelled images; those of concentration about the mean over tables of
-this size. A quantity with many intervals (one a class, a point of a curve) counts each. The Monte-Carlo error of a
-coverage is 1.1 points where one interval a table is counted in 400 tables; it says nothing of populations unlike these
-two, whose images are tight about their centres or wide.
+Populations are K classes on the unit sphere, images around the centre of their class, views around each image. From
+each, `--tables` tables are drawn and analysed; the true values come from one large table of the same population. Some
+intervals have another truth: NT-Xent's is the mean over all batches of the table (here, many); that of errors of
+held-out centres, new images under these centres; that of few labels, another draw of labelled images; that of
+concentration, the mean over tables of this size. A quantity with many intervals (one a class, a point of a curve)
+counts each. The Monte-Carlo error of a coverage is 1.1 points for one interval a table in 400 tables. The result is
+limited to these two populations, with images tight around their centres or wide.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ OF_POPULATION = (
     "cross_correlation",
     "uniformity",
 )
-BATCH_TABLES = 8  # tables whose batches are drawn again and again
-NEW_IMAGES = 2000  # that stand for all images under given centres
+BATCH_TABLES = 8  # tables whose batches are drawn repeatedly
+NEW_IMAGES = 2000  # that represent all images under given centres
 SHOTS = (1, 5)
 DELTAS = (0.6, 0.8, 1.0)
-ROUNDING = 1e-12  # of a mean over tables in which a number is always the same
+ROUNDING = 1e-12  # of a mean over tables if a number is always the same
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Population:
 
 @dataclass
 class Coverage:
-    """How many intervals were counted, and how many of them held what they are about."""
+    """How many intervals were counted, and how many contained the truth."""
 
     count: int = 0
     hits: int = 0
@@ -122,7 +121,7 @@ class Coverages(dict[str, Coverage]):
     """By the name of the quantity, as TERM.QUANTITY."""
 
     def add(self, name: str, quantity: Any, truth: Any) -> None:
-        """Every interval of a quantity against its part of `truth`, which has the shape of the quantity's value."""
+        """Counts every interval of a quantity against `truth`, which has the shape of the quantity's value."""
         if isinstance(quantity, Estimate) and quantity.interval is not None:
             for path, interval in leaves(quantity.interval):
                 value = truth
@@ -132,7 +131,7 @@ class Coverages(dict[str, Coverage]):
 
 
 def leaves(interval: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """The intervals in a number, list or mapping of them, each with the way to it."""
+    """The intervals in a number, list or mapping, each with its path."""
     if isinstance(interval, (dict, list)):
         for key, entry in interval.items() if isinstance(interval, dict) else enumerate(interval):
             yield from leaves(entry, (*path, key))
@@ -192,7 +191,7 @@ def of_batches(population: Population, images: int, tables: int) -> Coverages:
 
 
 def of_held_out_centers(population: Population, images: int, tables: int) -> Coverages:
-    """The errors of centres of one half of a table, measured on its other half, against new images and their views."""
+    """Errors of centres from one half of a table on its other half, against new images and their views."""
     found = Coverages()
     new, labels = population.new_images()
     for number in range(tables):
@@ -207,7 +206,7 @@ def of_held_out_centers(population: Population, images: int, tables: int) -> Cov
 
 
 def of_few_labels(population: Population, images: int, tables: int) -> Coverages:
-    """The error of centres of so many new labelled images on new images: one more draw."""
+    """The error of centres from newly drawn labelled images on new images."""
     found = Coverages()
     new, labels = population.new_images()
     for number in range(tables):

@@ -4,15 +4,14 @@
         [--seconds 2] [--json PATH]
 
 NT-Xent of B images in two views, P = 128, and Barlow Twins of 256 images at P columns; float32, forward and backward.
-Each measurement is in a process of its own: the median time of a few repetitions, and by how much the process grew at
-its largest over what it was with its input and after the same on a few images. The two ways take turns, and their
-ratios are the medians over the rounds.
+Each measurement has its own process: the median time of a few repetitions, and the peak growth of the process beyond
+its input, after a run on a few images. The two implementations take turns; ratios are medians over the rounds.
 
-Beside them stand the floor: the products that the dense way needs (3: scores or correlation, and their gradient for
-both factors), timed at the rate of a large matrix product in the same run, and the share of it reached; and the memory
-in units of one whole matrix, (2B)² or P² numbers. The share may exceed 1: in blocks NT-Xent makes use of the symmetry
-and takes 2 products. At B = 8,192 the dense formula takes 4.3 matrices of 1 GiB.
-Threads wait for one another: measure on an otherwise idle machine.
+For comparison: the floor, that is the products that the dense formula needs (3: scores or correlation, and their
+gradient for both factors) at the rate of a large matrix product in the same run, and the share of it reached; and
+memory in units of one whole matrix, (2B)² or P² numbers. The share may exceed 1: in blocks NT-Xent uses the symmetry
+and takes 2 products. At B = 8,192 the dense formula takes 4.3 matrices of 1 GiB. Threads wait for one another: measure
+on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def dense_barlow_twins(z_1: Tensor, z_2: Tensor) -> Tensor:
 
 
 class Loss(NamedTuple):
-    """A loss of two tensors in both ways; `size` is the name of what its matrix grows with."""
+    """A loss of two tensors in both implementations; `size` names what its matrix grows with."""
 
     size: str
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]]
@@ -72,7 +71,7 @@ LOSSES = {
 
 
 class Cost(NamedTuple):
-    """Seconds of forward and backward, and the bytes by which the process grew at its largest."""
+    """Seconds of forward and backward, and the peak growth of the process in bytes."""
 
     seconds: float
     memory: int
@@ -95,7 +94,7 @@ def main() -> None:
 
 
 def compare(report: measuring.Report, name: str, size: int, options: argparse.Namespace) -> list[str]:
-    """Measure one loss at one size in turns, add what was found to the report, and return its line of the table."""
+    """Measures one loss at one size in turns, adds the result to the report and returns its table row."""
     loss = LOSSES[name]
     costs: dict[str, list[Cost]] = {way: [] for way in loss.ways}
     for _ in range(options.rounds):
@@ -126,7 +125,7 @@ def compare(report: measuring.Report, name: str, size: int, options: argparse.Na
 
 
 def measure(threads: int, seconds: float, name: str, way: str, size: int) -> Cost:
-    """What one way costs, measured in this process."""
+    """The cost of one implementation, measured in this process."""
     torch.set_num_threads(threads)
     shape = (size, NT_XENT_WIDTH) if name == "NT-Xent" else (BARLOW_TWINS_BATCH, size)
     generator = stream(0, "benchmark")

@@ -1,7 +1,7 @@
-"""What the benchmarks share: taking turns, ratios with their spread, the machine's own rates, tables and `--json`.
+"""Shared by the benchmarks: taking turns, ratios with their spread, the machine's own rates, tables and `--json`.
 
-A ratio is taken within each round, in which every candidate has one turn, and the median over the rounds is what is
-reported: whatever disturbs the machine for longer than a round disturbs both sides. Its spread is half the
+A ratio is taken within each round, in which every candidate has one turn; the median over the rounds is reported.
+Whatever disturbs the machine for longer than a round disturbs both sides. Its spread is half the
 interquartile range over the rounds, relative to the median.
 """
 
@@ -33,7 +33,7 @@ Turn = Callable[[], object]
 
 # ----------------------------------------------------------------------------------------------- options of a script
 def option_parser(description: str | None, *, threads: int = 2, cuda: bool = False) -> argparse.ArgumentParser:
-    """A parser with what every script has; its description is the first paragraph of the script's docstring."""
+    """A parser with the common options; its description is the first paragraph of the script's docstring."""
     assert description is not None
     parser = argparse.ArgumentParser(description=description.partition("\n\n")[0])
     parser.add_argument("--threads", type=int, default=threads, help="of this process on the CPU")
@@ -44,7 +44,7 @@ def option_parser(description: str | None, *, threads: int = 2, cuda: bool = Fal
 
 
 def prepare(options: argparse.Namespace) -> torch.device:
-    """Set the number of threads; the device that is to be measured."""
+    """Sets the number of threads and returns the device to measure."""
     torch.set_num_threads(options.threads)
     device = torch.device(getattr(options, "device", "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -54,7 +54,7 @@ def prepare(options: argparse.Namespace) -> torch.device:
 
 # --------------------------------------------------------------------------------------------------------- measuring
 def seconds_of(function: Turn, device: torch.device = CPU) -> float:
-    """Seconds of a call, from an idle device to one that has done all of it."""
+    """Seconds of a call, from an idle device until it has finished everything."""
     synchronize(device)
     began = time.perf_counter()
     function()
@@ -80,7 +80,7 @@ def alternate(
 
 
 def with_threads(threads: int, function: Turn) -> Turn:
-    """The function run with so many threads."""
+    """Runs the function with this many threads."""
 
     def run() -> None:
         torch.set_num_threads(threads)
@@ -90,7 +90,7 @@ def with_threads(threads: int, function: Turn) -> Turn:
 
 
 def relative_spread(values: Sequence[float]) -> float | None:
-    """Half the interquartile range over the median; None of a single value, which says nothing of its noise."""
+    """Half the interquartile range over the median; None for a single value, which does not show its noise."""
     if len(values) < 2:
         return None
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -106,24 +106,24 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float], *, better:
 
 # ----------------------------------------------------------------------------------------------- processes of their own
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns in a process of its own, so that its memory is that of nothing else."""
+    """Runs the function in its own process, so that its memory is its own."""
     with process_of_its_own() as process:
         return process.submit(function, *arguments).result()
 
 
 def process_of_its_own() -> Executor:
-    """A process that does what is submitted to it, one after the other."""
+    """A process that executes what is submitted to it, in order."""
     return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` begin again at what the process holds now, where the system can (Linux)."""
+    """Resets `peak_memory` to what the process holds now, if the system can (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory() -> int:
-    """Bytes that this process held at its largest, since the last reset or the start."""
+    """Peak memory of this process in bytes, since the last reset or the start."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -138,7 +138,7 @@ def peak_memory() -> int:
 
 # -------------------------------------------------------------------------------------------------------- the machine
 def precision_of(device: torch.device) -> torch.dtype:
-    """What `train.precision: auto` comes to here."""
+    """What `train.precision: auto` means here."""
     return choose_precision("auto", device)
 
 
@@ -147,7 +147,7 @@ def short_name(dtype: torch.dtype) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers of a run depend on, and the rates that this machine reaches now.
+    """The conditions that numbers of a run depend on, and the rates that this machine reaches now.
 
     Matrix products are measured in bfloat16 only where the device has instructions for it: elsewhere it is emulated.
     """
@@ -165,7 +165,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor as its maker calls it, where the system tells."""
+    """The maker's name of the processor, if the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -177,7 +177,7 @@ def processor() -> str:
 # --------------------------------------------------------------------------------------------------- what is reported
 @dataclass
 class Report:
-    """What a script found: ratios within this run, which other runs can be held to, and plain numbers."""
+    """The results of a script: ratios within this run, comparable with other runs, and plain numbers."""
 
     machine: dict[str, Any]
     ratios: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -195,7 +195,7 @@ class Report:
             print(f"{name}: {found['ratio']:.3g} ({spread})")
 
     def finish(self, path: Path | None) -> None:
-        """Print the ratios and the machine; write all of it to `path`, where it is given."""
+        """Prints the ratios and the machine; writes everything to `path`, if given."""
         print()
         self.print_ratios()
         self.print_machine()
@@ -206,7 +206,7 @@ class Report:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Columns as wide as they need be; the first to the left, the others to the right."""
+    """Prints columns at their natural width, the first left-aligned, the others right-aligned."""
     lines = [[str(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     for line in lines:

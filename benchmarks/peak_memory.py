@@ -1,4 +1,4 @@
-"""The most bytes of tensors that are alive at once, counted rather than measured."""
+"""Peak bytes of living tensors, counted rather than measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_iter
 
 
 class PeakMemory(TorchDispatchMode):
-    """Within it, `peak` is the most bytes that tensors made within it took at once, gradients included."""
+    """Within it, `peak` is the peak of bytes of the tensors created within it, gradients included."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
 """SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
 
 All train the same encoder and projector with the same batch size on the same image files, which this script draws into
-a temporary folder, and take turns, each in a process of its own. lightly: its SimCLR transform and loss and torch's
-DataLoader, in float32, as its examples have it; and once more with bfloat16 autocast switched on by hand. cssl: as
-`cssl pretrain` does it. A turn begins with steps that are not timed, in which lightly's workers come to their usual
-pace. Loading the files once, which cssl does before it trains, is timed apart. For cssl the operations of a step are
-counted, too, and held against the machine's own rate of matrix products.
+a temporary folder, and take turns, each in its own process. lightly: its SimCLR transform and loss and torch's
+DataLoader, in float32, as in its examples; and again with bfloat16 autocast switched on by hand. cssl: as in `cssl
+pretrain`. A turn begins with untimed steps, in which lightly's workers reach their usual pace. Loading the files once,
+which cssl does before it trains, is timed separately. For cssl the operations of a step are counted, too, and compared
+with the machine's own rate of matrix products.
 
-    pip install 'cssl[benchmark]'
+    pip install -e '.[benchmark]'
     python benchmarks/pretrain_vs_lightly.py --width 16
     python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 --steps 97
 """
@@ -34,12 +34,12 @@ from cssl_cli.nn.encoder import MLP, build_encoder, materialize
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.setup import choose_device, choose_precision
 
-PREFETCHED = 2  # batches a DataLoader worker has ready
+PREFETCHED = 2  # batches that a DataLoader worker prefetches
 IMAGE_SIZE = 32
 
 
 def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device, autocast: bool) -> Iterator[None]:
-    """One item a training step, for ever."""
+    """Yields once for each training step, forever."""
     from lightly.loss import NTXentLoss
     from lightly.transforms import SimCLRTransform
     from torch.utils.data import DataLoader
@@ -178,7 +178,7 @@ def show_share(
     options: argparse.Namespace,
     precision: torch.dtype,
 ) -> None:
-    """What of the machine's rate of matrix products cssl reaches from end to end."""
+    """The share of the machine's rate of matrix products that cssl reaches from end to end."""
     name = measuring.short_name(precision)
     if name not in report.machine["matrix_product"]:
         return

@@ -3,9 +3,9 @@
     python benchmarks/run_all.py [--quick] [--only NAME ...] [--threads 2] [--out DIR]
         [--check BASELINE.json | --store BASELINE.json]
 
-What a script prints goes to OUT/NAME.txt as well, and its numbers to OUT/NAME.json. `--store` makes a baseline of the
-ratios; `--check` compares them with one and ends with exit code 1 if any is worse by more than its noise. A baseline is
-of the quick set: the same sizes are measured again. Measure on an otherwise idle machine.
+A script's output also goes to OUT/NAME.txt, and its numbers to OUT/NAME.json. `--store` makes a baseline of the ratios;
+`--check` compares with one and exits with 1 if any ratio is worse by more than its noise. A baseline is of the quick
+set: the same sizes are measured again. Measure on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Benchmark(NamedTuple):
-    """A script with its arguments, and with those of the quick set; None where it is not part of that."""
+    """A script with its arguments, and those of the quick set; None if it is not part of it."""
 
     name: str
     script: str
@@ -126,7 +126,7 @@ def run_one(benchmark: Benchmark, arguments: Sequence[str], options: argparse.Na
     command = [sys.executable, str(HERE / f"{benchmark.script}.py"), *arguments]
     command += ["--threads", str(options.threads), "--json", str(written)]
     if benchmark.script == "pretrain_vs_lightly" and importlib.util.find_spec("lightly") is None:
-        print("lightly is not installed (pip install 'cssl[benchmark]'): cssl alone")
+        print("lightly is not installed (pip install -e '.[benchmark]'): cssl alone")
         command.append("--no-lightly")
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process,

@@ -3,9 +3,9 @@
     python benchmarks/scaling.py [--threads 2] [--device cpu] [--quick] [--figure PATH.svg] [--json PATH]
 
 Images/s of pretraining (SimCLR, ResNet-18, drawn images of 32×32): all sizes take turns in one process. Memory: each
-size trains for some steps in a process of its own, which counts what it takes beyond the loaded images and libraries;
-on a GPU, what torch had allocated on it at most. Analysis: all terms of a table of features (benchmarks/terms.py), in a
-process of its own for each size. The ratios are those of the largest size to the smallest.
+size trains for some steps in its own process, which counts what it takes beyond the loaded images and libraries; on a
+GPU, the peak of what torch allocated. Analysis: all terms of a table of features (benchmarks/terms.py), in its own
+process for each size. The ratios are those of the largest size to the smallest.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def memory(report: measuring.Report, options: argparse.Namespace, root: Path) ->
 
 
 def peak_of_training(options: argparse.Namespace, root: Path, batch_size: int) -> int:
-    """Bytes that some steps of training take beyond images and libraries."""
+    """Bytes that a few training steps take beyond images and libraries."""
     device = choose_device(measuring.prepare(options).type)
     recipe = simclr_recipe(root, encoder="resnet18", width=options.width, batch_size=batch_size, overrides=options.set)
     dataset = load_dataset(recipe.settings("data"), cache_dir=root.parent / "cache", progress=None)

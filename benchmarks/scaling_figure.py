@@ -17,7 +17,7 @@ HEIGHT = 1.75  # inches of a row
 
 
 class Panel(NamedTuple):
-    """One measurement: for each of the `sizes` on the axis, what each round gave; `slopes` to expect."""
+    """One measurement: for each of the `sizes` on the axis, the result of each round; the expected `slopes`."""
 
     title: str
     axis: str
@@ -67,7 +67,7 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     low, high = axes.get_ylim()
     middle = (low * high) ** 0.5
-    axes.set_ylim(min(low, middle / 2), max(high, middle * 2))  # hardly any change is to look like hardly any
+    axes.set_ylim(min(low, middle / 2), max(high, middle * 2))  # a tiny change should look tiny
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

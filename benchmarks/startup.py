@@ -2,10 +2,10 @@
 
     python benchmarks/startup.py [--images 5000] [--repetitions 9] [--pretrain-repetitions 3] [--json PATH]
 
-Each command is a process of its own; they take turns. `python -c pass` and `python -c "import torch"` are what no
-program in Python, and none that computes with torch, can do without. Pretraining runs for a single step on drawn image
-files: cold with an empty cache, warm with the cache that a run before it filled. Its seconds are those of the whole
-process, from the start to the run directory that it leaves.
+Each command is its own process; they take turns. `python -c pass` and `python -c "import torch"` are the floor of any
+program in Python, and of any that uses torch. Pretraining runs for a single step on drawn image files: cold with an
+empty cache, warm with the cache of a run before. Its seconds are those of the whole process, from the start to the
+finished run directory.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def second_start(report: measuring.Report, options: argparse.Namespace, folder: 
 
 
 def python(*arguments: str, cache: Path | None = None, threads: int | None = None) -> None:
-    """Run this interpreter with the arguments until it ends; what it prints is thrown away."""
+    """Runs this interpreter with the arguments until it ends; its output is discarded."""
     environment = dict(os.environ)
     if cache is not None:
         environment["CSSL_CACHE"] = str(cache)

@@ -1,9 +1,8 @@
-"""What each choice made for the step of a CPU brings: forward, loss and backward of SimCLR, in turns.
+"""What each choice for the step on a CPU gains: forward, loss and backward of SimCLR, in turns.
 
-Memory format (NCHW or channels_last), the allocator's keeping of freed memory, and compiling, each added to the one
-before, every way in a process of its own and in float32. Then how far the gradients of one step are from those in
-float64 on the same weights and views of drawn images, and from one another, plain and compiled; |difference| over
-|gradient|.
+Memory format (NCHW or channels_last), an allocator that keeps freed memory, and compiling, each added to the one
+before, each in its own process and in float32. Then how far the gradients of one step are from those in float64 on the
+same weights and views of drawn images, and from one another, plain and compiled; |difference| over |gradient|.
 
     python benchmarks/step_choices.py [--encoder resnet18] [--width 16] [--batch-size 128] [--repetitions 5]
         [--no-gradients]
@@ -43,7 +42,7 @@ WAYS = {
 
 
 def passes(encoder: str, width: int, batch_size: int, way: str) -> Iterator[None]:
-    """One item for each forward, loss and backward."""
+    """Yields once for each forward, loss and backward."""
     chosen = WAYS[way]
     method, images = prepared(encoder, width, batch_size, channels_last=chosen["channels_last"])
     forward = torch.compile(method, dynamic=False) if chosen["compiled"] else method

@@ -4,11 +4,11 @@
         [--images 4096] [--size 32] [--steps 16] [--repetitions 5] [--json PATH]
 
 SimCLR on random images, trained as `cssl pretrain` does it, its images once resident on the device, once streamed from
-host memory, and once streamed from a file mapped to memory (written to a temporary folder just before, so that most of
-it is still in the system's cache: what is measured is the mapping, not the disk). Beside them the plain way: the
-training loop gathers each batch on the host and copies it. Each is in a process of its own, and they take turns.
+host memory, and once streamed from a memory-mapped file (written to a temporary folder just before, so that most of it
+is still in the system's cache: this measures the mapping, not the disk). For comparison, a plain training loop gathers
+each batch on the host and copies it. Each has its own process, and they take turns.
 
-On a CPU there is nothing to copy to: what is left is the overhead of the thread that gathers the batches.
+On a CPU there is nothing to copy: only the overhead of the gathering thread remains.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WAYS = (RESIDENT, FROM_MEMORY, FROM_FILE, PLAIN)
 
 
 class PlainImages:
-    """Images (N, C, H, W), uint8, in host memory, gathered and copied to the device when their turn has come."""
+    """Images (N, C, H, W), uint8, in host memory, gathered and copied to the device when they are needed."""
 
     def __init__(self, images: Tensor, device: torch.device) -> None:
         self.images, self.device = images, device
@@ -58,7 +58,7 @@ def write_random_images(path: Path, num_images: int, size: int) -> Path:
 
 
 def images_of(way: str, path: Path, device: torch.device) -> Images:
-    """The images of a file as this `way` has them."""
+    """The images of a file, provided in this `way`."""
     images = torch.from_numpy(np.load(path, mmap_mode="c" if way == FROM_FILE else None))
     if way == RESIDENT:
         return ResidentImages(images.to(device))
@@ -66,13 +66,13 @@ def images_of(way: str, path: Path, device: torch.device) -> Images:
 
 
 def steps_of(way: str, recipe: Recipe, path: Path, device: torch.device) -> Iterator[None]:
-    """One item a training step on the images of a file."""
+    """Yields once for each training step on the images of a file."""
     choose_device(device.type)
     return cssl_steps(recipe, mapped_dataset(path), device, images_of(way, path, device))
 
 
 def mapped_dataset(path: Path) -> Dataset:
-    """What a trainer needs to know of the images of a file."""
+    """The data set that a trainer needs, for the images of a file."""
     images = torch.from_numpy(np.load(path, mmap_mode="c"))
     summary = summarize(images)
     pretrain = ImageSet(images, None, summary)

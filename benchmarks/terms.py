@@ -3,8 +3,8 @@
     python benchmarks/terms.py [--threads 2] [--classes 10] [--images 100 300 1000] [--views 8] [--width 512]
         [--bootstrap 200] [--repetitions 1] [--json PATH]
 
-Features are clusters on the unit sphere with views about each image. Each size runs in a process of its own; its memory
-is that of the whole process, table and libraries included. The ratio is the time that the distances within classes
+Features are clusters on the unit sphere with views around each image. Each size runs in its own process; its memory is
+that of the whole process, table and libraries included. The ratio is the time that the distances within classes
 alone (N² V² D / K operations) would take at the machine's float32 matrix rate, measured in the same process, over that
 of all terms. Threads wait for one another: measure on an idle machine.
 """
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, images: int) -> dict[str, Any]:
-    """Seconds in all and of each term, peak bytes, and the rate of matrix products just before."""
+    """Total seconds and those of each term, peak bytes, and the rate of matrix products just before."""
     torch.set_num_threads(options.threads)
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     measuring.reset_peak_memory()

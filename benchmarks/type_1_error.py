@@ -1,13 +1,14 @@
-"""How often each p-value of `cssl sweep` is at most 0.05 where nothing is to be found, for rows alike in various ways.
+"""How often each p-value of `cssl sweep` is at most 0.05 under the null hypothesis, for several kinds of related rows.
 
     python benchmarks/type_1_error.py [--tables 1000] [--seed 0] [--only WORD ...] [--json PATH]
 
-A table is drawn in which no term has anything to do with the accuracy; a term and the accuracy are each a normal number
-a part (of the augmentations of a row), one a set of augmentations, one a method and one a row. It is screened as the
-report does it, told what the rows are built from. Printed is the share of tables with p ≤ 0.05; its standard error is
-0.007 in 1,000 tables. "Rows": p of τ as if rows were independent. "Attainable": the mean of the greatest p ≤ 0.05 that
-τ could have had: what a right p-value is at most 0.05 in, where orders are few. "Any term": the least adjusted p of
-three terms. "Methods": any one method by itself. Then the p-values of differences over seeds.
+In each table the terms are unrelated to the accuracy; a term and the accuracy are each a sum of normal numbers, one for
+each part (augmentation) of a row, one for its set of augmentations, one for its method and one for the row. The table
+is screened as in the report, which knows what the rows are built from. The script prints the share of tables with p ≤
+0.05; its standard error is 0.007 in 1,000 tables. "Rows": p of τ as if rows were independent. "Attainable": the mean of
+the greatest p ≤ 0.05 that τ could have had, which is the share expected of a correct p-value when orders are few. "Any
+term": the least adjusted p of three terms. "Methods": any one method by itself. Then the p-values of differences over
+seeds.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Rows:
         object.__setattr__(self, "design", of_one if self.split else [row for row in every if row not in last])
 
     def drawn(self, generator: np.random.Generator) -> Floats:
-        """One number a row (N,)."""
+        """One number for each row (N,)."""
         normal = generator.standard_normal
         of_part, of_set, of_method = normal(max(map(max, self.sets)) + 1), normal(len(self.sets)), normal(self.methods)
         parts = np.array([of_part[list(parts)].sum() / math.sqrt(len(parts)) for parts in self.sets])
@@ -108,7 +109,7 @@ CASES = (
 
 
 def screened(rows: Rows, columns: Mapping[str, Floats]) -> dict[str, list[bool]]:
-    """Whether each p-value of a table is at most the level; those of methods one a method."""
+    """Whether each p-value of a table is at most the level; for methods, one for each."""
     as_parts = [frozenset(rows.sets[of_set]) for of_set, _ in rows.design]
     methods = [f"method {method}" for _, method in rows.design]
     entries = [
@@ -124,7 +125,7 @@ def screened(rows: Rows, columns: Mapping[str, Floats]) -> dict[str, list[bool]]
         RHO: _at_most([of_first["pooled"]["rho"]["p"]]),
         ANY: [any(_at_most([entry["pooled"]["tau"]["p_adjusted"] for entry in found["terms"]]))],
     }
-    if not hits[TAU]:  # rows that share more than any orders allow for
+    if not hits[TAU]:  # rows that share more than any set of orders allows for
         return {}
     if found["scopes"]["within"] is not None:
         hits |= {
@@ -135,7 +136,7 @@ def screened(rows: Rows, columns: Mapping[str, Floats]) -> dict[str, list[bool]]
 
 
 def _at_most(p_values: Sequence[float | None]) -> list[bool]:
-    """Whether each p-value that there is is at most the level."""
+    """Whether each existing p-value is at most the level."""
     return [p <= LEVEL for p in p_values if p is not None]
 
 
@@ -146,7 +147,7 @@ def over_rows(x: Floats, y: Floats) -> bool:
 
 
 def attainable(rows: Rows, x: Floats, y: Floats) -> float | None:
-    """The greatest p ≤ 0.05 that τ could have had with these numbers; None where orders are too many to tell."""
+    """The greatest p ≤ 0.05 that τ could have had with these numbers; None if there are too many orders."""
     codes = group_codes(None, len(y))
     as_parts = [frozenset(rows.sets[of_set]) for of_set, _ in rows.design]
     permuted = of_parts(as_parts, [method for _, method in rows.design]) or crossed(rows.design)

@@ -1,11 +1,11 @@
-"""What a step takes of memory and time when less of it is kept: train.checkpoint_activations and train.micro_batch.
+"""Memory and time of a step with train.checkpoint_activations and train.micro_batch.
 
     python benchmarks/wide_batches.py [--encoder resnet50] [--width 16] [--side 32] [--batch-size 64]
         [--micro-batch 8] [--precision float32] [--repetitions 5] [--threads 2] [--json PATH]
 
-Memory is the most bytes of tensors alive at once in forward and backward of SimCLR, gradients included, weights and
-views not. It is counted on tensors without numbers, so that any size can be asked for: with `--repetitions 0` nothing
-is computed. Seconds are of forward and backward, the ways in turns.
+Memory is the peak of living tensors in forward and backward of SimCLR, including gradients, without weights and views.
+It is counted on fake tensors, so any size is possible: with `--repetitions 0` nothing is computed. Seconds are of
+forward and backward, in turns.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def counted_peak(settings: dict[str, Any], way: dict[str, Any], shape: tuple[int, ...], precision: torch.dtype) -> int:
-    """Bytes alive at the most in a step, of tensors without numbers."""
+    """Peak bytes of a step, counted on fake tensors."""
     method = method_of(settings, way, shape[0])
     with FakeTensorMode() as fake:
         for module in method.modules():
