@@ -22,9 +22,9 @@ Advance = Callable[[int], None]  # called with the number of images done since t
 class FeatureExtractor:
     """An encoder held in eval mode, with the normalisation its images need.
 
-    Runs in float32 whatever the training precision was, or in another of `PRECISIONS` that is asked for, on a copy of
-    the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels: the
-    normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
+    Runs in float32 whatever the training precision was, or in bfloat16 or TF32 where that is asked for, on a copy
+    of the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels:
+    the normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cssl_cli.cli.analyze import _tell_of_damaged_probe
+from cssl_cli.cli.analyze import tell_of_damaged_probe
 from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
 from cssl_cli.host.files import open_in_place, remove_leftovers, replacing
 from cssl_cli.host.progress import Silent
@@ -107,7 +107,7 @@ def test_accuracies_that_cannot_be_relied_on_stand_in_no_report(trained: Path, t
     run.file(PROBE).write_bytes(run.file(PROBE).read_bytes().replace(b"0.", b"1."))
     assert read_probe(run.path) is None
     told = Told()
-    _tell_of_damaged_probe(run.path, told)
+    tell_of_damaged_probe(run.path, told)
     assert str(run.file(PROBE)) in "".join(told.said)
 
 

@@ -21,6 +21,7 @@ from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.report.figures.figures import DRAWN_FROM
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.finished import open_finished
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.pretrain import _resume, make_trainer, pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import (
@@ -37,7 +38,6 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import prepare_data
 from cssl_cli.sweep.results_index import INDEX
 from cssl_cli.sweep.run import CONCENTRATION
 from tests.support.commands import TINY_RECIPE

@@ -18,6 +18,7 @@ from cssl_cli.report.compare.sweep import write_sweep
 from cssl_cli.runs import memory
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import ANALYSIS, ENCODER, PROBE, STATUS, RunDir, find_runs
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import run_sweep
 from cssl_cli.sweep.sweep import load_sweep
 from tests.support.commands import QUICKLY_MEASURED, Invoke
@@ -42,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "two.yaml").write_text(SWEEP)
     sweep = load_sweep(str(folder / "two.yaml"), [])
-    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert not write_sweep(sweep, results, folder / "runs").failed
     return folder
 

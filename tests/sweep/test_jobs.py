@@ -19,14 +19,15 @@ import pytest
 import torch
 
 from cssl_cli.errors import DamagedError, Interrupted
-from cssl_cli.host.progress import Notices, Silent, SweepProgress
+from cssl_cli.host.progress import Notices, Silent, SweepProgress, TaskProgress
 from cssl_cli.host.signals import deferred_signals
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
 from cssl_cli.sweep.sweep import load_sweep
 from cssl_cli.sweep.workers import process, worker
-from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Progress, Task, decode, encode
+from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Task, decode, encode
 from cssl_cli.sweep.workers.pool import Job, Outcome, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import end_in_words, killed_in_words, threads_each
 from cssl_cli.sweep.workers.stages import Failure, Missing
@@ -284,7 +285,7 @@ def test_a_signal_lets_all_members_save_and_ends_the_pool(bench: Bench) -> None:
     listener = Listener()
 
     def interrupt(progress: SweepProgress) -> None:
-        if not progress.stopping and sum(member.task == "pretrain" for member in progress.running) == 2:
+        if not progress.stopping and sum(member.task.name == "pretrain" for member in progress.running) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     listener.react = interrupt
@@ -301,7 +302,7 @@ def test_a_signal_lets_all_members_save_and_ends_the_pool(bench: Bench) -> None:
 
 def test_a_member_that_cannot_save_is_named(bench: Bench) -> None:
     def interrupt(progress: SweepProgress) -> None:
-        if not progress.stopping and sum(member.task == "pretrain" for member in progress.running) == 2:
+        if not progress.stopping and sum(member.task.name == "pretrain" for member in progress.running) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     listener = Listener(interrupt)
@@ -316,7 +317,7 @@ def test_a_member_that_cannot_save_is_named(bench: Bench) -> None:
 
 def test_an_error_of_the_display_lets_the_members_save(bench: Bench) -> None:
     def break_off(progress: SweepProgress) -> None:
-        if sum(member.task == "pretrain" for member in progress.running) == 2:
+        if sum(member.task.name == "pretrain" for member in progress.running) == 2:
             raise BrokenPipeError
 
     pool = bench.pool(2, Listener(break_off))
@@ -341,7 +342,7 @@ def test_a_second_signal_kills(bench: Bench) -> None:
 
     def interrupt(progress: SweepProgress) -> None:
         now = time.monotonic()
-        if not times["first"] and any(member.task == "pretrain" for member in progress.running):
+        if not times["first"] and any(member.task.name == "pretrain" for member in progress.running):
             times["first"] = now
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)  # at once: one request, sent twice
@@ -383,7 +384,7 @@ def test_signals_are_deferred_and_those_before_are_restored() -> None:
     "message",
     [
         Task({"name": "é\n", "train": {"steps": 3}}, "home", "log", None, 3, True, False, "heading"),
-        Progress("pretrain", 3, 9, "epoch 1\tloss ∞"),
+        TaskProgress("pretrain", 3, 9, "epoch 1\tloss ∞"),
         Ended(error="what\nhappened", stopped=15, retire=True),
     ],
 )
@@ -427,7 +428,7 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
     assert "the end of runs/shared/logs/broken-5-seed3.log:" in done.stderr
     assert "Lower optim.lr" in done.stderr
     sweep = load_sweep("shared.yaml")
-    here = run_sweep(sweep, out=folder / "here", reporter=Silent())
+    here = run_sweep(SweepRequest(sweep, folder / "here"), Silent())
     assert [bool(result.error) for result in here] == [False, False, True, True]
     for member in sweep.members[:2]:
         one, other = (read_member(sweep, member, folder / out) for out in ("runs", "here"))
