@@ -63,8 +63,8 @@ def analyze(
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
     was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
     the features of the trained encoder, also of a run that may only be read. `data_root` is where the images lie now,
-    in place of the recipe's data.root. `precision` is that of the features; one other than float32 is a setting of the result, which then says what error
-    it made.
+    in place of the recipe's data.root. `precision` is that of the features; one other than float32 is a setting of the
+    result, which then says what error it made.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -201,3 +202,23 @@ def test_a_signal_in_the_first_step_ends_at_once(
         pretraining.pretrain(load_recipe(str(tiny_recipe), []), out=tmp_path / "runs", reporter=Silent())
     assert stopped.value.exit_code == 143
     assert not (the_run(tmp_path) / "checkpoint.pt").exists()
+
+
+def test_signals_are_deferred_and_those_before_are_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with deferred_signals() as pending:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert pending == [signal.SIGTERM, signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) == before
+    found: list[list[int]] = []
+
+    def elsewhere() -> None:
+        with deferred_signals() as pending:
+            found.append(pending)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [[]]
