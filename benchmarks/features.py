@@ -27,7 +27,8 @@ from cssl_cli.features.probe.softmax_regression import SoftmaxRegression
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.recipe import load_recipe
-from cssl_cli.runs.setup import choose_device, make_extractor
+from cssl_cli.runs.device import choose_device
+from cssl_cli.runs.setup import make_extractor
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 PLAIN_BATCH = 512

@@ -28,8 +28,9 @@ from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_of_t_kernel, log_sum_exp_over_keys
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.pretrain import make_trainer
-from cssl_cli.runs.setup import initial_method, make_extractor, prepare_data
+from cssl_cli.runs.setup import initial_method, make_extractor
 from cssl_cli.train import loop as train
 
 CPU = torch.device("cpu")

@@ -31,11 +31,11 @@ from cssl_cli.host.progress import Silent
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.analyze import analyze
-from cssl_cli.runs.finished import trained_encoder
+from cssl_cli.runs.finished import trained_part
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import Baselines, probe
 from cssl_cli.runs.run_dir import ANALYSIS, METRICS, PROBE, RunDir
-from cssl_cli.runs.setup import prepare_data
 
 SMALL_RUN = ("data.num_train=200", "data.num_test=60", "encoder.width=2", "train={epochs: 2, batch_size: 32}")
 ANALYSIS_OF = ("analyze.num_images=300", "analyze.num_views=4", "analyze.bootstrap=100")
@@ -120,7 +120,7 @@ def interrupted(findings: Findings, setting: Setting) -> None:
     resumed = pretrain(recipe, out=setting.folder / "resumed", reporter=Silent(), **common)
     one, two = last_loss(whole), last_loss(resumed)
     findings.at_most("interrupted and resumed: difference of the last loss", abs(one - two) / abs(one), 1e-2)
-    weights = [weights_of(trained_encoder(run, recipe)) for run in (whole, resumed)]
+    weights = [weights_of(trained_part(run, recipe, "encoder")) for run in (whole, resumed)]
     findings.number("interrupted and resumed: difference of the weights", relative(*weights))
     same = "" if torch.equal(*weights) else "not "
     findings.note(f"an interrupted and resumed run is {same}the run without interruption bit for bit")

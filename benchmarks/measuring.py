@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
+from cssl_cli.runs.device import choose_precision
 from cssl_cli.runs.machine import copy_rate, matrix_rate, synchronize
-from cssl_cli.runs.setup import choose_precision
 
 CPU = torch.device("cpu")
 Turn = Callable[[], object]

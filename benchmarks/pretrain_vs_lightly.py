@@ -32,7 +32,7 @@ from torch import nn
 from cssl_cli.data import load_dataset
 from cssl_cli.nn.encoder import MLP, build_encoder, materialize
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.setup import choose_device, choose_precision
+from cssl_cli.runs.device import choose_device, choose_precision
 
 PREFETCHED = 2  # batches that a DataLoader worker prefetches
 IMAGE_SIZE = 32

@@ -25,7 +25,7 @@ from drawn_images import simclr_recipe, write_images
 from scaling_figure import Panel, draw
 
 from cssl_cli.data import load_dataset
-from cssl_cli.runs.setup import choose_device
+from cssl_cli.runs.device import choose_device
 
 MEMORY_STEPS = 3
 LEAST_IMAGES = 20  # some of every class

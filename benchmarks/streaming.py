@@ -31,7 +31,7 @@ from cssl_cli.data.batches import AHEAD, Images, ResidentImages, StreamedImages
 from cssl_cli.data.image_set import summarize
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.setup import choose_device
+from cssl_cli.runs.device import choose_device
 
 RESIDENT = "resident"
 FROM_MEMORY = "streamed from host memory"

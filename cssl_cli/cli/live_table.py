@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.errors import escaped
-from cssl_cli.host.progress import MemberProgress, Notices, SweepProgress, clock
+from cssl_cli.host.progress import MemberProgress, Notices, SweepProgress, TaskProgress, clock
 from cssl_cli.report.console import make_console
 
 LINE_INTERVAL = 30.0  # seconds between plain lines on the whole
@@ -68,14 +68,15 @@ def draw(progress: SweepProgress, console: Console) -> Group:
     grid.add_column(no_wrap=True, justify="right", min_width=5)
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for member in shown:
-        bar = ProgressBar(total=max(member.total, 1), completed=member.done, width=BAR_WIDTH)
+        task = member.task
+        bar = ProgressBar(total=max(task.total, 1), completed=task.done, width=BAR_WIDTH)
         grid.add_row(
             Text(escaped(member.name)),
-            Text(member.task),
+            Text(task.name),
             bar,
-            _percent(member),
+            _percent(task),
             clock(member.seconds),
-            Text(member.detail, style="dim"),
+            Text(task.detail, style="dim"),
         )
     more = f"and {len(hidden)} more; " if hidden else ""
     return Group(grid, Text(more + in_words(progress), style="bold", no_wrap=True, overflow="ellipsis"))
@@ -93,9 +94,9 @@ def in_words(progress: SweepProgress) -> str:
     return ", ".join(parts)
 
 
-def _percent(member: MemberProgress) -> str:
-    return f"{member.done / member.total:.0%}" if member.total else ""
+def _percent(task: TaskProgress) -> str:
+    return f"{task.done / task.total:.0%}" if task.total else ""
 
 
 def _plain(member: MemberProgress) -> str:
-    return f"{member.name} {member.task} {_percent(member)}".rstrip()
+    return f"{member.name} {member.task.name} {_percent(member.task)}".rstrip()

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.data.image_set import Dataset, ImageSet, Notice, Progress, finish_dataset
+from cssl_cli.data.image_set import Dataset, ImageSet, Notice, ProgressCallback, finish_dataset
 from cssl_cli.errors import unknown_name
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "Notice", "Progress", "load_dataset"]
+__all__ = ["SOURCES", "Dataset", "ImageSet", "Notice", "ProgressCallback", "load_dataset"]
 
 SOURCES = {
     "shapes": "cssl_cli.data.shapes",
@@ -28,7 +28,7 @@ def load_dataset(
     settings: Mapping[str, Any],
     *,
     cache_dir: Path,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     notice: Notice | None = None,
     own: Iterable[Path] = (),
 ) -> Dataset:

@@ -25,7 +25,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from cssl_cli.data.image_file import IMAGE_SUFFIXES, Picture, checked_size, max_pixels, open_picture, regular_file
-from cssl_cli.data.image_set import Progress
+from cssl_cli.data.image_set import ProgressCallback
 from cssl_cli.data.memory_budget import MemoryBudget
 from cssl_cli.data.unreadable_image import UnreadableImage
 from cssl_cli.errors import InputError, escaped
@@ -63,7 +63,7 @@ def decode_image(path: Path, size: int) -> np.ndarray:
             return _square(picture, size)
 
 
-def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress | None) -> None:
+def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: ProgressCallback | None) -> None:
     """Decodes `paths` in parallel into the rows of `images`, uint8 (N, 3, size, size).
 
     Threads, not processes: Pillow releases the GIL while it decodes and resamples, and rows are written in place. Every

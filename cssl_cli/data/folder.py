@@ -26,7 +26,7 @@ import torch
 
 from cssl_cli.data.cache import cached_images
 from cssl_cli.data.decode import DECODER_VERSION, decode_into
-from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
+from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.data.layout import Layout, arrange, counted, listed
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError
@@ -63,7 +63,7 @@ def load(
     settings: Mapping[str, Any],
     *,
     cache_dir: Path,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     notice: Notice | None = None,
     own: Iterable[Path] = (),
 ) -> Source:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cssl_cli.errors import InputError
 from cssl_cli.host.randomness import stream
 
-Progress = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 """Called with (done, total, what is being done), always from the caller's thread."""
 Notice = Callable[[str], None]
 """Called with a sentence worth a line of its own."""

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
+from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.host.randomness import stream
 
 # Difficulty. Lengths are shares of the image's side; brightness is on the 0..1 scale.
@@ -48,7 +48,7 @@ def load(
     settings: Mapping[str, Any],
     *,
     cache_dir: Path,  # noqa: ARG001
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     notice: Notice | None = None,  # noqa: ARG001
     own: Iterable[Path] = (),  # noqa: ARG001
 ) -> Source:
@@ -60,7 +60,7 @@ def load(
     return Source("shapes", CLASS_NAMES, pretrain=parts["train"], train=parts["train"], test=parts["test"])
 
 
-def draw_shapes(num_images: int, *, size: int, split: str, progress: Progress | None) -> tuple[Tensor, Tensor]:
+def draw_shapes(num_images: int, *, size: int, split: str, progress: ProgressCallback | None) -> tuple[Tensor, Tensor]:
     """uint8 images (N, 3, size, size) and labels (N,) of one split; see the module."""
     labels = _labels(num_images, split)
     numbers = torch.rand(num_images, _NUM_PARAMETERS, generator=stream(_SEED, f"data/shapes/{split}/parameters"))

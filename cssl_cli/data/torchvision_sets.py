@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.data.cache import exclusive
-from cssl_cli.data.image_set import ImageSet, Notice, Progress, Source
+from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.errors import InputError
 
 Opened = TypeVar("Opened")
@@ -27,7 +27,7 @@ def load(
     settings: Mapping[str, Any],
     *,
     cache_dir: Path,
-    progress: Progress | None,  # noqa: ARG001
+    progress: ProgressCallback | None,  # noqa: ARG001
     notice: Notice | None = None,  # noqa: ARG001
     own: Iterable[Path] = (),  # noqa: ARG001
 ) -> Source:

@@ -22,9 +22,9 @@ Advance = Callable[[int], None]  # called with the number of images processed si
 class FeatureExtractor:
     """An encoder in eval mode, with the normalisation of its images.
 
-    Runs in float32 whatever the training precision was, or in the one of `PRECISIONS` that is requested, on a copy of
-    the encoder as it is now, with batch norms folded into the convolutions. `encoder=None` stands for pixels: the
-    normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
+    Runs in float32 whatever the training precision was, or in bfloat16 or TF32 where that is asked for, on a copy
+    of the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels:
+    the normalised image, averaged down to `PIXEL_SIDE` where it is larger, and flattened.
     """
 
     def __init__(

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-PRECISIONS = ("float32", "bfloat16", "tf32")
-
 
 class RoughEncoder:
     """An encoder on the device in `precision`, compared with float32 on some of the batches.

@@ -1,4 +1,4 @@
-"""How long-running work tells of itself, without knowing who listens."""
+"""Progress reporting, independent of who displays it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ class Notices:
 
 
 @dataclass(frozen=True)
-class MemberProgress:
-    """How far a member of a sweep is: `done` of the `total` of its present task (0 of 0 before the first one)."""
+class TaskProgress:
+    """How far a counted task is: `done` of its `total`, which is 0 before there is anything to count."""
 
     name: str
-    task: str
     done: int
     total: int
     detail: str
+
+
+@dataclass(frozen=True)
+class MemberProgress:
+    """How far a member of a sweep is in its present `task`, and how many `seconds` it has been at work."""
+
+    name: str
+    task: TaskProgress
     seconds: float
 
 

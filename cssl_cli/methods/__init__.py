@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.errors import unknown_name
+from cssl_cli.nn.recompute import Encoder
 
 
 class Method(nn.Module, ABC):
@@ -29,7 +30,7 @@ class Method(nn.Module, ABC):
     many batches each batch norm sees in a step.
     """
 
-    encoder: nn.Module
+    encoder: Encoder
     projector: nn.Module
     num_passes: ClassVar[int] = 2  # one for each view
 
@@ -104,7 +105,7 @@ def method_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def build_method(settings: Mapping[str, Any], encoder: nn.Module) -> Method:
+def build_method(settings: Mapping[str, Any], encoder: Encoder) -> Method:
     """The method named by `settings["name"]` around `encoder`; `InputError` when there is none of that name."""
     name = settings["name"]
     if name not in method_names():

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cssl_cli.methods import Method, at_least_float32, powers_of_two
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.recompute import Encoder
 
 VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
 
@@ -48,10 +49,10 @@ def barlow_twins_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:
 class BarlowTwins(Method):
     """Encoder and projector (an MLP with batch norm) under the cross-correlation loss."""
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], lambda_: float) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], lambda_: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)
         self.lambda_ = lambda_
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
@@ -63,6 +64,6 @@ class BarlowTwins(Method):
         return {"loss": invariance + redundancy, "invariance": invariance, "redundancy": redundancy}
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> BarlowTwins:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> BarlowTwins:
     """Barlow Twins as the recipe's `method` block says."""
     return BarlowTwins(encoder, projector=settings["projector"], lambda_=settings["lambda"])

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards, output_std
 from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.recompute import Encoder
 
 
 def byol_half(p: Tensor, z: Tensor) -> Tensor:
@@ -33,11 +34,11 @@ class BYOL(Method):
     The share that a copy keeps of itself at each step is constant (the authors let it rise to 1 over the training).
     """
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], predictor: int, ema_momentum: float) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], predictor: int, ema_momentum: float) -> None:
         super().__init__()
         width = projector[-1]
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)
         self.predictor = MLP(width, (predictor, width), batch_norm=True)
         self.momentum_encoder = momentum_copy(self.encoder)
         self.momentum_projector = momentum_copy(self.projector)
@@ -70,7 +71,7 @@ class BYOL(Method):
         move_towards(self.momentum_projector, self.projector, ema_momentum=self.ema_momentum)
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> BYOL:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> BYOL:
     """BYOL as the recipe's `method` block says."""
     return BYOL(
         encoder,

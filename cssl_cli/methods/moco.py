@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards
 from cssl_cli.nn import batch_norm
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_over_keys
+from cssl_cli.nn.recompute import Encoder
 
 
 def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,7 @@ class MoCo(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         projector: tuple[int, ...],
         temperature: float,
@@ -80,7 +81,7 @@ class MoCo(Method):
         if batch_norm_splits > 1:
             batch_norm.split_batch_norms(encoder, batch_norm_splits, num_views=2)
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)
         self.momentum_encoder = momentum_copy(self.encoder)
         self.momentum_projector = momentum_copy(self.projector)
         self.register_buffer("queue", torch.empty(queue_length, projector[-1]))
@@ -150,7 +151,7 @@ def _joined(views: tuple[Tensor, ...]) -> Tensor:
     return views[0] if len(views) == 1 else torch.cat(views)
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> MoCo:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> MoCo:
     """MoCo as the recipe's `method` block says."""
     return MoCo(
         encoder,

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products
+from cssl_cli.nn.recompute import Encoder
 
 
 def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -36,10 +37,10 @@ class SimCLR(Method):
 
     num_passes = 1
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], temperature: float) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], temperature: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)
         self.temperature = temperature
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
@@ -50,6 +51,6 @@ class SimCLR(Method):
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimCLR:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimCLR:
     """SimCLR as the recipe's `method` block says."""
     return SimCLR(encoder, projector=settings["projector"], temperature=settings["temperature"])

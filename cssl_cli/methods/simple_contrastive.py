@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.recompute import Encoder
 
 
 def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -43,10 +44,10 @@ class SimpleContrastive(Method):
 
     num_passes = 1
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], lambda_: float) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], lambda_: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)
         self.lambda_ = lambda_
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
@@ -57,6 +58,6 @@ class SimpleContrastive(Method):
         return {"loss": alignment + repulsion, "alignment": alignment, "repulsion": repulsion}
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimpleContrastive:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimpleContrastive:
     """The simple contrastive loss as the recipe's `method` block says."""
     return SimpleContrastive(encoder, projector=settings["projector"], lambda_=settings["lambda"])

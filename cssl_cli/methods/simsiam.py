@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cssl_cli.methods import Method, directions, output_std
 from cssl_cli.nn.batch_norm import BatchNorm1d
 from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.recompute import Encoder
 
 
 def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
@@ -35,12 +36,12 @@ class SimSiam(Method):
     two layers: P to its hidden width and back.
     """
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], predictor: int) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], predictor: int) -> None:
         super().__init__()
         width = projector[-1]
         self.encoder = encoder
         self.projector = nn.Sequential(
-            MLP(encoder.num_features, projector, batch_norm=True),  # type: ignore[arg-type]
+            MLP(encoder.num_features, projector, batch_norm=True),
             BatchNorm1d(width, affine=False),
         )
         self.predictor = MLP(width, (predictor, width), batch_norm=True)
@@ -53,6 +54,6 @@ class SimSiam(Method):
             return {"loss": simsiam_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> SimSiam:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimSiam:
     """SimSiam as the recipe's `method` block says."""
     return SimSiam(encoder, projector=settings["projector"], predictor=settings["predictor"])

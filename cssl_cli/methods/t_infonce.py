@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cssl_cli.methods import Method, at_least_float32
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
+from cssl_cli.nn.recompute import Encoder
 
 
 def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:
@@ -42,10 +43,10 @@ class TInfoNCE(Method):
 
     num_passes = 1
 
-    def __init__(self, encoder: nn.Module, *, projector: tuple[int, ...], t_df: float, tau: float) -> None:
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], t_df: float, tau: float) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=False)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=False)
         self.t_df = t_df
         self.tau = tau
 
@@ -57,6 +58,6 @@ class TInfoNCE(Method):
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> TInfoNCE:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> TInfoNCE:
     """t-InfoNCE as the recipe's `method` block says."""
     return TInfoNCE(encoder, projector=settings["projector"], t_df=settings["t_df"], tau=settings["tau"])

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.methods import Method, at_least_float32
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.recompute import Encoder
 
 STD_TARGET = 1.0  # the authors' γ
 VARIANCE_FLOOR = 1e-4  # the authors' ε
@@ -58,7 +59,7 @@ class VICReg(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         *,
         projector: tuple[int, ...],
         invariance: float,
@@ -67,7 +68,7 @@ class VICReg(Method):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLP(encoder.num_features, projector, batch_norm=True)  # type: ignore[arg-type]
+        self.projector = MLP(encoder.num_features, projector, batch_norm=True)
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
 
     def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
@@ -84,7 +85,7 @@ class VICReg(Method):
         }
 
 
-def build(encoder: nn.Module, settings: Mapping[str, Any]) -> VICReg:
+def build(encoder: Encoder, settings: Mapping[str, Any]) -> VICReg:
     """VICReg as the recipe's `method` block says."""
     return VICReg(
         encoder,

@@ -92,10 +92,13 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
 
 
 def run_state(run: RunDir) -> str:
-    """new, half-finished, finished, or damaged, when its status does not say."""
+    """new, half-finished, failed (before it had a checkpoint), finished, or damaged, when its status does not say."""
     try:
+        state = run.status()["state"]
         if run.finished:
             return "finished"
     except DamagedError:
         return "damaged"
-    return "half-finished" if run.file(CHECKPOINT).exists() else "new"
+    if run.file(CHECKPOINT).exists():
+        return "half-finished"
+    return "failed" if state == "failed" else "new"

@@ -21,16 +21,16 @@ from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.concentrate import concentration_in, concentrations, facts, feature_table
+from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.finished import (
     finished_run_data,
     open_finished,
     stored_result,
-    trained_encoder,
-    trained_projector,
+    trained_part,
     untrained_encoder,
 )
-from cssl_cli.runs.run_dir import ANALYSIS, RESULTS_FORMAT
-from cssl_cli.runs.setup import choose_device, require_feature_precision, require_precision, with_precision
+from cssl_cli.runs.options import require_precision, with_precision
+from cssl_cli.runs.run_dir import ANALYSIS, RESULTS_FORMAT, RunDir
 from cssl_cli.runs.views import Material, gather
 from cssl_cli.theory.analysis import Absent, LossSettings, analyze_table, pixel_theorem_1
 from cssl_cli.theory.control_encoders import control_features
@@ -62,9 +62,9 @@ def analyze(
     With the setting `controls` those of the control encoders, too (theory/control_encoders.py).
     `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
     was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
-    the features of the trained encoder. `data_root` is where the images lie now, in place of the recipe's data.root.
-    `precision` is that of the features; one other than float32 is a setting of the result, which then says what error
-    it made.
+    the features of the trained encoder, also of a run that may only be read. `data_root` is where the images lie now,
+    in place of the recipe's data.root. `precision` is that of the features; one other than float32 is a setting of the
+    result, which then says what error it made.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
@@ -72,55 +72,75 @@ def analyze(
     device = choose_device(device_name)
     require_precision(precision)
     settings = with_precision(recipe.settings("analyze") | dict(changes or {}), precision)
-    reusable = not again and export is None
-    if reusable:
-        with suppress(DamagedError):  # which is told of below
-            before = run.recall_result(ANALYSIS, settings)
-            if before is not None:
-                return before
-    with run.locked():
-        before = stored_result(run, ANALYSIS, settings, reporter)
-        if reusable and before is not None:  # another process has measured it in the meantime, or the latest is damaged
-            run.make_latest(ANALYSIS, before)
-            return before
+
+    def gathered() -> tuple[Dataset, Material]:
         require_feature_precision(precision, device)
-        dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
-        material = gather(recipe, dataset, settings, device)
-        encoders = {"trained": trained_encoder(run, recipe), "untrained": untrained_encoder(recipe)}
-        extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
-        raw = {
-            name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
-            for name, extractor in extractors.items()
-        }
-        errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
-        raw["projector"] = _projected(trained_projector(run, recipe), raw["trained"], device)
-        if export is not None:
-            export_table(export, raw["trained"], material.labels, material.class_names, precision)
-        loss = LossSettings(
-            temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
-            batch_size=recipe.train.batch_size,
-        )
-        terms = _Terms(recipe, settings, material, loss, reporter)
-        result: dict[str, Any] = {
-            "format": RESULTS_FORMAT,
-            "fingerprint": recipe.fingerprint,
-            "content_key": dataset.content_key,
-            "encoder_sha256": run.encoder_digest(),
-            "settings": settings,
-            **facts(material),
-            **({"feature_error": errors} if errors else {}),
-            "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
-            **terms.of_encoders(raw),
-            "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
-            "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
-        }
-        if settings["controls"]:
-            result["controls"] = terms.of_controls(raw)
-        for number, (name, encoder) in enumerate(encoders.items(), start=1):
-            result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
-            result[name]["theorem_1"] |= pixel_theorem_1(result[name], result["concentration"].get("pixels"))
-            reporter.advance("Lipschitz constants", number, len(encoders))
-        run.write_result(ANALYSIS, result)
+        images = finished_run_data(run, recipe, dataset, reporter, data_root)
+        return images, gather(recipe, images, settings, device)
+
+    result = None
+    if not again:
+        with suppress(DamagedError):  # which is told of below
+            result = run.recall_result(ANALYSIS, settings)
+    if result is None:
+        with run.locked():
+            before = stored_result(run, ANALYSIS, settings, reporter)
+            if again or before is None:
+                return _measure(run, recipe, settings, *gathered(), reporter, export)
+            run.make_latest(ANALYSIS, before)  # another process has measured it since, or the latest is damaged
+            result = before
+    if export is not None:
+        _, material = gathered()
+        extractor = material.extractor(trained_part(run, recipe, "encoder"))
+        export_table(export, feature_table(extractor, material, "features of the trained encoder", reporter), material)
+    return result
+
+
+def _measure(
+    run: RunDir,
+    recipe: Recipe,
+    settings: Mapping[str, Any],
+    dataset: Dataset,
+    material: Material,
+    reporter: Reporter,
+    export: Path | None,
+) -> dict[str, Any]:
+    """Measure, and write analysis.json; under the run's lock."""
+    encoders = {"trained": trained_part(run, recipe, "encoder"), "untrained": untrained_encoder(recipe)}
+    extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
+    raw = {
+        name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
+        for name, extractor in extractors.items()
+    }
+    errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
+    raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
+    if export is not None:
+        export_table(export, raw["trained"], material)
+    loss = LossSettings(
+        temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
+        batch_size=recipe.train.batch_size,
+    )
+    terms = _Terms(recipe, settings, material, loss, reporter)
+    result: dict[str, Any] = {
+        "format": RESULTS_FORMAT,
+        "fingerprint": recipe.fingerprint,
+        "content_key": dataset.content_key,
+        "encoder_sha256": run.encoder_digest(),
+        "settings": settings,
+        **facts(material),
+        **({"feature_error": errors} if errors else {}),
+        "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
+        **terms.of_encoders(raw),
+        "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
+        "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
+    }
+    if settings["controls"]:
+        result["controls"] = terms.of_controls(raw)
+    for number, (name, encoder) in enumerate(encoders.items(), start=1):
+        result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
+        result[name]["theorem_1"] |= pixel_theorem_1(result[name], result["concentration"].get("pixels"))
+        reporter.advance("Lipschitz constants", number, len(encoders))
+    run.write_result(ANALYSIS, result)
     return result
 
 
@@ -219,9 +239,7 @@ def _projected(projector: nn.Module, features: Tensor, device: torch.device) -> 
     return torch.cat(blocks).unflatten(0, features.shape[:2])
 
 
-def export_table(
-    path: Path, features: Tensor, labels: Tensor | None, class_names: tuple[str, ...], precision: str
-) -> None:
+def export_table(path: Path, features: Tensor, material: Material) -> None:
     """Write raw features (N, V, D) scaled to unit norm, their `norms` (N, V), labels (N,) and each view's weight (V,).
 
     View 0 is the clean image.
@@ -233,10 +251,10 @@ def export_table(
         "features": unit_norm(features.double()).numpy(),
         "norms": features.double().norm(dim=2).numpy(),
         "view_weights": weights,
-        "class_names": np.array(class_names),
-        "precision": np.array(precision),  # of the features
+        "class_names": np.array(material.class_names),
+        "precision": np.array(material.precision),  # of the features
     }
-    if labels is not None:
-        content["labels"] = labels.numpy()
+    if material.labels is not None:
+        content["labels"] = material.labels.numpy()
     with replacing(path, "Give another --export FILE.npz.") as partial, partial.open("wb") as file:
         np.savez(file, **content)

@@ -7,7 +7,7 @@ import os
 import torch
 
 from cssl_cli.errors import InputError
-from cssl_cli.runs.setup import cache_dir
+from cssl_cli.runs.images import cache_dir
 from cssl_cli.train.loop import Plan
 from cssl_cli.train.step import Compiled
 

@@ -14,9 +14,10 @@ from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import counter, untrained_encoder
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
-from cssl_cli.runs.setup import choose_device, prepare_data
 from cssl_cli.runs.views import Material, gather
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
 from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels

@@ -15,7 +15,9 @@ from cssl_cli.host.files import replacing, require_writable
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.setup import choose_device, make_augmentation, prepare_data
+from cssl_cli.runs.device import choose_device
+from cssl_cli.runs.images import prepare_data
+from cssl_cli.runs.setup import make_augmentation
 
 MAX_ROWS = 10
 CELL = 96  # pixels on a side that an image is enlarged to, at least

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,9 +13,13 @@ from cssl_cli.data import Dataset
 from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.runs.images import images_of_run
 from cssl_cli.runs.pretrain import check_images, check_recipe
 from cssl_cli.runs.run_dir import ENCODER, METRICS, PROJECTOR, RECIPE, RunDir
-from cssl_cli.runs.setup import images_of_run, initial_method
+from cssl_cli.runs.setup import initial_method
+
+Part = Literal["encoder", "projector"]
+WEIGHTS: Mapping[Part, str] = {"encoder": ENCODER, "projector": PROJECTOR}
 
 
 def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) -> tuple[RunDir, Recipe]:
@@ -80,26 +84,16 @@ def finished_run_data(
     return dataset
 
 
-def trained_encoder(run: RunDir, recipe: Recipe) -> nn.Module:
-    encoder = initial_method(recipe).encoder
+def trained_part(run: RunDir, recipe: Recipe, part: Part) -> nn.Module:
+    """The encoder or the projector with the weights that the run gave it; `DamagedError` as of `load_weights`."""
+    module: nn.Module = getattr(initial_method(recipe), part)
     try:
-        encoder.load_state_dict(run.load_weights(ENCODER, fingerprint=recipe.fingerprint))
+        module.load_state_dict(run.load_weights(WEIGHTS[part], fingerprint=recipe.fingerprint))
     except RuntimeError as error:
         raise InputError(
-            "the saved encoder does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
+            f"the saved {part} does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
         ) from error
-    return encoder
-
-
-def trained_projector(run: RunDir, recipe: Recipe) -> nn.Module:
-    projector = initial_method(recipe).projector
-    try:
-        projector.load_state_dict(run.load_weights(PROJECTOR, fingerprint=recipe.fingerprint))
-    except RuntimeError as error:
-        raise InputError(
-            "the saved projector does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
-        ) from error
-    return projector
+    return module
 
 
 def untrained_encoder(recipe: Recipe) -> nn.Module:

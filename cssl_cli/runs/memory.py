@@ -105,7 +105,7 @@ def require(needs: Needs, free: float | None, *, checkpointed: bool = False) -> 
         ways.append("train.checkpoint_activations=true")
     smaller = " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]]))
     raise InputError(
-        f"does not fit in memory: needs about {_gib(total)} GiB, {_gib(free)} are free",
+        f"does not fit in memory: needs about {gib(total)} GiB, {gib(free)} are free",
         where=field,
         remedy=f"Give {smaller}, or use a machine with more memory.",
     )
@@ -120,10 +120,20 @@ def require_within(
     free: float | None, recipe: Recipe, device_name: str | None = None, *, trained: bool = False
 ) -> None:
     """`require_all` where the `free` memory has been looked up; without the training of what is `trained`."""
-    require(of_images(recipe), free)
-    require(of_analysis(recipe, known_test_images(recipe)), free)
+    for needs in _stages(recipe, device_name, trained=trained):
+        require(needs, free, checkpointed=recipe.train.checkpoint_activations)
+
+
+def largest_need(recipe: Recipe, device_name: str | None = None, *, trained: bool = False) -> float:
+    """Bytes of this machine's memory that the largest stage needs of all that `require_within` looks at."""
+    return max(sum(needs.values()) for needs in _stages(recipe, device_name, trained=trained))
+
+
+def _stages(recipe: Recipe, device_name: str | None, *, trained: bool) -> list[Needs]:
+    stages = [of_images(recipe), of_analysis(recipe, known_test_images(recipe))]
     if not trained and (device_name == "cpu" or not _GPU.exists()):
-        require(of_training(recipe), free, checkpointed=recipe.train.checkpoint_activations)
+        stages.append(of_training(recipe))
+    return stages
 
 
 def free_memory() -> float | None:
@@ -181,6 +191,7 @@ _CGROUPS = (
 )
 
 
-def _gib(number: float) -> str:
+def gib(number: float) -> str:
+    """Bytes in GiB, as messages have them."""
     gib = number / 2**30
     return f"{gib:,.0f}" if gib >= 10 else f"{gib:.1f}"

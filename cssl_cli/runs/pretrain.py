@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from cssl_cli.host.signals import Pending, Stopped, deferred_signals
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import memory
 from cssl_cli.runs.compiling import compiles, keep_compiler_cache
-from cssl_cli.runs.epoch_knn import EpochKnn, has_labels
+from cssl_cli.runs.device import choose_device, choose_precision
+from cssl_cli.runs.environment import enter_compiled, enter_environment
+from cssl_cli.runs.images import ELSEWHERE, images_of_run, place_images
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
     CHECKPOINT,
@@ -35,22 +37,11 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import (
-    ELSEWHERE,
-    choose_device,
-    choose_precision,
-    environment,
-    images_of_run,
-    initial_method,
-    make_augmentation,
-    place_images,
-    require_memory,
-)
-from cssl_cli.runs.trace import Trace
+from cssl_cli.runs.setup import initial_method, make_augmentation
+from cssl_cli.runs.training_trace import Recorder, make_recorders
 from cssl_cli.train.allocator import keep_freed_memory
-from cssl_cli.train.loop import EpochRecord, Plan, Trainer, make_plan
-from cssl_cli.train.loop import Progress as StepProgress
-from cssl_cli.train.step import Compiled, Notice
+from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer, make_plan
+from cssl_cli.train.step import Notice
 
 
 def pretrain(
@@ -99,8 +90,8 @@ def pretrain(
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment says what its files are like
-        _enter_environment(run, recipe, dataset, trainer, reporter, data_root)
-        recorders = _recorders(recipe, dataset, device, reporter)
+        enter_environment(run, recipe, dataset, trainer, reporter, data_root)
+        recorders = make_recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
             with deferred_signals() as pending:
@@ -142,6 +133,19 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
     except DamagedError as error:
         reporter.say(f"{error.where}: {error.what}, or was edited; written again")
     run.write_recipe(text)
+
+
+def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
+    """`InputError` when images and training cannot fit into the memory of this machine and of the device."""
+    images = memory.of_images(recipe) if dataset is None else {}
+    size = None if dataset is None else dataset.pretrain.images.shape[-1]
+    training, checkpointed = memory.of_training(recipe, size), recipe.train.checkpoint_activations
+    if device.type == "cuda":
+        # What an earlier run in this process has given back, torch keeps for the next.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        memory.require(training, torch.cuda.mem_get_info(device)[0] + kept, checkpointed=checkpointed)
+        training = {}
+    memory.require({**images, **training}, memory.free_memory(), checkpointed=checkpointed)
 
 
 def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
@@ -218,41 +222,6 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     )
 
 
-def _enter_environment(
-    run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter, data_root: str | None
-) -> None:
-    """Record this process in environment.json."""
-    before = run.environment()
-    here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
-    if data_root is not None:
-        here["data_root"] = data_root
-    processes: list[dict[str, Any]] = before["processes"] if before else []
-    if processes and run.file(CHECKPOINT).exists():
-        last = {"compiled": False, **processes[-1]}  # of a time when nothing was compiled
-        changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
-        if changed:
-            changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
-            reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
-    run.write_json(
-        ENVIRONMENT,
-        {
-            "fingerprint": recipe.fingerprint,
-            "content_key": dataset.content_key,
-            "labelled": has_labels(dataset),
-            "checksums": before is None or before.get("checksums", False),
-            "processes": [*processes, here],
-        },
-    )
-
-
-def _enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
-    """Correct environment.json when it turns out that the step cannot be compiled."""
-    content = run.environment()
-    if content:
-        content["processes"][-1]["compiled"] = compiled
-        run.write_json(ENVIRONMENT, content)
-
-
 def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
     """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
     checkpoint = run.load_checkpoint()
@@ -272,39 +241,11 @@ def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -
     }
 
 
-@dataclass(frozen=True)
-class _Recorder:
-    """What is measured of the encoder every `every` epochs of training, and at its end, into the file `name`."""
-
-    name: str
-    every: int
-    measure: Callable[..., dict[str, Any]]
-    at_start: bool
-
-    def due(self, epoch: int, *, last: bool) -> bool:
-        return last or (epoch % self.every == 0 if epoch else self.at_start)
-
-
-def _recorders(recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> list[_Recorder]:
-    recorders = []
-    if recipe.analyze.every is not None:
-        trace = Trace(recipe, dataset, device)
-        recorders.append(_Recorder(TRACE, recipe.analyze.every, trace.measure, at_start=True))
-    if recipe.probe.every is not None:
-        if has_labels(dataset):
-            knn = EpochKnn(recipe, dataset, device)
-            # Not at the start: the best epoch is one that was trained.
-            recorders.append(_Recorder(EPOCH_KNN, recipe.probe.every, knn.measure, at_start=False))
-        else:
-            reporter.notice("the images have no labels: there are no k-NN accuracies through training")
-    return recorders
-
-
 def _train(
     run: RunDir,
     recipe: Recipe,
     trainer: Trainer,
-    recorders: Sequence[_Recorder],
+    recorders: Sequence[Recorder],
     records: dict[str, list[dict[str, Any]]],
     pending: Pending,
     reporter: Reporter,
@@ -334,14 +275,14 @@ def _train(
     def measure(epoch: int) -> None:
         """Measure what is due at this step, unless that was done before the run was interrupted."""
         for recorder in recorders:
-            measured = records[recorder.name]
+            measured = records[recorder.file]
             if measured and measured[-1]["step"] == trainer.step:
                 continue
             if recorder.due(epoch, last=trainer.step == plan.num_steps):
                 with pending.at_once():
                     record = recorder.measure(trainer.method.encoder, epoch=epoch, step=trainer.step)
                 measured.append(record)
-                run.write_records(recorder.name, measured)
+                run.write_records(recorder.file, measured)
 
     def measure_or_save(epoch: int) -> None:
         try:
@@ -360,7 +301,7 @@ def _train(
     for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
         if trainer.training_step.compiled != compiled:
             compiled = trainer.training_step.compiled
-            _enter_compiled(run, compiled=compiled)
+            enter_compiled(run, compiled=compiled)
         if done == 1 and trainer.device.type == "cpu":
             keep_freed_memory()  # now that it shows what a step takes
         detail = "" if progress.record is None else _describe(progress.record, plan)
@@ -376,7 +317,7 @@ def _train(
             raise interrupted()
 
 
-def _first_at_once(steps: Iterator[StepProgress], pending: Pending) -> Iterator[StepProgress]:
+def _first_at_once(steps: Iterator[StepDone], pending: Pending) -> Iterator[StepDone]:
     """Before the first step there is nothing to save, and compiling it takes a while: signals end that at once."""
     with pending.at_once():
         first = next(steps, None)

@@ -16,23 +16,18 @@ from cssl_cli.features.probe import CenterAccumulator, center_probe, feature_pro
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.finished import (
     counter,
     finished_run_data,
     open_finished,
     stored_result,
-    trained_encoder,
+    trained_part,
     untrained_encoder,
 )
+from cssl_cli.runs.options import require_precision, with_precision
 from cssl_cli.runs.run_dir import PROBE, RESULTS_FORMAT
-from cssl_cli.runs.setup import (
-    choose_device,
-    make_augmentation,
-    make_extractor,
-    require_feature_precision,
-    require_precision,
-    with_precision,
-)
+from cssl_cli.runs.setup import make_augmentation, make_extractor
 
 Baselines = MutableMapping[tuple[str, ...], dict[str, Any]]
 
@@ -78,7 +73,7 @@ def probe(
             "content_key": dataset.content_key,
             "encoder_sha256": run.encoder_digest(),
             "settings": settings,
-            "trained": prober.scores("trained", lambda: trained_encoder(run, recipe), {}, ()),
+            "trained": prober.scores("trained", lambda: trained_part(run, recipe, "encoder"), {}, ()),
             "untrained": prober.scores("untrained", lambda: untrained_encoder(recipe), baselines, ("encoder",)),
             "pixels": prober.scores("pixels", lambda: None, baselines, ()),
         }

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InputError, InUseError, ReadOnlyError
+from cssl_cli.errors import InUseError, ReadOnlyError
 from cssl_cli.host.files import remove_leftovers, require_writable
 from cssl_cli.host.progress import Reporter, SweepReporter
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs import memory
-from cssl_cli.runs.run_dir import ENCODER, RunDir
+from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep import memory_check
+from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import Extractor, ResultsIndex, Wanted, read_results
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.stages import Missing, Workshop
 
-CONCENTRATION = "concentration.json"
 LOGS = "logs"  # of the workers, a file a member
 
 
@@ -76,94 +76,41 @@ def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> l
 
 
 def run_sweep(
-    sweep: Sweep,
-    *,
-    out: Path,
-    reporter: SweepReporter,
-    device_name: str | None = None,
-    members: Sequence[Member] | None = None,
-    budget: float | None = None,
-    jobs: int | None = None,
-    retries: int = 0,
-    data_root: str | None = None,
-    extractor: Extractor | None = None,
+    request: SweepRequest, reporter: SweepReporter, *, extractor: Extractor | None = None
 ) -> list[MemberResult]:
-    """Pretrain, probe and analyse the `members` (None: all) that are not finished; a failure does not stop the rest.
+    """Pretrain, probe and analyze the members that are meant and not finished; a failure does not stop the rest.
 
-    With `jobs`, so many members at a time, each in a process of its own, and one that fails is tried again up to
-    `retries` times; without, one after another in this process. Gives every member of the sweep, those that were not
-    meant as they are on disk, with what the `extractor` takes from each. Members that another process works on are
-    taken up once more after the others. After `budget` seconds no further member is started. `data_root` is where the
-    images lie, in place of the recipes' data.root.
+    Gives every member of the sweep, those that were not meant as they are on disk, with what the `extractor` takes from
+    each. Members that another process works on are taken up once more after the others.
     """
-    home = out / sweep.name
-    deadline = math.inf if budget is None else time.monotonic() + budget
-    meant = sweep.members if members is None else members
-    unfinished = _unfinished(sweep, meant, out)
-    _require_memory(sweep, unfinished, out, device_name)
+    deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
+    unfinished = _unfinished(request)
+    _require_memory(request, unfinished)
     try:
-        require_writable(home, "Choose another folder with --out DIR; --report prints what is there.")
+        require_writable(request.home, "Choose another folder with --out DIR; --report prints what is there.")
     except ReadOnlyError:
         if unfinished:
             raise
-    remove_leftovers(home)
-    _check_one_root(meant, data_root)
-    for recipe in {member.recipe.data: member.recipe for member in meant}.values():
-        recipe.settings(
-            "data", data_root=data_root
-        )  # told once if an environment variable is not set, rather than of each member
-    if jobs is None:
-        workshop = Workshop(home, reporter, device_name, data_root)
-        ends = _run_here(sweep, meant, unfinished, out, workshop, deadline)
-    else:
-        settings = PoolSettings(
-            workers=jobs,
-            home=home,
-            logs=home / LOGS,
-            device=device_name,
-            retries=retries,
-            deadline=deadline,
-            data_root=data_root,
-        )
-        ends = _run_in_pool(sweep, meant, unfinished, out, settings, reporter)
+    remove_leftovers(request.home)
+    require_one_root(request)
+    for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
+        # Told once if an environment variable is not set, rather than of each member.
+        recipe.settings("data", data_root=request.data_root)
+    run = _run_here if request.jobs is None else _run_in_pool
+    ends = run(request, unfinished, deadline, reporter)
     _tell(ends, reporter)
-    results = read_sweep(sweep, out, extractor)
+    results = read_sweep(request.sweep, request.out, extractor)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
 
 
-def require_memory(sweep: Sweep, members: Sequence[Member], out: Path, device_name: str | None) -> None:
-    """`InputError` when one of the `members` that are not finished cannot fit into this machine's memory."""
-    _require_memory(sweep, _unfinished(sweep, members, out), out, device_name)
+def require_memory(request: SweepRequest) -> None:
+    """`InputError` when what is to be run cannot fit into this machine's memory."""
+    _require_memory(request, _unfinished(request))
 
 
-def _require_memory(sweep: Sweep, unfinished: Sequence[Member], out: Path, device_name: str | None) -> None:
-    alike: dict[Any, tuple[Member, bool]] = {}
-    for member in unfinished:
-        recipe = member.recipe
-        blocks = (recipe.data, recipe.encoder, recipe.method, recipe.optim, recipe.train, recipe.analyze)
-        trained = member_path(sweep, member, out).joinpath(ENCODER).exists()
-        alike.setdefault((trained, *map(id, blocks)), (member, trained))  # members share blocks
-    free = memory.free_memory()
-    for member, trained in alike.values():
-        try:
-            memory.require_within(free, member.recipe, device_name, trained=trained)
-        except InputError as error:
-            error.where = f"{member.name}: {error.where}"
-            error.remedy = f"{error.remedy} Without this row: --skip {member.row}"
-            raise
-
-
-def _check_one_root(members: Sequence[Member], data_root: str | None) -> None:
-    """`InputError` where one folder is named for members whose images lie in several, or in none."""
-    roots = {getattr(member.recipe.data, "root", ...) for member in members}
-    if data_root is not None and (len(roots) > 1 or ... in roots):
-        raise InputError(
-            "the images of these members lie in no folder"
-            if roots == {...}
-            else "the images of these members do not all lie in one folder",
-            where="--data-root",
-            remedy="Leave it out, or choose members with --only.",
-        )
+def _require_memory(request: SweepRequest, unfinished: Sequence[Member]) -> None:
+    work = [(member, member_path(request.sweep, member, request.out)) for member in unfinished]
+    memory_check.require_memory(work, device_name=request.device, jobs=request.jobs)
 
 
 @dataclass
@@ -201,29 +148,27 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-def _run_here(
-    sweep: Sweep,
-    members: Sequence[Member],
-    unfinished: Sequence[Member],
-    out: Path,
-    workshop: Workshop,
-    deadline: float,
-) -> _Ends:
+def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter) -> _Ends:
     """One member after another in this process; those in use are taken up once more after the others."""
-    ends = _Ends(len(members), {}, [], 0)
+    if unfinished:
+        from cssl_cli.runs.device import choose_device
+
+        choose_device(request.device)  # told once if there is none of this name, rather than of each member
+    workshop = Workshop(request.home, reporter, request.device, request.data_root)
+    ends = _Ends(len(request.members), {}, [], 0)
     names = {member.name for member in unfinished}
-    numbered = [(number, member) for number, member in enumerate(members, start=1) if member.name in names]
+    numbered = [(number, member) for number, member in enumerate(request.members, start=1) if member.name in names]
     for _ in range(2):
         in_use = []
         for number, member in numbered:
-            missing = _missing(read_member(sweep, member, out))
+            missing = _missing(read_member(request.sweep, member, request.out))
             if missing is None:
                 continue
             if time.monotonic() >= deadline:
                 ends.not_started += 1
                 continue
-            workshop.reporter.say(f"[{number}/{len(members)}] {member.name}")
-            failure = workshop.complete(_as_run(sweep, member), missing)
+            reporter.say(f"[{number}/{len(request.members)}] {member.name}")
+            failure = workshop.complete(_as_run(request.sweep, member), missing)
             if failure is None:
                 continue
             if isinstance(failure.error, InUseError):
@@ -236,72 +181,30 @@ def _run_here(
 
 
 def _run_in_pool(
-    sweep: Sweep,
-    members: Sequence[Member],
-    unfinished: Sequence[Member],
-    out: Path,
-    settings: PoolSettings,
-    reporter: SweepReporter,
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter
 ) -> _Ends:
     """Several members at a time, each in a process of its own."""
+    assert request.jobs is not None
+    sweep, out = request.sweep, request.out
+    settings = PoolSettings(
+        workers=request.jobs,
+        home=request.home,
+        logs=request.home / LOGS,
+        device=request.device,
+        retries=request.retries,
+        deadline=deadline,
+        data_root=request.data_root,
+    )
     by_name = {member.name: member for member in unfinished}
     pool = Pool(settings, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
     jobs = [Job(member.name, _as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
-    pool.run(jobs, done_before=len(members) - len(jobs))
+    pool.run(jobs, done_before=len(request.members) - len(jobs))
     errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}
     in_use = [name for name, outcome in pool.outcomes.items() if outcome.in_use]
-    return _Ends(len(members), errors, in_use, pool.not_started)
+    return _Ends(len(request.members), errors, in_use, pool.not_started)
 
 
-def _unfinished(sweep: Sweep, members: Sequence[Member], out: Path) -> list[Member]:
-    """Those of the members that lack something, in their order."""
-    names = {result.member.name for result in read_sweep(sweep, out) if _missing(result)}
-    return [member for member in members if member.name in names]
-
-
-def concentrate_sweep(
-    sweep: Sweep,
-    *,
-    out: Path,
-    reporter: Reporter,
-    device_name: str | None = None,
-    members: Sequence[Member] | None = None,
-    data_root: str | None = None,
-) -> dict[str, Any]:
-    """The concentration of each row's augmented images, without training anything; of `members` only, where given.
-
-    Written beside the runs when it is of the whole sweep. A row is measured with the first of its seeds; rows that do
-    the same to the same images are one.
-    """
-    from cssl_cli.runs.concentrate import analyze_recipe
-
-    home = RunDir(out / sweep.name)
-    require_writable(home.path, "Choose another folder with --out DIR.")
-    _check_one_root(sweep.members if members is None else members, data_root)
-    workshop = Workshop(home.path, reporter, device_name, data_root)
-    first_of_row: dict[str, Member] = {}
-    for member in sweep.members if members is None else members:
-        first_of_row.setdefault(member.row, member)
-    alike: dict[str, list[Member]] = {}
-    for member in first_of_row.values():
-        alike.setdefault(_views_and_distances(member.recipe), []).append(member)
-    rows = []
-    for number, same_views in enumerate(alike.values(), start=1):
-        first, *others = same_views
-        reporter.say(f"[{number}/{len(alike)}] {', '.join(member.row for member in same_views)}")
-        result = analyze_recipe(
-            first.recipe, reporter=reporter, device_name=device_name, dataset=workshop.dataset(first.recipe)
-        )
-        same = [member.row for member in others]
-        rows.append({"row": first.row, "same": same, "axes": dict(first.axes), "seed": first.seed, **result})
-    content = {"sweep": sweep.name, "rows": rows}
-    if members is None or len(members) == len(sweep.members):
-        home.write_json(CONCENTRATION, content)
-    return content
-
-
-def _views_and_distances(recipe: Recipe) -> str:
-    """All that the concentration of a recipe's augmented images depends on."""
-    analysis = recipe.settings("analyze")
-    blocks = ["data", "augment", *(["encoder"] if "untrained" in analysis["distances"] else [])]
-    return repr([recipe.seed, analysis, *(recipe.settings(block) for block in blocks)])
+def _unfinished(request: SweepRequest) -> list[Member]:
+    """Those of the members that are meant that lack something, in their order."""
+    names = {result.member.name for result in read_sweep(request.sweep, request.out) if _missing(result)}
+    return [member for member in request.members if member.name in names]

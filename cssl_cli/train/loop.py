@@ -90,7 +90,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepDone:
     """Yielded after each step, with a record now and then and where it `ends_epoch` (or the run)."""
 
     step: int
@@ -149,7 +149,7 @@ class Trainer:
         self.epoch_terms: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------------ the loop
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[StepDone]:
         """Train to the end of the plan, from wherever the state stands."""
         self.method.train()
         while self.step < self.plan.num_steps:
@@ -167,7 +167,7 @@ class Trainer:
                     checked = time.perf_counter()
                 if ends_epoch:
                     self._count_batches()
-                yield Progress(self.step, record, ends_epoch)
+                yield StepDone(self.step, record, ends_epoch)
 
     def _rest_of_epoch(self, permutation: Tensor) -> Sequence[Tensor]:
         """The indices (B,) of the batches from `step` to the end of its epoch or of the run."""

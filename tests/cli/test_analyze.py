@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cssl_cli.cli.analyze import Request
+from cssl_cli.cli.analyze import Targets
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.runs.run_dir import ANALYSIS, RunDir
 from cssl_cli.runs.weights_file import facts_in
@@ -180,22 +180,16 @@ def test_an_existing_directory_is_a_run_whatever_its_name(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / form.removeprefix("~/")).mkdir(parents=True)
-    request = asked([form, "analyze.bootstrap=20", "~probe"])
-    assert [path.resolve() for path in request.runs] == [tmp_path / form.removeprefix("~/")]
-    assert request.overrides == ("analyze.bootstrap=20", "~probe")
+    targets = Targets.sort([form, "analyze.bootstrap=20", "~probe"])
+    assert [path.resolve() for path in targets.runs] == [tmp_path / form.removeprefix("~/")]
+    assert targets.overrides == ("analyze.bootstrap=20", "~probe")
 
 
 def test_a_recipe_file_is_one_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=1.yaml").write_text("")
-    assert asked(["lr=1.yaml", "lr=2.yaml"]).recipe == "lr=1.yaml"
-    assert asked(["out/lr=2.yaml"]).recipe == "out/lr=2.yaml"
-
-
-def asked(targets: list[str]) -> Request:
-    return Request.read(
-        targets, images=None, views=None, classes=None, controls=False, sections=[], export=None, again=False
-    )
+    assert Targets.sort(["lr=1.yaml", "lr=2.yaml"]).recipe == "lr=1.yaml"
+    assert Targets.sort(["out/lr=2.yaml"]).recipe == "out/lr=2.yaml"
 
 
 def test_a_recipe_is_measured_without_a_run(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
@@ -327,18 +321,18 @@ def test_the_trace_shows_training_and_changes_nothing(invoke: Invoke, tiny_recip
 
 
 def test_the_trace_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
-    from cssl_cli.runs import trace
+    from cssl_cli.runs.training_trace import TermTrace
 
     assert invoke("pretrain", tiny_recipe, "analyze.every=1", "--out", "whole").code == 0
-    measure = trace.Trace.measure
+    measure = TermTrace.measure
 
-    def stopped(self: trace.Trace, *arguments: object, epoch: int, step: int) -> dict:
+    def stopped(self: TermTrace, *arguments: object, epoch: int, step: int) -> dict:
         if epoch == 2:
             raise KeyboardInterrupt
         return measure(self, *arguments, epoch=epoch, step=step)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trace.Trace, "measure", stopped)
+        patch.setattr(TermTrace, "measure", stopped)
         assert invoke("pretrain", tiny_recipe, "analyze.every=1", "train.checkpoint_minutes=0").code == 130
     assert invoke("pretrain", tiny_recipe, "analyze.every=1").code == 0
     (whole,) = (tmp_path / "whole").iterdir()
@@ -367,18 +361,18 @@ def test_knn_through_training_is_that_of_the_probe_and_changes_nothing(
 
 
 def test_knn_through_training_goes_on_after_an_interruption(invoke: Invoke, tiny_recipe: Path, tmp_path: Path) -> None:
-    from cssl_cli.runs.epoch_knn import EpochKnn
+    from cssl_cli.runs.training_trace import KnnTrace
 
     assert invoke("pretrain", tiny_recipe, "probe.every=1", "--out", "whole").code == 0
-    measure = EpochKnn.measure
+    measure = KnnTrace.measure
 
-    def stopped(self: EpochKnn, *arguments: object, epoch: int, step: int) -> dict:
+    def stopped(self: KnnTrace, *arguments: object, epoch: int, step: int) -> dict:
         if epoch == 2:
             raise KeyboardInterrupt
         return measure(self, *arguments, epoch=epoch, step=step)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EpochKnn, "measure", stopped)
+        patch.setattr(KnnTrace, "measure", stopped)
         assert invoke("pretrain", tiny_recipe, "probe.every=1", "train.checkpoint_minutes=0").code == 130
     assert invoke("pretrain", tiny_recipe, "probe.every=1").code == 0
     (whole,) = (tmp_path / "whole").iterdir()

@@ -8,12 +8,14 @@ import pytest
 from rich.console import Console
 
 from cssl_cli.cli.live_table import SweepDisplay, draw, in_words
-from cssl_cli.host.progress import MemberProgress, SweepProgress
+from cssl_cli.host.progress import MemberProgress, SweepProgress, TaskProgress
 
 
 def progress(count: int = 2, **changes: Any) -> SweepProgress:
     running = tuple(
-        MemberProgress(f"a-member-with-a-long-name-{number}", "pretrain", 30, 40, "epoch 3/4  loss 1.234", 65.0)
+        MemberProgress(
+            f"a-member-with-a-long-name-{number}", TaskProgress("pretrain", 30, 40, "epoch 3/4  loss 1.234"), 65.0
+        )
         for number in range(count)
     )
     return SweepProgress(

@@ -14,7 +14,7 @@ import torch
 from cssl_cli.data import cache
 from cssl_cli.data.cache import cached_images, exclusive
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.runs.setup import cache_dir as chosen_cache_dir
+from cssl_cli.runs.images import cache_dir as chosen_cache_dir
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), dtype=np.uint8)
 IS_ROOT = os.geteuid() == 0

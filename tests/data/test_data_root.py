@@ -13,11 +13,13 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.analyze import analyze
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.runs.setup import prepare_data
-from cssl_cli.sweep.run import concentrate_sweep, run_sweep
+from cssl_cli.sweep.concentration import concentrate_sweep
+from cssl_cli.sweep.request import SweepRequest
+from cssl_cli.sweep.run import run_sweep
 from cssl_cli.sweep.sweep import load_sweep
 from cssl_cli.sweep.workers.messages import Notice, decode, encode
 from cssl_cli.sweep.workers.worker import _LogReporter, _open_workshop
@@ -160,11 +162,11 @@ def write_sweep(path, axes, base):
 def test_a_sweep_reads_all_images_from_there(moved, tmp_path):
     folder, run = moved
     sweep = write_sweep(tmp_path / "s.yaml", "{flip: {more: {augment: {flip: {p: 1.0}}}}}", run / "recipe.yaml")
-    options = {"out": tmp_path / "out", "reporter": Silent(), "data_root": str(folder / "new")}
-    (result,) = run_sweep(sweep, **options)
+    request = SweepRequest(sweep, tmp_path / "out", data_root=str(folder / "new"))
+    (result,) = run_sweep(request, Silent())
     assert result.error is None
     assert result.probe["trained"]["linear"]["num_images"] == 2
-    (row,) = concentrate_sweep(sweep, **options)["rows"]
+    (row,) = concentrate_sweep(request, Silent())["rows"]
     assert row["content_key"] == result.analysis["content_key"]
 
 
@@ -173,9 +175,9 @@ def test_a_sweep_over_several_folders_has_no_one_root(moved, tmp_path, root):
     folder, run = moved
     axes = f"{{data: {{here: {{}}, there: {{data: {{name: {root}}}}}}}}}"
     sweep = write_sweep(tmp_path / "s.yaml", axes, run / "recipe.yaml")
+    request = SweepRequest(sweep, tmp_path / "out", data_root=str(folder / "new"))
     for start in (run_sweep, concentrate_sweep):
-        options = {"out": tmp_path / "out", "reporter": Silent(), "data_root": str(folder / "new")}
-        assert refused(lambda start=start, options=options: start(sweep, **options)).where == "--data-root"
+        assert refused(lambda start=start: start(request, Silent())).where == "--data-root"
 
 
 def test_a_worker_is_told(moved, tmp_path):

@@ -17,9 +17,9 @@ from cssl_cli.features.precision import RoughEncoder
 from cssl_cli.host.progress import Silent
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.report.analysis import show_runs
+from cssl_cli.runs.device import require_feature_precision
 from cssl_cli.runs.probe import Baselines, probe
 from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
-from cssl_cli.runs.setup import require_feature_precision
 from tests.support.commands import Invoke
 
 CPU = torch.device("cpu")

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, ending_on_s
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report import recipes
 from cssl_cli.runs import pretrain as pretraining
-from cssl_cli.runs.epoch_knn import EpochKnn
+from cssl_cli.runs.training_trace import KnnTrace
 from tests.support.commands import Invoke, the_run
 
 
@@ -171,21 +172,21 @@ def test_a_measurement_that_is_interrupted_is_made_when_the_run_goes_on(
 ) -> None:
     recipe = load_recipe(str(tiny_recipe), ["train.epochs=2", "train.batch_size=128", "probe.every=1"])
     pretraining.pretrain(recipe, out=tmp_path / "undisturbed", reporter=Silent())
-    measure = EpochKnn.measure
+    measure = KnnTrace.measure
     for epoch in (1, 2):
 
-        def interrupt(self: EpochKnn, *arguments: object, at: int = epoch, **options: object) -> object:
+        def interrupt(self: KnnTrace, *arguments: object, at: int = epoch, **options: object) -> object:
             if options["epoch"] == at:
                 send(signal.SIGHUP)
             return measure(self, *arguments, **options)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(EpochKnn, "measure", interrupt)
+        monkeypatch.setattr(KnnTrace, "measure", interrupt)
         with pytest.raises(Interrupted) as stopped:
             pretraining.pretrain(recipe, out=tmp_path / "runs", reporter=Silent())
         assert stopped.value.exit_code == 128 + signal.SIGHUP
         assert f"Saved at step {2 * epoch} of 4" in str(stopped.value.remedy)
         assert json.loads((the_run(tmp_path) / "status").read_text())["state"] == "interrupted"
-    monkeypatch.setattr(EpochKnn, "measure", measure)
+    monkeypatch.setattr(KnnTrace, "measure", measure)
     run = pretraining.pretrain(recipe, out=tmp_path / "runs", reporter=Silent())
     (other,) = (tmp_path / "undisturbed").iterdir()
     for name in ("knn.jsonl", "encoder.safetensors"):
@@ -201,3 +202,23 @@ def test_a_signal_in_the_first_step_ends_at_once(
         pretraining.pretrain(load_recipe(str(tiny_recipe), []), out=tmp_path / "runs", reporter=Silent())
     assert stopped.value.exit_code == 143
     assert not (the_run(tmp_path) / "checkpoint.pt").exists()
+
+
+def test_signals_are_deferred_and_those_before_are_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with deferred_signals() as pending:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert pending == [signal.SIGTERM, signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) == before
+    found: list[list[int]] = []
+
+    def elsewhere() -> None:
+        with deferred_signals() as pending:
+            found.append(pending)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [[]]

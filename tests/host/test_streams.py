@@ -20,12 +20,12 @@ from cssl_cli.cli.app import app
 from cssl_cli.cli.live_table import SweepDisplay
 from cssl_cli.cli.terminal import TerminalReporter
 from cssl_cli.errors import InputError, escaped, escaped_text
-from cssl_cli.host.progress import MemberProgress, SweepProgress
+from cssl_cli.host.progress import MemberProgress, SweepProgress, TaskProgress
 from cssl_cli.host.streams import Output, Stream, print_error, standard_streams
 from cssl_cli.report import layout
 from cssl_cli.report.compare.sweep import as_csv
 from cssl_cli.report.console import make_console
-from cssl_cli.runs.setup import cache_dir
+from cssl_cli.runs.images import cache_dir
 from tests.support.commands import the_run
 
 
@@ -114,7 +114,7 @@ def test_messages_that_cannot_be_written_change_no_exit_code(name: str, run: Run
 def test_progress_is_best_effort(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", BROKEN[name]())
     monkeypatch.setenv("TERM", "xterm")
-    running = (MemberProgress("member", "pretrain", 1, 2, "", 3.0),)
+    running = (MemberProgress("member", TaskProgress("pretrain", 1, 2, ""), 3.0),)
     with standard_streams():
         with TerminalReporter() as reporter:
             reporter.say("sentence")

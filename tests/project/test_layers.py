@@ -58,14 +58,16 @@ NEEDS_TORCH = {"host.randomness"} | {
         "compiling",
         "concentrate",
         "contact_sheet",
-        "epoch_knn",
+        "device",
+        "environment",
         "finished",
+        "images",
         "machine",
         "pretrain",
         "probe",
         "profile",
         "setup",
-        "trace",
+        "training_trace",
         "views",
     )
 }

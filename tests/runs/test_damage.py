@@ -6,7 +6,7 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.report.figures.figures import DRAWN_FROM
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.finished import open_finished
+from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.pretrain import _resume, make_trainer, pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import (
@@ -37,39 +38,12 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import prepare_data
+from cssl_cli.sweep.concentration import CONCENTRATION
 from cssl_cli.sweep.results_index import INDEX
-from cssl_cli.sweep.run import CONCENTRATION
 from tests.support.commands import TINY_RECIPE
+from tests.support.run_files import READERS, Told, refusal
 
 FLIPS = 250  # of each file
-
-READERS: dict[str, Callable[[RunDir], Any]] = {
-    RECIPE: lambda run: run.read_verified(RECIPE),
-    ENVIRONMENT: lambda run: run.environment(),
-    STATUS: lambda run: run.status(),
-    METRICS: lambda run: run.read_records(METRICS),
-    TRACE: lambda run: run.read_records(TRACE),
-    EPOCH_KNN: lambda run: run.read_records(EPOCH_KNN),
-    CHECKPOINT: lambda run: run.load_checkpoint(),
-    ENCODER: lambda run: run.load_weights(ENCODER),
-    PROJECTOR: lambda run: run.load_weights(PROJECTOR),
-    PROBE: lambda run: run.latest_result(PROBE),
-    ANALYSIS: lambda run: run.latest_result(ANALYSIS),
-    DRAWN_FROM: lambda run: run.read_json(DRAWN_FROM),
-    INDEX: lambda run: run.read_json(INDEX),
-    CONCENTRATION: lambda run: run.read_json(CONCENTRATION),
-}
-
-
-class Told(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +100,6 @@ def without_checksums(run: RunDir) -> None:
             facts = json.loads(file.metadata()["cssl"])
         del facts["checksum"], facts["weights_sha256"]
         save_file(load_file(run.file(name)), run.file(name), {"cssl": json.dumps(facts)})
-
-
-def refusal(read: Callable[[RunDir], Any], run: RunDir) -> CsslError | None:
-    """The error of a reader; any other exception is a bug."""
-    try:
-        read(run)
-    except CsslError as error:
-        return error
-    return None
 
 
 # ---------------------------------------------------------------------- bits

@@ -11,7 +11,8 @@ from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
 from cssl_cli.runs import memory
-from cssl_cli.runs.setup import initial_method, require_memory
+from cssl_cli.runs.pretrain import require_memory
+from cssl_cli.runs.setup import initial_method
 from tests.support.commands import Invoke
 
 GIB = 2.0**30

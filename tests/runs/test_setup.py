@@ -19,11 +19,12 @@ from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import analyze as analyzing
 from cssl_cli.runs import pretrain as pretraining
 from cssl_cli.runs.analyze import analyze
-from cssl_cli.runs.finished import trained_encoder, untrained_encoder
+from cssl_cli.runs.device import choose_precision
+from cssl_cli.runs.finished import trained_part, untrained_encoder
+from cssl_cli.runs.images import place_images, prepare_data
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ENCODER, RunDir
-from cssl_cli.runs.setup import choose_precision, place_images, prepare_data
 from cssl_cli.runs.views import Material, gather
 from cssl_cli.train.loop import Trainer
 from tests.support.commands import TINY_RECIPE
@@ -101,7 +102,7 @@ def test_images_that_cannot_be_had_leave_no_run_behind(tmp_path: Path) -> None:
 def test_the_exported_encoder_is_the_trained_one(tmp_path: Path) -> None:
     chosen = recipe(tmp_path)
     run = pretrain(chosen, out=tmp_path, reporter=Silent())
-    loaded = trained_encoder(run, chosen).state_dict()
+    loaded = trained_part(run, chosen, "encoder").state_dict()
     checkpoint = RunDir.open(run.path).load_checkpoint()
     assert checkpoint is not None
     for name, tensor in loaded.items():
@@ -126,7 +127,7 @@ def test_terms_are_measured_on_test_images_clean_view_first(tmp_path: Path) -> N
     table = np.load(tmp_path / "table.npz")
     data = prepare_data(chosen, Silent())
     assert data.test is not None
-    encoder = trained_encoder(run, chosen).eval()
+    encoder = trained_part(run, chosen, "encoder").eval()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
     with torch.inference_mode():
         clean = nn.functional.normalize(encoder((data.test.images.float() / 255 - mean) / std))
@@ -201,7 +202,7 @@ def test_precision_follows_the_recipe_and_auto_the_device(monkeypatch: pytest.Mo
     assert choose_precision("float32", cpu) == torch.float32
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     for has_it, expected in [(True, torch.bfloat16), (False, torch.float32)]:
-        monkeypatch.setattr("cssl_cli.runs.setup._has_bfloat16", lambda device, answer=has_it: answer)
+        monkeypatch.setattr("cssl_cli.runs.device._has_bfloat16", lambda device, answer=has_it: answer)
         assert choose_precision("auto", cpu) == expected
 
 

@@ -76,7 +76,7 @@ class Readers:
     def _readers(self) -> dict[str, tuple[Path, Reader]]:
         from cssl_cli.data import load_dataset
         from cssl_cli.recipe import load_recipe
-        from cssl_cli.runs.finished import open_finished, trained_encoder, trained_projector
+        from cssl_cli.runs.finished import open_finished, trained_part
         from cssl_cli.runs.run_dir import RunDir
 
         run = self.material / "begun" / self.run_name
@@ -102,11 +102,11 @@ class Readers:
             "checkpoint.pt": (run / "checkpoint.pt", of_dir(lambda found: found.load_checkpoint())),
             "encoder": (
                 run / "encoder.safetensors",
-                of_dir(lambda found: dict(trained_encoder(found, recipe).state_dict())),
+                of_dir(lambda found: dict(trained_part(found, recipe, "encoder").state_dict())),
             ),
             "projector": (
                 run / "projector.safetensors",
-                of_dir(lambda found: dict(trained_projector(found, recipe).state_dict())),
+                of_dir(lambda found: dict(trained_part(found, recipe, "projector").state_dict())),
             ),
             "metrics.jsonl": (run / "metrics.jsonl", of_dir(lambda found: found.read_records("metrics.jsonl"))),
             "environment.json": (run / "environment.json", of_dir(lambda found: found.read_json("environment.json"))),

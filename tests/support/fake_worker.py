@@ -7,7 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Notice, Progress, Task, decode, encode
+from cssl_cli.host.progress import TaskProgress
+from cssl_cli.sweep.workers.messages import Ended, Lines, Message, Notice, Task, decode, encode
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def act(task: Task) -> None:
         )
     with Path(task.log).open("a") as log:
         log.write(f"{name} is at work\n")
-    tell(Progress("pretrain", 1, 2, "epoch 1/2"))
+    tell(TaskProgress("pretrain", 1, 2, "epoch 1/2"))
     first_time = not (home / f"{name}.met").exists()
     (home / f"{name}.met").touch()
     kind = name.split("-")[0]

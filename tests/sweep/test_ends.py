@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from cssl_cli.report.compare.sweep import write_sweep
 from cssl_cli.runs import memory
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import ANALYSIS, ENCODER, PROBE, STATUS, RunDir, find_runs
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import run_sweep
 from cssl_cli.sweep.sweep import load_sweep
 from tests.support.commands import QUICKLY_MEASURED, Invoke
@@ -42,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "two.yaml").write_text(SWEEP)
     sweep = load_sweep(str(folder / "two.yaml"), [])
-    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert not write_sweep(sweep, results, folder / "runs").failed
     return folder
 
@@ -252,6 +254,29 @@ def test_a_finished_run_that_may_only_be_read_shows_what_is_stored(
     assert other.code == 2
     assert "--out DIR" in other.stderr
     assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+
+
+def test_features_of_a_run_that_may_only_be_read_are_exported(
+    members: list[RunDir], invoke: Invoke, read_only: ReadOnly, tmp_path: Path
+) -> None:
+    run = members[0]
+    analysis = run.latest_result(ANALYSIS) or {}
+    assert invoke("analyze", run.path, NOTHING_DRAWN, "--again", "--export", "measured.npz").code == 0
+    before = {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    read_only(tmp_path / "runs")
+    exported = invoke("analyze", run.path, NOTHING_DRAWN, "--json", "--export", "stored.npz")
+    assert exported.code == 0, exported.stderr
+    assert json.loads(exported.stdout)["trained"] == analysis["trained"]
+    with np.load("measured.npz") as measured, np.load("stored.npz") as stored:
+        assert set(measured) == set(stored)
+        assert all(np.array_equal(measured[name], stored[name]) for name in measured)
+    assert {path: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+    refused = invoke("analyze", run.path, "--export", tmp_path / "runs" / "inside.npz")
+    assert refused.code == 2
+    assert "Give another --export FILE.npz." in refused.stderr
+    unmeasured = invoke("analyze", run.path, "--views", "2", "--export", "other.npz")
+    assert unmeasured.code == 2
+    assert "Copy the run directory" in unmeasured.stderr
 
 
 def test_accuracies_that_a_read_only_run_lacks_are_an_error(

@@ -15,6 +15,7 @@ import pytest
 
 from cssl_cli.host.progress import Silent
 from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import member_path, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 from tests.support.commands import TINY_RECIPE
@@ -45,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "faults.yaml").write_text(SWEEP)
-    results = run_sweep(load_sweep(str(folder / "faults.yaml")), out=folder / "undisturbed", reporter=Silent())
+    results = run_sweep(SweepRequest(load_sweep(str(folder / "faults.yaml")), folder / "undisturbed"), Silent())
     assert not any(result.error for result in results)
     return folder
 

@@ -23,6 +23,7 @@ from cssl_cli.report.compare.extract import EXTRACTOR, SOURCES, extract_of
 from cssl_cli.report.compare.sweep import as_content, show_sweep
 from cssl_cli.runs.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
 from cssl_cli.sweep import results_index
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.results_index import INDEX, Extractor, StoredResult
 from cssl_cli.sweep.run import member_path, read_sweep, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
@@ -36,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
     (folder / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 2"))
     (folder / "two.yaml").write_text(SWEEP)
-    run_sweep(load_sweep(str(folder / "two.yaml")), out=folder / "runs", reporter=Silent())
+    run_sweep(SweepRequest(load_sweep(str(folder / "two.yaml")), folder / "runs"), Silent())
     return folder
 
 

@@ -21,6 +21,7 @@ from cssl_cli.host.files import replacing
 from cssl_cli.host.progress import Silent
 from cssl_cli.runs.run_dir import PROBE, RunDir
 from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 from tests.support.commands import QUICKLY_MEASURED, CommandLine, command
@@ -58,11 +59,11 @@ def written_at(out: Path) -> dict[str, int]:
 
 def test_every_member_is_trained_probed_and_analysed_once(folder: Path) -> None:
     sweep = load()
-    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert [result.member.name for result in results] == ["crop-seed0", "crop-seed1", "full-seed0", "full-seed1"]
     assert all(result.probe and result.analysis and not result.error for result in results)
     before = written_at(folder / "runs")
-    again = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    again = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert written_at(folder / "runs") == before
     assert [result.probe for result in again] == [result.probe for result in results]
 
@@ -80,10 +81,10 @@ def test_every_member_is_trained_probed_and_analysed_once(folder: Path) -> None:
 def test_what_members_share_is_what_each_would_get_alone(folder: Path, axis: str) -> None:
     (folder / "two.yaml").write_text(f"name: two\nbase: tiny.yaml\naxes:\n  {axis}\n")
     sweep = load("two.yaml")
-    together = run_sweep(sweep, out=folder / "together", reporter=Silent())
+    together = run_sweep(SweepRequest(sweep, folder / "together"), Silent())
     for result in together:
         one = Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=(result.member,))
-        (alone,) = run_sweep(one, out=folder / "alone", reporter=Silent())
+        (alone,) = run_sweep(SweepRequest(one, folder / "alone"), Silent())
         assert alone.probe == result.probe
         assert alone.analysis == result.analysis
 
@@ -110,31 +111,31 @@ def test_what_a_killed_sweep_left_aside_is_removed(folder: Path) -> None:
     home.mkdir(parents=True)
     (home / ".table.csv.1.partial").touch()
     with replacing(home / "table.csv", "") as at_work:  # as another sweep may
-        run_sweep(sweep, out=folder / "runs", reporter=Silent(), members=())
+        run_sweep(SweepRequest(sweep, folder / "runs", selected=()), Silent())
         assert list(home.iterdir()) == [at_work]
 
 
 def test_results_of_other_settings_do_not_count(folder: Path) -> None:
     sweep = load()
-    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     path = results[0].path / PROBE
     content = json.loads(path.read_text())
     content["settings"]["knn_k"] += 1
     RunDir(path.parent).write_json(PROBE, content)
     assert read_member(sweep, sweep.members[0], folder / "runs").probe is None
-    again = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    again = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert again[0].probe == results[0].probe
 
 
 def test_members_that_differ_in_measurement_only_train_once(folder: Path) -> None:
     (folder / "two.yaml").write_text("name: two\nbase: tiny.yaml\naxes:\n  probe.knn_k: [5, 10]\n")
     sweep = load("two.yaml")
-    results = run_sweep(sweep, out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
     assert results[0].path == results[1].path
     assert [result.probe["settings"]["knn_k"] for result in results] == [5, 10]
     assert results[0].probe["trained"]["linear"] == results[1].probe["trained"]["linear"]
     before = written_at(folder / "runs")
-    assert [result.probe for result in run_sweep(sweep, out=folder / "runs", reporter=Silent())] == [
+    assert [result.probe for result in run_sweep(SweepRequest(sweep, folder / "runs"), Silent())] == [
         result.probe for result in results
     ]
     assert written_at(folder / "runs") == before
@@ -164,7 +165,7 @@ def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(folder: Path, mo
         stages(self, recipe, so_far)
 
     monkeypatch.setattr(launch.Workshop, "_stages", broken)
-    results = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
     assert [bool(result.error) for result in results] == [False, True, False, False]
     assert "KeyError: 'a bug'" in (results[1].path / "error.log").read_text()
 
@@ -271,12 +272,12 @@ def test_an_interrupted_sweep_goes_on_where_it_was(folder: Path, cssl_here: Comm
 
 
 def test_damaged_files_of_a_member_cost_that_member_a_measurement_and_nothing_else(folder: Path) -> None:
-    results = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    results = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
     for result, (name, content) in zip(
         results, [("probe.json", "{"), ("analysis.json", "[1]"), ("status", "[1]"), ("probe.json", "{}")], strict=True
     ):
         (result.path / name).write_text(content)
-    again = run_sweep(load(), out=folder / "runs", reporter=Silent())
+    again = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
     assert [result.probe for result in again] == [result.probe for result in results]
     assert [result.analysis for result in again] == [result.analysis for result in results]
     assert not any(result.error for result in again)
@@ -310,7 +311,7 @@ def test_a_member_that_another_process_holds_is_taken_up_after_the_rest(folder: 
 
     held = ExitStack()
     held.enter_context(run.locked())
-    results = run_sweep(sweep, out=folder / "runs", reporter=Listener())
+    results = run_sweep(SweepRequest(sweep, folder / "runs"), Listener())
     assert all(result.probe and result.analysis and not result.error for result in results)
     assert [message.split("] ")[1] for message in order if message.startswith("[")][-1] == "crop-seed0"
 
@@ -324,7 +325,7 @@ def test_a_signal_in_the_last_step_of_a_member_stops_the_sweep(folder: Path, mon
 
     monkeypatch.setattr(RunDir, "write_records", signalled)
     with pytest.raises(Interrupted) as stopped:
-        run_sweep(load(), out=folder / "runs", reporter=Silent())
+        run_sweep(SweepRequest(load(), folder / "runs"), Silent())
     assert stopped.value.exit_code == 143
     monkeypatch.undo()
     monkeypatch.chdir(folder)

@@ -10,6 +10,7 @@ import pytest
 from cssl_cli.errors import InputError
 from cssl_cli.host.progress import Silent
 from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import run_sweep
 from cssl_cli.sweep.selection import parse_duration, select
 from cssl_cli.sweep.sweep import load_sweep
@@ -128,7 +129,7 @@ def test_after_the_budget_no_member_is_started(folder: Path, monkeypatch: pytest
         def say(self, message: str) -> None:
             said.append(message)
 
-    results = run_sweep(sweep, out=folder / "runs", reporter=Listening(), budget=10.0)
+    results = run_sweep(SweepRequest(sweep, folder / "runs", seconds=10.0), Listening())
     assert len(completed) == 2
     assert len(results) == len(sweep.members)
     assert all(result.error is None for result in results)

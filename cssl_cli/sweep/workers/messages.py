@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cssl_cli.host.progress import TaskProgress
+
 THREADS = "OMP_NUM_THREADS"  # the environment variable by which a worker has its share of the cores
 COMPILING = "TORCHINDUCTOR_COMPILE_THREADS"  # the one for what compiles a training step
 
@@ -32,16 +34,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the present task of a member is, told by a worker."""
-
-    task: str
-    done: int
-    total: int
-    detail: str
-
-
-@dataclass(frozen=True)
 class Notice:
     """A sentence about what members share, told by a worker."""
 
@@ -63,8 +55,9 @@ class Ended:
     """the worker ends: after such an error it is not to be trusted"""
 
 
-Message = Task | Progress | Notice | Ended
-_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, Progress, Notice, Ended)}
+Message = Task | TaskProgress | Notice | Ended
+"""A worker tells how far its member is by a `TaskProgress`."""
+_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, TaskProgress, Notice, Ended)}
 
 
 def encode(message: Message) -> bytes:

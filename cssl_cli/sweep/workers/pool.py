@@ -11,14 +11,14 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cssl_cli.errors import Interrupted, escaped_text
-from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, clock
+from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, TaskProgress, clock
 from cssl_cli.host.signals import ENDING, deferred_signals
 from cssl_cli.recipe import Recipe
-from cssl_cli.sweep.workers.messages import Ended, Notice, Progress, Task
+from cssl_cli.sweep.workers.messages import Ended, Notice, Task
 from cssl_cli.sweep.workers.process import WorkerProcess, end_in_words, killed_in_words, tail, threads_each
 from cssl_cli.sweep.workers.stages import Missing
 
@@ -27,6 +27,7 @@ TAIL_LINES = 10  # of a failed member's log
 ENDING_TIME = 10.0  # seconds for a worker to end
 # Exit statuses of workers that were asked to end.
 STOPPED = {0: 0} | {-number: number for number in ENDING} | {128 + number: number for number in ENDING}
+STARTING = TaskProgress("starting", 0, 0, "")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Work:
     log: str
     log_start: int
     begun: float
-    progress: Progress = field(default_factory=lambda: Progress("starting", 0, 0, ""))
+    progress: TaskProgress = STARTING
 
 
 class Pool:
@@ -210,7 +211,7 @@ class Pool:
                     self._settle(slot, Ended(error=end_in_words(status), stopped=stopped))
                 continue
             for message in messages:
-                if isinstance(message, Progress):
+                if isinstance(message, TaskProgress):
                     self._note_progress(slot, message)
                 elif isinstance(message, Notice):
                     self.reporter.notice(message.text)
@@ -219,9 +220,9 @@ class Pool:
                         self._remove(slot)
                     self._settle(slot, message)
 
-    def _note_progress(self, slot: int, progress: Progress) -> None:
+    def _note_progress(self, slot: int, progress: TaskProgress) -> None:
         work = self.at_work[slot]
-        same = progress.task == work.progress.task
+        same = progress.name == work.progress.name
         work.progress = replace(progress, detail=progress.detail or (work.progress.detail if same else ""))
 
     def _remove(self, slot: int) -> int:
@@ -303,15 +304,7 @@ class Pool:
     def _progress(self) -> SweepProgress:
         now = time.monotonic()
         running = tuple(
-            MemberProgress(
-                work.job.name,
-                work.progress.task,
-                work.progress.done,
-                work.progress.total,
-                work.progress.detail,
-                now - work.begun,
-            )
-            for _, work in sorted(self.at_work.items())
+            MemberProgress(work.job.name, work.progress, now - work.begun) for _, work in sorted(self.at_work.items())
         )
         failed = sum(outcome.error is not None for outcome in self.outcomes.values())
         in_use = sum(outcome.in_use for outcome in self.outcomes.values())

@@ -95,7 +95,7 @@ class Workshop:
 
     def dataset(self, recipe: Recipe) -> Any:
         """The recipe's images; kept until a recipe with other data comes."""
-        from cssl_cli.runs.setup import prepare_data
+        from cssl_cli.runs.images import prepare_data
 
         key = repr(recipe.settings("data", data_root=self.data_root))
         if self.data[0] != key:

@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from cssl_cli.errors import CsslError, InputError, Interrupted, InUseError, escaped_text
+from cssl_cli.host.progress import TaskProgress
 from cssl_cli.host.signals import ENDING, Stopped, end_on_signals
 from cssl_cli.host.streams import use_standard_streams
 from cssl_cli.recipe import Recipe
-from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, Progress, Task, decode, encode
+from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, Task, decode, encode
 from cssl_cli.sweep.workers.process import open_log
 from cssl_cli.sweep.workers.stages import Failure, Missing, UnexpectedError, Workshop
 
@@ -166,7 +167,7 @@ class _LogReporter:
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         now, ended = time.monotonic(), done >= total
         if ended or detail or now - self.sent.get(task, 0.0) >= EVENT_INTERVAL:
-            self.send(Progress(task, done, total, detail))
+            self.send(TaskProgress(task, done, total, detail))
             self.sent[task] = now
         if (ended or detail) and now - self.logged.setdefault(task, now) >= (
             0.0 if ended and detail else LINE_INTERVAL

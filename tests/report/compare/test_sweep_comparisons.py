@@ -33,6 +33,7 @@ claims:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sweep's file and its finished runs."""
     from cssl_cli.host.progress import Silent
+    from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.run import run_sweep
     from cssl_cli.sweep.sweep import load_sweep
 
@@ -40,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = QUICKLY_MEASURED.replace("epochs: 3", "epochs: 2").replace("knn_k: 10,", "knn_k: 10, every: 1,")
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "compared.yaml").write_text(SWEEP)
-    run_sweep(load_sweep(str(folder / "compared.yaml")), out=folder / "runs", reporter=Silent())
+    run_sweep(SweepRequest(load_sweep(str(folder / "compared.yaml")), folder / "runs"), Silent())
     return folder
 
 

@@ -1,0 +1,53 @@
+"""Arguments and options that several commands share, and what they have to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cssl_cli.errors import InputError
+from cssl_cli.host.paths import user_path
+
+
+def read_path(text: str) -> Path:
+    """The value of an argument or an option that is a path."""
+    try:
+        return user_path(text)
+    except InputError as error:
+        raise typer.BadParameter(error.what) from error
+
+
+def read_data_root(path: str | None) -> str | None:
+    """The folder that --data-root names; `InputError` when there is none."""
+    from cssl_cli.recipe.load import read_folder
+
+    return None if path is None else read_folder(path, "--data-root")
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=read_path, help="Where run directories go.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Of the features: float32, or bfloat16 or tf32, and what error that makes is told."
+    ),
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option("--data-root", metavar="DIR", help="Where the images lie now, if not in the recipe's data.root."),
+]
+Accuracy = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What the rank correlations are with: linear, knn, nearest_center or best_knn; --json has them all.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]

@@ -1,0 +1,116 @@
+"""`cssl pretrain`: train an encoder, show what would be trained, or where the time of a step goes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.errors import InputError
+from cssl_cli.runs.options import require_device_name
+
+if TYPE_CHECKING:
+    from cssl_cli.recipe import Recipe
+
+EXAMPLES = (
+    "cssl pretrain simclr-shapes",
+    "cssl pretrain simclr-cifar10 train.epochs=100 encoder.width=32",
+    "cssl pretrain simclr-folder data.root=path/to/images --dry-run",
+    "cssl pretrain simclr-cifar10 --profile",
+)
+
+
+Action = Literal["train", "restart", "plan", "profile"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do with a recipe, and where; `data_root` is where its images lie, in place of its data.root."""
+
+    recipe: Recipe
+    action: Action
+    out: Path
+    device: str | None
+    data_root: str | None
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe that ships, by name, or a path to one.")],
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    device: Device = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what the run directory holds.")] = False,
+    dry_run: DryRun = False,
+    data_root: DataRoot = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time of a step goes, and write a trace; trains nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train an encoder as a recipe says.
+
+    The same command again goes on where a stopped run was.
+    """
+    from cssl_cli.recipe import load_recipe
+
+    action = _action(dry_run=dry_run, profile=profile, restart=restart)
+    resolved, images = load_recipe(recipe, overrides or []), read_data_root(data_root)
+    require_device_name(device)
+    request = Request(resolved, action, out, device, images)
+    {"plan": _show_plan, "profile": _profile, "train": _train, "restart": _train}[action](request, as_json)
+
+
+def _action(*, dry_run: bool, profile: bool, restart: bool) -> Action:
+    if profile and (dry_run or restart):
+        raise InputError(
+            f"--profile trains nothing and cannot go with {'--dry-run' if dry_run else '--restart'}",
+            where="--profile",
+            remedy="Give one of them.",
+        )
+    return "plan" if dry_run else "profile" if profile else "restart" if restart else "train"
+
+
+def _show_plan(request: Request, as_json: bool) -> None:
+    from cssl_cli.report.recipes import show_plan
+    from cssl_cli.runs.memory import require_all
+
+    require_all(request.recipe, request.device)
+    show_plan(request.recipe, request.out, as_json)
+
+
+def _profile(request: Request, as_json: bool) -> None:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: its profiler tells of its own start and end
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.profile import show_profile
+    from cssl_cli.runs.profile import profile
+
+    with TerminalReporter() as reporter:
+        profiled, content = profile(
+            request.recipe,
+            out=request.out,
+            reporter=reporter,
+            device_name=request.device,
+            data_root=request.data_root,
+        )
+    show_profile(profiled, content, as_json)
+
+
+def _train(request: Request, as_json: bool) -> None:
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.run import show_pretrained
+    from cssl_cli.runs.pretrain import pretrain as train
+
+    with TerminalReporter() as reporter:
+        trained = train(
+            request.recipe,
+            out=request.out,
+            reporter=reporter,
+            device_name=request.device,
+            restart=request.action == "restart",
+            data_root=request.data_root,
+        )
+    show_pretrained(trained, as_json)

@@ -1,0 +1,72 @@
+"""`cssl recipes`: what ships, and one of it printed, copied or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cssl_cli.cli.options import Device, Json, Overrides, read_path
+from cssl_cli.errors import InputError, shown_path
+from cssl_cli.runs.options import require_device_name
+
+EXAMPLES = (
+    "cssl recipes",
+    "cssl recipes simclr-cifar10",
+    "cssl recipes simclr-cifar10 --copy",
+    "cssl recipes simclr-cifar10 --copy my-recipe.yaml",
+    "cssl recipes simclr-shapes --views views.png",
+)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe or sweep to look at.")] = None,
+    overrides: Overrides = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
+    ] = False,
+    views: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", parser=read_path, help="Draw images and their views.")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that ship, or print, copy or draw one."""
+    from cssl_cli.report.recipes import show_recipe, show_recipes
+
+    if name is None:
+        if copy or views is not None:
+            raise InputError("no recipe is named", remedy="Give a NAME; cssl recipes lists them.")
+        return show_recipes(as_json)
+    if copy:
+        return _copy(name, overrides or [], as_json)
+    if views is not None:
+        return _draw(name, overrides or [], views, device, as_json)
+    return show_recipe(name, overrides or [], as_json)
+
+
+def _copy(name: str, overrides: Sequence[str], as_json: bool) -> None:
+    from cssl_cli.recipe.book import copy_recipe
+
+    _show_written(copy_recipe(name, overrides), as_json)
+
+
+def _draw(name: str, overrides: Sequence[str], path: Path, device: str | None, as_json: bool) -> None:
+    from cssl_cli.recipe import load_recipe
+
+    recipe = load_recipe(name, overrides)
+    require_device_name(device)
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.runs.contact_sheet import draw_views
+
+    with TerminalReporter() as reporter:
+        draw_views(recipe, path, reporter=reporter, device_name=device)
+    _show_written(path, as_json)
+
+
+def _show_written(path: Path, as_json: bool) -> None:
+    from cssl_cli.report.layout import print_json
+
+    print_json({"path": str(path)}) if as_json else print(shown_path(path))

@@ -1,0 +1,238 @@
+"""`cssl sweep`: run the members of a sweep, or show what would run, what is on disk, or what the augmentations do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.errors import CsslError, InputError
+from cssl_cli.host.streams import print_error
+from cssl_cli.runs.options import require_device_name
+
+if TYPE_CHECKING:
+    from cssl_cli.report.compare.catalogue import Quantity
+    from cssl_cli.sweep.request import SweepRequest
+    from cssl_cli.sweep.run import MemberResult
+
+EXAMPLES = (
+    "cssl sweep quickstart",
+    "cssl sweep quickstart seeds=3 --out results",
+    "cssl sweep my-sweep.yaml train.epochs=50 --dry-run",
+    "cssl sweep paper-richness-small --concentration-only",
+    "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
+    "cssl sweep paper-richness-small --jobs 2 --retry 2",
+    "cssl sweep quickstart --report --sort -linear --versus simclr-full",
+)
+Action = Literal["run", "plan", "report", "concentration"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the table of results is shown: which `accuracy` is predicted, each row less the row `versus`, and sorted.
+
+    `order` is the quantity that rows are sorted by (`sorting.sort_rows`); None: as in the sweep.
+    """
+
+    accuracy: Quantity
+    versus: str | None
+    order: str | None
+
+
+def sweep(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep that ships, by name, or a path to one.")],
+    overrides: Overrides = None,
+    out: Out = Path("runs"),
+    data_root: DataRoot = None,
+    device: Device = None,
+    concentration_only: Annotated[
+        bool,
+        typer.Option("--concentration-only", help="Train nothing: measure what the augmentations do to the images."),
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ROW", help="Only these rows; * and ? match. May be repeated.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="ROW", help="Not these rows; * and ? match. May be repeated.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Every N-th run from the I-th on: machines share a sweep.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start no member after so long: 30m, 1h30m.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in a process of its own."),
+    ] = None,
+    retry: Annotated[
+        int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
+    ] = 0,
+    max_members: Annotated[
+        int | None,
+        typer.Option("--max-members", min=1, metavar="N", help="Allow a sweep of up to N members, not 10,000."),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
+    accuracy: Accuracy = "linear",
+    versus: Annotated[
+        str | None, typer.Option("--versus", metavar="ROW", help="Each row less this one, over the seeds of both.")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Run every member of a sweep, print one table, and which terms predict the accuracy.
+
+    Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
+    """
+    action = _read_action(
+        concentration_only=concentration_only,
+        report=report,
+        dry_run=dry_run,
+        runs_members=budget is not None or jobs is not None or retry > 0,
+        shows_table=versus is not None or sort is not None,
+    )
+    from cssl_cli.report.compare.named_quantities import NAMES
+    from cssl_cli.sweep.request import SweepRequest
+    from cssl_cli.sweep.selection import parse_duration, select
+    from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
+
+    resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
+    request = SweepRequest(
+        resolved,
+        out,
+        select(resolved, only=only or [], skip=skip or [], shard=shard),
+        device=device,
+        data_root=read_data_root(data_root),
+        seconds=None if budget is None else parse_duration(budget),
+        jobs=jobs or (1 if retry else None),
+        retries=retry,
+    )
+    require_device_name(device)
+    table = _read_table(request, accuracy=accuracy, versus=versus, sort=sort)
+    if action == "plan":
+        return _show_plan(request, as_json)
+    if action == "report":
+        return _report(request, table, as_json)
+    if action == "concentration":
+        return _measure_concentration(request, as_json)
+    return _run(request, table, figures, as_json)
+
+
+# ---------------------------------------------------------------------- what is asked for
+def _read_action(
+    *, concentration_only: bool, report: bool, dry_run: bool, runs_members: bool, shows_table: bool
+) -> Action:
+    """What is to be done; `InputError` where options do not go together."""
+    if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
+        raise InputError(
+            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
+            "for running",
+            remedy="Give one of them.",
+        )
+    if shows_table and (concentration_only or dry_run):
+        raise InputError(
+            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
+            remedy="Leave them out.",
+        )
+    return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
+
+
+def _read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None) -> Table:
+    """How the table is to be shown; `InputError` for a row or a quantity that there is not."""
+    from cssl_cli.report.compare.catalogue import accuracy_named
+    from cssl_cli.report.compare.sorting import require_order
+    from cssl_cli.report.compare.versus import require_row
+
+    predicted = accuracy_named(accuracy)
+    if versus is not None:
+        require_row(versus, [member.row for member in request.sweep.members])
+    if sort is not None:
+        require_order(sort)
+    return Table(predicted, versus, sort)
+
+
+# ---------------------------------------------------------------------- doing it
+def _show_plan(request: SweepRequest, as_json: bool) -> None:
+    from cssl_cli.report.compare.sweep import show_sweep_plan
+    from cssl_cli.sweep.run import require_memory
+
+    require_memory(request)
+    show_sweep_plan(request.sweep, request.members, request.out, as_json)
+
+
+def _report(request: SweepRequest, table: Table, as_json: bool) -> None:
+    from cssl_cli.report.compare.extract import EXTRACTOR
+    from cssl_cli.sweep.run import read_sweep
+
+    results = read_sweep(request.sweep, request.out, EXTRACTOR)
+    _show(request, results, table, as_json)
+    _end(request, results, told=not as_json)
+
+
+def _measure_concentration(request: SweepRequest, as_json: bool) -> None:
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.sections.concentration import show_sweep_concentration
+    from cssl_cli.sweep.concentration import concentrate_sweep
+
+    with TerminalReporter() as reporter:
+        content = concentrate_sweep(request, reporter)
+    show_sweep_concentration(content, as_json)
+
+
+def _run(request: SweepRequest, table: Table, figures: bool, as_json: bool) -> None:
+    from cssl_cli.cli.live_table import SweepDisplay
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.compare.extract import EXTRACTOR
+    from cssl_cli.report.compare.sweep import write_sweep
+    from cssl_cli.sweep.run import run_sweep
+
+    with SweepDisplay() if request.jobs else TerminalReporter() as display:
+        results = run_sweep(request, display, extractor=EXTRACTOR)
+    written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures)
+    _show(request, results, table, as_json, written.sentence)
+    _end(request, results, told=not as_json, failed=written.failed)
+
+
+def _show(
+    request: SweepRequest, results: Sequence[MemberResult], table: Table, as_json: bool, written: str = ""
+) -> None:
+    from cssl_cli.report.compare.sweep import show_sweep
+
+    show_sweep(
+        request.sweep,
+        results,
+        request.members,
+        as_json,
+        written,
+        accuracy=table.accuracy,
+        versus=table.versus,
+        order=table.order,
+    )
+
+
+def _end(
+    request: SweepRequest, results: Sequence[MemberResult], *, told: bool, failed: CsslError | None = None
+) -> None:
+    """The exit code once all is printed: 1 where one of the members that are meant does not count, or of `failed`.
+
+    told: whether a table was printed, which says why; of JSON, stderr does. failed: the error of writing the table.
+    """
+    meant = {member.name for member in request.members}
+    lacking = [result for result in results if result.member.name in meant and (result.error or result.damage)]
+    sentences = [] if failed is None else [str(failed)]
+    if not told:
+        sentences += [f"{result.member.name} failed: {result.error}" for result in lacking if result.error]
+        sentences += dict.fromkeys(damage for result in lacking for damage in result.damage)
+    for sentence in sentences:
+        print_error(sentence)
+    if sentences or lacking:
+        raise typer.Exit(1)

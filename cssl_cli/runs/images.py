@@ -1,0 +1,92 @@
+"""The images of a recipe or a run: prepared in a cache, and placed where training reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cssl_cli.data import Dataset, load_dataset
+from cssl_cli.data.batches import Images, ResidentImages, StreamedImages
+from cssl_cli.errors import InputError
+from cssl_cli.host.paths import UnknownPath, expand
+from cssl_cli.host.progress import Reporter
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs import memory
+from cssl_cli.runs.run_dir import ENVIRONMENT, RunDir
+
+RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
+ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
+
+
+def cache_dir() -> Path:
+    """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder. Raises InputError where neither is known.
+
+    `~` and variables are replaced: what sets the environment (systemd, SLURM, a .env file) may be no shell.
+    """
+    for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
+        if given := os.environ.get(name):
+            try:
+                return Path(expand(given), rest).absolute()
+            except UnknownPath as error:
+                raise InputError(f"{given!r} {error}", where=name, remedy="Give the folder in full.") from error
+    try:
+        return Path.home() / ".cache" / "cssl"
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder to keep prepared images in",
+            where="HOME",
+            remedy="Name a folder for them in $CSSL_CACHE.",
+        ) from error
+
+
+def prepare_data(
+    recipe: Recipe, reporter: Reporter, *, data_root: str | None = None, own: Iterable[Path] = ()
+) -> Dataset:
+    """The recipe's images, from the cache where they have been prepared before; `InputError` where they cannot fit.
+
+    `data_root` is where they lie, in place of the recipe's data.root; `own` are folders that are written to, and hold
+    none of them.
+    """
+    memory.require(memory.of_images(recipe), memory.free_memory())
+    settings = recipe.settings("data", data_root=data_root)
+    if data_root is not None and "root" not in settings:
+        raise InputError(
+            f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
+        )
+    return load_dataset(
+        settings,
+        cache_dir=Path() if settings["name"] == "shapes" else cache_dir(),  # shapes are drawn: no home folder needed
+        progress=lambda done, total, what: reporter.advance(what, done, total),
+        notice=reporter.notice,
+        own=own,
+    )
+
+
+def images_of_run(
+    run: RunDir, recipe: Recipe, reporter: Reporter, *, data_root: str | None, own: Iterable[Path]
+) -> Dataset:
+    """`prepare_data`, with words for a run that has begun, whose images may lie elsewhere by now."""
+    try:
+        return prepare_data(recipe, reporter, data_root=data_root, own=own)
+    except InputError as error:
+        root = getattr(recipe.data, "root", None)
+        if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
+            gone = not os.path.isdir(root)  # noqa: PTH112 (false, too, where a path cannot be looked for)
+            error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
+        raise
+
+
+def has_labels(dataset: Dataset) -> bool:
+    """Whether there are labelled training and test images, as classifiers need."""
+    return all(images is not None and images.labels is not None for images in (dataset.train, dataset.test))
+
+
+def place_images(images: Tensor, device: torch.device) -> Images:
+    """The images on the device if they take no more than `RESIDENT_SHARE` of its free memory, else streamed to it."""
+    if device.type == "cuda" and images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return StreamedImages(images, device)
+    return ResidentImages(images.to(device))

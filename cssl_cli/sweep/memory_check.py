@@ -1,0 +1,63 @@
+"""Whether members of a sweep fit into this machine's memory, alone and with those that are at work at the same time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.errors import InputError
+from cssl_cli.runs import memory
+from cssl_cli.runs.run_dir import ENCODER
+from cssl_cli.sweep.sweep import Member
+
+
+def require_memory(work: Sequence[tuple[Member, Path]], *, device_name: str | None, jobs: int | None) -> None:
+    """`InputError` when members that are to be run, given with their run directories, cannot fit.
+
+    Runs are handed out in their order: with `jobs`, so many neighbours are at work at the same time.
+    """
+    free = memory.free_memory()
+    needs: dict[Any, float] = {}  # of members that share their blocks
+    of_runs: dict[Path, float] = {}
+    for member, path in work:
+        recipe, trained = member.recipe, path.joinpath(ENCODER).exists()
+        blocks = (recipe.data, recipe.encoder, recipe.method, recipe.optim, recipe.train, recipe.analyze)
+        key = (trained, *map(id, blocks))
+        if key not in needs:
+            _require_alone(member, free, device_name, trained=trained)
+            needs[key] = memory.largest_need(recipe, device_name, trained=trained)
+        of_runs[path] = max(needs[key], of_runs.get(path, 0.0))
+    if jobs is not None and free is not None and of_runs:
+        _require_together(list(of_runs.values()), free, jobs)
+
+
+def _require_alone(member: Member, free: float | None, device_name: str | None, *, trained: bool) -> None:
+    try:
+        memory.require_within(free, member.recipe, device_name, trained=trained)
+    except InputError as error:
+        error.where = f"{member.name}: {error.where}"
+        error.remedy = f"{error.remedy} Without this row: --skip {member.row}"
+        raise
+
+
+def _require_together(needs: Sequence[float], free: float, jobs: int) -> None:
+    """needs: bytes of each run, in the order in which they are handed out."""
+    sums = [0.0, *accumulate(needs)]
+
+    def most_at_once(jobs: int) -> float:
+        """The most that so many neighbours need together."""
+        return max(last - first for first, last in zip(sums, sums[jobs:], strict=False))
+
+    jobs = min(jobs, len(needs))
+    if most_at_once(jobs) <= free:
+        return
+    raise InputError(
+        f"{jobs} members at a time do not fit in memory: they need about {memory.gib(most_at_once(jobs))} GiB, "
+        f"{memory.gib(free)} are free",
+        where="--jobs",
+        remedy=f"Give --jobs {bisect_right(range(1, jobs), free, key=most_at_once)}, or use a machine with more "
+        "memory.",
+    )
