@@ -10,67 +10,46 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.errors import DamagedError, shown_path
-from cssl_cli.report.compare.catalogue import LINEAR, Quantity
+from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.prediction import prediction_content, print_prediction
 from cssl_cli.report.compare.run_rows import rows_of_runs
 from cssl_cli.report.control_encoders import compare_controls, fooled_in
 from cssl_cli.report.control_table import print_controls, print_fooled
 from cssl_cli.report.layout import (
-    Rounding,
     compacted,
     console,
     fits,
     note,
-    number,
     percent,
-    plural,
     print_json,
     print_widest,
     table,
     without_interval,
 )
-from cssl_cli.report.quantities import COLUMNS, Result, by_encoder, interval_of, quantity, reasons, short_direction
+from cssl_cli.report.quantities import Result, by_encoder, quantities_table, reasons
 from cssl_cli.report.run import precision_note
 from cssl_cli.report.sections.alignment import r_epsilon
 from cssl_cli.report.sections.certificates import certificates, classes
-from cssl_cli.report.sections.companions import companions
-from cssl_cli.report.sections.concentration import central_delta, outside_band, print_concentration
+from cssl_cli.report.sections.concentration import print_concentration
 from cssl_cli.report.sections.divergence import divergence
-from cssl_cli.report.sections.lipschitz import lipschitz
 from cssl_cli.report.sections.losses import losses
+from cssl_cli.report.summary import accuracy_rows, caption, in_summary, term_rows
 from cssl_cli.report.verdicts import verdicts
+from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import PROBE, RunDir
+from cssl_cli.theory.terms import SECTIONS as SECTION_TITLES
 
-SECTIONS: Mapping[str, Callable[[Console, Result], None]] = {
+# What the sections show beside the table of their quantities, or in place of it.
+SECTION_PARTS: Mapping[str, Callable[[Console, Result], None]] = {
     "alignment": r_epsilon,
     "divergence": divergence,
     "concentration": print_concentration,
-    "lipschitz": lipschitz,
     "certificates": certificates,
     "losses": losses,
-    "companions": companions,
-    "classes": classes,
 }
-CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
-CENTRAL_EPSILON = 0.5
-BOTH_WAYS = "both"
+SECTIONS = (*SECTION_TITLES, "classes")
 MIN_RUNS = 3  # of which rank correlations say anything
 ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings that runs must share to be compared
-
-# label, term, quantity, shown as a share
-HEADLINE = (
-    ("error, new images, %", "population", "error", True),
-    ("certified ≤, new images, %", "population", "error_bound", True),
-)
-SUMMARY = (
-    *HEADLINE,
-    ("alignment", "alignment", "unbiased", False),
-    ("mean μk·μl", "class_centers", "mean_inner_product", False),
-    ("least ‖μk − μl‖", "class_centers", "closest_pair", False),
-    ("within / between", "spread", "ratio", False),
-    ("uniformity", "uniformity", "uniformity", False),
-    ("RankMe", "effective_rank", "rankme", False),
-)
 
 
 # ---------------------------------------------------------------------- one run
@@ -79,7 +58,7 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
     if as_json:
         return print_json(_content(result))
     out = console()
-    _summary(out, result, read_probe(path), path)
+    _print_summary(out, result, read_probe(path), path)
     lines = verdicts(result)
     if lines:
         out.print()
@@ -88,11 +67,20 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
     print_controls(out, result)
     for name in sections:
         out.print()
-        SECTIONS[name](out, result)
+        print_section(out, result, name)
     left = [name for name in SECTIONS if name not in sections]
     if left:
         note(out, f"\nMore: --section NAME, of {', '.join(left)}; all of them: --section all")
     return None
+
+
+def print_section(out: Console, result: Result, name: str) -> None:
+    """What the section shows in forms of its own, then the table of its quantities."""
+    if name == "classes":
+        return classes(out, result)
+    if name in SECTION_PARTS:
+        SECTION_PARTS[name](out, result)
+    return quantities_table(out, result, SECTION_TITLES[name], name)
 
 
 def _content(result: Result) -> dict[str, Any]:
@@ -109,17 +97,12 @@ def read_probe(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:
-    accuracies = []
-    if probe is not None:
-        for classifier, label in CLASSIFIERS.items():
-            scores = [probe.get(encoder, {}).get(classifier) for encoder in COLUMNS]
-            cells = [percent(score["accuracy"], score["interval"]) if score else "–" for score in scores]
-            accuracies.append((f"{label}, %", "unbiased", cells))
-    print_widest(out, [by_encoder(accuracies, _rows(result), intervals=count) for count in (3, 1, 0)])
-    note(out, _caption(result, probe))
+def _print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:
+    accuracies, rows = accuracy_rows(probe), term_rows(result)
+    print_widest(out, [by_encoder(accuracies, rows, intervals=count) for count in (3, 1, 0)])
+    note(out, caption(result, probe))
     _note_precision(out, result, probe)
-    reasons(out, result, [(term, name) for _, term, name, _ in SUMMARY])
+    reasons(out, result, [(shown.term.group, shown.declared.name) for shown in in_summary()])
     if probe is None and result["class_names"] is not None:
         note(out, f"Accuracies: cssl probe {shown_path(path)}")
 
@@ -130,99 +113,8 @@ def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | Non
             note(out, said)
 
 
-def _rows(result: Result) -> list[tuple[str, str, list[str]]]:
-    """Label, direction of error and the cells of every term in the summary."""
-    rows = []
-    for label, term, name, share in SUMMARY:
-        entries = [quantity(result, encoder, term, name) for encoder in COLUMNS]
-        show = percent if share else number
-        rounded: Rounding = "up" if name.endswith("_bound") else "nearest"
-        cells = [
-            show(entry["value"], interval_of(entry), rounded=rounded) + (" vacuous" if entry.get("vacuous") else "")
-            for entry in entries
-        ]
-        rows.append((label, _errs(entries), cells))
-    alignment, centers = len(HEADLINE) + 1, len(HEADLINE) + 4  # after which R_ε and 1 − σ come in
-    return [
-        *rows[:alignment],
-        _central_r_epsilon(result),
-        *rows[alignment:centers],
-        *_concentration(result),
-        *rows[centers:],
-    ]
-
-
-def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
-    errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
-    return short_direction(errs)
-
-
-def _central_r_epsilon(result: Result) -> tuple[str, str, list[str]]:
-    epsilons = result["settings"]["epsilons"]
-    at = min(range(len(epsilons)), key=lambda position: abs(epsilons[position] - CENTRAL_EPSILON))
-    entries = [quantity(result, encoder, "R_epsilon", "curve") for encoder in COLUMNS]
-    cells = ["–" if entry["value"] is None else percent(entry["value"][at], entry["interval"][at]) for entry in entries]
-    return f"R_ε at ε = {epsilons[at]:g}, %", _errs(entries), cells
-
-
-def _concentration(result: Result) -> list[tuple[str, str, list[str]]]:
-    """1 − σ at the quoted δ in the features of each encoder, and in pixels, which know no encoder."""
-    relative = result["settings"]["deltas"]
-    at = central_delta(relative)
-    rows = []
-    in_features = [_outside(result, encoder, at) for encoder in COLUMNS]
-    if any(cell != "–" for cell in in_features):
-        rows.append((f"1−σ at {relative[at]:g} δ₀, features, %", BOTH_WAYS, in_features))
-    for distance in ("pixels", "standardized_pixels"):
-        cell = _outside(result, distance, at)
-        if cell != "–":
-            label = {"pixels": "pixels", "standardized_pixels": "std. pixels"}[distance]
-            rows.append((f"1−σ at {relative[at]:g} δ₀, {label}, %", BOTH_WAYS, [cell, "–", cell]))
-    return rows
-
-
-def _outside(result: Result, distance: str, at: int) -> str:
-    quantities = result["concentration"].get(distance, {})
-    low, high = (quantities.get(f"mean_sigma_{end}", {}).get("value") for end in ("low", "high"))
-    return outside_band(low, high, at)
-
-
-def _caption(result: Result, probe: Mapping[str, Any] | None) -> str:
-    settings = result["settings"]
-    simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
-    tested = ""
-    if probe is not None:
-        tested = (
-            f"Accuracies: {plural(probe['trained']['linear']['num_images'], 'test image')}, Clopper–Pearson intervals. "
-        )
-    of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
-    augmented = settings["num_views"] - 1
-    of_concentration = (
-        "; 1−σ the share of images outside the main part of their class, δ₀ the median distance between clean images "
-        "of different classes"
-        if result["concentration"]
-        else ""
-    )
-    return (
-        f"{tested}Terms: {plural(result['num_images'], result['part'] + ' image')}{of_classes}, "
-        f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
-        "unit norm, 95 % intervals over images. "
-        "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
-        f"at 95 % confidence, vacuous unless below chance{_chance(result)}. "
-        "Alignment E‖f(v) − f(v′)‖²; μk the class centres; within / between the spread of images in their class over "
-        f"that of the centres{of_concentration}. Errs: against the full augmentation and the population of images; "
-        "both: too large for few views, too small for few images; exact*: a fact about these images and views."
-        + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
-    )
-
-
-def _chance(result: Result) -> str:
-    chance = quantity(result, "trained", "population", "chance")["value"]
-    return "" if chance is None else f" ({percent(chance)} %)"
-
-
 # ---------------------------------------------------------------------- several runs
-def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Quantity = LINEAR) -> None:
+def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Column = LINEAR) -> None:
     """One table over runs: a row each, accuracies beside the main terms of the encoder; of three, what predicts."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
@@ -247,13 +139,13 @@ def _of_accuracies(probe: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
-    accuracy = table("", *(f"{label}, %" for label in CLASSIFIERS.values()))
+    accuracy = table("", *(f"{classifier.called}, %" for classifier in CLASSIFIERS.values()))
     first = next(iter(results.values()))
     measured = {
-        path: {label: without_interval(cells[0]) for label, _, cells in _rows(r)} for path, r in results.items()
+        path: {label: without_interval(cells[0]) for label, _, cells in term_rows(r)} for path, r in results.items()
     }
     labels = list(dict.fromkeys(label for cells in measured.values() for label in cells))
-    whole = table("", *(f"{label}, %" for label in CLASSIFIERS.values()), *labels)
+    whole = table("", *(f"{classifier.called}, %" for classifier in CLASSIFIERS.values()), *labels)
     for path in results:
         probe = probes[path]
         scores = [percent(probe["trained"][name]["accuracy"]) if probe else "–" for name in CLASSIFIERS]
@@ -266,7 +158,7 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print(compacted(out, accuracy))
         out.print()
         _transposed(out, measured, labels)
-    note(out, f"Encoder features; what follows is said of {next(iter(results))}. {_caption(first, None)}")
+    note(out, f"Encoder features; what follows is said of {next(iter(results))}. {caption(first, None)}")
     for path, result in results.items():
         of_terms, of_accuracies = (
             precision_note(result, "Terms of features"),

@@ -6,19 +6,17 @@ Not to be taken for the negative controls of a sweep (controls.py): those are tr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cssl_cli.report.compare.catalogue import central_epsilon
 from cssl_cli.report.compare.paired_difference import exceeds
-from cssl_cli.report.sections.concentration import central_delta
-from cssl_cli.runs.results import number as finite
-from cssl_cli.runs.results import part
+from cssl_cli.runs.results import number, part, quoted
+from cssl_cli.theory.shown import Shown, declared, shown_in
+from cssl_cli.theory.term import ARROWS, In
 
 Result = Mapping[str, Any]
 Fooled = Mapping[str, Mapping[str, str]]  # verdicts by control measured and term
-Place = Callable[[Sequence[float]], int]  # on the grid of a curve
 
 HASH, CLASS_AWARE = "hash", "class_aware"
 CONTROLS = {HASH: "hash", CLASS_AWARE: "class-aware"}
@@ -41,41 +39,57 @@ class Reading:
 
 @dataclass(frozen=True)
 class Directed:
-    """A quantity of a term with the direction in which it expects better encoders: `sign` +1 upwards, −1 downwards.
-
-    share: shown in %. curve: the setting that is the grid of a curve, `place` which of its points is meant, and `at`
-    that in words. outside: one less the quantity is meant.
-    """
+    """A quantity with the side on which it expects better encoders: `sign` +1 upwards, −1 downwards."""
 
     name: str
     called: str
     sign: int
-    term: str
-    quantity: str
-    share: bool = False
-    curve: str | None = None
-    place: Place = len
-    at: str = ""
-    outside: bool = False
+    shown: Shown
+
+    @classmethod
+    def of(cls, shown: Shown) -> Directed:
+        """One that the table of terms has control encoders judge."""
+        row = shown.declared
+        assert row.expected is not None, f"{row.name}: a quantity that expects nothing can fool nobody"
+        # All distances here are of features, each row's own.
+        return cls(shown.name, row.label if shown.term.of == "distance" else shown.called, row.expected, shown)
+
+    @property
+    def share(self) -> bool:
+        """Whether it is shown in %."""
+        return self.shown.declared.share
+
+    @property
+    def term(self) -> str:
+        """Under which name an encoder's terms have it."""
+        return self.shown.term.group
+
+    @property
+    def quantity(self) -> str:
+        """Its name there."""
+        return self.shown.declared.name
 
     def label(self, settings: Mapping[str, Any]) -> str:
-        at = "" if self.curve is None else self.at.format(settings[self.curve][self.place(settings[self.curve])])
-        return f"{self.called}{at}{', %' if self.share else ''} {'↑' if self.sign > 0 else '↓'}"
+        """With the point of a curve, the unit and an arrow."""
+        point = self.shown.declared.point
+        at = "" if point is None else point.words.format(point.value(settings[point.grid]))
+        return f"{self.called}{at}{', %' if self.share else ''}{ARROWS[self.sign]}"
 
     def read(self, terms: Mapping[str, Any], settings: Mapping[str, Any]) -> Reading | None:
-        """From the terms of one encoder; None where they lack it."""
-        found = part(terms, self.term, self.quantity)
-        value, interval = found.get("value"), found.get("interval")
-        if self.curve is not None and isinstance(value, list):
-            at = self.place(settings[self.curve])
-            value, interval = value[at], interval and interval[at]
-        known = finite(value)
-        if known is None:
+        """From the terms of one encoder; None where they lack it.
+
+        A ratio that is absent since one of its parts is not above its noise is 0 or infinite here.
+        """
+        quantities, row = part(terms, self.term), self.shown.declared
+        found = quoted(quantities, row, settings)
+        if found is not None:
+            return Reading(*found)
+        if row.parts is None:
             return None
-        low, high = interval or (known, known)
-        if self.outside:
-            known, low, high = 1 - known, 1 - high, 1 - low
-        return Reading(known, (low, high) if interval else None)
+        above, below = (number(part(quantities, name).get("value")) for name in row.parts)
+        if above is None or below is None or (above <= 0) == (below <= 0):
+            return None
+        return Reading(0.0 if above <= 0 else math.inf, None)
 
     def pair(self, result: Result, control: str) -> tuple[Reading | None, Reading | None]:
         """Of the trained encoder and of a control."""
@@ -84,71 +98,9 @@ class Directed:
         return self.read(trained, settings), self.read(part(result, "controls", control), settings)
 
 
-class _SpreadRatio(Directed):
-    """Within over between, which is absent where one of them is not above its noise: it is then 0 or infinite here."""
-
-    def read(self, terms: Mapping[str, Any], settings: Mapping[str, Any]) -> Reading | None:
-        known = super().read(terms, settings)
-        within, between = (finite(part(terms, self.term, name).get("value")) for name in ("within", "between"))
-        if known is not None or within is None or between is None or (within <= 0) == (between <= 0):
-            return known
-        return Reading(0.0 if within <= 0 else math.inf, None)
-
-
-def _central(epsilons: Sequence[float]) -> int:
-    return epsilons.index(central_epsilon(epsilons))
-
-
 # What "better" is measured by: images that gave no centre.
-HELD_OUT = Directed("held_out_error", "held-out error", -1, "population", "error", share=True)
-# Every quantity that expects better encoders on one side; α-ReQ, which likes 1 best, is none.
-DIRECTED = (
-    Directed("in_table_error", "error on these images", -1, "center_error", "error", share=True),
-    Directed("certificate_c", "certified ≤ (Theorem C)", -1, "certificate_c", "error_bound", share=True),
-    Directed("uncertified_share", "uncertified held out", -1, "population", "uncertified_share", share=True),
-    Directed("alignment", "alignment", -1, "alignment", "unbiased"),
-    Directed(
-        "R_epsilon",
-        "R_ε",
-        -1,
-        "R_epsilon",
-        "curve",
-        share=True,
-        curve="epsilons",
-        place=_central,
-        at=" at ε = {:g}",
-    ),
-    Directed("mean_inner_product", "mean μk·μl", -1, "class_centers", "mean_inner_product"),
-    Directed("closest_pair", "least ‖μk − μl‖", 1, "class_centers", "closest_pair"),
-    Directed(
-        "one_minus_sigma_trained",
-        "1−σ (features)",
-        -1,
-        "concentration",
-        "mean_sigma_low",
-        share=True,
-        curve="deltas",
-        place=central_delta,
-        at=" at {:g} δ₀",
-        outside=True,
-    ),
-    Directed("within_over_between_trained", "d_A w/b (features)", -1, "concentration", "within_over_between"),
-    Directed(
-        "nearest_same_class_trained", "nearest of its class", 1, "concentration", "nearest_same_class", share=True
-    ),
-    _SpreadRatio("ratio", "within / between", -1, "spread", "ratio"),
-    Directed("nt_xent", "NT-Xent", -1, "nt_xent", "loss"),
-    Directed("info_nce", "InfoNCE", -1, "info_nce", "loss"),
-    Directed("redundancy_loss", "‖M − I‖²", -1, "cross_correlation", "redundancy_loss"),
-    Directed("uniformity", "uniformity", -1, "uniformity", "uniformity"),
-    Directed("rankme", "RankMe", 1, "effective_rank", "rankme"),
-    Directed("nesum", "NESum", 1, "effective_rank", "nesum"),
-    Directed("lidar", "LiDAR", 1, "lidar", "lidar"),
-    Directed("arc", "ARC", 1, "chaos", "arc"),
-    Directed("nc1", "NC1", -1, "neural_collapse", "nc1"),
-    Directed("plain_ratio", "plain tr Σ_W / tr Σ_B", -1, "neural_collapse", "ratio"),
-    Directed("cdnv", "CDNV", -1, "neural_collapse", "cdnv"),
-)
+HELD_OUT = Directed("held_out_error", "held-out error", -1, declared("population", "error"))
+DIRECTED = tuple(map(Directed.of, shown_in(In.CONTROLS)))
 BY_NAME = {directed.name: directed for directed in DIRECTED}
 
 

@@ -28,7 +28,6 @@ from cssl_cli.report.control_encoders import (
     compare_controls,
 )
 from cssl_cli.report.layout import (
-    Rounding,
     heading,
     note,
     number,
@@ -85,8 +84,8 @@ def _shown(directed: Directed, reading: Reading | None) -> str:
         return "–"
     if math.isinf(reading.value):
         return "∞"
-    rounded: Rounding = "up" if "≤" in directed.called else "nearest"
-    return (percent if directed.share else number)(reading.value, reading.interval, rounded=rounded)
+    show = percent if directed.share else number
+    return show(reading.value, reading.interval, rounded=directed.shown.declared.rounding)
 
 
 def _mark(verdicts: Mapping[str, str | None]) -> str:

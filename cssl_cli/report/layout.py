@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from rich.box import Box
 from rich.cells import cell_len
@@ -18,13 +18,13 @@ from rich.text import Text
 
 from cssl_cli.errors import escaped
 from cssl_cli.report.console import make_console
+from cssl_cli.theory.term import Rounding
 
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 PIPED_WIDTH = 120
 LEAST_WIDTH = 20  # narrower, and of a window without a size, there is nothing to see
 
-Rounding = Literal["nearest", "up", "down"]  # a bound is never shown as tighter than it is
 SLACK = 1e-8  # of a number and of its last digit: what its own computation may have rounded
 
 

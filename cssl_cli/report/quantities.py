@@ -9,13 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.report.layout import Rounding, heading, note, number, print_widest, table, without_interval
+from cssl_cli.report.layout import heading, note, number, print_widest, table, without_interval
+from cssl_cli.theory.shown import rows_of
 
 Result = Mapping[str, Any]
-Rows = Sequence[tuple[str, str, str]]  # label, term, quantity
 Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
 
-CONDITIONS = ("rho", "largest_slack")  # whether they meet theirs is no matter of being vacuous
 COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
 
 
@@ -67,30 +66,33 @@ def by_encoder(*parts: Sequence[Row], intervals: int) -> Table:
     return grid
 
 
-def _rounding(label: str, name: str) -> Rounding:
-    """Away from what is bounded."""
-    if name.endswith("_bound") or "≤" in label:
-        return "up"
-    return "down" if "≥" in label else "nearest"
+def quantities_table(out: Console, result: Result, title: str, *tables: str, warn: bool = True) -> None:
+    """The rows that terms have in `tables`, a column an encoder; then what they `warn` of, and why some are absent.
 
-
-def quantities_table(out: Console, result: Result, title: str, rows: Rows, *, warn: bool = True) -> None:
-    """A row a quantity, a column an encoder; then what the numbers `warn` of, and the reasons of what is absent."""
+    What an analysis of an older version does not know gets no row; nothing where there is no row at all.
+    """
+    rows = [(term, row) for term, row in rows_of(*tables) if _is_known(result, term.group, row.name)]
+    if not rows:
+        return
     heading(out, title)
     shown = []
-    for label, term, name in rows:
-        entries = [quantity(result, encoder, term, name) for encoder in COLUMNS]
+    for term, row in rows:
+        entries = [quantity(result, encoder, term.group, row.name) for encoder in COLUMNS]
         errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
         cells = [
-            number(entry["value"], interval_of(entry), rounded=_rounding(label, name))
-            + (" v" if entry.get("vacuous") and name not in CONDITIONS else "")
+            number(entry["value"], interval_of(entry), rounded=row.rounding)
+            + (" v" if entry.get("vacuous") and not row.condition else "")
             for entry in entries
         ]
-        shown.append((label, short_direction(errs), cells))
+        shown.append((row.label, short_direction(errs), cells))
     print_widest(out, [by_encoder(shown, intervals=count) for count in (3, 1, 0)])
     if any(cell.endswith(" v") for _, _, cells in shown for cell in cells):
         note(out, "v: vacuous, no better than what is known without the bound.")
-    named = [(term, name) for _, term, name in rows]
+    named = [(term.group, row.name) for term, row in rows]
     if warn:
         warnings(out, result, named)
     reasons(out, result, named)
+
+
+def _is_known(result: Result, term: str, name: str) -> bool:
+    return any(name in result.get(encoder, {}).get(term, {}) for encoder in COLUMNS)

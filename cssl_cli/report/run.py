@@ -10,9 +10,9 @@ from rich.console import Console
 
 from cssl_cli.errors import shown_path
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
+from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import METRICS, RunDir
 
-CLASSIFIERS = {"linear": "linear", "knn": "k-NN", "nearest_center": "nearest centre"}
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
 
 
@@ -45,7 +45,7 @@ def show_probe(path: Path, result: dict[str, Any]) -> None:
 
 def probe_table(out: Console, result: dict[str, Any]) -> None:
     trained = result["trained"]
-    grid = table("accuracy, %", *CLASSIFIERS.values())
+    grid = table("accuracy, %", *(classifier.called for classifier in CLASSIFIERS.values()))
     for name, label in ENCODERS.items():
         scores = [result[name][classifier] for classifier in CLASSIFIERS]
         grid.add_row(label, *(percent(score["accuracy"], score["interval"]) for score in scores))
@@ -84,7 +84,7 @@ def _per_class(out: Console, scores: dict[str, Any]) -> None:
     # Results of before do not have the counts.
     counts: dict[str, int] = scores["linear"].get("images_per_class", {})
     unequal = len(set(counts.values())) > 1
-    grid = table("class", *(["images"] if unequal else []), *CLASSIFIERS.values())
+    grid = table("class", *(["images"] if unequal else []), *(classifier.called for classifier in CLASSIFIERS.values()))
     for name in scores["linear"]["per_class"]:
         shares = (percent(scores[classifier]["per_class"][name]) for classifier in CLASSIFIERS)
         grid.add_row(name, *([f"{counts[name]:,}"] if unequal else []), *shares)

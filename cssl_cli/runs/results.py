@@ -1,11 +1,28 @@
-"""Reading the quantities of an analysis for drawing: whatever is absent, null or ill-formed comes out as None."""
+"""Reading the quantities of a run's results: whatever is absent, null or ill-formed comes out as None."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from cssl_cli.theory.shown import Shown
+from cssl_cli.theory.term import Declared
+
+
+class Classifier(NamedTuple):
+    """What a classifier of probe.json is called: at the head of a table, of a narrow column, and its accuracy."""
+
+    called: str
+    head: str
+    accuracy: str
+
+
+CLASSIFIERS: Final[Mapping[str, Classifier]] = {
+    "linear": Classifier("linear", "linear", "linear accuracy"),
+    "knn": Classifier("k-NN", "k-NN", "k-NN accuracy"),
+    "nearest_center": Classifier("nearest centre", "centre", "nearest-centre accuracy"),
+}
 ERRS = {
     "unbiased": "unbiased",
     "low": "too low for the full augmentation",
@@ -45,6 +62,38 @@ def intervals(value: Any, length: int) -> tuple[list[float], list[float]] | None
     if any(len(pair) != 2 for pair in pairs) or all(None in pair for pair in pairs):
         return None
     return gaps([low for low, _ in pairs]), gaps([high for _, high in pairs])
+
+
+def quoted(
+    quantities: Mapping[str, Any], declared: Declared, settings: Mapping[str, Any]
+) -> tuple[float, tuple[float, float] | None] | None:
+    """The number that is meant by a declared quantity and its interval, None where there is none.
+
+    quantities: those of its term, or of a distance. settings: of the analysis, with the grids of curves.
+    """
+    found = part(quantities, declared.name)
+    value, interval = found.get("value"), found.get("interval")
+    point = declared.point
+    if point is not None and isinstance(value, list):
+        grid = settings.get(point.grid)
+        if not grid or (point.unit and part(quantities, point.unit[0], "value").get(point.unit[1]) == 0):
+            return None
+        at = point.place(grid)
+        value, interval = value[at], interval and interval[at]
+    known = number(value)
+    if known is None:
+        return None
+    if not interval:
+        return (1 - known if declared.complement else known), None
+    low, high = interval
+    return (1 - known, (1 - high, 1 - low)) if declared.complement else (known, (low, high))
+
+
+def quantities_of(analysis: Mapping[str, Any] | None, shown: Shown) -> Mapping[str, Any]:
+    """Where an analysis has the quantities of a term: of an encoder, or in a distance."""
+    if shown.term.of == "distance":
+        return part(analysis, shown.term.group, shown.where)
+    return part(analysis, shown.where, shown.term.group)
 
 
 def gaps(values: Iterable[float | None]) -> list[float]:

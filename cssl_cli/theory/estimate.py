@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from cssl_cli.features.intervals import MIN_CLASS_IMAGES, bootstrap_interval
+from cssl_cli.theory.term import Direction
 
-Direction = Literal["unbiased", "low", "high", "either", "consistent", "exact for the table"]
-"""How an estimate errs against the full augmentation and the population of images.
-
-`unbiased`; on average too `low` or too `high`; `either`, few views pushing one way and few images the other;
-`consistent`, a smooth function of unbiased numbers whose bias vanishes as the images grow in number; or `exact for the
-table`, a fact (or a certain bound) about the stored images and views, or a constant.
-"""
+__all__ = [
+    "Absent",
+    "Direction",
+    "Estimate",
+    "Interval",
+    "Quantity",
+    "Sample",
+    "by_class",
+    "intervals_by_class",
+    "numbers",
+]
 
 Interval = tuple[float, float]
 
@@ -34,7 +39,8 @@ class Estimate:
     """A measured quantity.
 
     `value` is a number, a list or matrix of numbers in the order of `class_names`, or numbers by name; an entry that
-    cannot be estimated is None and, where a class is the cause, `absent` says why. `interval` has the shape of `value`
+    cannot be estimated is None and, where a class is the cause, `absent` says why. `errs`: see `term.Direction`.
+    `interval` has the shape of `value`
     with (low, high) for a number, at 95 %; None if there is none. `classes` names the classes that a selected number is
     about. `vacuous` says whether a bound is no better than what is known without it; it is reported as computed, not
     clipped. `warning` is a sentence on why the number is easily misread on these images.

@@ -48,7 +48,10 @@ THEORY_SHARED = {
     "lipschitz.spectral",
     "losses.cross_correlation_intervals",
     "subsets",
+    "shown",
     "table",
+    "term",
+    "terms",
 }
 # Of the rooms from `runs` up, and of those below `data`, what loads torch; all the rest does without.
 NEEDS_TORCH = {"host.randomness"} | {

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.compare.catalogue import central_epsilon
 from cssl_cli.report.compare.rows import rows_of, summarize
 from cssl_cli.report.compare.sweep import as_content, as_csv
 from cssl_cli.report.compare.sweep_table import print_table
@@ -22,6 +21,7 @@ from cssl_cli.report.run import _per_class
 from cssl_cli.report.sections.concentration import outside_band
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import Member, Sweep
+from cssl_cli.theory.terms import EPSILON
 
 RECIPE = load_recipe("simclr-shapes")
 SWEEP = Sweep(name="s", path=Path("s.yaml"), axes={}, members=())
@@ -168,7 +168,7 @@ def test_members_measured_on_different_images_are_called_out() -> None:
 
 
 def test_the_epsilon_shown_is_the_one_nearest_to_a_half() -> None:
-    assert central_epsilon([0.1, 0.4, 0.7]) == 0.4
+    assert EPSILON.value([0.1, 0.4, 0.7]) == 0.4
 
 
 def test_csv_of_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cssl_cli.report.compare.catalogue import BY_NAME, SHARED_VIEWS, SIGNS, Quantity
+from cssl_cli.report.compare.catalogue import BY_NAME, SHARED_VIEWS, SIGNS, Column
 from cssl_cli.report.compare.paired_difference import exceeds
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.layout import heading, note
@@ -94,7 +94,7 @@ def _term(
 
 
 # ---------------------------------------------------------------------- in words
-def print_control(out: Console, name: str, compared: Entry, accuracy: Quantity) -> None:
+def print_control(out: Console, name: str, compared: Entry, accuracy: Column) -> None:
     """Where the control stands, then the terms it fools and those it does not, each with its value and its place."""
     found = compared["accuracies"][accuracy.name]
     heading(out, f"Negative control {name}")

@@ -24,9 +24,11 @@ SOURCES = (
     "report/compare/extract.py",
     "report/compare/paired_difference.py",
     "report/control_encoders.py",
-    "report/sections/concentration.py",
     "runs/results.py",
     "runs/run_dir.py",
+    "theory/shown.py",
+    "theory/term.py",
+    "theory/terms.py",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 from cssl_cli.errors import unknown_name
-from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, Quantity
+from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, Column
 from cssl_cli.report.compare.paired_difference import PairedDifference, paired_difference
 from cssl_cli.report.compare.rows import Row, is_finished
 from cssl_cli.report.layout import number
@@ -51,7 +51,7 @@ def is_percent(name: str) -> bool:
     return _catalogued(name).scale == 100
 
 
-def _catalogued(name: str) -> Quantity:
+def _catalogued(name: str) -> Column:
     return BY_NAME[ERRORS.get(name, name)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, FIGURE_TERMS, LABELS, SIGNS, Quantity
+from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, FIGURE_TERMS, LABELS, SIGNS, Column
 from cssl_cli.report.compare.controls import compare_control, print_control
 from cssl_cli.report.compare.correlations import print_correlations
 from cssl_cli.report.compare.rows import Row, circumstances
@@ -80,7 +80,7 @@ def _about_circumstances(rows: Sequence[Row]) -> list[str]:
     return [f"Rows were measured with different {' and '.join(unlike)}: what orders them may be that."]
 
 
-def print_prediction(out: Console, rows: Sequence[Row], accuracy: Quantity) -> None:
+def print_prediction(out: Console, rows: Sequence[Row], accuracy: Column) -> None:
     """The table of rank correlations with one accuracy, then the negative controls; a sentence with too few rows."""
     if not any(row.done for row in rows):
         return
@@ -108,7 +108,7 @@ def _legend(rows: Sequence[Row]) -> str:
     )
 
 
-def draw_prediction(content: Mapping[str, Any], accuracy: Quantity, folder: Path) -> list[Path]:
+def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
     """Draw the accuracy against the main terms; `content` has the rows and what `prediction_content` says of them.
 
     Gives the files, of which an earlier figure's are removed where there is nothing to draw. Raises InputError or

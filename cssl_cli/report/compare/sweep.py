@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, escaped, shown_path
-from cssl_cli.report.compare.catalogue import LINEAR, Quantity
+from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers, print_claims
 from cssl_cli.report.compare.differences import as_json
 from cssl_cli.report.compare.prediction import FIGURES, draw_prediction, prediction_content, print_prediction
@@ -53,7 +53,7 @@ def write_sweep(
     results: Sequence[MemberResult],
     out_dir: Path,
     *,
-    accuracy: Quantity = LINEAR,
+    accuracy: Column = LINEAR,
     figures: bool = False,
 ) -> Written:
     """Write the whole sweep's table as table.csv and table.json beside the runs.
@@ -104,7 +104,7 @@ def show_sweep(
     as_json: bool,
     written: str = "",
     *,
-    accuracy: Quantity = LINEAR,
+    accuracy: Column = LINEAR,
     versus: str | None = None,
     order: str | None = None,
 ) -> None:

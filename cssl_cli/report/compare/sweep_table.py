@@ -12,16 +12,15 @@ from rich.text import Text
 from cssl_cli.errors import some
 from cssl_cli.report.compare.catalogue import (
     BEST_KNN,
-    CLASSIFIERS,
     COMPANIONS,
     FEATURE_TERMS,
     LAST_EPOCH,
-    Quantity,
-    central_epsilon,
+    Column,
 )
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 from cssl_cli.report.layout import compacted, fits, note, table
-from cssl_cli.report.sections.concentration import central_delta
+from cssl_cli.runs.results import CLASSIFIERS
+from cssl_cli.theory.terms import DELTA, EPSILON
 
 CONTROL = " (control)"
 
@@ -53,12 +52,12 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     note(out, _caption(rows, {quantity.name for quantity in (*accuracies, *companions)}))
 
 
-def _with_values(rows: Sequence[Row], *quantities: Quantity) -> tuple[Quantity, ...]:
+def _with_values(rows: Sequence[Row], *quantities: Column) -> tuple[Column, ...]:
     """Those of the quantities that a row has; what is not always measured gets no empty column."""
     return tuple(quantity for quantity in quantities if any(row.cells[quantity.name] for row in rows))
 
 
-def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[Sequence[Quantity]]]) -> None:
+def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[Sequence[Column]]]) -> None:
     """Print the first of the versions, each in more parts than the one before, whose parts all fit; else the last."""
     grids: list[Table] = []
     for version in versions:
@@ -84,7 +83,7 @@ def _images_differ(rows: Sequence[Row]) -> bool:
     return any(len(found) > 1 for found in keys.values())
 
 
-def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
+def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     grid = table("", *(column.title for column in columns))
     grid.columns[0].no_wrap = True
     facts = circumstances(rows)
@@ -108,7 +107,7 @@ def _grid(rows: Sequence[Row], columns: Sequence[Quantity]) -> Table:
     return grid
 
 
-def _best(column: Quantity, rows: Sequence[Row]) -> float | None:
+def _best(column: Column, rows: Sequence[Row]) -> float | None:
     """The best mean that rows have in all their seeds; None where these are all the same.
 
     A negative control's does not count: what it is best at is no merit.
@@ -117,7 +116,7 @@ def _best(column: Quantity, rows: Sequence[Row]) -> float | None:
     return column.best(list(means)) if len(means) > 1 else None
 
 
-def _cell(column: Quantity, row: Row, best: float | None) -> Text:
+def _cell(column: Column, row: Row, best: float | None) -> Text:
     """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
     summary = row.cells[column.name]
     if summary is None:
@@ -151,13 +150,22 @@ def _caption(rows: Sequence[Row], shown: set[str]) -> str:
         else ""
     )
     facts = circumstances(rows)
-    epsilons = {central_epsilon(grid) for grid in facts["epsilons"] if grid}
     return (
         f"{spread}; * best mean{controls}. {_about_accuracies(rows, shown)}Terms on "
-        f"{_spanned(facts['images'], 'image')}, unit-norm features: align E‖f(v) − f(v′)‖²; μk·μl mean inner product "
-        f"of class centres; R_ε at ε = {_span(epsilons)}, too low since over {_spanned(facts['views'], 'view')} only; "
-        "W/B the spread within classes over that between their centres, – where the latter is not above its noise"
-        f"{_about_companions(facts, shown)}."
+        f"{_spanned(facts['images'], 'image')}, unit-norm features: {_legend(facts, shown)}."
+    )
+
+
+def _legend(facts: dict[str, set[Any]], shown: set[str]) -> str:
+    """What the columns of terms mean."""
+    values = {
+        "epsilon": _span({EPSILON.value(grid) for grid in facts["epsilons"] if grid}),
+        "delta": _span({DELTA.value(grid) for grid in facts["deltas"] if grid}),
+        "views": _spanned(facts["views"], "view"),
+    }
+    columns = [*FEATURE_TERMS, *(column for column in COMPANIONS if column.name in shown)]
+    return "; ".join(
+        f"{column.title.rstrip(' ↑↓')} {column.meaning.format(**values)}" for column in columns if column.meaning
     )
 
 
@@ -177,26 +185,12 @@ def _about_accuracies(rows: Sequence[Row], shown: set[str]) -> str:
     )
 
 
-def _about_companions(facts: dict[str, set[Any]], shown: set[str]) -> str:
-    said = ""
-    if "one_minus_sigma_pixels" in shown:
-        deltas = {grid[central_delta(grid)] for grid in facts["deltas"] if grid}
-        said += (
-            f"; 1−σ the share of images in % outside the main part of their class in pixels, at δ = {_span(deltas)} "
-            "median distances of clean images of two classes, too high since over so few views and by the main part "
-            "that was found"
-        )
-    if "one_minus_sigma_relative_pixels" in shown:
-        said += (
-            "; 1−σ rel. the same at δ = the median augmented distance between classes, its between-class counterpart"
-        )
-    return said + ("; RankMe the effective rank, of unscaled features" if "rankme" in shown else "")
-
-
 def _spanned(values: set[Any], noun: str) -> str:
     return f"{_span(values)} {noun}{'' if values == {1} else 's'}"
 
 
 def _span(values: set[Any]) -> str:
+    if not values:
+        return "–"
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

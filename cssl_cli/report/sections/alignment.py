@@ -10,15 +10,10 @@ from rich.table import Table
 
 from cssl_cli.report.layout import compacted, heading, note, number, plural, print_widest, table, without_interval
 from cssl_cli.report.quantities import COLUMNS, Result, quantity, reasons
+from cssl_cli.theory.shown import declared
 
 MOST_EPSILONS = 5  # of the grid, in the table by the number of views
-BOUNDS = {
-    "stored_views": "views ≤",
-    "iid_views": "iid ≤",
-    "converse": "converse ≥",
-    "theorem_2": "Thm 2 ≤",
-    "theorem_2_sharp": "sharper ≤",
-}
+BOUNDS = ("stored_views", "iid_views", "converse", "theorem_2", "theorem_2_sharp")
 
 
 def r_epsilon(out: Console, result: Result) -> None:
@@ -55,8 +50,10 @@ def _entry(entry: Mapping[str, Any], position: int) -> str:
 def _bounds(out: Console, result: Result) -> None:
     """What alignment says of R_ε, of the trained encoder."""
     heading(out, "What alignment says of R_ε, trained encoder")
-    found = {label: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name, label in BOUNDS.items()}
-    columns = {label: values for label, values in found.items() if values is not None}
+    bounds = {name: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name in BOUNDS}
+    columns = {
+        declared("R_epsilon_bounds", name).called: values for name, values in bounds.items() if values is not None
+    }
     if columns:
         constants = quantity(result, "trained", "R_epsilon_bounds", "theorem_2_constants")["value"]
         grid = table("ε", *columns, text_columns=0)

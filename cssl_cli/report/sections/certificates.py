@@ -37,35 +37,10 @@ def certificates(out: Console, result: Result) -> None:
         heading(out, "Certificates")
         return note(out, "–: the images have no labels.")
     quantities_table(
-        out,
-        result,
-        "New images: centres from one half of each class, tested on the other; as shares",
-        (
-            ("error", "population", "error"),
-            ("certified ≤, 95 %", "population", "error_bound"),
-            ("chance: one name for all", "population", "chance"),
-            ("error ≤, 95 %, directly", "population", "error_upper"),
-            ("images without certificate", "population", "uncertified_share"),
-        ),
+        out, result, "New images: centres from one half of each class, tested on the other; as shares", "new images"
     )
     _by_views(out, result, "population", "Certified for new images")
-    quantities_table(
-        out,
-        result,
-        f"{RESUBSTITUTION}; as shares",
-        (
-            ("error", "center_error", "error"),
-            ("chance: one name for all", "center_error", "chance"),
-            ("Theorem 1, the paper's", "theorem_1", "error_bound"),
-            ("Theorem 1, sharpened", "theorem_1", "sharp_error_bound"),
-            ("Theorem A", "certificate_a", "error_bound"),
-            ("   with connected parts", "connected_parts", "error_bound"),
-            ("Theorem B", "certificate_b", "error_bound"),
-            ("Theorem C", "certificate_c", "error_bound"),
-            ("any of A, B, C", "combined", "error_bound"),
-            ("variance alone (Cantelli)", "variance_bound", "error_bound"),
-        ),
-    )
+    quantities_table(out, result, f"{RESUBSTITUTION}; as shares", "own centres")
     _outside_the_centers(out, result)
     _paper(out, result)
     _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
@@ -75,18 +50,9 @@ def certificates(out: Console, result: Result) -> None:
 
 def _outside_the_centers(out: Console, result: Result) -> None:
     """Errors of the nearest centre on images that enter no centre, and bounds for few labels."""
-    rows = [
-        ("half of the images labelled", "augmented_error", "clean"),
-        ("   their augmented views", "augmented_error", "views"),
-    ]
-    few_labels = result.get("trained", {}).get("few_labels", {})
-    for shots in (int(name.removeprefix("error_")) for name in few_labels if name.startswith("error_")):
-        rows += [
-            (f"{plural(shots, 'labelled image')} a class", "few_labels", f"error_{shots}"),
-            ("   Cantelli: ≤", "few_shot_bound", f"cantelli_{shots}"),
-            ("   Luthra et al.: ≤", "few_shot_bound", f"luthra_{shots}"),
-        ]
-    quantities_table(out, result, "Error of the nearest centre on images that enter no centre, as shares", rows)
+    quantities_table(
+        out, result, "Error of the nearest centre on images that enter no centre, as shares", "outside centres"
+    )
     note(
         out,
         "Few labels: mean over draws of the labelled images, in brackets where 95 % of single draws lie. The bounds "
@@ -100,23 +66,7 @@ def _paper(out: Console, result: Result) -> None:
         out,
         result,
         "The paper's Lemma 3.1 and Theorem 1, δ and ε distances of features",
-        (
-            ("(1 − σ) + R_ε, all right", "lemma_3_1", "counted_bound"),
-            ("   with InfoNCE for R_ε", "lemma_3_1", "infonce_bound"),
-            ("   with cross-correlation", "lemma_3_1", "cross_correlation_bound"),
-            ("slack of the condition, largest", "lemma_3_1", "largest_slack"),
-            ("   at δ", "lemma_3_1", "slack_delta"),
-            ("   and ε", "lemma_3_1", "slack_epsilon"),
-            ("   (1 − σ) + R_ε there", "lemma_3_1", "slack_right_side"),
-            ("ρ, least", "theorem_1", "rho"),
-            ("   at δ", "theorem_1", "delta"),
-            ("   and ε", "theorem_1", "epsilon"),
-            ("   would have to be below", "theorem_1", "rho_needed"),
-            ("   with pixel distances", "theorem_1", "pixel_rho"),
-            ("nearest views of two classes", "class_overlap", "least_distance"),
-            ("   images within ρ's δ of such", "class_overlap", "share_within_delta"),
-            ("   images that meet such a view", "class_overlap", "share_coinciding"),
-        ),
+        *("Lemma 3.1", "Theorem 1", "class overlap"),
         warn=False,  # said under the certificates already
     )
     if quantity(result, "trained", "lemma_3_1", "slack")["value"] is None:

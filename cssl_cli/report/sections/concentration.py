@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, plural, print_json, table
+from cssl_cli.theory.terms import BETWEEN, DELTA
 
-CENTRAL_DELTA = 0.5  # the tables quote sigma at the delta nearest to this share of the yardstick
 DISTANCES = {
     "pixels": "pixels (the paper's)",
     "standardized_pixels": "pixels standardised per image",
@@ -18,16 +18,6 @@ DISTANCES = {
     "trained": "features of the trained encoder",
 }
 Quantities = Mapping[str, Mapping[str, Any]]
-
-
-def central_delta(deltas: Sequence[float]) -> int:
-    """The position in the grid of the δ that the tables quote: the one nearest to half the yardstick."""
-    return min(range(len(deltas)), key=lambda position: abs(deltas[position] - CENTRAL_DELTA))
-
-
-def nearest_to_one(deltas: Sequence[float]) -> int:
-    """The position in the grid at which "1−σ rel." is read: nearest to the median distance between classes itself."""
-    return min(range(len(deltas)), key=lambda position: abs(deltas[position] - 1))
 
 
 def show_concentration(result: Mapping[str, Any], as_json: bool) -> None:
@@ -64,7 +54,7 @@ def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
     for name in dict.fromkeys(distance for row in rows for distance in row["concentration"]):
         measured = [row for row in rows if name in row["concentration"]]
         relative = measured[0]["settings"]["deltas"]
-        at = central_delta(relative)
+        at = DELTA.place(relative)
         heading(out, f"Distance: {DISTANCES[name]}")
         ranked = sorted(measured, key=lambda row: _outside(row["concentration"][name], at))
         rows_shown = [(_row_name(row), _cells(row["concentration"][name], row["settings"]["deltas"])) for row in ranked]
@@ -105,7 +95,7 @@ def _grid(title: str, rows: Sequence[tuple[str, Sequence[str]]], places: slice) 
 
 
 def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
-    at = central_delta(relative)
+    at = DELTA.place(relative)
 
     def value(name: str) -> Any:
         return quantities.get(name, {}).get("value")
@@ -119,7 +109,7 @@ def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
         number(within and within["0.5"]),
         number(between and between["0.5"]),
         number(value("within_over_between")),
-        outside_band(value("sigma_relative"), value("sigma_relative_high"), nearest_to_one(relative)),
+        outside_band(value("sigma_relative"), value("sigma_relative_high"), BETWEEN.place(relative)),
         percent(nearest.get("value"), nearest.get("interval")),
     ]
 
@@ -146,7 +136,7 @@ def _searched(quantities: Quantities, at: int) -> str:
 
 def _caption(result: Mapping[str, Any]) -> str:
     relative = result["settings"]["deltas"]
-    multiple = relative[nearest_to_one(relative)]
+    multiple = BETWEEN.value(relative)
     among_them = " among them" if result["settings"]["num_views"] > 1 else ""
     times = "" if multiple == 1 else f"{multiple:g} times "
     searched = next(
@@ -164,7 +154,7 @@ def _caption(result: Mapping[str, Any]) -> str:
         f"each, the clean image{among_them}. 1−σ: share of images outside the main part of their class (mean over "
         "classes), in which any two images have views no more than δ apart; between certain bounds for these images "
         "and views. δ is "
-        f"{relative[central_delta(relative)]:g} of the median distance between clean images of different classes, "
+        f"{DELTA.value(relative):g} of the median distance between clean images of different classes, "
         "hence the same for every augmentation of the same images. Fewer views make 1−σ too large, fewer images too "
         "small. Within, between: median distance of the nearest views of two images of one class, of two classes; "
         f"ratio: the first over the second. 1−σ rel.: at {times}the distance in the "
@@ -192,7 +182,7 @@ def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relativ
             name.replace("_", " "),
             number(entry["value"]),
             " and ".join(entry.get("classes", ())) or "–",
-            percent(near and near[central_delta(relative)]),
+            percent(near and near[DELTA.place(relative)]),
             percent(by_distance[name]["share_meeting_other_class"]["value"]),
         )
     out.print(compacted(out, grid))

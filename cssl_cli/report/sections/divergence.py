@@ -1,11 +1,11 @@
-"""Divergence: class centres, and spreads within and between classes."""
+"""Divergence: the class centres, beside the table of its quantities."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
 from cssl_cli.report.layout import compacted, heading, note, number, table
-from cssl_cli.report.quantities import Result, quantities_table, quantity
+from cssl_cli.report.quantities import Result, quantity
 
 MAX_CLASSES_IN_MATRIX = 12
 
@@ -29,21 +29,4 @@ def divergence(out: Console, result: Result) -> None:
     if pair["value"] is None:
         return note(out, f"–: {pair.get('reason')}.")
     one, other = pair["classes"]
-    note(out, f"Closest pair: {one} and {other}, {number(pair['value'], pair['interval'])} apart.")
-    return quantities_table(
-        out,
-        result,
-        "Divergence",
-        (
-            ("mean μk·μl", "class_centers", "mean_inner_product"),
-            ("−1/(K − 1), the simplex", "class_centers", "simplex_inner_product"),
-            ("largest μk·μl", "class_centers", "largest_inner_product"),
-            ("least ‖μk − μl‖", "class_centers", "closest_pair"),
-            ("spread within, images", "spread", "within"),
-            ("spread within, views", "spread", "within_views"),
-            ("intra-class distance", "spread", "intra_class"),
-            ("spread between", "spread", "between"),
-            ("within / between", "spread", "ratio"),
-            ("‖E f‖²", "mean_feature", "squared_norm"),
-        ),
-    )
+    return note(out, f"Closest pair: {one} and {other}, {number(pair['value'], pair['interval'])} apart.")

@@ -25,7 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cssl_cli.features.geometry import distances
-from cssl_cli.theory.alignment.theorem_2 import Constants, exp_or_inf, log_eta_paper
+from cssl_cli.theory.alignment.theorem_2 import (
+    Constants,
+    ViewParameters,
+    exp_or_inf,
+    log_eta_paper,
+    theorem_2_constants,
+)
 from cssl_cli.theory.certificates.error_bounds import error_bound, per_class
 from cssl_cli.theory.certificates.threshold_grid import EPSILON_LEVELS, ThresholdGrid
 from cssl_cli.theory.class_geometry import misclassified
@@ -51,6 +57,17 @@ QUANTITIES = (
     "slack_right_side",
 )
 COROLLARIES = ("infonce_bound", "cross_correlation_bound")
+
+
+def lemma_and_corollaries(
+    grid: ThresholdGrid | Absent,
+    constants: Constants | Absent,
+    standardized: FeatureTable,
+    parameters: ViewParameters | None,
+) -> dict[str, Quantity]:
+    """`lemma_3_1` and its `corollaries`; `constants` belong to the grid's table, `parameters` to its views."""
+    of_standardized = theorem_2_constants(parameters, standardized.features[:, 1:])
+    return lemma_3_1(grid) | corollaries(grid, constants, standardized, of_standardized)
 
 
 def lemma_3_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:

@@ -56,20 +56,16 @@ def certify_a(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> Thr
     return ThresholdCertificate(passed, sets)
 
 
-def certificate_a(
-    geometry: ClassGeometry | Absent,
-    within: Sequence[Tensor],
-    certificate: ThresholdCertificate | Absent | None = None,
-) -> dict[str, Quantity]:
-    """The bound on the table's error by Theorem A and what it rests on, `QUANTITIES`.
+def certificate_a(geometry: ClassGeometry | Absent, certified_a: ThresholdCertificate | Absent) -> dict[str, Quantity]:
+    """The bound on the table's error by Theorem A and what it rests on, `QUANTITIES`, from what `certify_a` found.
 
-    A class that is not certified shows the set that came nearest to it. `certificate` is certify_a's, if at hand.
+    A class that is not certified shows the set that came nearest to it.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
-    certificate = certificate or certify_a(geometry, within)
-    assert not isinstance(certificate, Absent)
-    sets = certificate.sets
+    if isinstance(certified_a, Absent):
+        return dict.fromkeys(QUANTITIES, certified_a)
+    sets = certified_a.sets
     estimator = (
         "share of images outside the certified sets, pairwise within δ of one another and of diameter at most ε, found "
         f"for quantiles of δ and ε in each class, with the ball or the cap condition (Theorem A); {geometry.views_note}"
@@ -79,7 +75,7 @@ def certificate_a(
         shown = "; of the certified set, or of the one that came nearest to it"
         return per_class(geometry, geometry.centers.new_tensor(values), what + shown)
 
-    bounds = bounds_from_certified(geometry, certificate.certified, estimator)
+    bounds = bounds_from_certified(geometry, certified_a.certified, estimator)
     return {
         "error_bound": bounds["error_bound"],
         "certified_share_per_class": bounds["certified_share_per_class"],

@@ -74,18 +74,16 @@ def certify_b(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> Cha
 
 
 def certificate_b(
-    geometry: ClassGeometry | Absent,
-    within: Sequence[Tensor],
-    certificate: ChainCertificate | Absent | None = None,
+    geometry: ClassGeometry | Absent, within: Sequence[Tensor], certified_b: ChainCertificate | Absent
 ) -> dict[str, Quantity]:
     """The bounds on the table's error by Theorem B and the terms behind them, `QUANTITIES`.
 
-    `certificate` is certify_b's, if already at hand.
+    `within` and `certified_b` are what `certify_b` takes and finds.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
-    certificate = certificate or certify_b(geometry, within)
-    assert not isinstance(certificate, Absent)
+    if isinstance(certified_b, Absent):
+        return dict.fromkeys(QUANTITIES, certified_b)
     estimator = (
         "share of images not certified by the chain of views averaged over the class, with the ball or the cap "
         f"condition (Theorem B); {geometry.views_note}"
@@ -94,7 +92,7 @@ def certificate_b(
     distances = torch.stack([_mean_off_diagonal(within[label]) for label in geometry.classes])
     half = torch.stack([gaps(geometry.centers, own).min() / 2 for own in range(len(geometry.classes))])
     return {
-        **bounds_from_certified(geometry, certificate.certified, estimator),
+        **bounds_from_certified(geometry, certified_b.certified, estimator),
         "eccentricity_per_class": per_class(
             geometry,
             geometry.class_means(geometry.eccentricity),
@@ -125,7 +123,7 @@ def certificate_b(
             "certificate (their noise makes each distance too large, the least of several too small)",
             "either",
         ),
-        **margins_of_images(geometry, certificate.margins),
+        **margins_of_images(geometry, certified_b.margins),
     }
 
 

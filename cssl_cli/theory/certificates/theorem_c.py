@@ -62,20 +62,20 @@ def certify_c(geometry: ClassGeometry | Absent) -> DirectionalCertificate | Abse
 
 
 def certificate_c(
-    geometry: ClassGeometry | Absent, certificate: DirectionalCertificate | Absent | None = None
+    geometry: ClassGeometry | Absent, certified_c: DirectionalCertificate | Absent
 ) -> dict[str, Quantity]:
-    """The bounds on the table's error by Theorem C, `QUANTITIES`; `certificate` is certify_c's, if already at hand."""
+    """The bounds on the table's error by Theorem C, `QUANTITIES`, from what `certify_c` found."""
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
-    certificate = certificate or certify_c(geometry)
-    assert not isinstance(certificate, Absent)
+    if isinstance(certified_c, Absent):
+        return dict.fromkeys(QUANTITIES, certified_c)
     estimator = (
         "share of images not certified by the chain of views along the directions between centres (Theorem C); "
         f"{geometry.views_note}"
     )
-    by_views = (~certificate.certified_by_views).double().mean(dim=1).tolist()
+    by_views = (~certified_c.certified_by_views).double().mean(dim=1).tolist()
     return {
-        **bounds_from_certified(geometry, certificate.certified, estimator),
+        **bounds_from_certified(geometry, certified_c.certified, estimator),
         "by_views": Estimate(
             by_views,
             "the bound with suprema over the first 1, 2, … stored views only, the clean one first; centres and means "
@@ -86,5 +86,5 @@ def certificate_c(
             vacuous=is_vacuous(min(by_views), geometry.chance),
             warning=geometry.in_table_warning,
         ),
-        **margins_of_images(geometry, certificate.margins_by_views[-1]),
+        **margins_of_images(geometry, certified_c.margins_by_views[-1]),
     }

@@ -82,6 +82,15 @@ def info_nce(
     return quantities | classes.mean_bounds() | pair_bounds
 
 
+def info_nce_paper(
+    table: FeatureTable, *, temperature: float, max_images: int, generator: torch.Generator, bootstrap: int = 0
+) -> dict[str, Quantity]:
+    """`info_nce` as in the paper, which has no temperature; absent where `temperature`, the training's, is 1."""
+    if temperature == 1:
+        return dict.fromkeys(LOSSES + OF_CLASSES + OF_PAIRS, Absent("the temperature is 1: as info_nce"))
+    return info_nce(table, temperature=1.0, max_images=max_images, generator=generator, bootstrap=bootstrap)
+
+
 def _subset(table: FeatureTable, max_images: int, generator: torch.Generator) -> FeatureTable:
     """At most `max_images` random images, as evenly spread over the classes as the table's, in at most 1 + 8 views.
 

@@ -13,7 +13,6 @@ from cssl_cli.host.progress import Silent
 from cssl_cli.report.compare.catalogue import (
     ACCURACIES,
     BY_NAME,
-    DISTANCES,
     FIGURE_TERMS,
     LABELS,
     MAIN_TERMS,
@@ -24,6 +23,7 @@ from cssl_cli.report.compare.catalogue import (
 )
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.sweep.run import MemberResult
+from cssl_cli.theory.term import DISTANCES
 from tests.support.synthetic_members import member
 
 OF_FEATURES = {

@@ -56,7 +56,7 @@ class Certified:
         masks = {"A": self.a.certified, "B": self.b.certified, "C": self.c.certified}
         return {
             "error": nearest_center_error(self.geometry),
-            "A": certificate_a(self.geometry, self.within, self.a),
+            "A": certificate_a(self.geometry, self.a),
             "B": certificate_b(self.geometry, self.within, self.b),
             "C": certificate_c(self.geometry, self.c),
             "combined": combined(self.geometry, masks),
@@ -297,7 +297,10 @@ def test_an_encoder_blind_to_classes_looks_good_only_with_its_images_own_centres
     features = unit_norm(torch.randn(1000, 1, width, generator=random, dtype=torch.float64)).repeat(1, 8, 1)
     table = FeatureTable.build(features, torch.arange(1000) % 10, [str(label) for label in range(10)])
     geometry = class_geometry(table)
-    own, certified = nearest_center_error(geometry)["error"], certificate_c(geometry)["error_bound"]
+    own, certified = (
+        nearest_center_error(geometry)["error"],
+        certificate_c(geometry, certify_c(geometry))["error_bound"],
+    )
     assert own.value == pytest.approx(error, abs=0.04)
     assert certified.value == pytest.approx(bound, abs=0.04)
     assert certified.vacuous is False
@@ -368,9 +371,9 @@ def all_terms(table):
     geometry = class_geometry(table)
     within = [] if table.labels is None else within_class_distances(table)
     yield nearest_center_error(geometry)
-    yield certificate_a(geometry, within)
-    yield certificate_b(geometry, within)
-    yield certificate_c(geometry)
+    yield certificate_a(geometry, certify_a(geometry, within))
+    yield certificate_b(geometry, within, certify_b(geometry, within))
+    yield certificate_c(geometry, certify_c(geometry))
     yield variance_bound(geometry)
     yield combined(geometry, {})
 

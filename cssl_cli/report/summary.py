@@ -1,0 +1,137 @@
+"""The summary of an analysis: accuracies beside the quantities that the table of terms shows there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cssl_cli.report.layout import number, percent, plural
+from cssl_cli.report.quantities import COLUMNS, Result, Row, interval_of, quantity, short_direction
+from cssl_cli.report.sections.concentration import outside_band
+from cssl_cli.runs.results import CLASSIFIERS, counted_in_words, part
+from cssl_cli.theory.shown import Shown, shown_in
+from cssl_cli.theory.term import DISTANCES, Declared, In
+from cssl_cli.theory.terms import EPSILON
+
+BOTH_WAYS = "both"
+
+
+def in_summary() -> list[Shown]:
+    """The quantities of the summary, each once: in which encoders and distances they stand is a matter of the row."""
+    return [shown for shown in shown_in(In.SUMMARY) if shown.where == "trained"]
+
+
+def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Row]:
+    """A row a classifier, none without a probe."""
+    rows: list[Row] = []
+    for name, classifier in CLASSIFIERS.items() if probe is not None else ():
+        scores = [part(probe, encoder, name) for encoder in COLUMNS]
+        cells = [percent(score["accuracy"], score["interval"]) if score else "–" for score in scores]
+        rows.append((f"{classifier.called}, %", "unbiased", cells))
+    return rows
+
+
+def term_rows(result: Result) -> list[Row]:
+    """Label, direction of error and the cells of every quantity."""
+    rows: list[Row] = []
+    for shown in in_summary():
+        if shown.term.of == "distance":
+            rows += _in_distances(result, shown.declared)
+            continue
+        entries = [quantity(result, encoder, shown.term.group, shown.declared.name) for encoder in COLUMNS]
+        cells = [_cell(entry, shown.declared, result) for entry in entries]
+        rows.append((_label(shown.called, shown.declared, result), _errs(entries), cells))
+    return rows
+
+
+def _label(called: str, row: Declared, result: Result, of: str = "") -> str:
+    point = row.point
+    at = "" if point is None else point.words.format(point.value(result["settings"][point.grid]))
+    return f"{called}{at}{of}{', %' if row.share else ''}"
+
+
+def _cell(entry: Mapping[str, Any], row: Declared, result: Result) -> str:
+    value, interval = entry["value"], interval_of(entry)
+    if row.point is not None and value is not None:
+        at = row.point.place(result["settings"][row.point.grid])
+        value, interval = value[at], interval and interval[at]
+    show = percent if row.share else number
+    return show(value, interval, rounded=row.rounding) + (" vacuous" if entry.get("vacuous") else "")
+
+
+def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
+    errs = next((entry["errs"] for entry in entries if entry["value"] is not None), "")
+    return short_direction(errs)
+
+
+# ---------------------------------------------------------------------- concentration
+def _in_distances(result: Result, row: Declared) -> list[Row]:
+    """In the features of each encoder, and in pixels, which know no encoder; what was not measured gets no row."""
+    in_features = [_in_distance(result, encoder, row) for encoder in COLUMNS]
+    rows: list[Row] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
+    for distance in ("pixels", "standardized_pixels"):
+        cell, label = _in_distance(result, distance, row), _label(row.head, row, result, f", {DISTANCES[distance]}")
+        rows.append((label, _errs_of_distance(row), [cell, "–", cell]))
+    return [(label, errs, cells) for label, errs, cells in rows if any(cell != "–" for cell in cells)]
+
+
+def _in_distance(result: Result, distance: str, row: Declared) -> str:
+    quantities = part(result["concentration"], distance)
+    entry = {"value": None, **part(quantities, row.name)}
+    if not row.band:
+        return _cell(entry, row, result)
+    assert row.point is not None
+    at = row.point.place(result["settings"][row.point.grid])
+    return outside_band(entry["value"], part(quantities, row.band).get("value"), at)
+
+
+def _errs_of_distance(row: Declared) -> str:
+    return BOTH_WAYS if row.band else short_direction(row.errs)
+
+
+# ---------------------------------------------------------------------- in words
+def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
+    """What the rows were measured on and what they mean."""
+    settings = result["settings"]
+    simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
+    tested = ""
+    if probe is not None:
+        tested = (
+            f"Accuracies: {plural(probe['trained']['linear']['num_images'], 'test image')}, Clopper–Pearson intervals. "
+        )
+    of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
+    augmented = settings["num_views"] - 1
+    return (
+        f"{tested}Terms: {plural(result['num_images'], result['part'] + ' image')}{of_classes}, "
+        f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
+        "unit norm, 95 % intervals over images. "
+        "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
+        f"at 95 % confidence, vacuous unless below chance{_chance(result)}. {_meanings(result)}. "
+        "Errs: against the full augmentation and the population of images; "
+        "both: too large for few views, too small for few images; exact*: a fact about these images and views."
+        + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
+    )
+
+
+def _meanings(result: Result) -> str:
+    """The legend of the rows."""
+    settings = result["settings"]
+    said = [
+        f"{shown.called} {shown.declared.meaning}".format(
+            epsilon=f"{EPSILON.value(settings['epsilons']):g}", views=counted_in_words(settings["num_views"], "view")
+        )
+        for shown in in_summary()
+        if shown.declared.meaning and shown.term.of != "distance"
+    ]
+    if result["concentration"]:
+        said.append(
+            "1−σ the share of images outside the main part of their class, δ₀ the median distance between clean images "
+            "of different classes"
+        )
+    legend = "; ".join(said)
+    return f"{legend[:1].upper()}{legend[1:]}"
+
+
+def _chance(result: Result) -> str:
+    chance = quantity(result, "trained", "population", "chance")["value"]
+    return "" if chance is None else f" ({percent(chance)} %)"
