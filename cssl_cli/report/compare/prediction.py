@@ -46,7 +46,7 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     terms = {term: sign for term, sign in SIGNS.items() if any(row.mean(term) is not None for row in compared)}
     if count == 0:  # most often a sweep of which nothing has run: numpy is not loaded for it
         return _too_few(accuracy, count, len(compared))
-    from cssl_cli.report.compare.rank_correlation import MIN_ROWS_COMPARED
+    from cssl_cli.report.compare.rank_correlation.coefficients import MIN_ROWS_COMPARED
     from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
 
     if count < MIN_ROWS_COMPARED:

@@ -112,13 +112,13 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
 
 def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Of our accuracies with theirs; p over orders of the sets or parts that rows share, null if these have none."""
-    from cssl_cli.report.compare.rank_correlation import Absent, rank_correlation
+    from cssl_cli.report.compare.rank_correlation.coefficients import Undefined, rank_correlation
     from cssl_cli.report.compare.rank_correlation.crossed import over_sets, without_tests
     from cssl_cli.report.compare.rank_correlation.row_sharing import sharing_of_rows
     from cssl_cli.report.compare.rank_correlation.signs import as_column, group_codes
 
     found, shared, alone = rank_correlation(ours, theirs), sharing_of(rows), group_codes(None, len(rows))
-    if isinstance(found, Absent):
+    if isinstance(found, Undefined):
         return found.to_dict()
     decided = sharing_of_rows(as_column(theirs), alone, shared.design, shared.built_from)
     if decided.permuted is not None:
