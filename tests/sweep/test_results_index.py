@@ -19,8 +19,9 @@ from cssl_cli.recipe.recipe import Fingerprints, Recipe
 from cssl_cli.report import control_encoders
 from cssl_cli.report.compare import catalogue, extract
 from cssl_cli.report.compare.catalogue import values_of
+from cssl_cli.report.compare.content import as_content
 from cssl_cli.report.compare.extract import EXTRACTOR, SOURCES, extract_of
-from cssl_cli.report.compare.sweep import as_content, show_sweep
+from cssl_cli.report.compare.sweep import show_sweep
 from cssl_cli.runs.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
 from cssl_cli.sweep import results_index
 from cssl_cli.sweep.results_index import INDEX, Extractor, StoredResult
