@@ -336,7 +336,7 @@ def sweep(
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.compare.catalogue import accuracy_named
-    from cssl_cli.report.compare.extract import EXTRACTOR
+    from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.report.compare.named_quantities import NAMES
     from cssl_cli.report.compare.sorting import require_order
     from cssl_cli.report.compare.sweep import show_sweep, show_sweep_plan, write_sweep
@@ -372,7 +372,7 @@ def sweep(
         require_memory(resolved, members, out, device)
         return show_sweep_plan(resolved, members, out, as_json)
     if report:
-        results = read_sweep(resolved, out, EXTRACTOR)
+        results = read_sweep(resolved, out, take_numbers)
         show_sweep(resolved, results, members, as_json, **shown)
         return _end_of_sweep(results, members, told=not as_json)
     if concentration_only:
@@ -393,7 +393,7 @@ def sweep(
             jobs=workers,
             retries=retry,
             data_root=images,
-            extractor=EXTRACTOR,
+            take=take_numbers,
         )
     written = write_sweep(resolved, results, out, accuracy=compared, figures=figures)
     show_sweep(resolved, results, members, as_json, written.sentence, **shown)
