@@ -23,7 +23,7 @@ import measuring
 import numpy as np
 
 from cssl_cli.report.compare.paired_difference import paired_difference
-from cssl_cli.report.compare.rank_correlation import rank_correlations
+from cssl_cli.report.compare.rank_correlation.coefficients import rank_correlations
 from cssl_cli.report.compare.rank_correlation.correction import holm, p_values_of_orders
 from cssl_cli.report.compare.rank_correlation.crossed import crossed, of_parts
 from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom

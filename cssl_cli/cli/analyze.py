@@ -26,7 +26,7 @@ from cssl_cli.runs.options import require_device_name, require_precision
 if TYPE_CHECKING:
     from cssl_cli.host.progress import Reporter
     from cssl_cli.recipe import Recipe
-    from cssl_cli.report.compare.catalogue import Quantity
+    from cssl_cli.report.compare.catalogue import Column
 
 EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789",
@@ -79,7 +79,7 @@ class Request:
     export: Path | None
     figures: bool
     again: bool
-    accuracy: Quantity
+    accuracy: Column
     data_root: str | None
     device: str | None
     precision: str
@@ -202,7 +202,7 @@ def _read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
     return tuple(SECTIONS) if "all" in names else tuple(dict.fromkeys(names))
 
 
-def _read_accuracy(name: str, targets: Targets) -> Quantity:
+def _read_accuracy(name: str, targets: Targets) -> Column:
     """The accuracy that is to be predicted; `InputError` where there is nothing to predict it from."""
     from cssl_cli.report.analysis import MIN_RUNS
     from cssl_cli.report.compare.catalogue import LINEAR, accuracy_named

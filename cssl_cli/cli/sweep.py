@@ -15,7 +15,7 @@ from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
-    from cssl_cli.report.compare.catalogue import Quantity
+    from cssl_cli.report.compare.catalogue import Column
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.run import MemberResult
 
@@ -38,7 +38,7 @@ class Table:
     `order` is the quantity that rows are sorted by (`sorting.sort_rows`); None: as in the sweep.
     """
 
-    accuracy: Quantity
+    accuracy: Column
     versus: str | None
     order: str | None
 
@@ -170,10 +170,10 @@ def _show_plan(request: SweepRequest, as_json: bool) -> None:
 
 
 def _report(request: SweepRequest, table: Table, as_json: bool) -> None:
-    from cssl_cli.report.compare.extract import EXTRACTOR
+    from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.sweep.run import read_sweep
 
-    results = read_sweep(request.sweep, request.out, EXTRACTOR)
+    results = read_sweep(request.sweep, request.out, take_numbers)
     _show(request, results, table, as_json)
     _end(request, results, told=not as_json)
 
@@ -191,12 +191,12 @@ def _measure_concentration(request: SweepRequest, as_json: bool) -> None:
 def _run(request: SweepRequest, table: Table, figures: bool, as_json: bool) -> None:
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
-    from cssl_cli.report.compare.extract import EXTRACTOR
+    from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.report.compare.sweep import write_sweep
     from cssl_cli.sweep.run import run_sweep
 
     with SweepDisplay() if request.jobs else TerminalReporter() as display:
-        results = run_sweep(request, display, extractor=EXTRACTOR)
+        results = run_sweep(request, display, take=take_numbers)
     written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures)
     _show(request, results, table, as_json, written.sentence)
     _end(request, results, told=not as_json, failed=written.failed)

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from cssl_cli.errors import DamagedError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
-from cssl_cli.report.compare.prediction import prediction_content, print_prediction
+from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.run_rows import rows_of_runs
+from cssl_cli.report.compare.tables.prediction import print_prediction
 from cssl_cli.report.control_encoders import compare_controls, fooled_in
 from cssl_cli.report.control_table import print_controls, print_fooled
 from cssl_cli.report.layout import (
@@ -127,7 +128,8 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
         unprobed = [f"cssl probe {shown_path(path)}" for path, probe in probes.items() if probe is None]
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
-        print_prediction(out, rows_of_runs(results, probes), accuracy)
+        rows = rows_of_runs(results, probes)
+        print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy)
     return None
 
 

@@ -1,21 +1,24 @@
-"""What the table of a sweep needs of its members' results, in one file that is quick to read.
+"""The numbers of a sweep's members in one file, so that a report need not read every analysis.json again.
 
-An analysis.json has half a megabyte; a thousand of them take many seconds to read. The index keeps, for each member,
-which results it has and what an `Extractor` took from them. A line counts as long as the files it was read from are
-unchanged, by time, size and inode, and the extractor is the same; without an index, or with one that is damaged, the
-files are read.
+An analysis.json has half a megabyte; a thousand of them take twenty seconds to read. The index keeps, for each member,
+which results it has and what the report took from them. A line counts as long as the files that it was read from are
+unchanged, by time, size and inode, and the whole index as long as the package's code is: no list says which modules
+decide a number. Without an index, or with one that is damaged or of other code, the files are read. All it saves is
+time: to trace a number, skip this file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import cssl_cli
 from cssl_cli.errors import CsslError, DamagedError, shown_path
 from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.runs.run_dir import (
@@ -24,14 +27,12 @@ from cssl_cli.runs.run_dir import (
     ENVIRONMENT,
     EPOCH_KNN,
     PROBE,
-    RESULTS_FORMAT,
     STATUS,
     RunDir,
     kept_name,
 )
 
 INDEX = "results-index.txt"
-FORMAT = [4, RESULTS_FORMAT]  # raise the first when the file is written in another way
 Result = Mapping[str, Any]
 State = list[int] | None
 
@@ -81,7 +82,7 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """The results of a run, None for what is not there, and what was taken from them (None without an extractor).
+    """The results of a run, None for what is not there, and what was taken from them (None where nothing was).
 
     damage: sentences about files that do not count because they are not as they were written. failure: why the run
     failed, None where it did not.
@@ -119,16 +120,22 @@ def read_results(wanted: Wanted) -> Found:
     return Found(wanted.path, probe, analysis, damage=tuple(dict.fromkeys(damage)))
 
 
-@dataclass(frozen=True)
-class Extractor:
-    """What is taken from a finished run: `take` gives it as JSON types.
+Take = Callable[[Measured], Any]
+"""What a report wants to know of a finished run, as JSON types.
 
-    `version` is another whenever `take` might give something else. Of the run directory `take` may read knn.jsonl, and
-    no other file, since only that one's changes are seen.
-    """
+Besides the results it may read knn.jsonl of the run directory, and no other file, since only that one's changes are
+seen.
+"""
 
-    version: str
-    take: Callable[[Measured], Any]
+
+@cache
+def code_digest() -> str:
+    """A digest of the package's code, taken when it is first asked for."""
+    digest = hashlib.sha256(cssl_cli.__version__.encode())
+    for source in sorted(Path(cssl_cli.__file__).parent.rglob("*.py")):
+        with suppress(OSError):  # a package without its sources has its version
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 class _Home(SealedFolder):
@@ -141,14 +148,13 @@ class _Home(SealedFolder):
 class ResultsIndex:
     """The index of the sweep whose run directories are under `home`."""
 
-    def __init__(self, home: Path, extractor: Extractor | None = None) -> None:
-        self.file, self.extractor = _Home(home), extractor
-        # By run directory and results: states of the files, whether there are a probe and an analysis, the version of
-        # the extractor, what it took.
-        self.lines: dict[str, tuple[list[State], bool, bool, str | None, Any]] = {}
+    def __init__(self, home: Path, take: Take | None = None) -> None:
+        self.file, self.take = _Home(home), take
+        # By run directory and results: states of the files, whether there are a probe and an analysis, what was taken.
+        self.lines: dict[str, tuple[list[State], bool, bool, Any]] = {}
         with suppress(CsslError):  # a damaged one is made again
             content = self.file.read_json(INDEX) or {}
-            if content.get("format") == FORMAT:
+            if content.get("code") == code_digest():
                 self.lines = content["lines"]
         self.changed = False
 
@@ -176,22 +182,21 @@ class ResultsIndex:
         if of_encoder is None:
             return read_results(wanted)
         key = "/".join([wanted.path.name, *kept])
-        version = None if self.extractor is None else self.extractor.version
         if key in self.lines:
-            known, has_probe, has_analysis, taken_by, taken = self.lines[key]
-            if known == states and version in (None, taken_by):
+            known, has_probe, has_analysis, taken = self.lines[key]
+            if known == states and (self.take is None or taken is not None):
                 return Found(
                     wanted.path,
                     StoredResult(run, PROBE, wanted.probe) if has_probe else None,
                     StoredResult(run, ANALYSIS, wanted.analysis) if has_analysis else None,
-                    None if version is None else taken,
+                    None if self.take is None else taken,
                 )
         found = read_results(wanted)
         if found.damage or not run.finished:
             return found
-        if self.extractor is not None:
-            found = replace(found, taken=self.extractor.take(found))
-        self.lines[key] = states, found.probe is not None, found.analysis is not None, version, found.taken
+        if self.take is not None:
+            found = replace(found, taken=self.take(found))
+        self.lines[key] = states, found.probe is not None, found.analysis is not None, found.taken
         self.changed = True
         return found
 
@@ -199,7 +204,7 @@ class ResultsIndex:
         with suppress(CsslError, OSError):  # a sweep that only may be read is read all the same
             there = {path.name for path in self.file.path.iterdir()}
             lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
-            self.file.write_json(INDEX, {"format": FORMAT, "lines": lines}, indent=None)
+            self.file.write_json(INDEX, {"code": code_digest(), "lines": lines}, indent=None)
 
 
 def _states(folder: Path, names: Sequence[str]) -> list[State]:

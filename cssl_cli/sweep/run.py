@@ -16,7 +16,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
 from cssl_cli.sweep.request import SweepRequest, require_one_root
-from cssl_cli.sweep.results_index import Extractor, ResultsIndex, Wanted, read_results
+from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.stages import Missing, Workshop
@@ -28,7 +28,7 @@ LOGS = "logs"  # of the workers, a file a member
 class MemberResult:
     """A member of a sweep with what its run directory holds, or why it failed, where, and what to do about it.
 
-    `taken` is what an extractor took from the results (results_index.py), None where none was asked for. `damage` has a
+    `taken` is what a report took from the results (results_index.py), None where nothing was asked for. `damage` has a
     sentence for each file that does not count because it is not as it was written.
     """
 
@@ -54,8 +54,8 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     return MemberResult(member, found.path, found.probe, found.analysis, found.failure, damage=found.damage)
 
 
-def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> list[MemberResult]:
-    """What is on disk of every member, and what the extractor takes from it; results are read when looked into."""
+def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[MemberResult]:
+    """What is on disk of every member, and what is to be taken from it; results are read when looked into."""
     shared: dict[Any, dict[str, Any]] = {}  # the settings of equal blocks are one mapping
 
     def settings(member: Member, block: str) -> dict[str, Any]:
@@ -68,19 +68,17 @@ def read_sweep(sweep: Sweep, out: Path, extractor: Extractor | None = None) -> l
         Wanted(member_path(sweep, member, out), settings(member, "probe"), settings(member, "analyze"))
         for member in sweep.members
     ]
-    found = ResultsIndex(out / sweep.name, extractor).read(wanted)
+    found = ResultsIndex(out / sweep.name, take).read(wanted)
     return [
         MemberResult(member, one.path, there.probe, there.analysis, there.failure, there.taken, there.damage)
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
 
 
-def run_sweep(
-    request: SweepRequest, reporter: SweepReporter, *, extractor: Extractor | None = None
-) -> list[MemberResult]:
+def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | None = None) -> list[MemberResult]:
     """Pretrain, probe and analyze the members that are meant and not finished; a failure does not stop the rest.
 
-    Gives every member of the sweep, those that were not meant as they are on disk, with what the `extractor` takes from
+    Gives every member of the sweep, those that were not meant as they are on disk, with what is to be taken from
     each. Members that another process works on are taken up once more after the others.
     """
     deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
@@ -99,7 +97,7 @@ def run_sweep(
     run = _run_here if request.jobs is None else _run_in_pool
     ends = run(request, unfinished, deadline, reporter)
     _tell(ends, reporter)
-    results = read_sweep(request.sweep, request.out, extractor)
+    results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
 
 

@@ -40,10 +40,10 @@ class Estimate:
 
     `value` is a number, a list or matrix of numbers in the order of `class_names`, or numbers by name; an entry that
     cannot be estimated is None and, where a class is the cause, `absent` says why. `errs`: see `term.Direction`.
-    `interval` has the shape of `value`
-    with (low, high) for a number, at 95 %; None if there is none. `classes` names the classes that a selected number is
-    about. `vacuous` says whether a bound is no better than what is known without it; it is reported as computed, not
-    clipped. `warning` is a sentence on why the number is easily misread on these images.
+    `interval` has the shape of `value` with (low, high) for a number, at 95 %; None if there is none. `classes` names
+    the classes that a selected number is about. `vacuous` says whether a bound is no better than what is known without
+    it; it is reported as computed, not clipped. `warning` is a sentence on why the number is easily misread on these
+    images.
     """
 
     value: float | list[Any] | dict[str, float | None]

@@ -23,7 +23,7 @@ from cssl_cli.errors import InputError, escaped, escaped_text
 from cssl_cli.host.progress import MemberProgress, SweepProgress, TaskProgress
 from cssl_cli.host.streams import Output, Stream, print_error, standard_streams
 from cssl_cli.report import layout
-from cssl_cli.report.compare.sweep import as_csv
+from cssl_cli.report.compare.content import as_csv
 from cssl_cli.report.console import make_console
 from cssl_cli.runs.images import cache_dir
 from tests.support.commands import the_run

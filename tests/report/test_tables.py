@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report.compare.content import as_content, as_csv
 from cssl_cli.report.compare.rows import rows_of, summarize
-from cssl_cli.report.compare.sweep import as_content, as_csv
-from cssl_cli.report.compare.sweep_table import print_table
+from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
 from cssl_cli.report.run import _per_class
 from cssl_cli.report.sections.concentration import outside_band

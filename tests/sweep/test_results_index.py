@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -16,15 +15,14 @@ import pytest
 import cssl_cli
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe.recipe import Fingerprints, Recipe
-from cssl_cli.report import control_encoders
-from cssl_cli.report.compare import catalogue, extract
 from cssl_cli.report.compare.catalogue import values_of
-from cssl_cli.report.compare.extract import EXTRACTOR, SOURCES, extract_of
-from cssl_cli.report.compare.sweep import as_content, show_sweep
+from cssl_cli.report.compare.content import as_content
+from cssl_cli.report.compare.extract import extract_of, take_numbers
+from cssl_cli.report.compare.sweep import show_sweep
 from cssl_cli.runs.run_dir import ANALYSIS, EPOCH_KNN, PROBE, RunDir
 from cssl_cli.sweep import results_index
 from cssl_cli.sweep.request import SweepRequest
-from cssl_cli.sweep.results_index import INDEX, Extractor, StoredResult
+from cssl_cli.sweep.results_index import INDEX, StoredResult
 from cssl_cli.sweep.run import member_path, read_sweep, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 from tests.support.commands import QUICKLY_MEASURED
@@ -56,7 +54,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_are_those_of_the_files(sweep: Sweep, tmp_path: Path) -> None:
     for stored in (False, True):
-        for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
+        for result in read_sweep(sweep, tmp_path / "runs", take_numbers):
             run, recipe = RunDir(result.path), result.member.recipe
             assert isinstance(result.probe, StoredResult) == isinstance(result.analysis, StoredResult) == stored
             assert result.probe == run.read_result(PROBE, recipe.settings("probe"))
@@ -86,7 +84,7 @@ def test_what_is_kept_is_what_the_files_say(sweep: Sweep, tmp_path: Path, apart:
             content["concentration"]["pixels"]["between_quantiles"]["value"]["0.5"] = 0.0
             RunDir(file.parent).write_json(ANALYSIS, content)
     for _ in ("the files", "the index"):
-        for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR):
+        for result in read_sweep(sweep, tmp_path / "runs", take_numbers):
             recipe = result.member.recipe
             probe = RunDir(result.path).read_result(PROBE, recipe.settings("probe"))
             analysis = RunDir(result.path).read_result(ANALYSIS, recipe.settings("analyze"))
@@ -113,7 +111,7 @@ def test_what_has_not_changed_is_not_read_again(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def report() -> tuple[str, str]:
-        results = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
+        results = read_sweep(sweep, tmp_path / "runs", take_numbers)
         show_sweep(sweep, results, sweep.members, False)
         return json.dumps(as_content(sweep, results)), capsys.readouterr().out
 
@@ -122,85 +120,75 @@ def test_what_has_not_changed_is_not_read_again(
     written = index.stat().st_mtime_ns
     forbid_reading(monkeypatch)
     assert report() == first
-    read_sweep(sweep, tmp_path / "runs")  # without an extractor: whether results are there is all that is asked
+    read_sweep(sweep, tmp_path / "runs")  # without numbers to take: whether results are there is all that is asked
     assert index.stat().st_mtime_ns == written
 
 
-def test_what_another_extractor_took_is_not_taken_over(sweep: Sweep, tmp_path: Path) -> None:
-    """Neither what an earlier version of the code took, nor that nothing was asked for."""
+def test_numbers_are_taken_once_for_each_state_of_the_code(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what other code took is taken over, nor that nothing was asked for."""
     counted: list[Path] = []
 
-    def reading(version: str) -> list[object]:
+    def reading(code: str) -> list[object]:
         def take(measured: results_index.Measured) -> str:
             counted.append(measured.path)
-            return version
+            return code
 
         counted.clear()
-        return [result.taken for result in read_sweep(sweep, tmp_path / "runs", Extractor(version, take))]
+        monkeypatch.setattr(results_index, "code_digest", lambda: code)
+        return [result.taken for result in read_sweep(sweep, tmp_path / "runs", take)]
 
+    monkeypatch.setattr(results_index, "code_digest", lambda: "old")
+    assert [result.taken for result in read_sweep(sweep, tmp_path / "runs")] == [None] * 4
+    for code in ("old", "new", "old"):
+        assert reading(code) == [code] * 4
+        assert len(counted) == 4
     assert [result.taken for result in read_sweep(sweep, tmp_path / "runs")] == [None] * 4
     assert reading("old") == ["old"] * 4
-    assert len(counted) == 4
-    assert reading("new") == ["new"] * 4
-    assert len(counted) == 4
-    assert [result.taken for result in read_sweep(sweep, tmp_path / "runs")] == [None] * 4
-    assert reading("new") == ["new"] * 4
     assert counted == []
 
 
-def test_the_version_of_what_is_taken_covers_the_code_that_takes_it() -> None:
-    """Each module of the package of which what is taken uses a function, but for errors."""
-    used = {
-        value.__module__
-        for module in (catalogue, control_encoders, extract)
-        for value in vars(module).values()
-        if isinstance(value, FunctionType) and value.__module__.startswith("cssl_cli.")
-    }
-    covered = {f"cssl_cli.{source.removesuffix('.py').replace('/', '.')}" for source in SOURCES}
-    assert used - {"cssl_cli.errors"} == covered - {"cssl_cli.runs.run_dir"}  # which reads knn.jsonl, and is a class
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_the_version_of_what_is_taken_changes_with_the_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
-) -> None:
-    package = Path(cssl_cli.__file__).parent
-    for name in SOURCES:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes((package / name).read_bytes())
+def test_the_digest_of_the_code_changes_with_any_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cssl_cli, "__file__", str(tmp_path / "__init__.py"))
-    assert extract._version() == EXTRACTOR.version
-    with (tmp_path / source).open("a") as file:
-        file.write("\n")
-    assert extract._version() != EXTRACTOR.version
+    digests = [results_index.code_digest.__wrapped__()]
+    for name in ("one.py", "room/two.py", "room/inner/three.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        for text in ("a = 1\n", "a = 2\n"):
+            (tmp_path / name).write_text(text)
+            digests.append(results_index.code_digest.__wrapped__())
+    monkeypatch.setattr(cssl_cli, "__version__", "0.0.0")
+    digests.append(results_index.code_digest.__wrapped__())
+    assert len(set(digests)) == len(digests) == 8
+    assert results_index.code_digest.__wrapped__() == digests[-1]
 
 
 def test_the_epochs_are_looked_at_for_changes(sweep: Sweep, tmp_path: Path) -> None:
-    before = read_sweep(sweep, tmp_path / "runs", EXTRACTOR)
+    before = read_sweep(sweep, tmp_path / "runs", take_numbers)
     RunDir(before[1].path).write_records(EPOCH_KNN, [{"epoch": 1, "step": 1, "knn": 0.25}])
-    after = [extract_of(result).values["best_knn"] for result in read_sweep(sweep, tmp_path / "runs", EXTRACTOR)]
+    after = [extract_of(result).values["best_knn"] for result in read_sweep(sweep, tmp_path / "runs", take_numbers)]
     assert after == [None, 0.25, None, 0.25]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "head and body\n", "cut", "swapped"])
 def test_a_damaged_index_is_made_again(sweep: Sweep, tmp_path: Path, damage: str) -> None:
     index = tmp_path / "runs" / "two" / INDEX
-    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR))
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers))
     whole = index.read_text()
     index.write_text({"cut": whole[:-100], "swapped": whole.replace("0.", "1.")}.get(damage, damage))
-    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR)) == first
+    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers)) == first
     assert index.read_text() == whole
 
 
 @pytest.mark.parametrize("change", [{}, {"lines": None}, {"lines": []}, {"lines": {"a": 1}}])
 def test_an_index_without_a_checksum_is_made_again(sweep: Sweep, tmp_path: Path, change: dict[str, Any]) -> None:
     index = tmp_path / "runs" / "two" / INDEX
-    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR))
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers))
     whole = index.read_text()
-    for content in ({"format": json.loads(whole)["format"], **change}, {**json.loads(whole), **change}):
+    for content in ({"code": json.loads(whole)["code"], **change}, {**json.loads(whole), **change}):
         content.pop("checksum", None)
         index.write_text(json.dumps(content))
-        assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", EXTRACTOR)) == first
+        assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers)) == first
         assert index.read_text() == whole
 
 
@@ -299,11 +287,11 @@ def test_many_members_are_named_read_and_shown_without_a_second_look(
 
     monkeypatch.setattr(Fingerprints, "of", counting)
     sweep = load_sweep(str(many / "many.yaml"))
-    first = read_sweep(sweep, many / "runs", EXTRACTOR)
+    first = read_sweep(sweep, many / "runs", take_numbers)
     assert counted["fingerprints"] == len(sweep.members) == 200
     assert all(result.probe and result.analysis for result in first)
     forbid_reading(monkeypatch)
-    content = as_content(sweep, read_sweep(sweep, many / "runs", EXTRACTOR))
+    content = as_content(sweep, read_sweep(sweep, many / "runs", take_numbers))
     assert len(content["rows"]) == 20
     assert content["rows"][0]["cells"]["linear"]["n"] == 10
 

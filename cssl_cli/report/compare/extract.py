@@ -1,35 +1,18 @@
 """What a table of runs takes from each: the quantities of the catalogue, and how they were measured.
 
-The index of a sweep keeps it (results_index.py), so that a report looks into no analysis.json that has not changed.
+The index of a sweep keeps it (sweep/results_index.py), so that a report reads no analysis.json that has not changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import cssl_cli
 from cssl_cli.report.compare.catalogue import BY_NAME, values_of
 from cssl_cli.report.control_encoders import Fooled, fooled_in
 from cssl_cli.runs.results import number, part
-from cssl_cli.sweep.results_index import Extractor, Measured
+from cssl_cli.sweep.results_index import Measured
 from cssl_cli.sweep.run import MemberResult
-
-# All that decides what is taken from given files; a change in any of these makes kept values void.
-SOURCES = (
-    "report/compare/catalogue.py",
-    "report/compare/extract.py",
-    "report/compare/paired_difference.py",
-    "report/control_encoders.py",
-    "runs/results.py",
-    "runs/run_dir.py",
-    "theory/shown.py",
-    "theory/term.py",
-    "theory/terms.py",
-)
 
 
 class Circumstances(NamedTuple):
@@ -83,16 +66,6 @@ def _circumstances(measured: Measured) -> Circumstances:
     )
 
 
-def _take(measured: Measured) -> Any:
+def take_numbers(measured: Measured) -> Any:
+    """The same as JSON types, for the index to keep (`extract_of` reads it)."""
     return [list(values_of(measured).values()), list(_circumstances(measured)), fooled_in(measured.analysis or {})]
-
-
-def _version() -> str:
-    code = hashlib.sha256(cssl_cli.__version__.encode())
-    for source in SOURCES:
-        with suppress(OSError):  # a package without its sources has its version
-            code.update((Path(cssl_cli.__file__).parent / source).read_bytes())
-    return code.hexdigest()[:10]
-
-
-EXTRACTOR = Extractor(_version(), _take)

@@ -70,6 +70,15 @@ def paired_difference(
     return PairedDifference(mean, sd, n, interval, unpaired=len(a) + len(b) - 2 * n, p=p)
 
 
+def as_json(content: Any) -> Any:
+    """What holds differences as JSON types, each of them with whether it is beyond the noise of seeds."""
+    if isinstance(content, PairedDifference):
+        return {**content.to_dict(), "beyond_noise": content.beyond_noise}
+    if isinstance(content, dict):
+        return {key: as_json(value) for key, value in content.items()}
+    return [as_json(value) for value in content] if isinstance(content, list) else content
+
+
 def _present(values: Mapping[Hashable, float | None]) -> dict[Hashable, float]:
     return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
 

@@ -1,25 +1,27 @@
-"""Reports of a sweep: its table, which terms predict the accuracy, and the same as JSON, CSV and a figure."""
+"""The report of a sweep: what `cssl sweep` prints and writes, and its plan."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, escaped, shown_path
+from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
-from cssl_cli.report.compare.claims import answers, print_claims
-from cssl_cli.report.compare.differences import as_json
-from cssl_cli.report.compare.prediction import FIGURES, draw_prediction, prediction_content, print_prediction
-from cssl_cli.report.compare.reference import compare_published, print_published, published_of
-from cssl_cli.report.compare.rows import Row, is_finished, row_content, rows_of
+from cssl_cli.report.compare.claims import answers
+from cssl_cli.report.compare.content import as_content, as_csv, content_of_rows
+from cssl_cli.report.compare.prediction import prediction_content
+from cssl_cli.report.compare.published import compare_published
+from cssl_cli.report.compare.rows import is_finished, rows_of
 from cssl_cli.report.compare.sorting import sort_rows
-from cssl_cli.report.compare.sweep_table import print_table
-from cssl_cli.report.compare.versus import compare_rows, print_comparison
+from cssl_cli.report.compare.tables.claims import print_claims
+from cssl_cli.report.compare.tables.prediction import FIGURES, draw_prediction, print_prediction
+from cssl_cli.report.compare.tables.published import print_published
+from cssl_cli.report.compare.tables.rows import print_table
+from cssl_cli.report.compare.tables.versus import print_comparison
+from cssl_cli.report.compare.versus import compare_rows
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.layout import console, note, plural, print_json, table
 from cssl_cli.report.recipes import run_state
@@ -118,7 +120,7 @@ def show_sweep(
     rows = rows if order is None else sort_rows(rows, order)
     compared = None if versus is None else compare_rows(rows, next(row for row in every if row.name == versus))
     if as_json:
-        return print_json(_content(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
+        return print_json(content_of_rows(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
     print_fooled(
@@ -130,75 +132,12 @@ def show_sweep(
             if is_finished(result) and not row.control
         ],
     )
-    print_prediction(out, rows, accuracy)
+    print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy)
     print_published(out, compare_published(sweep, rows))
     print_claims(out, answers(sweep, every))
     if compared is not None:
         print_comparison(out, compared)
     return note(out, f"\n{written}") if written else None
-
-
-# ---------------------------------------------------------------------- for machines
-def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
-    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values.
-
-    With published values, and the claims answered.
-    """
-    rows = rows_of(results)
-    return _content(sweep, rows, rows)
-
-
-def _content(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
-    """The same for `rows`; claims are answered from `every` row of the sweep."""
-    return {
-        "sweep": sweep.name,
-        "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
-        **prediction_content(rows),
-        "reference": as_json(compare_published(sweep, rows)),
-        "claims": as_json(answers(sweep, every)),
-        "members": [
-            {
-                "name": result.member.name,
-                "row": result.member.row,
-                "seed": result.member.seed,
-                "run": str(result.path),
-                "error": result.error,
-                "damage": list(result.damage),
-                "values": values,
-                "fooled": fooled,
-            }
-            for row in rows
-            for result, values, fooled in zip(row.members, row.values, row.fooled, strict=True)
-        ],
-    }
-
-
-def as_csv(content: dict[str, Any]) -> str:
-    """One line a row: its axes, whether it is a negative control, mean, sd and n of each quantity (all as shares)."""
-    rows = content["rows"]
-    axes = list(rows[0]["axes"]) if rows else []
-    names = list(rows[0]["cells"]) if rows else []
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
-    writer.writerow(map(_csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
-    for row in rows:
-        cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
-        values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
-        labels = [row["row"], *(row["axes"][axis] for axis in axes)]
-        writer.writerow([*map(_csv_cell, labels), int(row["control"]), *values])
-    return buffer.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    """A name as a spreadsheet shows it: one that begins like a formula is not one."""
-    if not isinstance(value, str):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return escaped(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
-    return value
 
 
 # ---------------------------------------------------------------------- the plan

@@ -33,7 +33,7 @@ MAX_PANELS = 12
 MAX_LABELLED = 12  # rows; more names would cover the points
 PANEL_HEIGHT = 1.75  # inches
 CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # how a negative control looks
-Row = Mapping[str, Any]
+RowContent = Mapping[str, Any]
 
 
 class Point(NamedTuple):
@@ -53,7 +53,7 @@ class Point(NamedTuple):
 
 
 def draw_accuracy_vs_terms(
-    rows: Sequence[Row],
+    rows: Sequence[RowContent],
     screened: Mapping[str, Any],
     accuracy: str,
     folder: Path,
@@ -84,7 +84,7 @@ def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
 
 
 def accuracy_vs_terms(
-    rows: Sequence[Row],
+    rows: Sequence[RowContent],
     screened: Mapping[str, Any],
     accuracy: str,
     *,
@@ -138,7 +138,7 @@ def accuracy_vs_terms(
     return figure
 
 
-def _points(rows: Sequence[Row], groups: Sequence[str], accuracy: str, term: str) -> list[Point]:
+def _points(rows: Sequence[RowContent], groups: Sequence[str], accuracy: str, term: str) -> list[Point]:
     points = []
     for i, row in enumerate(rows):
         x, y = part(row, "cells", term), part(row, "cells", accuracy)
@@ -232,7 +232,7 @@ def _handles(groups: Sequence[str], *, with_reference: bool, with_control: bool)
     return handles
 
 
-def _caption(rows: Sequence[Row], panels: Sequence[Any], names: Sequence[Any], left_out: Sequence[str]) -> str:
+def _caption(rows: Sequence[RowContent], panels: Sequence[Any], names: Sequence[Any], left_out: Sequence[str]) -> str:
     points = [point for _, of_panel in panels for point in of_panel]
     num_compared = sum(not row.get("control") for row in rows)
     sentences = [f"{counted_in_words(num_compared, 'row')}, sorted by |τ| over all of them."]

@@ -1,4 +1,4 @@
-"""Every figure of an analysis, and the comparison of several runs, as PNG and SVG files."""
+"""Every figure of an analysis, as PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cssl_cli.host.files import explained, require_writable
 from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.report.figures.certificate import certificate
 from cssl_cli.report.figures.class_centers import class_centers
-from cssl_cli.report.figures.comparison import comparison
 from cssl_cli.report.figures.concentration import concentration
 from cssl_cli.report.figures.projection import projection
 from cssl_cli.report.figures.r_epsilon import r_epsilon
@@ -80,16 +79,6 @@ def _drawn_already(folder: Path, drawn_from: str) -> list[Path] | None:
         return None
     paths = [folder / f"{name}.{kind}" for name in facts["figures"] for kind in KINDS]
     return paths if all(path.is_file() for path in paths) else None
-
-
-def draw_comparison(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
-    """Draw accuracy against each term for several runs; gives the files, none where no run has both numbers.
-
-    rows: {"name": str, "accuracy": a share of 1 or None, "terms": {title: number or None}}, one a run.
-    """
-    require_writable(folder, REMEDY)
-    with drawing():
-        return _replace(comparison(rows), folder, "comparison")
 
 
 def _replace(figure: Figure | None, folder: Path, name: str) -> list[Path]:

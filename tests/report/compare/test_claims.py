@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from cssl_cli.report.compare.claims import _in_words, _verdict, answers, print_claims
-from cssl_cli.report.compare.correlations import _caption
-from cssl_cli.report.compare.differences import as_json
-from cssl_cli.report.compare.sweep_table import _spanned
+from cssl_cli.report.compare.claims import answers
+from cssl_cli.report.compare.paired_difference import as_json
+from cssl_cli.report.compare.tables.claims import _in_words, _verdict, print_claims
+from cssl_cli.report.compare.tables.correlations import _caption
+from cssl_cli.report.compare.tables.rows import _spanned
 from cssl_cli.report.verdicts import views_seen
 from cssl_cli.sweep.sweep import Member
 from tests.support.synthetic_sweeps import NESTED, PAIRS, Values, rows, sweep_of

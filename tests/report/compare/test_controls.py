@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from cssl_cli.report.compare.catalogue import LINEAR, SIGNS
-from cssl_cli.report.compare.controls import compare_control, print_control
+from cssl_cli.report.compare.controls import compare_control
 from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.sweep.claims import is_negative_control
 from cssl_cli.sweep.run import MemberResult
 from tests.support.synthetic_members import CONTROL, RECIPE, member

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cssl_cli.report.compare.correlations import p_value, print_correlations, signed
 from cssl_cli.report.compare.rank_correlation.attainable import p_without_ties
-from cssl_cli.report.compare.rank_correlation.screening import Row, screen_accuracy
+from cssl_cli.report.compare.rank_correlation.screening import RowMeans, screen_accuracy
+from cssl_cli.report.compare.tables.correlations import p_value, print_correlations, signed
 
 TITLES = {"alignment": "align ↓", "R_epsilon": "R_ε at ε = 0.5 ↓", "sigma": "1−σ at 0.5 δ₀, features ↓"}
 
 
-def rows(n: int, num_groups: int = 1) -> list[Row]:
+def rows(n: int, num_groups: int = 1) -> list[RowMeans]:
     generator, found = np.random.default_rng(4), []
     for i in range(n):
         quality = float(generator.standard_normal())

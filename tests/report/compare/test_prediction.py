@@ -15,10 +15,11 @@ from rich.console import Console
 
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report.compare.catalogue import BY_NAME, FIGURE_TERMS, LABELS, LINEAR, SIGNS
-from cssl_cli.report.compare.prediction import draw_prediction, prediction_content, print_prediction, screen
+from cssl_cli.report.compare.prediction import prediction_content, screen
 from cssl_cli.report.compare.rows import row_content, rows_of
 from cssl_cli.report.compare.run_rows import rows_of_runs
-from cssl_cli.report.compare.sweep_table import print_table
+from cssl_cli.report.compare.tables.prediction import draw_prediction, print_prediction
+from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import load_sweep
 from tests.support.synthetic_members import CONTROL, DELTAS, member
@@ -137,7 +138,7 @@ def test_fewer_than_three_rows_are_a_sentence(count: int) -> None:
 def printed(rows: Any, width: int = 100, accuracy: str = "linear") -> str:
     file = io.StringIO()
     out = Console(file=file, width=width, highlight=False, markup=False)
-    print_prediction(out, rows, BY_NAME[accuracy])
+    print_prediction(out, rows, prediction_content(rows, [accuracy]), BY_NAME[accuracy])
     return file.getvalue()
 
 

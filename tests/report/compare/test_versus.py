@@ -16,7 +16,8 @@ from cssl_cli.errors import InputError
 from cssl_cli.report.compare.named_quantities import NAMES, called, mean_of, shown, shown_difference
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.sorting import require_order, sort_rows
-from cssl_cli.report.compare.versus import QUANTITIES, compare_rows, print_comparison, require_row
+from cssl_cli.report.compare.tables.versus import print_comparison
+from cssl_cli.report.compare.versus import QUANTITIES, compare_rows, require_row
 from cssl_cli.sweep.sweep import Member, Sweep
 from tests.support.synthetic_sweeps import NESTED, PAIRS, Values, rows, sweep_of
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.report.figures import figures
-from cssl_cli.report.figures.figures import draw_comparison, draw_figures
+from cssl_cli.report.figures.figures import draw_figures
 from tests.support.synthetic_analysis import absent, analysis, class_names, trace
 
 NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate", "theorem_1"}
@@ -441,22 +441,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
         draw_figures({}, [], tmp_path / "file" / "figures")
-
-
-def test_runs_are_compared(tmp_path: Path) -> None:
-    rows = [
-        {"name": "crop", "accuracy": 0.6, "terms": {"alignment": 0.1, "R at 0.5": 0.4, "never measured": None}},
-        {"name": "crop + colour", "accuracy": 0.8, "terms": {"alignment": 0.3, "R at 0.5": None}},
-        {"name": "$failed", "accuracy": None, "terms": {"alignment": 0.2}},
-    ]
-    paths = draw_comparison(rows, tmp_path)
-    assert [path.name for path in paths] == ["comparison.png", "comparison.svg"]
-    said = texts_of(paths[1])
-    for words in ("crop + colour", "failed", "alignment", "R at 0.5", "3 runs", "Hollow"):
-        assert words in said
-    assert "never measured" not in said
-    assert draw_comparison([], tmp_path / "none") == []
-    assert draw_comparison(rows[2:], tmp_path / "none") == []
 
 
 def test_figures_are_drawn_from_several_threads(tmp_path: Path) -> None:

@@ -15,14 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cssl_cli.report.compare.rank_correlation import (
-    MAX_ROWS_RESAMPLED,
-    PERFECT_ORDER,
-    Absent,
-    Coefficient,
-    Intervals,
-    RankCorrelation,
-)
 from cssl_cli.report.compare.rank_correlation.bootstrap import (
     MIN_ROWS,
     Interval,
@@ -30,6 +22,14 @@ from cssl_cli.report.compare.rank_correlation.bootstrap import (
     perfect_order_limits,
     weighted_coefficients,
     weights_within,
+)
+from cssl_cli.report.compare.rank_correlation.coefficients import (
+    MAX_ROWS_RESAMPLED,
+    PERFECT_ORDER,
+    Coefficient,
+    Intervals,
+    RankCorrelation,
+    Undefined,
 )
 from cssl_cli.report.compare.rank_correlation.parts import (
     MAX_PARTS,
@@ -55,7 +55,7 @@ TOO_FEW = f"fewer than {MIN_ROWS} sets: no interval"
 SHARED_PARTS = "rows share parts, for which no interval kept its coverage: none"
 ALIKE = "rows of a method are alike: none"
 Mask = NDArray[np.bool_]
-Found = Sequence[RankCorrelation | Absent]
+Found = Sequence[RankCorrelation | Undefined]
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ def over_sets(
     ranks = of_y.sum(axis=1, dtype=np.float64)
     scores = permuted_scores(of_x, ranks, orders)
     tau_p = shares_as_far(scores)
-    results: list[RankCorrelation | Absent] = []
+    results: list[RankCorrelation | Undefined] = []
     for position, result in enumerate(found):
-        if isinstance(result, Absent):
+        if isinstance(result, Undefined):
             results.append(result)
             continue
         there = np.isfinite(x[:, position])

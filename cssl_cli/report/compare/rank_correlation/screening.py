@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cssl_cli.report.compare.rank_correlation import (
+from cssl_cli.report.compare.rank_correlation.attainable import least_tau, smallest_p_values
+from cssl_cli.report.compare.rank_correlation.coefficients import (
     MAX_ROWS_RESAMPLED,
     MIN_ROWS_COMPARED,
-    Absent,
     RankCorrelation,
+    Undefined,
     rank_correlations,
 )
-from cssl_cli.report.compare.rank_correlation.attainable import least_tau, smallest_p_values
 from cssl_cli.report.compare.rank_correlation.correction import (
     holm,
     smallest_adjusted_p,
@@ -49,29 +49,14 @@ from cssl_cli.report.compare.rank_correlation.signs import (
     variable,
 )
 
-Row = tuple[str, str, Mapping[str, float | None]]  # its name, its group, its quantities (means over seeds)
+RowMeans = tuple[str, str, Mapping[str, float | None]]  # its name, its group, its quantities (means over seeds)
 LEVEL = 0.05
 MIN_P = "Westfall–Young step-down min-p"
 HOLM = "Holm"
 
 
-def screen_terms(
-    rows: Sequence[Row],
-    accuracies: Sequence[str],
-    terms: Mapping[str, int | None],
-    titles: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Rank correlations of each accuracy with each term, as JSON types: {accuracy: what `screen_accuracy` says}.
-
-    rows: one a variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: for each
-    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None. titles: what the warnings
-    call the terms.
-    """
-    return {accuracy: screen_accuracy(rows, accuracy, terms, titles) for accuracy in accuracies}
-
-
 def screen_accuracy(
-    rows: Sequence[Row],
+    rows: Sequence[RowMeans],
     accuracy: str,
     terms: Mapping[str, int | None],
     titles: Mapping[str, str] | None = None,
@@ -88,6 +73,9 @@ def screen_accuracy(
     `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be
     needed; `warnings` are sentences.
 
+    rows: one a variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: for each
+    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None. titles: what the warnings
+    call the terms.
     design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
     these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
     Where groups share no sets, p over all rows is over orders within groups, `scopes` have their number as `within`,
@@ -139,7 +127,7 @@ def screen_accuracy(
     }
 
 
-_ONE_GROUP = Absent("all rows are of one group").to_dict()
+_ONE_GROUP = Undefined("all rows are of one group").to_dict()
 
 
 def _scope(

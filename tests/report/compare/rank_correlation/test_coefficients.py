@@ -10,16 +10,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cssl_cli.report.compare.rank_correlation import (
-    BOOTSTRAP,
-    MAX_ROWS_RESAMPLED,
-    NORMAL_LIMIT,
-    PERFECT_ORDER,
-    Absent,
-    RankCorrelation,
-    rank_correlation,
-    rank_correlations,
-)
 from cssl_cli.report.compare.rank_correlation.attainable import (
     discordant_pairs,
     least_tau,
@@ -27,6 +17,16 @@ from cssl_cli.report.compare.rank_correlation.attainable import (
     smallest_p_values,
 )
 from cssl_cli.report.compare.rank_correlation.bootstrap import perfect_order_limits, weighted_coefficients
+from cssl_cli.report.compare.rank_correlation.coefficients import (
+    BOOTSTRAP,
+    MAX_ROWS_RESAMPLED,
+    NORMAL_LIMIT,
+    PERFECT_ORDER,
+    RankCorrelation,
+    Undefined,
+    rank_correlation,
+    rank_correlations,
+)
 from cssl_cli.report.compare.rank_correlation.permutation import NUM_ORDERS, orders_within
 from cssl_cli.report.compare.rank_correlation.signs import Pair, group_codes, signs, variable
 
@@ -38,7 +38,7 @@ def sample(n: int, seed: int, *, ties: bool = False, slope: float = 0.7) -> tupl
     return (np.round(x), np.round(y)) if ties else (x, y)
 
 
-def defined(found: RankCorrelation | Absent) -> RankCorrelation:
+def defined(found: RankCorrelation | Undefined) -> RankCorrelation:
     assert isinstance(found, RankCorrelation), found
     return found
 
@@ -156,7 +156,7 @@ def test_rows_that_miss_a_number_do_not_count() -> None:
 )
 def test_what_cannot_be_computed_says_why(x, y, groups, words: str) -> None:
     found = rank_correlation(x, y, groups)
-    assert isinstance(found, Absent)
+    assert isinstance(found, Undefined)
     assert words in found.reason
     assert found.to_dict() == {"value": None, "reason": found.reason}
 

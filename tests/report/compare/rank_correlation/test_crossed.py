@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from cssl_cli.report.compare.rank_correlation import Absent, RankCorrelation, rank_correlations
+from cssl_cli.report.compare.rank_correlation.coefficients import RankCorrelation, Undefined, rank_correlations
 from cssl_cli.report.compare.rank_correlation.crossed import Crossed, crossed, over_sets
 from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
@@ -282,6 +282,6 @@ def test_few_sets_are_warned_of() -> None:
 
 def test_an_absent_coefficient_stays_absent() -> None:
     design = full(3, 2)
-    absent = Absent("one of the two is the same in all rows")
+    absent = Undefined("one of the two is the same in all rows")
     (found,), _, _ = over_sets([absent], np.ones((6, 1)), np.arange(6.0), groups(design, False), design)
     assert found is absent

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from cssl_cli.report.compare.rank_correlation import RankCorrelation, rank_correlations
 from cssl_cli.report.compare.rank_correlation.attainable import p_without_ties
+from cssl_cli.report.compare.rank_correlation.coefficients import RankCorrelation, rank_correlations
 from cssl_cli.report.compare.rank_correlation.crossed import (
     MAX_ROWS_PERMUTED,
     SHARED_PARTS,
@@ -25,7 +25,7 @@ from cssl_cli.report.compare.rank_correlation.parts import (
     incidence,
     overlap,
 )
-from cssl_cli.report.compare.rank_correlation.screening import Row, screen_accuracy
+from cssl_cli.report.compare.rank_correlation.screening import RowMeans, screen_accuracy
 from cssl_cli.report.compare.rank_correlation.signs import Floats
 
 LEVEL = 0.05
@@ -203,7 +203,7 @@ def screened(
 ) -> dict:
     columns = [0] * len(built_from) if methods is None else list(methods)
     names = [f"t{number}" for number in range(len(terms))]
-    rows: list[Row] = [
+    rows: list[RowMeans] = [
         (str(row), f"method {column}", {"y": y[row]} | dict(zip(names, [x[row] for x in terms], strict=True)))
         for row, column in enumerate(columns)
     ]

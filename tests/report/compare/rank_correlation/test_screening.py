@@ -9,14 +9,14 @@ import math
 import numpy as np
 import pytest
 
-from cssl_cli.report.compare.rank_correlation import rank_correlation
+from cssl_cli.report.compare.rank_correlation.coefficients import rank_correlation
 from cssl_cli.report.compare.rank_correlation.correction import holm, smallest_adjusted_p, step_down_min_p
-from cssl_cli.report.compare.rank_correlation.screening import HOLM, MIN_P, Row, screen_accuracy, screen_terms
+from cssl_cli.report.compare.rank_correlation.screening import HOLM, MIN_P, RowMeans, screen_accuracy
 
 Table = dict[str, list[float | None]]
 
 
-def rows_of(columns: Table, groups: str | None = None) -> list[Row]:
+def rows_of(columns: Table, groups: str | None = None) -> list[RowMeans]:
     length = len(next(iter(columns.values())))
     return [
         (f"row{i}", groups[i] if groups else "", {name: values[i] for name, values in columns.items()})
@@ -127,9 +127,7 @@ TERMS = {"flat": 1, "weak": None, "gap": -1, "falls": -1}
 
 
 def test_the_table_sorts_by_how_well_terms_predict_and_says_whether_as_predicted() -> None:
-    found = screen_terms(rows_of(COLUMNS, "aaaabbbb"), ["linear", "knn"], TERMS)
-    assert list(found) == ["linear", "knn"]
-    linear = found["linear"]
+    linear = screen_accuracy(rows_of(COLUMNS, "aaaabbbb"), "linear", TERMS)
     assert (linear["n"], linear["num_rows"]) == (7, 8)
     assert [entry["term"] for entry in linear["terms"]] == ["gap", "falls", "weak", "flat"]
     gap, falls, weak, flat = linear["terms"]
@@ -139,7 +137,7 @@ def test_the_table_sorts_by_how_well_terms_predict_and_says_whether_as_predicted
     assert "value" in flat["pooled"]
     assert "the same" in flat["pooled"]["reason"]
     assert linear["scopes"]["pooled"]["num_terms"] == 3
-    json.dumps(found, allow_nan=False)
+    json.dumps(linear, allow_nan=False)
 
 
 def test_each_part_of_the_table_is_the_coefficient_of_its_rows() -> None:
@@ -168,7 +166,7 @@ def test_one_group_has_nothing_within() -> None:
         assert entry["groups"] == {}
 
 
-def line(n: int, terms: int = 1) -> list[Row]:
+def line(n: int, terms: int = 1) -> list[RowMeans]:
     values = [float(i) for i in range(n)]
     shuffled = [[*np.random.default_rng(k).permutation(n).astype(float)] for k in range(1, terms)]
     return rows_of({"accuracy": values, "t0": values} | {f"t{k}": v for k, v in enumerate(shuffled, start=1)})

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report.compare.catalogue import BY_NAME, LABELS
-from cssl_cli.report.compare.differences import as_json
+from cssl_cli.report.compare.content import as_content
+from cssl_cli.report.compare.paired_difference import as_json
 from cssl_cli.report.compare.prediction import screen
-from cssl_cli.report.compare.reference import compare_published, print_published, published_of
+from cssl_cli.report.compare.published import compare_published, published_of
 from cssl_cli.report.compare.rows import rows_of
-from cssl_cli.report.compare.sweep import as_content
+from cssl_cli.report.compare.tables.published import print_published
 from cssl_cli.report.figures.accuracy_vs_terms import accuracy_vs_terms
 from cssl_cli.report.figures.style import drawing
 from cssl_cli.sweep.sweep import Member, Sweep

@@ -1,8 +1,6 @@
-"""Differences of two rows in words and as JSON: how far apart, and whether that is more than the noise of seeds."""
+"""Differences of two rows in words: how far apart, and whether that is more than the noise of seeds."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from cssl_cli.report.compare.named_quantities import shown_difference
 from cssl_cli.report.compare.paired_difference import PairedDifference
@@ -37,12 +35,3 @@ def noise(found: PairedDifference | None) -> str:
     """Whether a difference is more than the noise of seeds, in words."""
     beyond = None if found is None else found.beyond_noise
     return "seed noise unknown" if beyond is None else "beyond seed noise" if beyond else "within seed noise"
-
-
-def as_json(content: Any) -> Any:
-    """What holds differences as JSON types, each of them with whether it is beyond the noise of seeds."""
-    if isinstance(content, PairedDifference):
-        return {**content.to_dict(), "beyond_noise": content.beyond_noise}
-    if isinstance(content, dict):
-        return {key: as_json(value) for key, value in content.items()}
-    return [as_json(value) for value in content] if isinstance(content, list) else content

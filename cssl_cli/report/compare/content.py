@@ -1,0 +1,81 @@
+"""A sweep's report for machines: the content of table.json and `--json`, and table.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cssl_cli.errors import escaped
+from cssl_cli.report.compare.claims import answers
+from cssl_cli.report.compare.paired_difference import as_json
+from cssl_cli.report.compare.prediction import prediction_content
+from cssl_cli.report.compare.published import compare_published, published_of
+from cssl_cli.report.compare.rows import Row, row_content, rows_of
+from cssl_cli.sweep.run import MemberResult
+
+if TYPE_CHECKING:
+    from cssl_cli.sweep.sweep import Sweep
+
+
+def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
+    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values.
+
+    With published values, and the claims answered.
+    """
+    rows = rows_of(results)
+    return content_of_rows(sweep, rows, rows)
+
+
+def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
+    """The same for `rows`; claims are answered from `every` row of the sweep."""
+    return {
+        "sweep": sweep.name,
+        "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
+        **prediction_content(rows),
+        "reference": as_json(compare_published(sweep, rows)),
+        "claims": as_json(answers(sweep, every)),
+        "members": [
+            {
+                "name": result.member.name,
+                "row": result.member.row,
+                "seed": result.member.seed,
+                "run": str(result.path),
+                "error": result.error,
+                "damage": list(result.damage),
+                "values": values,
+                "fooled": fooled,
+            }
+            for row in rows
+            for result, values, fooled in zip(row.members, row.values, row.fooled, strict=True)
+        ],
+    }
+
+
+def as_csv(content: dict[str, Any]) -> str:
+    """One line a row: its axes, whether it is a negative control, mean, sd and n of each quantity (all as shares)."""
+    rows = content["rows"]
+    axes = list(rows[0]["axes"]) if rows else []
+    names = list(rows[0]["cells"]) if rows else []
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
+    writer.writerow(map(_csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
+    for row in rows:
+        cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
+        values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
+        labels = [row["row"], *(row["axes"][axis] for axis in axes)]
+        writer.writerow([*map(_csv_cell, labels), int(row["control"]), *values])
+    return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """A name as a spreadsheet shows it: one that begins like a formula is not one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return escaped(f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value)
+    return value

@@ -1,0 +1,76 @@
+"""Which terms predict an accuracy, on the screen and as a figure: rank correlations, then the negative controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, Column
+from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.compare.tables.controls import print_control
+from cssl_cli.report.compare.tables.correlations import print_correlations
+from cssl_cli.report.layout import note
+
+FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")  # those of `draw_prediction`
+
+
+def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column) -> None:
+    """The table of rank correlations with one accuracy, then the negative controls; a sentence with too few rows.
+
+    predicted: what `prediction_content` says of the rows, with this accuracy among its own.
+    """
+    if not any(row.done for row in rows):
+        return
+    found = predicted["correlations"][accuracy.name]
+    if found["terms"]:
+        print_correlations(out, found, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
+        note(out, _legend(rows))
+    else:
+        out.print()
+        note(out, found["warnings"][0])
+    done = {row.name for row in rows if row.done}
+    for control in predicted["controls"]:
+        if control["row"] in done:
+            print_control(out, control["row"], control, accuracy)
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    """What the names of the terms mean, as far as the table of accuracies and terms has not said it."""
+    return (
+        "Pixels, std. pixels, untrained, trained: the distance of views (of features under that encoder). 1−σ at δ "
+        "nearest to ½ and 1 of δ₀, the median distance of clean images of two classes; 1−σ rel.: at the median d_A "
+        "between classes; d_A w/b: median distance of nearest views within classes over that between them; nearest: "
+        "images whose nearest other image is of their class. The sign of uniformity and RankMe is their authors'."
+        + (" Negative controls are left out." if any(row.control for row in rows) else "")
+    )
+
+
+def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+    """Draw the accuracy against the main terms; `content` has the rows and what `prediction_content` says of them.
+
+    Gives the files, of which an earlier figure's are removed where there is nothing to draw. Raises InputError or
+    RunError where one cannot be written.
+    """
+    from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
+
+    found = content["correlations"].get(accuracy.name, {"terms": []})
+    drawn = {**found, "terms": [entry for entry in found["terms"] if entry["term"] in FIGURE_TERMS]}
+    paths = draw_accuracy_vs_terms(
+        content["rows"],
+        drawn,
+        accuracy.name,
+        folder,
+        accuracy_title=_capital(accuracy.label),
+        term_titles=LABELS,
+    )
+    if not paths:
+        remove_accuracy_vs_terms(folder)
+    return paths
+
+
+def _capital(text: str) -> str:
+    """A name that begins a title; k-NN keeps its small letter."""
+    return text if text[1] == "-" else text[0].upper() + text[1:]
