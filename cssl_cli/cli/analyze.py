@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,15 +17,13 @@ from cssl_cli.cli.options import (
     read_data_root,
     read_path,
 )
-from cssl_cli.errors import DamagedError, InputError, RunError, shown_path, unknown_name
-from cssl_cli.host.files import exists, is_folder
-from cssl_cli.host.paths import is_override, user_path
+from cssl_cli.errors import DamagedError, InputError, RunError, shown_path
 from cssl_cli.runs.options import require_device_name, require_precision
 
 if TYPE_CHECKING:
+    from cssl_cli.cli.requests import AnalyzeRequest
     from cssl_cli.host.progress import Reporter
     from cssl_cli.recipe import Recipe
-    from cssl_cli.report.compare.catalogue import Column
 
 EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789",
@@ -36,53 +33,6 @@ EXAMPLES = (
     "cssl analyze runs/* --no-figures",
     "cssl analyze simclr-cifar10 augment.jitter.strength=1",
 )
-OF_RECIPES = "concentration"  # the section that a recipe has without a run
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Runs to analyze, or a recipe by name or file, and the overrides of what is measured."""
-
-    runs: tuple[Path, ...]
-    recipe: str | None
-    overrides: tuple[str, ...]
-
-    @classmethod
-    def sort(cls, arguments: Sequence[str]) -> Targets:
-        """The arguments by what they are; `InputError` where they do not go together."""
-        overrides = tuple(argument for argument in arguments if is_override(argument) and not _is_there(argument))
-        named = [argument for argument in arguments if argument not in overrides]
-        runs = tuple(user_path(argument) for argument in named if _is_run(argument))
-        recipes = [argument for argument in named if not _is_run(argument)]
-        if not named:
-            raise InputError("nothing is named to analyze", remedy="Give run directories, or a recipe.")
-        if recipes and (runs or len(recipes) > 1):
-            raise InputError(
-                f"{' '.join(named)} are not all run directories",
-                remedy="Give one or more runs, or a single recipe. Several recipes are compared by: "
-                "cssl sweep NAME --concentration-only",
-            )
-        return cls(runs, recipes[0] if recipes else None, overrides)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to measure of the targets, how, and what to show of it.
-
-    `changes` replace settings of the recipe's analyze block; `data_root` is where the images lie, in place of the
-    recipes' data.root. Of three runs it is shown what predicts the `accuracy`.
-    """
-
-    targets: Targets
-    changes: Mapping[str, Any]
-    sections: tuple[str, ...]
-    export: Path | None
-    figures: bool
-    again: bool
-    accuracy: Column
-    data_root: str | None
-    device: str | None
-    precision: str
 
 
 def analyze(
@@ -120,18 +70,20 @@ def analyze(
     one table, three or more also which terms predict the accuracy. A recipe in place of a run gives the concentration
     of its augmented images, before any training.
     """
-    sorted_targets = Targets.sort(targets)
+    from cssl_cli.cli import requests
+
+    sorted_targets = requests.Targets.sort(targets)
     require_device_name(device)
     require_precision(precision)
-    _require_run(sorted_targets, controls=controls, precision=precision, export=export)
-    request = Request(
+    requests.require_run(sorted_targets, controls=controls, precision=precision, export=export)
+    request = requests.AnalyzeRequest(
         sorted_targets,
-        _changes(images=images, views=views, classes=classes, controls=controls),
-        _read_sections(section or [], sorted_targets),
+        requests.analyze_changes(images=images, views=views, classes=classes, controls=controls),
+        requests.read_sections(section or [], sorted_targets),
         export=export,
         figures=figures,
         again=again,
-        accuracy=_read_accuracy(accuracy, sorted_targets),
+        accuracy=requests.read_accuracy(accuracy, sorted_targets),
         data_root=read_data_root(data_root),
         device=device,
         precision=precision,
@@ -139,86 +91,7 @@ def analyze(
     return _measure_recipe(request, as_json) if sorted_targets.recipe is not None else _measure_runs(request, as_json)
 
 
-# ---------------------------------------------------------------------- what is asked for
-def _is_run(target: str) -> bool:
-    """A directory, or what can only be meant as one, so that the complaint is about a missing run."""
-    path = user_path(target)
-    return is_folder(path) or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
-
-
-def _is_there(target: str) -> bool:
-    """Whether there is a file or a folder of this name; `~blur` is no user's home."""
-    try:
-        return exists(user_path(target))
-    except InputError:
-        return False
-
-
-def _require_run(targets: Targets, *, controls: bool, precision: str, export: Path | None) -> None:
-    """`InputError` where an option needs a run, or a single one, and there is none."""
-    if export is not None and len(targets.runs) != 1:
-        raise InputError("--export writes the features of one run", remedy="Give one run directory.")
-    if targets.recipe is None:
-        return
-    lacking = None
-    if controls:
-        lacking = "--controls", "a recipe without a run has no encoder to set beside the controls"
-    elif precision != "float32":
-        lacking = "--precision", "a recipe without a run has no features that would take long"
-    if lacking is not None:
-        where, what = lacking
-        raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")
-
-
-def _changes(*, images: int | None, views: int | None, classes: str | None, controls: bool) -> dict[str, Any]:
-    """Settings of the analyze block in place of the recipe's."""
-    changes: dict[str, Any] = {"num_images": images, "num_views": views}
-    if controls:  # without the option the run's recipe says
-        changes["controls"] = True
-    if classes is not None:
-        changes["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
-    return {name: value for name, value in changes.items() if value is not None}
-
-
-def _read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
-    """The sections to print; `InputError` for one that there is not, or not of these targets."""
-    from cssl_cli.report.analysis import SECTIONS
-
-    for name in names:
-        if name not in (*SECTIONS, "all"):
-            raise unknown_name("section", name, (*SECTIONS, "all"), where="--section")
-        if targets.recipe is not None and name not in (OF_RECIPES, "all"):
-            raise InputError(
-                f"a recipe without a run has no {name}, only a concentration",
-                where="--section",
-                remedy="Leave it out, or give the directory of a finished run.",
-            )
-        if len(targets.runs) > 1:
-            raise InputError(
-                "sections are those of one run; several runs give one table",
-                where="--section",
-                remedy="Leave it out, or give one run directory.",
-            )
-    return tuple(SECTIONS) if "all" in names else tuple(dict.fromkeys(names))
-
-
-def _read_accuracy(name: str, targets: Targets) -> Column:
-    """The accuracy that is to be predicted; `InputError` where there is nothing to predict it from."""
-    from cssl_cli.report.analysis import MIN_RUNS
-    from cssl_cli.report.compare.catalogue import LINEAR, accuracy_named
-
-    accuracy = accuracy_named(name)
-    if accuracy != LINEAR and len(targets.runs) < MIN_RUNS:
-        raise InputError(
-            f"rank correlations with the {accuracy.label} take {MIN_RUNS} runs",
-            where="--accuracy",
-            remedy="Leave it out, or give more run directories.",
-        )
-    return accuracy
-
-
-# ---------------------------------------------------------------------- doing it
-def _measure_recipe(request: Request, as_json: bool) -> None:
+def _measure_recipe(request: AnalyzeRequest, as_json: bool) -> None:
     """The concentration of a recipe's augmented images."""
     from cssl_cli.recipe import load_recipe
 
@@ -239,7 +112,7 @@ def _measure_recipe(request: Request, as_json: bool) -> None:
     show_concentration(result, as_json)
 
 
-def _measure_runs(request: Request, as_json: bool) -> None:
+def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
     """The terms of runs, their figures and their report."""
     paths = request.targets.runs
     recipes = {path: _recipe_with(request.targets.overrides, path) for path in paths}

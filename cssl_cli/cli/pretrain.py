@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
-from cssl_cli.errors import InputError
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
-    from cssl_cli.recipe import Recipe
+    from cssl_cli.cli.requests import PretrainRequest
 
 EXAMPLES = (
     "cssl pretrain simclr-shapes",
@@ -22,20 +20,6 @@ EXAMPLES = (
     "cssl pretrain simclr-folder data.root=path/to/images --dry-run",
     "cssl pretrain simclr-cifar10 --profile",
 )
-
-
-Action = Literal["train", "restart", "plan", "profile"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to do with a recipe, and where; `data_root` is where its images lie, in place of its data.root."""
-
-    recipe: Recipe
-    action: Action
-    out: Path
-    device: str | None
-    data_root: str | None
 
 
 def pretrain(
@@ -55,26 +39,17 @@ def pretrain(
 
     The same command again goes on where a stopped run was.
     """
+    from cssl_cli.cli.requests import PretrainRequest, pretrain_action
     from cssl_cli.recipe import load_recipe
 
-    action = _action(dry_run=dry_run, profile=profile, restart=restart)
+    action = pretrain_action(dry_run=dry_run, profile=profile, restart=restart)
     resolved, images = load_recipe(recipe, overrides or []), read_data_root(data_root)
     require_device_name(device)
-    request = Request(resolved, action, out, device, images)
+    request = PretrainRequest(resolved, action, out, device, images)
     {"plan": _show_plan, "profile": _profile, "train": _train, "restart": _train}[action](request, as_json)
 
 
-def _action(*, dry_run: bool, profile: bool, restart: bool) -> Action:
-    if profile and (dry_run or restart):
-        raise InputError(
-            f"--profile trains nothing and cannot go with {'--dry-run' if dry_run else '--restart'}",
-            where="--profile",
-            remedy="Give one of them.",
-        )
-    return "plan" if dry_run else "profile" if profile else "restart" if restart else "train"
-
-
-def _show_plan(request: Request, as_json: bool) -> None:
+def _show_plan(request: PretrainRequest, as_json: bool) -> None:
     from cssl_cli.report.recipes import show_plan
     from cssl_cli.runs.memory import require_all
 
@@ -82,7 +57,7 @@ def _show_plan(request: Request, as_json: bool) -> None:
     show_plan(request.recipe, request.out, as_json)
 
 
-def _profile(request: Request, as_json: bool) -> None:
+def _profile(request: PretrainRequest, as_json: bool) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: its profiler tells of its own start and end
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.profile import show_profile
@@ -99,7 +74,7 @@ def _profile(request: Request, as_json: bool) -> None:
     show_profile(profiled, content, as_json)
 
 
-def _train(request: Request, as_json: bool) -> None:
+def _train(request: PretrainRequest, as_json: bool) -> None:
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.run import show_pretrained
     from cssl_cli.runs.pretrain import pretrain as train

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
-from cssl_cli.errors import CsslError, InputError
+from cssl_cli.errors import CsslError
 from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
-    from cssl_cli.report.compare.catalogue import Column
+    from cssl_cli.cli.requests import SweepTable
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.run import MemberResult
 
@@ -28,19 +27,6 @@ EXAMPLES = (
     "cssl sweep paper-richness-small --jobs 2 --retry 2",
     "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
-Action = Literal["run", "plan", "report", "concentration"]
-
-
-@dataclass(frozen=True)
-class Table:
-    """How the table of results is shown: which `accuracy` is predicted, each row less the row `versus`, and sorted.
-
-    `order` is the quantity that rows are sorted by (`sorting.sort_rows`); None: as in the sweep.
-    """
-
-    accuracy: Column
-    versus: str | None
-    order: str | None
 
 
 def sweep(
@@ -93,7 +79,9 @@ def sweep(
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
-    action = _read_action(
+    from cssl_cli.cli.requests import read_table, sweep_action
+
+    action = sweep_action(
         concentration_only=concentration_only,
         report=report,
         dry_run=dry_run,
@@ -117,7 +105,7 @@ def sweep(
         retries=retry,
     )
     require_device_name(device)
-    table = _read_table(request, accuracy=accuracy, versus=versus, sort=sort)
+    table = read_table(request, accuracy=accuracy, versus=versus, sort=sort)
     if action == "plan":
         return _show_plan(request, as_json)
     if action == "report":
@@ -127,40 +115,6 @@ def sweep(
     return _run(request, table, figures, as_json)
 
 
-# ---------------------------------------------------------------------- what is asked for
-def _read_action(
-    *, concentration_only: bool, report: bool, dry_run: bool, runs_members: bool, shows_table: bool
-) -> Action:
-    """What is to be done; `InputError` where options do not go together."""
-    if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
-        raise InputError(
-            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
-            "for running",
-            remedy="Give one of them.",
-        )
-    if shows_table and (concentration_only or dry_run):
-        raise InputError(
-            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
-            remedy="Leave them out.",
-        )
-    return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
-
-
-def _read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None) -> Table:
-    """How the table is to be shown; `InputError` for a row or a quantity that there is not."""
-    from cssl_cli.report.compare.catalogue import accuracy_named
-    from cssl_cli.report.compare.sorting import require_order
-    from cssl_cli.report.compare.versus import require_row
-
-    predicted = accuracy_named(accuracy)
-    if versus is not None:
-        require_row(versus, [member.row for member in request.sweep.members])
-    if sort is not None:
-        require_order(sort)
-    return Table(predicted, versus, sort)
-
-
-# ---------------------------------------------------------------------- doing it
 def _show_plan(request: SweepRequest, as_json: bool) -> None:
     from cssl_cli.report.compare.sweep import show_sweep_plan
     from cssl_cli.sweep.run import require_memory
@@ -169,7 +123,7 @@ def _show_plan(request: SweepRequest, as_json: bool) -> None:
     show_sweep_plan(request.sweep, request.members, request.out, as_json)
 
 
-def _report(request: SweepRequest, table: Table, as_json: bool) -> None:
+def _report(request: SweepRequest, table: SweepTable, as_json: bool) -> None:
     from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.sweep.run import read_sweep
 
@@ -188,7 +142,7 @@ def _measure_concentration(request: SweepRequest, as_json: bool) -> None:
     show_sweep_concentration(content, as_json)
 
 
-def _run(request: SweepRequest, table: Table, figures: bool, as_json: bool) -> None:
+def _run(request: SweepRequest, table: SweepTable, figures: bool, as_json: bool) -> None:
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.compare.extract import take_numbers
@@ -203,7 +157,7 @@ def _run(request: SweepRequest, table: Table, figures: bool, as_json: bool) -> N
 
 
 def _show(
-    request: SweepRequest, results: Sequence[MemberResult], table: Table, as_json: bool, written: str = ""
+    request: SweepRequest, results: Sequence[MemberResult], table: SweepTable, as_json: bool, written: str = ""
 ) -> None:
     from cssl_cli.report.compare.sweep import show_sweep
 

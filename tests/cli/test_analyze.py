@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cssl_cli.cli.analyze import Targets
+from cssl_cli.cli.requests import Targets
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.runs.run_dir import ANALYSIS, RunDir
 from cssl_cli.runs.weights_file import facts_in

@@ -1,0 +1,216 @@
+"""What a command was asked for, read from its options and checked before anything slow is imported.
+
+Options that need no more than a look of their own are checked in options.py and runs/options.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.host.files import exists, is_folder
+from cssl_cli.host.paths import is_override, user_path
+
+if TYPE_CHECKING:
+    from cssl_cli.recipe import Recipe
+    from cssl_cli.report.compare.catalogue import Column
+    from cssl_cli.sweep.request import SweepRequest
+
+PretrainAction = Literal["train", "restart", "plan", "profile"]
+SweepAction = Literal["run", "plan", "report", "concentration"]
+OF_RECIPES = "concentration"  # the section that a recipe has without a run
+
+
+# ---------------------------------------------------------------------- pretrain
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What to do with a recipe, and where; `data_root` is where its images lie, in place of its data.root."""
+
+    recipe: Recipe
+    action: PretrainAction
+    out: Path
+    device: str | None
+    data_root: str | None
+
+
+def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainAction:
+    """What is to be done; `InputError` where options do not go together."""
+    if profile and (dry_run or restart):
+        raise InputError(
+            f"--profile trains nothing and cannot go with {'--dry-run' if dry_run else '--restart'}",
+            where="--profile",
+            remedy="Give one of them.",
+        )
+    return "plan" if dry_run else "profile" if profile else "restart" if restart else "train"
+
+
+# ---------------------------------------------------------------------- analyze
+@dataclass(frozen=True)
+class Targets:
+    """Runs to analyze, or a recipe by name or file, and the overrides of what is measured."""
+
+    runs: tuple[Path, ...]
+    recipe: str | None
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def sort(cls, arguments: Sequence[str]) -> Targets:
+        """The arguments by what they are; `InputError` where they do not go together."""
+        overrides = tuple(argument for argument in arguments if is_override(argument) and not _is_there(argument))
+        named = [argument for argument in arguments if argument not in overrides]
+        runs = tuple(user_path(argument) for argument in named if _is_run(argument))
+        recipes = [argument for argument in named if not _is_run(argument)]
+        if not named:
+            raise InputError("nothing is named to analyze", remedy="Give run directories, or a recipe.")
+        if recipes and (runs or len(recipes) > 1):
+            raise InputError(
+                f"{' '.join(named)} are not all run directories",
+                remedy="Give one or more runs, or a single recipe. Several recipes are compared by: "
+                "cssl sweep NAME --concentration-only",
+            )
+        return cls(runs, recipes[0] if recipes else None, overrides)
+
+
+@dataclass(frozen=True)
+class AnalyzeRequest:
+    """What to measure of the targets, how, and what to show of it.
+
+    `changes` replace settings of the recipe's analyze block; `data_root` is where the images lie, in place of the
+    recipes' data.root. Of three runs it is shown what predicts the `accuracy`.
+    """
+
+    targets: Targets
+    changes: Mapping[str, Any]
+    sections: tuple[str, ...]
+    export: Path | None
+    figures: bool
+    again: bool
+    accuracy: Column
+    data_root: str | None
+    device: str | None
+    precision: str
+
+
+def _is_run(target: str) -> bool:
+    """A directory, or what can only be meant as one, so that the complaint is about a missing run."""
+    path = user_path(target)
+    return is_folder(path) or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
+
+
+def _is_there(target: str) -> bool:
+    """Whether there is a file or a folder of this name; `~blur` is no user's home."""
+    try:
+        return exists(user_path(target))
+    except InputError:
+        return False
+
+
+def require_run(targets: Targets, *, controls: bool, precision: str, export: Path | None) -> None:
+    """`InputError` where an option needs a run, or a single one, and there is none."""
+    if export is not None and len(targets.runs) != 1:
+        raise InputError("--export writes the features of one run", remedy="Give one run directory.")
+    if targets.recipe is None:
+        return
+    lacking = None
+    if controls:
+        lacking = "--controls", "a recipe without a run has no encoder to set beside the controls"
+    elif precision != "float32":
+        lacking = "--precision", "a recipe without a run has no features that would take long"
+    if lacking is not None:
+        where, what = lacking
+        raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")
+
+
+def analyze_changes(*, images: int | None, views: int | None, classes: str | None, controls: bool) -> dict[str, Any]:
+    """Settings of the analyze block in place of the recipe's."""
+    changes: dict[str, Any] = {"num_images": images, "num_views": views}
+    if controls:  # without the option the run's recipe says
+        changes["controls"] = True
+    if classes is not None:
+        changes["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
+    """The sections to print; `InputError` for one that there is not, or not of these targets."""
+    from cssl_cli.report.analysis import SECTIONS
+
+    for name in names:
+        if name not in (*SECTIONS, "all"):
+            raise unknown_name("section", name, (*SECTIONS, "all"), where="--section")
+        if targets.recipe is not None and name not in (OF_RECIPES, "all"):
+            raise InputError(
+                f"a recipe without a run has no {name}, only a concentration",
+                where="--section",
+                remedy="Leave it out, or give the directory of a finished run.",
+            )
+        if len(targets.runs) > 1:
+            raise InputError(
+                "sections are those of one run; several runs give one table",
+                where="--section",
+                remedy="Leave it out, or give one run directory.",
+            )
+    return tuple(SECTIONS) if "all" in names else tuple(dict.fromkeys(names))
+
+
+def read_accuracy(name: str, targets: Targets) -> Column:
+    """The accuracy that is to be predicted; `InputError` where there is nothing to predict it from."""
+    from cssl_cli.report.analysis import MIN_RUNS
+    from cssl_cli.report.compare.catalogue import LINEAR, accuracy_named
+
+    accuracy = accuracy_named(name)
+    if accuracy != LINEAR and len(targets.runs) < MIN_RUNS:
+        raise InputError(
+            f"rank correlations with the {accuracy.label} take {MIN_RUNS} runs",
+            where="--accuracy",
+            remedy="Leave it out, or give more run directories.",
+        )
+    return accuracy
+
+
+# ---------------------------------------------------------------------- sweep
+@dataclass(frozen=True)
+class SweepTable:
+    """How the table of results is shown: which `accuracy` is predicted, each row less the row `versus`, and sorted.
+
+    `order` is the quantity that rows are sorted by (`sorting.sort_rows`); None: as in the sweep.
+    """
+
+    accuracy: Column
+    versus: str | None
+    order: str | None
+
+
+def sweep_action(
+    *, concentration_only: bool, report: bool, dry_run: bool, runs_members: bool, shows_table: bool
+) -> SweepAction:
+    """What is to be done; `InputError` where options do not go together."""
+    if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
+        raise InputError(
+            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
+            "for running",
+            remedy="Give one of them.",
+        )
+    if shows_table and (concentration_only or dry_run):
+        raise InputError(
+            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
+            remedy="Leave them out.",
+        )
+    return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
+
+
+def read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None) -> SweepTable:
+    """How the table is to be shown; `InputError` for a row or a quantity that there is not."""
+    from cssl_cli.report.compare.catalogue import accuracy_named
+    from cssl_cli.report.compare.sorting import require_order
+    from cssl_cli.report.compare.versus import require_row
+
+    predicted = accuracy_named(accuracy)
+    if versus is not None:
+        require_row(versus, [member.row for member in request.sweep.members])
+    if sort is not None:
+        require_order(sort)
+    return SweepTable(predicted, versus, sort)
