@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,15 @@ def member(
         },
         error,
     )
+
+
+def random_member(row: str, seed: int, numbers: random.Random, **options: Any) -> MemberResult:
+    """A member of random numbers: rounded, so that some are tied."""
+    accuracies = {name: round(numbers.random(), 1) for name in ("linear", "knn", "nearest_center")}
+    features = ("alignment", "mean_inner_product", "R_epsilon", "ratio", "closest_pair", "uniformity", "rankme")
+    names = ("half", "whole", "relative", "ratio", "nearest")
+    distances: Any = {
+        distance: {name: round(numbers.random(), 1) for name in names} for distance in ("pixels", "trained")
+    }
+    terms = {name: round(numbers.random(), 1) for name in features}
+    return member(row, seed, accuracies=accuracies, distances=distances, **terms, **options)

@@ -192,6 +192,17 @@ def test_an_index_without_a_checksum_is_made_again(sweep: Sweep, tmp_path: Path,
         assert index.read_text() == whole
 
 
+def test_an_index_of_an_earlier_version_is_made_again(sweep: Sweep, tmp_path: Path) -> None:
+    """Its lines had an entry more, and it said its format in place of the code."""
+    index = tmp_path / "runs" / "two" / INDEX
+    first = as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers))
+    whole = index.read_text()
+    lines = {key: [*line[:3], "0123456789", line[3]] for key, line in json.loads(whole)["lines"].items()}
+    RunDir(index.parent).write_json(INDEX, {"format": [4, 3], "lines": lines})
+    assert as_content(sweep, read_sweep(sweep, tmp_path / "runs", take_numbers)) == first
+    assert index.read_text() == whole
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

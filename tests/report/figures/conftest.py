@@ -1,0 +1,22 @@
+"""Figures that several files look at, drawn once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cssl_cli.report.figures.figures import draw_figures
+from tests.support.figures import BOTH
+from tests.support.synthetic_analysis import analysis, trace
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The figures of 2, 10 and 40 classes, with a trace of one record and two longer ones."""
+    folders = {}
+    for num_classes, num_records in ((2, 1), (10, 12), (40, 60)):
+        folders[num_classes] = tmp_path_factory.mktemp(f"classes{num_classes}")
+        paths = draw_figures(analysis(num_classes, 300), trace(num_records), folders[num_classes])
+        assert {path.name for path in paths} == BOTH
+    return folders
