@@ -183,7 +183,6 @@ TERMS: tuple[Term, ...] = (
     )),
     Term("combined", "certificates", ".certificates.any_theorem:combined", table="own centres", quantities=(
         Declared("error_bound", EXACT, "any of A, B, C"),
-        Declared("a_without_b", EXACT, "   certified by A, not by B", after="certificate_b.error_bound"),
         also("error_bound_per_class", EXACT, "bound in each class"),
         also("certified_share_per_class", EXACT, "certified share of each class"),
     )),

@@ -98,7 +98,6 @@ def test_rows_stand_where_they_are_declared_or_after_another() -> None:
 
     own = labels("own centres")
     assert own[own.index("Theorem A") + 1] == "   with connected parts"
-    assert own[own.index("Theorem B") + 1] == "   certified by A, not by B"
     outside = labels("outside centres")
     assert outside[2:5] == ["1 labelled image a class", "   Cantelli: ≤", "   Luthra et al.: ≤"]
     assert labels("InfoNCE", "NT-Xent") == [*labels("InfoNCE"), *labels("NT-Xent")]
