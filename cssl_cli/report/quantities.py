@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cssl_cli.report.layout import heading, note, number, print_widest, table, without_interval
 from cssl_cli.theory.shown import rows_of
+from cssl_cli.theory.term import Declared, Term
 
 Result = Mapping[str, Any]
 Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
@@ -69,9 +70,10 @@ def by_encoder(*parts: Sequence[Row], intervals: int) -> Table:
 def quantities_table(out: Console, result: Result, title: str, *tables: str, warn: bool = True) -> None:
     """The rows that terms have in `tables`, a column an encoder; then what they `warn` of, and why some are absent.
 
-    What an analysis of an older version does not know gets no row; nothing where there is no row at all.
+    What an analysis of an older version does not know gets no row, nor does what stands `after` it; nothing is printed
+    where there is no row at all.
     """
-    rows = [(term, row) for term, row in rows_of(*tables) if _is_known(result, term.group, row.name)]
+    rows = _known(result, rows_of(*tables))
     if not rows:
         return
     heading(out, title)
@@ -94,5 +96,12 @@ def quantities_table(out: Console, result: Result, title: str, *tables: str, war
     reasons(out, result, named)
 
 
-def _is_known(result: Result, term: str, name: str) -> bool:
-    return any(name in result.get(encoder, {}).get(term, {}) for encoder in COLUMNS)
+def _known(result: Result, rows: Sequence[tuple[Term, Declared]]) -> list[tuple[Term, Declared]]:
+    """The rows that the analysis has of the trained encoder."""
+    unknown, known = set(), []
+    for term, row in rows:
+        if row.name in result.get("trained", {}).get(term.group, {}) and row.after not in unknown:
+            known.append((term, row))
+        else:
+            unknown.add(f"{term.name}.{row.name}")
+    return known

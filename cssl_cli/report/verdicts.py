@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cssl_cli.report.layout import Rounding, number, percent, plural
+from cssl_cli.report.layout import number, percent, plural
 from cssl_cli.report.quantities import Result, quantity
+from cssl_cli.theory.term import Rounding
 
 COINCIDE = 1e-10  # squared distances of unit-norm features below this are the rounding of an encoder in float32
 MAX_NAMED = 3  # classes that a sentence names

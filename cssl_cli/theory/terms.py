@@ -39,18 +39,21 @@ def also(name: str, errs: Direction, label: str) -> Declared:
     return Declared(name, errs, label, table=None)
 
 
-INFO_NCE = (
-    Declared("alignment_part", UNBIASED, "alignment part"),
-    Declared("divergence_part", UNBIASED, "divergence part"),
-    Declared("loss", UNBIASED, "loss"),
-    Declared("collapse_floor", EXACT, "floor of the divergence part"),
-    Declared("collapse_gap", EXACT, "gap to the floor"),
-    Declared("mean_inner_product", UNBIASED, "mean μk·μl"),
-    Declared("mean_bound", EXACT, "   bounded by loss and centres: ≤"),
-    Declared("mean_bound_from_loss_alone", EXACT, "   bounded by the loss alone: ≤"),
-    Declared("pair_bound", EXACT, "μk·μl of a pair ≤ (no τ)"),
-    Declared("theorem_3", EXACT, "μk·μl of a pair ≤ (Thm 3, our τ)"),
-)
+def of_info_nce(loss: Declared) -> tuple[Declared, ...]:
+    """The quantities of InfoNCE, at the training's temperature or the paper's; `loss` is among them."""
+    return (
+        Declared("alignment_part", UNBIASED, "alignment part"),
+        Declared("divergence_part", UNBIASED, "divergence part"),
+        loss,
+        Declared("collapse_floor", EXACT, "floor of the divergence part"),
+        Declared("collapse_gap", EXACT, "gap to the floor"),
+        Declared("mean_inner_product", UNBIASED, "mean μk·μl"),
+        Declared("mean_bound", EXACT, "   bounded by loss and centres: ≤"),
+        Declared("mean_bound_from_loss_alone", EXACT, "   bounded by the loss alone: ≤"),
+        Declared("pair_bound", EXACT, "μk·μl of a pair ≤ (no τ)"),
+        Declared("theorem_3", EXACT, "μk·μl of a pair ≤ (Thm 3, our τ)"),
+    )
+
 
 # In the order in which they draw at random: a term that comes last leaves the numbers of the others as they are. Costs
 # that grow with the square of the images, or faster, are met by a random part of them (max_images); the samples say so.
@@ -180,7 +183,6 @@ TERMS: tuple[Term, ...] = (
     )),
     Term("combined", "certificates", ".certificates.any_theorem:combined", table="own centres", quantities=(
         Declared("error_bound", EXACT, "any of A, B, C"),
-        Declared("a_without_b", EXACT, "   certified by A, not by B", after="certificate_b.error_bound"),
         also("error_bound_per_class", EXACT, "bound in each class"),
         also("certified_share_per_class", EXACT, "certified share of each class"),
     )),
@@ -202,7 +204,9 @@ TERMS: tuple[Term, ...] = (
         also("error_per_class", UNBIASED, "error in each class"),
         also("error_bound_per_class", HIGH, "bound in each class"),
     )),
-    Term("info_nce", "losses", ".losses.info_nce:info_nce", INFO_NCE, table="InfoNCE", settings={"max_images": 300}),
+    Term("info_nce", "losses", ".losses.info_nce:info_nce", table="InfoNCE", settings={"max_images": 300},
+         quantities=of_info_nce(Declared("loss", UNBIASED, "loss", shown=In.CONTROLS, key="info_nce",
+                                         called="InfoNCE", expected=-1))),
     Term("nt_xent", "losses", ".losses.nt_xent:nt_xent", table="NT-Xent", settings={"num_batches": 20}, quantities=(
         also("batch_size", EXACT, "images of a batch"),
         Declared("alignment_part", UNBIASED, "alignment part"),
@@ -302,8 +306,8 @@ TERMS: tuple[Term, ...] = (
         also("edges_across", EITHER, "edges across classes"),
         also("pairs_across", EXACT, "pairs across classes"),
     )),
-    Term("info_nce_paper", "losses", ".losses.info_nce:info_nce_paper", INFO_NCE, table="InfoNCE, T = 1",
-         settings={"max_images": 300}),
+    Term("info_nce_paper", "losses", ".losses.info_nce:info_nce_paper", table="InfoNCE, T = 1",
+         settings={"max_images": 300}, quantities=of_info_nce(Declared("loss", UNBIASED, "loss"))),
     Term("augmented_error", "certificates", ".certificates.augmented_error:augmented_error", table="outside centres",
          pieces={"generator": "generator_of_halves"}, quantities=(
         Declared("clean", UNBIASED, "half of the images labelled"),

@@ -282,6 +282,15 @@ def test_certificates_are_shown_class_by_class_with_their_margins(content: dict[
     assert re.search(rf"^{name}{cells}$", show(content, "certificates", lines=True), re.MULTILINE)
 
 
+def test_theorem_a_says_at_which_thresholds_it_certifies(content: dict[str, Any], show: Show) -> None:
+    name, term = content["class_names"][4], content["trained"]["certificate_a"]
+    for quantity, value in (("certified", 1.0), ("good_share", 0.42), ("delta", 0.111), ("epsilon", 0.222)):
+        term[f"{quantity}_per_class"]["value"][name] = value
+    printed = show(content, "certificates", lines=True)
+    assert re.search(rf"^{name} +yes +42\.0 +0\.111 +0\.222$", printed, re.MULTILINE)
+    assert "B certifies whatever A does" in " ".join(printed.split())
+
+
 def test_what_was_measured_is_shown(content: dict[str, Any], show: Show) -> None:
     terms = content["trained"]
     marks = {}

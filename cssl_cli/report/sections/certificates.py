@@ -45,6 +45,7 @@ def certificates(out: Console, result: Result) -> None:
     _paper(out, result)
     _by_views(out, result, "certificate_c", f"Theorem C, {RESUBSTITUTION[0].lower()}{RESUBSTITUTION[1:]}")
     _by_class(out, result)
+    _thresholds(out, result)
     return _connected_parts(out, result)
 
 
@@ -136,6 +137,27 @@ def _by_class(out: Console, result: Result) -> None:
         "Margin: how far, at least, images lie on their own side of the bisector to the nearest rival centre; "
         "certified where positive. A: of the set certified, or of the one that came nearest; B, C: median over the "
         "images of the class. ½ distance: half that of the class's centre to the nearest other.",
+    )
+
+
+def _thresholds(out: Console, result: Result) -> None:
+    """What Theorem A adds to B, which certifies all that A does: thresholds like the paper's, class by class."""
+    names = ("certified", "good_share", "delta", "epsilon")
+    columns = [quantity(result, "trained", "certificate_a", f"{name}_per_class")["value"] for name in names]
+    if None in columns:
+        return
+    heading(out, "Thresholds of Theorem A, trained encoder")
+    grid = table("class", "certified", "share, %", "δ", "ε")
+    for name in result["class_names"]:
+        certified, share, delta, epsilon = (column.get(name) for column in columns)
+        said = "–" if certified is None else "yes" if certified else "no"
+        grid.add_row(name, said, percent(share), number(delta), number(epsilon))
+    out.print(compacted(out, grid))
+    note(
+        out,
+        "The share of the class whose images are pairwise within δ and of diameter at most ε: of the set certified, or "
+        "of the one that came nearest. B certifies whatever A does; A says at which δ and ε, as the paper's theorem "
+        "does.",
     )
 
 

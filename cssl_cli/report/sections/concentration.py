@@ -11,7 +11,7 @@ from rich.table import Table
 from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, plural, print_json, table
 from cssl_cli.theory.terms import BETWEEN, DELTA
 
-DISTANCES = {
+IN_FULL = {
     "pixels": "pixels (the paper's)",
     "standardized_pixels": "pixels standardised per image",
     "untrained": "features of the untrained encoder",
@@ -37,7 +37,7 @@ def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
     if not by_distance:
         return note(out, "–: analyze.distances names no distance to measure concentration in.")
     relative = result["settings"]["deltas"]
-    _table(out, "distance", [(DISTANCES[name], _cells(q, relative)) for name, q in by_distance.items()])
+    _table(out, "distance", [(IN_FULL[name], _cells(q, relative)) for name, q in by_distance.items()])
     note(out, _caption(result))
     _reasons(out, by_distance.values())
     _across_classes(out, by_distance, relative)
@@ -55,7 +55,7 @@ def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
         measured = [row for row in rows if name in row["concentration"]]
         relative = measured[0]["settings"]["deltas"]
         at = DELTA.place(relative)
-        heading(out, f"Distance: {DISTANCES[name]}")
+        heading(out, f"Distance: {IN_FULL[name]}")
         ranked = sorted(measured, key=lambda row: _outside(row["concentration"][name], at))
         rows_shown = [(_row_name(row), _cells(row["concentration"][name], row["settings"]["deltas"])) for row in ranked]
         _table(out, content["sweep"], rows_shown)

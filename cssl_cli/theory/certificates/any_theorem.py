@@ -9,34 +9,19 @@ from torch import Tensor
 
 from cssl_cli.theory.certificates.error_bounds import bounds_from_certified
 from cssl_cli.theory.class_geometry import ClassGeometry
-from cssl_cli.theory.estimate import Absent, Estimate, Quantity
+from cssl_cli.theory.estimate import Absent, Quantity
 
-QUANTITIES = ("error_bound", "error_bound_per_class", "certified_share_per_class", "a_without_b")
-A, B = "Theorem A", "Theorem B"
+QUANTITIES = ("error_bound", "error_bound_per_class", "certified_share_per_class")
 
 
 def combined(geometry: ClassGeometry | Absent, certified: Mapping[str, Tensor]) -> dict[str, Quantity]:
-    """`QUANTITIES` from the images (N,) that each certificate, by name, certifies.
-
-    `a_without_b` is the share of images that Theorem A certifies and Theorem B does not: what A, whose sets all have to
-    lie within one δ, adds to averages over chains.
-    """
+    """`QUANTITIES` from the images (N,) that each certificate, by name, certifies."""
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
     if not certified:
         return dict.fromkeys(QUANTITIES, Absent("there is no certificate to combine"))
     by_any = torch.stack(list(certified.values())).any(dim=0)
     names = ", ".join(certified)
-    bounds = bounds_from_certified(
+    return bounds_from_certified(
         geometry, by_any, f"share of images certified by none of {names}; {geometry.views_note}"
     )
-    if A not in certified or B not in certified:
-        return bounds | {"a_without_b": Absent("it takes Theorems A and B")}
-    return bounds | {
-        "a_without_b": Estimate(
-            (certified[A] & ~certified[B]).double().mean().item(),
-            f"share of images certified by {A} and not by {B}; {geometry.views_note}",
-            "exact for the table",
-            geometry.sample,
-        )
-    }

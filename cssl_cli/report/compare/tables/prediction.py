@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, Column
+from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
@@ -39,11 +39,13 @@ def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, 
 
 def _legend(rows: Sequence[Row]) -> str:
     """What the names of the terms mean, as far as the table of accuracies and terms has not said it."""
+    explained = {column.title for column in MAIN_TERMS}
+    others = {column.title: column.meaning for column in TERMS if column.meaning and column.title not in explained}
+    legend = "".join(f"; {title.rstrip(' ↑↓')}: {meaning}" for title, meaning in others.items())
     return (
         "Pixels, std. pixels, untrained, trained: the distance of views (of features under that encoder). 1−σ at δ "
         "nearest to ½ and 1 of δ₀, the median distance of clean images of two classes; 1−σ rel.: at the median d_A "
-        "between classes; d_A w/b: median distance of nearest views within classes over that between them; nearest: "
-        "images whose nearest other image is of their class. The sign of uniformity and RankMe is their authors'."
+        f"between classes{legend}. The sign of uniformity and RankMe is their authors'."
         + (" Negative controls are left out." if any(row.control for row in rows) else "")
     )
 
