@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,16 +12,8 @@ from cssl_cli.errors import InputError, nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.field_types import Disagreement
+from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.yaml_text import MAX_FAULTS, KeyPath, shortened
-
-
-@dataclass(frozen=True)
-class Source:
-    """A mapping that went into a recipe, where it came from, and the line of each of its keys, if it has lines."""
-
-    label: str
-    patch: Mapping[str, Any]
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from cssl_cli.errors import nearest, some
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.faults import Source
+from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, merge
 from cssl_cli.recipe.recipe import Recipe

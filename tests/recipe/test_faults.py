@@ -306,7 +306,7 @@ def test_unreadable_file(write: Callable[..., str], monkeypatch: pytest.MonkeyPa
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cssl_cli.recipe.load.read_file", refuse)
+    monkeypatch.setattr("cssl_cli.recipe.files.read_bytes", refuse)
     error = refusal(path)
     assert "Permission denied" in error.what
     assert error.where == path

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-from cssl_cli.recipe.book import shipped_names
-from cssl_cli.recipe.faults import Source
+from cssl_cli.recipe.files import Source, shipped_names
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import merge
 from cssl_cli.report.compare.named_quantities import NAMES
