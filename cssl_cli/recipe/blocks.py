@@ -1,37 +1,39 @@
-"""The blocks of a recipe: every field with its type, range, default and meaning. Defaults live here and nowhere else.
+"""The blocks of a recipe: every field with its type, range, default and meaning; those of a method are in its own file.
 
 The line under a field is its description. The text of a type's range is derived from its constraints, or given by
-`Allowed` (field_types.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
+`Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it. Defaults live
+here, in the files of the methods (declared.py), and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cssl_cli.recipe.field_types import (
     AreaRange,
-    Count,
-    Decay,
     DecayPair,
     DeltaGrid,
     Distances,
     EpsilonGrid,
     Folder,
-    ImageCount,
     KernelSize,
-    LayerWidth,
     Names,
-    NonNegative,
     PenaltyGrid,
-    Positive,
     PositiveRange,
+    ShareRange,
+)
+from cssl_cli.recipe.ranges import (
+    Count,
+    Decay,
+    ImageCount,
+    NonNegative,
+    Positive,
     Probability,
     Share,
-    ShareRange,
     Size,
     Width,
     Widths,
@@ -193,90 +195,21 @@ class SmallEncoder(Block):
 
 
 # -------------------------------------------------------------------------------------------------------------- method
-class SimCLR(Block):
-    name: Literal["simclr"]
-    """Chen et al., arXiv 2002.05709: contrast with the other images of the batch"""
-    temperature: Positive = 0.5
-    """what the cosine similarities are divided by"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
+class MethodBlock(Block):
+    """What the file of a method declares, as a block (declared.py)."""
 
+    model_config = ConfigDict(use_attribute_docstrings=False)
+    declared: ClassVar[type]  # the class `Settings` of the file
 
-class BarlowTwins(Block):
-    name: Literal["barlow_twins"]
-    """Zbontar et al., arXiv 2103.03230: make the cross-correlation of two views the identity"""
-    lambda_: NonNegative = Field(default=0.005, alias="lambda")
-    """weight of the redundancy term"""
-    projector: Widths = (2048, 2048, 2048)
-    """widths of the projector's layers, the last one P"""
+    name: str
+    if TYPE_CHECKING:
+        projector: Widths  # every method has one, in its own place among the fields
 
-
-class MoCo(Block):
-    name: Literal["moco"]
-    """He et al., arXiv 1911.05722, symmetric: contrast with a queue of keys of a momentum encoder"""
-    temperature: Positive = 0.1
-    """what the cosine similarities are divided by"""
-    queue: Count = 4096
-    """keys in the queue, to which each image of a batch adds two"""
-    ema_momentum: Decay = 0.99
-    """share of its weights that the momentum encoder keeps at each step"""
-    batch_norm_splits: Count = 8
-    """sub-batches that the encoder's batch norms normalise apart; 1: plain batch norm"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
-
-
-class SimSiam(Block):
-    name: Literal["simsiam"]
-    """Chen & He, arXiv 2011.10566: predict the other view, with no gradient to what is predicted"""
-    projector: Widths = (2048, 2048)
-    """widths of the projector's layers, the last one P"""
-    predictor: LayerWidth = 512
-    """width of the predictor's hidden layer"""
-
-
-class BYOL(Block):
-    name: Literal["byol"]
-    """Grill et al., arXiv 2006.07733: predict what a momentum encoder makes of the other view"""
-    ema_momentum: Decay = 0.996
-    """share of its weights that the momentum encoder keeps at each step; constant"""
-    projector: Widths = (4096, 256)
-    """widths of the projector's layers, the last one P"""
-    predictor: LayerWidth = 4096
-    """width of the predictor's hidden layer"""
-
-
-class VICReg(Block):
-    name: Literal["vicreg"]
-    """Bardes et al., arXiv 2105.04906: views agree, and columns keep their variance and decorrelate"""
-    invariance: NonNegative = 25.0
-    """weight of the distance between the views"""
-    variance: NonNegative = 25.0
-    """weight of what the columns' standard deviations lack of 1"""
-    covariance: NonNegative = 1.0
-    """weight of the covariances of different columns"""
-    projector: Widths = (8192, 8192, 8192)
-    """widths of the projector's layers, the last one P"""
-
-
-class TInfoNCE(Block):
-    name: Literal["t_infonce"]
-    """Hu et al., arXiv 2205.14814: SimCLR with Student's t distribution of unnormalised distances"""
-    t_df: Positive = 10.0
-    """degrees of freedom of Student's t distribution"""
-    tau: Positive = 5.0
-    """what the squared distances are divided by, a temperature"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
-
-
-class SimpleContrastive(Block):
-    name: Literal["simple_contrastive"]
-    """the counter-example of arXiv 2111.00743, linear in the inner products: its features lose dimensions"""
-    lambda_: NonNegative = Field(default=1.0, alias="lambda")
-    """weight of the inner products of different images"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
+    def check_batches(self, batch_size: int, micro_batch: int | None) -> None:
+        """Raises `Disagreement` where the method cannot be trained in such batches."""
+        if hasattr(self.declared, "check_batches"):
+            fields = {name: getattr(self, name) for name in type(self).model_fields if name != "name"}
+            self.declared(**fields).check_batches(batch_size, micro_batch)
 
 
 # --------------------------------------------------------------------------------------------------------------- optim

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from cssl_cli.errors import InputError, nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.field_types import Disagreement
 from cssl_cli.recipe.files import Source
+from cssl_cli.recipe.ranges import Disagreement
 from cssl_cli.recipe.yaml_text import MAX_FAULTS, KeyPath, shortened
 
 

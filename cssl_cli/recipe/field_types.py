@@ -1,38 +1,22 @@
-"""The types of a recipe's fields: a range, and the words for it where the range cannot say it."""
+"""The types of a recipe's own fields that pydantic has to check; plain ranges are in `ranges`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from cssl_cli.host.paths import UnknownPath, expand_home, variables
+from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive, Probability
 
 MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
 RESERVED_ENDINGS = (".partial", ".building")
-
-
-class Disagreement(ValueError):
-    """Two fields that do not go together, each by its path in a recipe: what was given last is to blame."""
-
-    def __init__(self, problem: str, *fields: str) -> None:
-        super().__init__(problem)
-        self.fields = tuple(tuple(field.split(".")) for field in fields)
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""
-
-    text: str
-    placeholder: str = "VALUE"
 
 
 def refuse() -> PydanticCustomError:
@@ -107,15 +91,6 @@ Name = Annotated[
     Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
 ]
 Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Gt(0), Lt(1)]
-Probability = Annotated[float, Ge(0), Le(1)]
-Decay = Annotated[float, Ge(0), Lt(1)]
-Size = Annotated[int, Ge(8), Le(1024)]
-Width = Annotated[int, Ge(1), Le(4096)]
-ImageCount = Annotated[int, Ge(2)]
 
 # YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
 _PositivePair = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_ascending)]
@@ -132,8 +107,6 @@ ShareRange = Annotated[
     AfterValidator(_ascending),
     Allowed("[low, high] with 0 <= low <= high <= 1"),
 ]
-LayerWidth = Annotated[int, Ge(1), Le(65536)]
-Widths = Annotated[tuple[LayerWidth, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
 PenaltyGrid = Annotated[
     tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
 ]

@@ -4,41 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from cssl_cli.errors import InputError
 from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.recipe.blocks import (
-    BYOL,
     LARS,
     SGD,
     AdamW,
     Analyze,
     Augment,
-    BarlowTwins,
     Block,
     DownloadedData,
     FolderData,
-    MoCo,
+    MethodBlock,
     Probe,
     ResNet,
     ShapesData,
-    SimCLR,
-    SimpleContrastive,
-    SimSiam,
     SmallEncoder,
-    TInfoNCE,
     Train,
-    VICReg,
 )
-from cssl_cli.recipe.field_types import Disagreement, Name, Seed
+from cssl_cli.recipe.declared import declared_blocks
+from cssl_cli.recipe.field_types import Name, Seed
+from cssl_cli.recipe.ranges import Disagreement
 from cssl_cli.recipe.yaml_text import dump
 
 BETWEEN_BLOCKS = ("train", "optim", "method")  # what must hold between them is a fault of the first
 _DECIDING = ("data", "augment", "encoder", "method", "optim", "train")
 FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
+
+
+if TYPE_CHECKING:
+    AnyMethod = MethodBlock
+else:
+    AnyMethod = Annotated[reduce(or_, declared_blocks("methods", MethodBlock)), Field(discriminator="name")]
 
 
 class Recipe(Block):
@@ -54,10 +57,7 @@ class Recipe(Block):
     """what makes two views of an image; {} for no augmentation"""
     encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
     """the network that is trained"""
-    method: Annotated[
-        SimCLR | BarlowTwins | MoCo | SimSiam | BYOL | VICReg | TInfoNCE | SimpleContrastive,
-        Field(discriminator="name"),
-    ]
+    method: AnyMethod
     """the loss and its projector"""
     optim: Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
     """how the weights are updated"""
@@ -83,35 +83,10 @@ class Recipe(Block):
 
     @field_validator("train")
     @classmethod
-    def _batch_suits_moco(cls, train: Train, info: ValidationInfo) -> Train:
+    def _batches_suit_the_method(cls, train: Train, info: ValidationInfo) -> Train:
         method = info.data.get("method")
-        if not isinstance(method, MoCo):
-            return train
-        splits, batch = method.batch_norm_splits, train.batch_size
-        if batch % splits:
-            raise Disagreement(
-                f"has a batch_size of {batch}, which method.batch_norm_splits does not divide, {splits}; "
-                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}",
-                *("train.batch_size", "method.batch_norm_splits"),
-            )
-        if splits > 1 and batch < 2 * splits:
-            raise Disagreement(
-                f"has a batch_size of {batch}, which leaves a single image to each of the sub-batches of "
-                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}",
-                *("train.batch_size", "method.batch_norm_splits"),
-            )
-        if train.micro_batch is not None and train.micro_batch % (batch // splits):
-            raise Disagreement(
-                f"has a micro_batch of {train.micro_batch}, which cuts the sub-batches of {batch // splits} images of "
-                f"method.batch_norm_splits, {splits}; give method.batch_norm_splits={batch // train.micro_batch}",
-                *("train.micro_batch", "method.batch_norm_splits"),
-            )
-        if method.queue < 2 * batch:
-            raise Disagreement(
-                f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
-                f"give method.queue={2 * batch} or more",
-                *("train.batch_size", "method.queue"),
-            )
+        if method is not None:
+            method.check_batches(train.batch_size, train.micro_batch)
         return train
 
     def settings(self, block: str, *, data_root: str | None = None) -> dict[str, Any]:

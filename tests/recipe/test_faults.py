@@ -180,7 +180,7 @@ def test_bad_data(write: Callable[..., str], name: str, override: str, message: 
         (["method={name: barlow_twins, lambda_: 1}"], "did you mean method.lambda?"),
         (
             ["method.name=barlow_twins", "method.temperature=1"],
-            "is a field of simclr and moco, not of barlow_twins",
+            "is a field of moco and simclr, not of barlow_twins",
         ),
     ],
 )

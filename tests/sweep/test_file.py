@@ -219,7 +219,7 @@ def test_a_fault_of_the_base_names_its_file_and_that_of_an_override_the_override
         ("base=simclr-cifar10", "a sweep's base cannot be overridden"),
         ("seed=3", "Write seeds=[0, 1]."),
         ("seeds=x", "must be a list of different seeds"),
-        ("method.temperature=1", "method.temperature (override 'method.temperature=1') is a field of simclr"),
+        ("method.temperature=1", "method.temperature (override 'method.temperature=1') is a field of moco and simclr"),
         ("foo", "Write key.sub=value"),
     ],
 )

@@ -1,0 +1,41 @@
+"""Ranges of settings, and the words for one that its bounds cannot say.
+
+What declares settings, here or in the numeric core, takes its types from this module. It loads neither pydantic nor
+torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""
+
+    text: str
+    placeholder: str = "VALUE"
+
+
+class Disagreement(ValueError):
+    """Two fields that do not go together, each by its path in a recipe: what was given last is to blame."""
+
+    def __init__(self, problem: str, *fields: str) -> None:
+        super().__init__(problem)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Ge(0), Lt(1)]
+Size = Annotated[int, Ge(8), Le(1024)]
+Width = Annotated[int, Ge(1), Le(4096)]
+ImageCount = Annotated[int, Ge(2)]
+LayerWidth = Annotated[int, Ge(1), Le(65536)]
+Widths = Annotated[tuple[LayerWidth, ...], MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
