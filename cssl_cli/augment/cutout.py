@@ -9,10 +9,21 @@ import torch
 from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, chance, whole_number
+from cssl_cli.recipe.ranges import AreaRange, Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutout(Operation):
+class Settings:
+    """erasing a box"""
+
+    p: Probability = 0.5
+    """probability that a box is erased"""
+    scale: AreaRange = (0.02, 0.2)
+    """area of the box as a share of the image"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Settings, Operation):
     """A square of random place and size painted mid-gray (0.5), with probability `p`.
 
     `scale` is the range of its area as a part of the image's. The square lies wholly inside the image. Mid-gray, and
@@ -20,9 +31,6 @@ class Cutout(Operation):
 
     Parameters: `applied`; `top`, `left`, `side` in pixels.
     """
-
-    p: float
-    scale: tuple[float, float]
 
     num_parameters: ClassVar[int] = 3
 

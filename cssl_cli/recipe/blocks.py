@@ -1,8 +1,8 @@
-"""The blocks of a recipe: every field with its type, range, default and meaning; those of a method are in its own file.
+"""The blocks of a recipe: every field with its type, range, default and meaning.
 
-The line under a field is its description. The text of a type's range is derived from its constraints, or given by
-`Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it. Defaults live
-here, in the files of the methods (declared.py), and nowhere else.
+Those of methods and augmentations are in their own files (declared.py); the defaults of all others are here and nowhere
+else. The line under a field is its description. The text of a type's range is derived from its constraints, or given by
+`Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cssl_cli.recipe.field_types import (
-    AreaRange,
     DecayPair,
     DeltaGrid,
     Distances,
     EpsilonGrid,
     Folder,
-    KernelSize,
     Names,
     PenaltyGrid,
-    PositiveRange,
-    ShareRange,
 )
 from cssl_cli.recipe.ranges import (
     Count,
@@ -32,7 +28,6 @@ from cssl_cli.recipe.ranges import (
     ImageCount,
     NonNegative,
     Positive,
-    Probability,
     Share,
     Size,
     Width,
@@ -96,87 +91,19 @@ class FolderData(DataBlock):
 
 
 # ------------------------------------------------------------------------------------------------------------- augment
-class Crop(Block):
-    scale: AreaRange = (0.08, 1.0)
-    """area of the crop as a share of the image"""
-    ratio: PositiveRange = (3 / 4, 4 / 3)
-    """width of the crop over its height"""
+class AugmentBlock(Block):
+    """What the files of the operations declare, in the order of application, whatever the order in a recipe."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+    if TYPE_CHECKING:
+        fade: Block | None
 
 
-class Flip(Block):
-    p: Probability = 0.5
-    """probability of a horizontal flip"""
+class OperationBlock(Block):
+    """What the file of an operation declares."""
 
-
-class Jitter(Block):
-    p: Probability = 0.8
-    """probability of colour distortion"""
-    strength: Annotated[float, Ge(0), Le(2.5)] = 0.5
-    """strength s, from which the four factors follow unless given"""
-    brightness: NonNegative | None = None
-    """largest relative change of brightness; null: 0.8 s"""
-    contrast: NonNegative | None = None
-    """largest relative change of contrast; null: 0.8 s"""
-    saturation: NonNegative | None = None
-    """largest relative change of saturation; null: 0.8 s"""
-    hue: Annotated[float, Ge(0), Le(0.5)] | None = None
-    """largest shift of hue in turns; null: 0.2 s"""
-
-
-class Gray(Block):
-    p: Probability = 0.2
-    """probability of grayscale"""
-
-
-class Blur(Block):
-    p: Probability = 0.5
-    """probability of Gaussian blur"""
-    sigma: PositiveRange = (0.1, 2.0)
-    """standard deviation of the blur in pixels"""
-    kernel_size: KernelSize | None = None
-    """side of the kernel in pixels; null: the odd number nearest to a tenth of the image's side, at least 3"""
-
-
-class Solarize(Block):
-    p: Probability = 0.2
-    """probability of solarization"""
-    threshold: Probability = 0.5
-    """brightness from which values are inverted (black 0, white 1)"""
-
-
-class Cutout(Block):
-    p: Probability = 0.5
-    """probability that a box is erased"""
-    scale: AreaRange = (0.02, 0.2)
-    """area of the box as a share of the image"""
-
-
-class Fade(Block):
-    p: Probability = 1.0
-    """probability that contrast is contracted towards mid-gray"""
-    contrast: ShareRange = (0.0, 0.01)
-    """share of the contrast that is left, rounded to 256 levels"""
-
-
-class Augment(Block):
-    """Applied in the order of the fields, whatever the order in the file."""
-
-    crop: Crop | None = None
-    """random resized crop; absent: not applied"""
-    flip: Flip | None = None
-    """horizontal flip; absent: not applied"""
-    jitter: Jitter | None = None
-    """colour distortion; absent: not applied"""
-    gray: Gray | None = None
-    """grayscale; absent: not applied"""
-    blur: Blur | None = None
-    """Gaussian blur; absent: not applied"""
-    solarize: Solarize | None = None
-    """solarization; absent: not applied"""
-    cutout: Cutout | None = None
-    """erasing a box; absent: not applied"""
-    fade: Fade | None = None
-    """a negative control: contrast contracted towards mid-gray; absent: not applied"""
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder

@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le, Lt, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from cssl_cli.host.paths import UnknownPath, expand_home, variables
-from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive, Probability
+from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive
 
 MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
@@ -22,12 +22,6 @@ RESERVED_ENDINGS = (".partial", ".building")
 def refuse() -> PydanticCustomError:
     """The error of a validator whose field says in its `Allowed` what it takes."""
     return PydanticCustomError("not_allowed", "not allowed")
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise refuse()
-    return pair
 
 
 def _increasing(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -41,12 +35,6 @@ def _moderate(values: tuple[float, ...]) -> tuple[float, ...]:
     if any(value and not 1e-9 <= value <= 1e9 for value in values):
         raise refuse()
     return values
-
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise refuse()
-    return value
 
 
 def _unreserved(name: str) -> str:
@@ -93,20 +81,6 @@ Name = Annotated[
 Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
 
 # YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
-_PositivePair = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_ascending)]
-PositiveRange = Annotated[_PositivePair, Allowed("[low, high] with 0 < low <= high")]
-AreaRange = Annotated[
-    tuple[Positive, Annotated[float, Le(1)]],
-    Strict(False),
-    AfterValidator(_ascending),
-    Allowed("[low, high] with 0 < low <= high <= 1"),
-]
-ShareRange = Annotated[
-    tuple[Probability, Probability],
-    Strict(False),
-    AfterValidator(_ascending),
-    Allowed("[low, high] with 0 <= low <= high <= 1"),
-]
 PenaltyGrid = Annotated[
     tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
 ]
@@ -131,5 +105,4 @@ Distances = Annotated[
     tuple[Distance, ...], Strict(False), Allowed("a list of pixels, standardized_pixels, untrained, trained")
 ]
 Names = Annotated[tuple[str, ...], Strict(False), MinLen(2), Allowed("a list of at least two names")]
-KernelSize = Annotated[int, Ge(3), AfterValidator(_odd), Allowed("an odd whole number >= 3")]
 DecayPair = Annotated[tuple[Decay, Decay], Strict(False), Allowed("two numbers in [0, 1)")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class Disagreement(ValueError):
         self.fields = tuple(tuple(field.split(".")) for field in fields)
 
 
+def _ascending(pair: tuple[float, float]) -> bool:
+    return pair[0] <= pair[1]
+
+
+def _odd(value: int) -> bool:
+    return value % 2 == 1
+
+
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -39,3 +47,13 @@ Width = Annotated[int, Ge(1), Le(4096)]
 ImageCount = Annotated[int, Ge(2)]
 LayerWidth = Annotated[int, Ge(1), Le(65536)]
 Widths = Annotated[tuple[LayerWidth, ...], MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
+PositiveRange = Annotated[tuple[Positive, Positive], Predicate(_ascending), Allowed("[low, high] with 0 < low <= high")]
+AreaRange = Annotated[
+    tuple[Positive, Annotated[float, Le(1)]],
+    Predicate(_ascending),
+    Allowed("[low, high] with 0 < low <= high <= 1"),
+]
+ShareRange = Annotated[
+    tuple[Probability, Probability], Predicate(_ascending), Allowed("[low, high] with 0 <= low <= high <= 1")
+]
+KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]

@@ -17,7 +17,7 @@ from cssl_cli.recipe.blocks import (
     SGD,
     AdamW,
     Analyze,
-    Augment,
+    AugmentBlock,
     Block,
     DownloadedData,
     FolderData,
@@ -28,7 +28,7 @@ from cssl_cli.recipe.blocks import (
     SmallEncoder,
     Train,
 )
-from cssl_cli.recipe.declared import declared_blocks
+from cssl_cli.recipe.declared import augment_block, method_blocks
 from cssl_cli.recipe.field_types import Name, Seed
 from cssl_cli.recipe.ranges import Disagreement
 from cssl_cli.recipe.yaml_text import dump
@@ -39,9 +39,11 @@ FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another r
 
 
 if TYPE_CHECKING:
+    Augment = AugmentBlock
     AnyMethod = MethodBlock
 else:
-    AnyMethod = Annotated[reduce(or_, declared_blocks("methods", MethodBlock)), Field(discriminator="name")]
+    Augment = augment_block()
+    AnyMethod = Annotated[reduce(or_, method_blocks()), Field(discriminator="name")]
 
 
 class Recipe(Block):

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe, list_recipes, load_recipe, schema
-from cssl_cli.recipe.blocks import Augment, Block, Flip
+from cssl_cli.recipe.blocks import Block, Probe
+from cssl_cli.recipe.recipe import Augment
 from cssl_cli.recipe.yaml_text import parse
 
 BASE = """\
@@ -425,7 +426,7 @@ def test_what_is_recorded_during_training_belongs_to_the_run(write: Callable[[st
 def test_what_is_not_given_is_left_out_of_the_fingerprint(write: Callable[[str, str], str]) -> None:
     # So that an operation which a later version adds, absent by default, leaves the names of finished runs as they are.
     class Later(Augment):
-        later: Flip | None = None
+        later: Probe | None = None
 
     class LaterRecipe(Recipe):
         augment: Later
