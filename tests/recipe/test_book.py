@@ -124,6 +124,10 @@ def test_the_documentation_holds_the_reference() -> None:
         assert table(block, title) in text
 
 
+def test_every_field_has_a_description() -> None:
+    assert "| None |" not in reference()
+
+
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
     examples = [part.partition("```")[0] for part in DOCS.read_text(encoding="utf-8").split("```yaml\n")[1:]]
     loaded = []
