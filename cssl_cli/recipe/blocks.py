@@ -1,8 +1,8 @@
 """The blocks of a recipe: every field with its type, range, default and meaning.
 
-Those of methods and augmentations are in their own files (declared.py); the defaults of all others are here and nowhere
-else. The line under a field is its description. The text of a type's range is derived from its constraints, or given by
-`Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
+Those of data sets, augmentations and methods are in their own files (declared.py); the defaults of all others are here
+and nowhere else. The line under a field is its description. The text of a type's range is derived from its constraints,
+or given by `Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from cssl_cli.recipe.field_types import (
     DeltaGrid,
     Distances,
     EpsilonGrid,
-    Folder,
     Names,
     PenaltyGrid,
 )
@@ -29,7 +28,7 @@ from cssl_cli.recipe.ranges import (
     NonNegative,
     Positive,
     Share,
-    Size,
+    Undeciding,
     Width,
     Widths,
 )
@@ -52,8 +51,15 @@ class Block(BaseModel):
         return {key: item for key, item in value.items() if item is not None or key not in known}
 
 
+class DeclaredBlock(Block):
+    """What a file of the numeric core declares (declared.py)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+    declared: ClassVar[type]  # the class `Settings` of the file
+
+
 # ---------------------------------------------------------------------------------------------------------------- data
-class DataBlock(Block):
+class _AnyData(Block):
     name: str
     limit: ImageCount | None = None
     """train on so many images only, the same number of each class; null: on all"""
@@ -61,49 +67,17 @@ class DataBlock(Block):
     """test on so many images only, the same number of each class; null: on all"""
 
 
-class ShapesData(DataBlock):
-    name: Literal["shapes"]
-    """ten classes of drawn shapes that need no download"""
-    num_train: ImageCount = 10_000
-    """training images to draw"""
-    num_test: ImageCount = 2_000
-    """test images to draw"""
-    size: Size = 32
-    """side of the images in pixels"""
-
-
-class DownloadedData(DataBlock):
-    name: Literal["cifar10", "cifar100", "stl10", "svhn"]
-    """a public data set, downloaded by torchvision the first time"""
-    root: Folder | None = None
-    """folder that holds the download; null: the user's cache"""
-
-
-class FolderData(DataBlock):
-    name: Literal["folder"]
-    """your own images: a folder for each class, or unlabelled images"""
-    root: Folder
-    """the folder; written down as an absolute path"""
-    size: Size = 32
-    """side in pixels to which the images are resized"""
-    test_fraction: Share = 0.2
-    """share of each class kept for the test, where there is no test folder"""
+class DataBlock(_AnyData, DeclaredBlock):
+    """What every data set takes, and what the file of one declares."""
 
 
 # ------------------------------------------------------------------------------------------------------------- augment
 class AugmentBlock(Block):
-    """What the files of the operations declare, in the order of application, whatever the order in a recipe."""
+    """The operations, in the order of application, whatever the order in a recipe."""
 
     model_config = ConfigDict(use_attribute_docstrings=False)
-
     if TYPE_CHECKING:
-        fade: Block | None
-
-
-class OperationBlock(Block):
-    """What the file of an operation declares."""
-
-    model_config = ConfigDict(use_attribute_docstrings=False)
+        fade: DeclaredBlock | None
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder
@@ -122,11 +96,8 @@ class SmallEncoder(Block):
 
 
 # -------------------------------------------------------------------------------------------------------------- method
-class MethodBlock(Block):
-    """What the file of a method declares, as a block (declared.py)."""
-
-    model_config = ConfigDict(use_attribute_docstrings=False)
-    declared: ClassVar[type]  # the class `Settings` of the file
+class MethodBlock(DeclaredBlock):
+    """What the file of a method declares."""
 
     name: str
     if TYPE_CHECKING:
@@ -134,9 +105,9 @@ class MethodBlock(Block):
 
     def check_batches(self, batch_size: int, micro_batch: int | None) -> None:
         """Raises `Disagreement` where the method cannot be trained in such batches."""
-        if hasattr(self.declared, "check_batches"):
-            fields = {name: getattr(self, name) for name in type(self).model_fields if name != "name"}
-            self.declared(**fields).check_batches(batch_size, micro_batch)
+        check = getattr(self.declared, "check_batches", None)
+        if check is not None:
+            check(self, batch_size, micro_batch)  # the block has the fields of the class
 
 
 # --------------------------------------------------------------------------------------------------------------- optim
@@ -200,13 +171,13 @@ class Train(Block):
     """images in a batch, each seen in two views"""
     micro_batch: Annotated[int, Ge(2)] | None = None
     """images that the encoder takes, and its batch norms normalise, at a time: any batch fits; null: all of them"""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Annotated[bool, Undeciding()] = False
     """whether activations inside the encoder's blocks are computed again instead of kept; the same result"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
     compile: bool | Literal["graph"] | None = None
     """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, CPUs with AVX-512"""
-    checkpoint_minutes: NonNegative = 1.0
+    checkpoint_minutes: Annotated[NonNegative, Undeciding()] = 1.0
     """least time between two checkpoints"""
 
     @field_validator("micro_batch")

@@ -1,4 +1,4 @@
-"""Settings that the files of methods and augmentations declare, as blocks of a recipe.
+"""Settings that the files of data sets, augmentations and methods declare, as blocks of a recipe.
 
 Such a file has a class `Settings`, a dataclass whose fields have types from `ranges` and a line of description under
 each. Importing the file would import torch, which takes seconds, and recipes are checked without. So the file is read,
@@ -8,56 +8,75 @@ not imported: of it, the class is executed alone, with the imports of the names 
 from __future__ import annotations
 
 import ast
+import re
 from keyword import iskeyword
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field, Strict, create_model
 
-from cssl_cli.recipe.blocks import AugmentBlock, MethodBlock, OperationBlock
+from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, MethodBlock
 
 PACKAGE = Path(__file__).parent.parent
+
+B = TypeVar("B", DataBlock, MethodBlock)
+
+
+def data_blocks() -> tuple[type[DataBlock], ...]:
+    """A block for each module of the table `SOURCES` in data/__init__.py, chosen by the names that lead to it."""
+    names: dict[str, list[str]] = {}
+    for name, module in ast.literal_eval(_table(PACKAGE / "data" / "__init__.py", "SOURCES")).items():
+        names.setdefault(module.rpartition(".")[2], []).append(name)
+    return tuple(_chosen_by(own, PACKAGE / "data" / f"{module}.py", DataBlock) for module, own in names.items())
+
+
+def augment_block() -> type[AugmentBlock]:
+    """A block with a field for each operation, in the order of the table `OPERATIONS` in augment/pipeline.py."""
+    fields: dict[str, Any] = {}
+    for key in _table(PACKAGE / "augment" / "pipeline.py", "OPERATIONS").keys:
+        assert isinstance(key, ast.Constant)
+        name = str(key.value)
+        settings, own = _declared(PACKAGE / "augment" / f"{name}.py")
+        block = create_model(name, __base__=DeclaredBlock, **own)
+        fields[name] = (block | None, Field(None, description=f"{settings.__doc__}; absent: not applied"))
+    return create_model("Augment", __base__=AugmentBlock, **fields)
 
 
 def method_blocks() -> tuple[type[MethodBlock], ...]:
     """A block for each file of a method, in the order of their names."""
     paths = sorted(path for path in (PACKAGE / "methods").glob("*.py") if path.stem != "__init__")
-    return tuple(_method_block(path) for path in paths)
+    return tuple(_chosen_by([path.stem], path, MethodBlock) for path in paths)
 
 
-def _method_block(path: Path) -> type[MethodBlock]:
+def _chosen_by(names: list[str], path: Path, base: type[B]) -> type[B]:
+    """The block that a file declares, of which a recipe's `name` is one of `names`."""
     settings, fields = _declared(path)
-    name: Any = (Literal[path.stem], Field(description=settings.__doc__))
-    block = create_model(path.stem, __base__=MethodBlock, name=name, **fields)
+    name: Any = (Literal[tuple(names)], Field(description=settings.__doc__))
+    block = create_model(path.stem, __base__=base, name=name, **fields)
     block.declared = settings
     return block
 
 
-def augment_block() -> type[AugmentBlock]:
-    """A block with a field for each operation, in the order of the table `OPERATIONS` in augment/pipeline.py."""
-    room = PACKAGE / "augment"
-    fields: dict[str, Any] = {}
-    for name in _keys_of_table(room / "pipeline.py", "OPERATIONS"):
-        settings, own = _declared(room / f"{name}.py")
-        block = create_model(name, __base__=OperationBlock, **own)
-        fields[name] = (block | None, Field(None, description=f"{settings.__doc__}; absent: not applied"))
-    return create_model("Augment", __base__=AugmentBlock, **fields)
-
-
-def _keys_of_table(path: Path, table: str) -> list[str]:
-    for statement in _parsed(path).body:
-        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.target) == table:
+def _table(path: Path, name: str) -> ast.Dict:
+    """The mapping of that name in a file."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            assert isinstance(statement, ast.Assign | ast.AnnAssign)
             assert isinstance(statement.value, ast.Dict)
-            return [ast.literal_eval(key) for key in statement.value.keys if key is not None]
-    raise AssertionError(f"{path} has no table {table}")
+            return statement.value
+    raise AssertionError(f"{path} has no table {name}")
 
 
 # ------------------------------------------------------------------------------------------------------------ one file
 def _declared(path: Path) -> tuple[type, dict[str, Any]]:
     """The class `Settings` of a file, and its fields as pydantic takes them."""
-    tree = _parsed(path)
-    node = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"), None)
-    assert node is not None, f"{path} declares no class Settings"
+    source = path.read_text(encoding="utf-8")
+    declaration = re.search(r"^class Settings:\n(?:(?: .*)?\n)*", source, re.MULTILINE)
+    assert declaration is not None, f"{path} declares no class Settings"
+    tree = ast.parse(source[: declaration.end()], str(path))  # what comes after it is most of the file
+    node = tree.body[-1]
+    assert isinstance(node, ast.ClassDef)
     settings, meanings = _executed(node, tree, path), _lines_under_fields(node)
     fields = {}
     for name, annotation in settings.__annotations__.items():
@@ -66,11 +85,8 @@ def _declared(path: Path) -> tuple[type, dict[str, Any]]:
     return settings, fields
 
 
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
 def _executed(node: ast.ClassDef, tree: ast.Module, path: Path) -> type:
+    node.decorator_list = []  # nothing is made of it here, and to make it a dataclass takes long
     names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
     statements: list[ast.stmt] = []
     for statement in tree.body:

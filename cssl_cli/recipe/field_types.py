@@ -43,7 +43,7 @@ def _unreserved(name: str) -> str:
     return name
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """An absolute path; one that names environment variables as it stands, since they may differ where the run goes on.
 
     Their values are looked up when the folder is needed: `Recipe.settings`.
@@ -78,7 +78,6 @@ Name = Annotated[
     AfterValidator(_unreserved),
     Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
 ]
-Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
 
 # YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
 PenaltyGrid = Annotated[

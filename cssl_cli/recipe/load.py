@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from cssl_cli.errors import InputError
 from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.recipe.faults import Fault, as_error, faults_of
-from cssl_cli.recipe.field_types import Folder
 from cssl_cli.recipe.files import Source, find, follow
 from cssl_cli.recipe.merge import merge, parse_overrides
+from cssl_cli.recipe.ranges import Folder
 from cssl_cli.recipe.recipe import Recipe
 
 

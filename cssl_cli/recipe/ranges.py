@@ -6,8 +6,9 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
@@ -26,6 +27,23 @@ class Disagreement(ValueError):
     def __init__(self, problem: str, *fields: str) -> None:
         super().__init__(problem)
         self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
+@dataclass(frozen=True)
+class Undeciding:
+    """Marks a setting that changes no result: the fingerprint is without it."""
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """Of a path: it is written down as an absolute one. pydantic asks a constraint for its schema by this method."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        from cssl_cli.recipe.field_types import absolute
+
+        return no_info_after_validator_function(absolute, handler(source))
 
 
 def _ascending(pair: tuple[float, float]) -> bool:
@@ -57,3 +75,4 @@ ShareRange = Annotated[
     tuple[Probability, Probability], Predicate(_ascending), Allowed("[low, high] with 0 <= low <= high <= 1")
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
+Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]

@@ -19,18 +19,16 @@ from cssl_cli.recipe.blocks import (
     Analyze,
     AugmentBlock,
     Block,
-    DownloadedData,
-    FolderData,
+    DataBlock,
     MethodBlock,
     Probe,
     ResNet,
-    ShapesData,
     SmallEncoder,
     Train,
 )
-from cssl_cli.recipe.declared import augment_block, method_blocks
+from cssl_cli.recipe.declared import augment_block, data_blocks, method_blocks
 from cssl_cli.recipe.field_types import Name, Seed
-from cssl_cli.recipe.ranges import Disagreement
+from cssl_cli.recipe.ranges import Disagreement, Undeciding
 from cssl_cli.recipe.yaml_text import dump
 
 BETWEEN_BLOCKS = ("train", "optim", "method")  # what must hold between them is a fault of the first
@@ -39,9 +37,11 @@ FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another r
 
 
 if TYPE_CHECKING:
+    AnyData = DataBlock
     Augment = AugmentBlock
     AnyMethod = MethodBlock
 else:
+    AnyData = Annotated[reduce(or_, data_blocks()), Field(discriminator="name")]
     Augment = augment_block()
     AnyMethod = Annotated[reduce(or_, method_blocks()), Field(discriminator="name")]
 
@@ -53,7 +53,7 @@ class Recipe(Block):
     """what the run is called; decides nothing else"""
     seed: Seed = 0
     """from which all random numbers of the run follow"""
-    data: Annotated[ShapesData | DownloadedData | FolderData, Field(discriminator="name")]
+    data: AnyData
     """the images"""
     augment: Augment
     """what makes two views of an image; {} for no augmentation"""
@@ -145,12 +145,8 @@ class Fingerprints:
 
     def _block(self, block: Block) -> str:
         if id(block) not in self._written:
-            settings: dict[str, Any] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if isinstance(block, Train):
-                # Neither changes the encoder: activations computed again are the same numbers up to rounding.
-                del settings["checkpoint_minutes"], settings["checkpoint_activations"]
-            if isinstance(block, DownloadedData):
-                settings.pop("root", None)  # where a download lies does not change it
+            undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
+            settings = block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
             self._written[id(block)] = block, _canonical(settings)
         return self._written[id(block)][1]
 
