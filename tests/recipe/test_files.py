@@ -161,7 +161,7 @@ def test_every_command_says_the_same(write: Callable[[str], str], invoke: Invoke
     assert str(refusal(load_sweep, path)) == sentence
     shown = {
         (outcome.code, outcome.stderr)
-        for arguments in (["recipes", path], ["pretrain", path, "--dry-run"], ["sweep", path, "--report"])
+        for arguments in (["recipes", path], ["pretrain", path], ["analyze", path], ["sweep", path, "--report"])
         for outcome in [invoke(*arguments)]
     }
     assert shown == {(2, "error: " + sentence.replace("\n", "\n  ") + "\n")}
