@@ -76,6 +76,16 @@ def some(names: Sequence[str], separator: str = ", ", limit: int = 50) -> str:
     return separator.join(names[:limit]) + (f", and {more:,} more" if more > 0 else "")
 
 
+def did_you_mean(guess: str | None) -> str:
+    """The end of a sentence on an unknown name, empty where nothing is near."""
+    return f"; did you mean {guess}?" if guess else ""
+
+
+def not_among(name: str, known: Sequence[str], noun: str = "Known") -> str:
+    """The end of a sentence on an unknown name: the nearest known one, and all of them."""
+    return (did_you_mean(nearest(name, known)) or ".") + (f" {noun}: {some(known)}" if known else "")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> InputError:
     """The error for a name that is not in a table: suggests the nearest one and lists them all."""
     known = sorted(known)

@@ -11,10 +11,23 @@ from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, chance, per_image
 from cssl_cli.errors import InputError
+from cssl_cli.recipe.ranges import KernelSize, PositiveRange, Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blur(Operation):
+class Settings:
+    """Gaussian blur"""
+
+    p: Probability = 0.5
+    """probability of Gaussian blur"""
+    sigma: PositiveRange = (0.1, 2.0)
+    """standard deviation of the blur in pixels"""
+    kernel_size: KernelSize | None = None
+    """side of the kernel in pixels; null: the odd number nearest to a tenth of the image's side, at least 3"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blur(Settings, Operation):
     """Convolution with a Gaussian of random width, with probability `p`; borders are reflected.
 
     `sigma` is the range of the Gaussian's standard deviation in pixels. `kernel_size` (odd) is the number of pixels
@@ -22,10 +35,6 @@ class Blur(Operation):
 
     Parameters: `applied`, `sigma`. `apply` is differentiable in `sigma`.
     """
-
-    p: float
-    sigma: tuple[float, float]
-    kernel_size: int | None
 
     num_parameters: ClassVar[int] = 1
 

@@ -12,12 +12,23 @@ from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, whole_number
 from cssl_cli.errors import InputError
+from cssl_cli.recipe.ranges import AreaRange, PositiveRange
 
 NUM_QUANTILES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crop(Operation):
+class Settings:
+    """random resized crop"""
+
+    scale: AreaRange = (0.08, 1.0)
+    """area of the crop as a share of the image"""
+    ratio: PositiveRange = (3 / 4, 4 / 3)
+    """width of the crop over its height"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop(Settings, Operation):
     """A box of random area and aspect ratio, resized to the image's own size by bilinear interpolation.
 
     `scale` is the range of the box's area as a share of the image, `ratio` that of its width over its height. Boxes are
@@ -28,9 +39,6 @@ class Crop(Operation):
     Parameters: `top`, `left`, `height`, `width` in pixels. `apply` also takes fractional boxes and is differentiable
     in them.
     """
-
-    scale: tuple[float, float]
-    ratio: tuple[float, float]
 
     num_parameters: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ()

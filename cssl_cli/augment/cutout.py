@@ -9,20 +9,28 @@ import torch
 from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, chance, whole_number
+from cssl_cli.recipe.ranges import AreaRange, Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutout(Operation):
-    """A square at a random place and of random size, painted mid-gray (0.5), with probability `p`.
+class Settings:
+    """erasing a box"""
+
+    p: Probability = 0.5
+    """probability that a box is erased"""
+    scale: AreaRange = (0.02, 0.2)
+    """area of the box as a share of the image"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutout(Settings, Operation):
+    """A square of random place and size painted mid-gray (0.5), with probability `p`.
 
     `scale` is the range of its area as a share of the image. The square is wholly inside the image. It is mid-gray, not
     the image's own mean, so that its colour reveals nothing of what it covers.
 
     Parameters: `applied`; `top`, `left`, `side` in pixels.
     """
-
-    p: float
-    scale: tuple[float, float]
 
     num_parameters: ClassVar[int] = 3
 

@@ -8,22 +8,30 @@ from typing import ClassVar
 from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, chance, per_image
+from cssl_cli.recipe.ranges import Probability, ShareRange
 
 LEVELS = 255  # image values are multiples of 1 / LEVELS
 MIDDLE = 128 / LEVELS  # a level, so that zero contrast leaves no trace of the image: 0.5 would round to either side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fade(Operation):
-    """With probability `p`, only a share of the contrast to mid-gray remains, uniform on `contrast` [low, high].
+class Settings:
+    """a negative control: contrast contracted towards mid-gray"""
+
+    p: Probability = 1.0
+    """probability that contrast is contracted towards mid-gray"""
+    contrast: ShareRange = (0.0, 0.01)
+    """share of the contrast that is left, rounded to 256 levels"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fade(Settings, Operation):
+    """With probability `p`, a share of the contrast to mid-gray is left, uniform on `contrast` [low, high].
 
     Rounded to the 256 levels of an image file, since otherwise nothing would be lost: in floating point a network could
     amplify what is left. Faded views of all classes are near one point: their concentration is near perfect and means
     nothing. Parameters: `applied`, `contrast`.
     """
-
-    p: float
-    contrast: tuple[float, float]
 
     num_parameters: ClassVar[int] = 1
 

@@ -8,13 +8,20 @@ from typing import ClassVar
 from torch import Tensor
 
 from cssl_cli.augment.op import Operation, chance
+from cssl_cli.recipe.ranges import Probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flip(Operation):
-    """Mirrors left and right with probability `p`. Parameters: `applied`."""
+class Settings:
+    """horizontal flip"""
 
-    p: float
+    p: Probability = 0.5
+    """probability of a horizontal flip"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip(Settings, Operation):
+    """Mirrors left and right with probability `p`. Parameters: `applied`."""
 
     num_parameters: ClassVar[int] = 1
     continuous = ()

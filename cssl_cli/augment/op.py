@@ -12,7 +12,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(ABC):
-    """One augmentation of square images of side `image_size`, its fields named as in a recipe's `augment` block.
+    """One augmentation of square images of side `image_size`; its other fields are the `Settings` of its file.
+
+    The class `Settings` declares what a recipe's `augment` block may say of the operation. Recipes read it without
+    importing the file (recipe/declared.py): what it uses is imported, and loads no torch.
 
     Drawing and applying are separate: `parameters` turns points of the unit cube into named quantities, one per image,
     and `apply` transforms the images with them. Both are pure functions. An operation that applies to some images only

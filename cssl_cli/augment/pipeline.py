@@ -10,15 +10,17 @@ from torch import Tensor
 
 from cssl_cli.augment import op
 from cssl_cli.augment.blur import Blur
-from cssl_cli.augment.color import Gray, Jitter, Solarize
 from cssl_cli.augment.crop import Crop
 from cssl_cli.augment.cutout import Cutout
 from cssl_cli.augment.fade import Fade
 from cssl_cli.augment.flip import Flip
+from cssl_cli.augment.gray import Gray
+from cssl_cli.augment.jitter import Jitter
 from cssl_cli.augment.op import Operation, per_image
+from cssl_cli.augment.solarize import Solarize
 from cssl_cli.errors import unknown_name
 
-# In order of application.
+# In order of application. Recipes read the names from here, and the settings from the files of these names.
 OPERATIONS: dict[str, type[Operation]] = {
     "crop": Crop,
     "flip": Flip,

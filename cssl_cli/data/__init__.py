@@ -20,8 +20,11 @@ SOURCES = {
     "svhn": "cssl_cli.data.torchvision_sets",
     "folder": "cssl_cli.data.folder",
 }
-"""The table of sources: `data.name` -> the module whose `load(settings, cache_dir=, progress=, notice=, own=)`
-reads it."""
+"""The table of sources: `data.name` -> the module that reads it.
+
+The module has `load(settings, cache_dir=, progress=, notice=, own=)`, and a class `Settings` that declares what a
+recipe's `data` block may say of it. Recipes read that class and this table without importing either
+(recipe/declared.py): what the class uses is imported, and loads no torch."""
 
 
 def load_dataset(

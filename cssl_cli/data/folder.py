@@ -30,11 +30,24 @@ from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.data.layout import Layout, arrange, counted, listed
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError
+from cssl_cli.recipe.ranges import Folder, Share, Size
 
 _MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
 _CLOCK_STEP = 0.02  # seconds; file times are at least this fine on Linux and macOS file systems
 
 _ByClass = dict[str, list[Entry]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """your own images: a folder for each class, or unlabelled images"""
+
+    root: Folder
+    """the folder; written down as an absolute path"""
+    size: Size = 32
+    """side in pixels to which the images are resized"""
+    test_fraction: Share = 0.2
+    """share of each class kept for the test, where there is no test folder"""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.host.randomness import stream
+from cssl_cli.recipe.ranges import ImageCount, Size
 
 # Difficulty. Lengths are shares of the image's side; brightness is on the 0..1 scale.
 RADIUS = (0.22, 0.36)  # of the circle around the shape
@@ -42,6 +44,18 @@ _SEED = 0
 _BLOCK = 500  # images drawn at a time: bounds the memory
 _NUM_PARAMETERS = 18  # uniform numbers an image, in the order in which `_draw` takes them
 _LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """ten classes of drawn shapes that need no download"""
+
+    num_train: ImageCount = 10_000
+    """training images to draw"""
+    num_test: ImageCount = 2_000
+    """test images to draw"""
+    size: Size = 32
+    """side of the images in pixels"""
 
 
 def load(

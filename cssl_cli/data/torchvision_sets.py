@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +19,18 @@ from torch import Tensor
 from cssl_cli.data.cache import exclusive
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
 from cssl_cli.errors import InputError
+from cssl_cli.recipe.ranges import Folder, Undeciding
 
 Opened = TypeVar("Opened")
 _SVHN_CLASSES = tuple(str(digit) for digit in range(10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """a public data set, downloaded by torchvision the first time"""
+
+    root: Annotated[Folder | None, Undeciding()] = None
+    """folder that holds the download; null: the user's cache"""
 
 
 def load(

@@ -1,7 +1,12 @@
 """Contrastive methods, one file each: the loss as a pure function, and the module that holds encoder and heads.
 
-A method file defines `build(encoder, settings) -> Method`, where `settings` is the recipe's `method` block; the file's
-name is the method's name in a recipe. Nothing else has to be registered.
+A method's file has the method's name in recipes and defines
+
+- `Settings`, a dataclass: the fields of a recipe's `method` block, with their ranges, defaults and descriptions.
+  Recipes read it without importing the file (recipe/declared.py): what it uses is imported, and loads no torch.
+- `build(encoder, settings) -> Method`.
+
+Nothing else has to be registered.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from keyword import iskeyword
 from typing import Any, ClassVar
 
 import torch
@@ -110,4 +116,6 @@ def build_method(settings: Mapping[str, Any], encoder: Encoder) -> Method:
     name = settings["name"]
     if name not in method_names():
         raise unknown_name("method", name, method_names(), where="method.name")
-    return importlib.import_module(f"{__name__}.{name}").build(encoder, settings)
+    module = importlib.import_module(f"{__name__}.{name}")
+    fields = {f"{key}_" if iskeyword(key) else key: value for key, value in settings.items() if key != "name"}
+    return module.build(encoder, module.Settings(**fields))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,8 +11,19 @@ from cssl_cli.methods import Method, at_least_float32, powers_of_two
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import NonNegative, Widths
 
 VARIANCE_FLOOR = 1e-5  # the epsilon of the batch norm that the authors' code standardises with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Zbontar et al., arXiv 2103.03230: make the cross-correlation of two views the identity"""
+
+    lambda_: NonNegative = 0.005
+    """weight of the redundancy term"""
+    projector: Widths = (2048, 2048, 2048)
+    """widths of the projector's layers, the last one P"""
 
 
 def standardize(z: Tensor) -> Tensor:
@@ -64,6 +74,6 @@ class BarlowTwins(Method):
         return {"loss": invariance + redundancy, "invariance": invariance, "redundancy": redundancy}
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> BarlowTwins:
+def build(encoder: Encoder, settings: Settings) -> BarlowTwins:
     """Barlow Twins as the recipe's `method` block says."""
-    return BarlowTwins(encoder, projector=settings["projector"], lambda_=settings["lambda"])
+    return BarlowTwins(encoder, projector=settings.projector, lambda_=settings.lambda_)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +10,19 @@ from torch import Tensor
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards, output_std
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import Decay, LayerWidth, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Grill et al., arXiv 2006.07733: predict what a momentum encoder makes of the other view"""
+
+    ema_momentum: Decay = 0.996
+    """share of its weights that the momentum encoder keeps at each step; constant"""
+    projector: Widths = (4096, 256)
+    """widths of the projector's layers, the last one P"""
+    predictor: LayerWidth = 4096
+    """width of the predictor's hidden layer"""
 
 
 def byol_half(p: Tensor, z: Tensor) -> Tensor:
@@ -71,11 +83,11 @@ class BYOL(Method):
         move_towards(self.momentum_projector, self.projector, ema_momentum=self.ema_momentum)
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> BYOL:
+def build(encoder: Encoder, settings: Settings) -> BYOL:
     """BYOL as the recipe's `method` block says."""
     return BYOL(
         encoder,
-        projector=settings["projector"],
-        predictor=settings["predictor"],
-        ema_momentum=settings["ema_momentum"],
+        projector=settings.projector,
+        predictor=settings.predictor,
+        ema_momentum=settings.ema_momentum,
     )

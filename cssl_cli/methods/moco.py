@@ -6,8 +6,7 @@ momentum encoder move once a step, after both halves, so that no key is a negati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +17,52 @@ from cssl_cli.nn import batch_norm
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_over_keys
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import Count, Decay, Disagreement, Positive, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """He et al., arXiv 1911.05722, symmetric: contrast with a queue of keys of a momentum encoder"""
+
+    temperature: Positive = 0.1
+    """what the cosine similarities are divided by"""
+    queue: Count = 4096
+    """keys in the queue, to which each image of a batch adds two"""
+    ema_momentum: Decay = 0.99
+    """share of its weights that the momentum encoder keeps at each step"""
+    batch_norm_splits: Count = 8
+    """sub-batches that the encoder's batch norms normalise apart; 1: plain batch norm"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
+
+    def check_batches(self, batch_size: int, micro_batch: int | None) -> None:
+        """Raises `Disagreement` where a batch cannot be cut into the sub-batches, or its keys overflow the queue."""
+        splits = self.batch_norm_splits
+        if batch_size % splits:
+            raise Disagreement(
+                f"has a batch_size of {batch_size}, which method.batch_norm_splits does not divide, {splits}; "
+                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}",
+                *("train.batch_size", "method.batch_norm_splits"),
+            )
+        if splits > 1 and batch_size < 2 * splits:
+            raise Disagreement(
+                f"has a batch_size of {batch_size}, which leaves a single image to each of the sub-batches of "
+                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch_size // 2, 1)}",
+                *("train.batch_size", "method.batch_norm_splits"),
+            )
+        of_split = batch_size // splits
+        if micro_batch is not None and micro_batch % of_split:
+            raise Disagreement(
+                f"has a micro_batch of {micro_batch}, which cuts the sub-batches of {of_split} images of "
+                f"method.batch_norm_splits, {splits}; give method.batch_norm_splits={batch_size // micro_batch}",
+                *("train.micro_batch", "method.batch_norm_splits"),
+            )
+        if self.queue < 2 * batch_size:
+            raise Disagreement(
+                f"has a batch_size of {batch_size}, whose {2 * batch_size} keys do not fit into method.queue, "
+                f"{self.queue}; give method.queue={2 * batch_size} or more",
+                *("train.batch_size", "method.queue"),
+            )
 
 
 def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -151,13 +196,13 @@ def _joined(views: tuple[Tensor, ...]) -> Tensor:
     return views[0] if len(views) == 1 else torch.cat(views)
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> MoCo:
+def build(encoder: Encoder, settings: Settings) -> MoCo:
     """MoCo as the recipe's `method` block says."""
     return MoCo(
         encoder,
-        projector=settings["projector"],
-        temperature=settings["temperature"],
-        queue_length=settings["queue"],
-        ema_momentum=settings["ema_momentum"],
-        batch_norm_splits=settings["batch_norm_splits"],
+        projector=settings.projector,
+        temperature=settings.temperature,
+        queue_length=settings.queue,
+        ema_momentum=settings.ema_momentum,
+        batch_norm_splits=settings.batch_norm_splits,
     )

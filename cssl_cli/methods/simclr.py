@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,17 @@ from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import Positive, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Chen et al., arXiv 2002.05709: contrast with the other images of the batch"""
+
+    temperature: Positive = 0.5
+    """what the cosine similarities are divided by"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
 
 
 def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -51,6 +61,6 @@ class SimCLR(Method):
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimCLR:
+def build(encoder: Encoder, settings: Settings) -> SimCLR:
     """SimCLR as the recipe's `method` block says."""
-    return SimCLR(encoder, projector=settings["projector"], temperature=settings["temperature"])
+    return SimCLR(encoder, projector=settings.projector, temperature=settings.temperature)

@@ -6,8 +6,7 @@ of the images on each, already attain its least value. It cannot prevent dimensi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +14,17 @@ from torch import Tensor
 from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import NonNegative, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """the counter-example of arXiv 2111.00743, linear in the inner products: its features lose dimensions"""
+
+    lambda_: NonNegative = 1.0
+    """weight of the inner products of different images"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
 
 
 def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -58,6 +68,6 @@ class SimpleContrastive(Method):
         return {"loss": alignment + repulsion, "alignment": alignment, "repulsion": repulsion}
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimpleContrastive:
+def build(encoder: Encoder, settings: Settings) -> SimpleContrastive:
     """The simple contrastive loss as the recipe's `method` block says."""
-    return SimpleContrastive(encoder, projector=settings["projector"], lambda_=settings["lambda"])
+    return SimpleContrastive(encoder, projector=settings.projector, lambda_=settings.lambda_)

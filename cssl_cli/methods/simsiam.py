@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,17 @@ from cssl_cli.methods import Method, directions, output_std
 from cssl_cli.nn.batch_norm import BatchNorm1d
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import LayerWidth, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Chen & He, arXiv 2011.10566: predict the other view, with no gradient to what is predicted"""
+
+    projector: Widths = (2048, 2048)
+    """widths of the projector's layers, the last one P"""
+    predictor: LayerWidth = 512
+    """width of the predictor's hidden layer"""
 
 
 def negative_cosine_similarity(p: Tensor, z: Tensor) -> Tensor:
@@ -54,6 +64,6 @@ class SimSiam(Method):
             return {"loss": simsiam_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> SimSiam:
+def build(encoder: Encoder, settings: Settings) -> SimSiam:
     """SimSiam as the recipe's `method` block says."""
-    return SimSiam(encoder, projector=settings["projector"], predictor=settings["predictor"])
+    return SimSiam(encoder, projector=settings.projector, predictor=settings.predictor)

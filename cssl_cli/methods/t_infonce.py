@@ -6,8 +6,7 @@ norm, and views of different images have room to part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +15,19 @@ from cssl_cli.methods import Method, at_least_float32
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import Positive, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Hu et al., arXiv 2205.14814: SimCLR with Student's t distribution of unnormalised distances"""
+
+    t_df: Positive = 10.0
+    """degrees of freedom of Student's t distribution"""
+    tau: Positive = 5.0
+    """what the squared distances are divided by, a temperature"""
+    projector: Widths = (512, 128)
+    """widths of the projector's layers, the last one P"""
 
 
 def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:
@@ -58,6 +70,6 @@ class TInfoNCE(Method):
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> TInfoNCE:
+def build(encoder: Encoder, settings: Settings) -> TInfoNCE:
     """t-InfoNCE as the recipe's `method` block says."""
-    return TInfoNCE(encoder, projector=settings["projector"], t_df=settings["t_df"], tau=settings["tau"])
+    return TInfoNCE(encoder, projector=settings.projector, t_df=settings.t_df, tau=settings.tau)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +12,24 @@ from cssl_cli.methods import Method, at_least_float32
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.nn.recompute import Encoder
+from cssl_cli.recipe.ranges import NonNegative, Widths
 
 STD_TARGET = 1.0  # the authors' γ
 VARIANCE_FLOOR = 1e-4  # the authors' ε
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Bardes et al., arXiv 2105.04906: views agree, and columns keep their variance and decorrelate"""
+
+    invariance: NonNegative = 25.0
+    """weight of the distance between the views"""
+    variance: NonNegative = 25.0
+    """weight of what the columns' standard deviations lack of 1"""
+    covariance: NonNegative = 1.0
+    """weight of the covariances of different columns"""
+    projector: Widths = (8192, 8192, 8192)
+    """widths of the projector's layers, the last one P"""
 
 
 def variance_part(z: Tensor) -> Tensor:
@@ -85,12 +99,12 @@ class VICReg(Method):
         }
 
 
-def build(encoder: Encoder, settings: Mapping[str, Any]) -> VICReg:
+def build(encoder: Encoder, settings: Settings) -> VICReg:
     """VICReg as the recipe's `method` block says."""
     return VICReg(
         encoder,
-        projector=settings["projector"],
-        invariance=settings["invariance"],
-        variance=settings["variance"],
-        covariance=settings["covariance"],
+        projector=settings.projector,
+        invariance=settings.invariance,
+        variance=settings.variance,
+        covariance=settings.covariance,
     )

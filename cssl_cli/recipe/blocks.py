@@ -1,38 +1,34 @@
-"""The blocks of a recipe: every field with its type, range, default and meaning. Defaults live here and nowhere else.
+"""The blocks of a recipe: every field with its type, range, default and meaning.
 
-The line under a field is its description. The text of a type's range is derived from its constraints, or given by
-`Allowed` (field_types.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
+Those of data sets, augmentations and methods are in their own files (declared.py); the defaults of all others are here
+and nowhere else. The line under a field is its description. The text of a type's range is derived from its constraints,
+or given by `Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cssl_cli.recipe.field_types import (
-    AreaRange,
-    Count,
-    Decay,
     DecayPair,
     DeltaGrid,
     Distances,
     EpsilonGrid,
-    Folder,
-    ImageCount,
-    KernelSize,
-    LayerWidth,
     Names,
-    NonNegative,
     PenaltyGrid,
+)
+from cssl_cli.recipe.ranges import (
+    Count,
+    Decay,
+    ImageCount,
+    NonNegative,
     Positive,
-    PositiveRange,
-    Probability,
     Share,
-    ShareRange,
-    Size,
+    Undeciding,
     Width,
     Widths,
 )
@@ -55,8 +51,15 @@ class Block(BaseModel):
         return {key: item for key, item in value.items() if item is not None or key not in known}
 
 
+class DeclaredBlock(Block):
+    """What a file of the numeric core declares (declared.py)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+    declared: ClassVar[type]  # the class `Settings` of the file
+
+
 # ---------------------------------------------------------------------------------------------------------------- data
-class DataBlock(Block):
+class _AnyData(Block):
     name: str
     limit: ImageCount | None = None
     """train on so many images only, the same number of each class; null: on all"""
@@ -64,117 +67,17 @@ class DataBlock(Block):
     """test on so many images only, the same number of each class; null: on all"""
 
 
-class ShapesData(DataBlock):
-    name: Literal["shapes"]
-    """ten classes of drawn shapes that need no download"""
-    num_train: ImageCount = 10_000
-    """training images to draw"""
-    num_test: ImageCount = 2_000
-    """test images to draw"""
-    size: Size = 32
-    """side of the images in pixels"""
-
-
-class DownloadedData(DataBlock):
-    name: Literal["cifar10", "cifar100", "stl10", "svhn"]
-    """a public data set, downloaded by torchvision the first time"""
-    root: Folder | None = None
-    """folder that holds the download; null: the user's cache"""
-
-
-class FolderData(DataBlock):
-    name: Literal["folder"]
-    """your own images: a folder for each class, or unlabelled images"""
-    root: Folder
-    """the folder; written down as an absolute path"""
-    size: Size = 32
-    """side in pixels to which the images are resized"""
-    test_fraction: Share = 0.2
-    """share of each class kept for the test, where there is no test folder"""
+class DataBlock(_AnyData, DeclaredBlock):
+    """What every data set takes, and what the file of one declares."""
 
 
 # ------------------------------------------------------------------------------------------------------------- augment
-class Crop(Block):
-    scale: AreaRange = (0.08, 1.0)
-    """area of the crop as a share of the image"""
-    ratio: PositiveRange = (3 / 4, 4 / 3)
-    """width of the crop over its height"""
+class AugmentBlock(Block):
+    """The operations, in the order of application, whatever the order in a recipe."""
 
-
-class Flip(Block):
-    p: Probability = 0.5
-    """probability of a horizontal flip"""
-
-
-class Jitter(Block):
-    p: Probability = 0.8
-    """probability of colour distortion"""
-    strength: Annotated[float, Ge(0), Le(2.5)] = 0.5
-    """strength s, from which the four factors follow unless given"""
-    brightness: NonNegative | None = None
-    """largest relative change of brightness; null: 0.8 s"""
-    contrast: NonNegative | None = None
-    """largest relative change of contrast; null: 0.8 s"""
-    saturation: NonNegative | None = None
-    """largest relative change of saturation; null: 0.8 s"""
-    hue: Annotated[float, Ge(0), Le(0.5)] | None = None
-    """largest shift of hue in turns; null: 0.2 s"""
-
-
-class Gray(Block):
-    p: Probability = 0.2
-    """probability of grayscale"""
-
-
-class Blur(Block):
-    p: Probability = 0.5
-    """probability of Gaussian blur"""
-    sigma: PositiveRange = (0.1, 2.0)
-    """standard deviation of the blur in pixels"""
-    kernel_size: KernelSize | None = None
-    """side of the kernel in pixels; null: the odd number nearest to a tenth of the image's side, at least 3"""
-
-
-class Solarize(Block):
-    p: Probability = 0.2
-    """probability of solarization"""
-    threshold: Probability = 0.5
-    """brightness from which values are inverted (black 0, white 1)"""
-
-
-class Cutout(Block):
-    p: Probability = 0.5
-    """probability that a box is erased"""
-    scale: AreaRange = (0.02, 0.2)
-    """area of the box as a share of the image"""
-
-
-class Fade(Block):
-    p: Probability = 1.0
-    """probability that contrast is contracted towards mid-gray"""
-    contrast: ShareRange = (0.0, 0.01)
-    """share of the contrast that is left, rounded to 256 levels"""
-
-
-class Augment(Block):
-    """Applied in the order of the fields, whatever the order in the file."""
-
-    crop: Crop | None = None
-    """random resized crop; absent: not applied"""
-    flip: Flip | None = None
-    """horizontal flip; absent: not applied"""
-    jitter: Jitter | None = None
-    """colour distortion; absent: not applied"""
-    gray: Gray | None = None
-    """grayscale; absent: not applied"""
-    blur: Blur | None = None
-    """Gaussian blur; absent: not applied"""
-    solarize: Solarize | None = None
-    """solarization; absent: not applied"""
-    cutout: Cutout | None = None
-    """erasing a box; absent: not applied"""
-    fade: Fade | None = None
-    """a negative control: contrast contracted towards mid-gray; absent: not applied"""
+    model_config = ConfigDict(use_attribute_docstrings=False)
+    if TYPE_CHECKING:
+        fade: DeclaredBlock | None
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder
@@ -193,90 +96,18 @@ class SmallEncoder(Block):
 
 
 # -------------------------------------------------------------------------------------------------------------- method
-class SimCLR(Block):
-    name: Literal["simclr"]
-    """Chen et al., arXiv 2002.05709: contrast with the other images of the batch"""
-    temperature: Positive = 0.5
-    """what the cosine similarities are divided by"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
+class MethodBlock(DeclaredBlock):
+    """What the file of a method declares."""
 
+    name: str
+    if TYPE_CHECKING:
+        projector: Widths  # every method has one, in its own place among the fields
 
-class BarlowTwins(Block):
-    name: Literal["barlow_twins"]
-    """Zbontar et al., arXiv 2103.03230: make the cross-correlation of two views the identity"""
-    lambda_: NonNegative = Field(default=0.005, alias="lambda")
-    """weight of the redundancy term"""
-    projector: Widths = (2048, 2048, 2048)
-    """widths of the projector's layers, the last one P"""
-
-
-class MoCo(Block):
-    name: Literal["moco"]
-    """He et al., arXiv 1911.05722, symmetric: contrast with a queue of keys of a momentum encoder"""
-    temperature: Positive = 0.1
-    """what the cosine similarities are divided by"""
-    queue: Count = 4096
-    """keys in the queue, to which each image of a batch adds two"""
-    ema_momentum: Decay = 0.99
-    """share of its weights that the momentum encoder keeps at each step"""
-    batch_norm_splits: Count = 8
-    """sub-batches that the encoder's batch norms normalise apart; 1: plain batch norm"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
-
-
-class SimSiam(Block):
-    name: Literal["simsiam"]
-    """Chen & He, arXiv 2011.10566: predict the other view, with no gradient to what is predicted"""
-    projector: Widths = (2048, 2048)
-    """widths of the projector's layers, the last one P"""
-    predictor: LayerWidth = 512
-    """width of the predictor's hidden layer"""
-
-
-class BYOL(Block):
-    name: Literal["byol"]
-    """Grill et al., arXiv 2006.07733: predict what a momentum encoder makes of the other view"""
-    ema_momentum: Decay = 0.996
-    """share of its weights that the momentum encoder keeps at each step; constant"""
-    projector: Widths = (4096, 256)
-    """widths of the projector's layers, the last one P"""
-    predictor: LayerWidth = 4096
-    """width of the predictor's hidden layer"""
-
-
-class VICReg(Block):
-    name: Literal["vicreg"]
-    """Bardes et al., arXiv 2105.04906: views agree, and columns keep their variance and decorrelate"""
-    invariance: NonNegative = 25.0
-    """weight of the distance between the views"""
-    variance: NonNegative = 25.0
-    """weight of what the columns' standard deviations lack of 1"""
-    covariance: NonNegative = 1.0
-    """weight of the covariances of different columns"""
-    projector: Widths = (8192, 8192, 8192)
-    """widths of the projector's layers, the last one P"""
-
-
-class TInfoNCE(Block):
-    name: Literal["t_infonce"]
-    """Hu et al., arXiv 2205.14814: SimCLR with Student's t distribution of unnormalised distances"""
-    t_df: Positive = 10.0
-    """degrees of freedom of Student's t distribution"""
-    tau: Positive = 5.0
-    """what the squared distances are divided by, a temperature"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
-
-
-class SimpleContrastive(Block):
-    name: Literal["simple_contrastive"]
-    """the counter-example of arXiv 2111.00743, linear in the inner products: its features lose dimensions"""
-    lambda_: NonNegative = Field(default=1.0, alias="lambda")
-    """weight of the inner products of different images"""
-    projector: Widths = (512, 128)
-    """widths of the projector's layers, the last one P"""
+    def check_batches(self, batch_size: int, micro_batch: int | None) -> None:
+        """Raises `Disagreement` where the method cannot be trained in such batches."""
+        check = getattr(self.declared, "check_batches", None)
+        if check is not None:
+            check(self, batch_size, micro_batch)  # the block has the fields of the class
 
 
 # --------------------------------------------------------------------------------------------------------------- optim
@@ -340,13 +171,13 @@ class Train(Block):
     """images in a batch, each seen in two views"""
     micro_batch: Annotated[int, Ge(2)] | None = None
     """images that the encoder takes, and its batch norms normalise, at a time: any batch fits; null: all of them"""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Annotated[bool, Undeciding()] = False
     """whether activations inside the encoder's blocks are computed again instead of kept; the same result"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the encoder; auto: bfloat16 where the device computes in it"""
     compile: bool | Literal["graph"] | None = None
     """whether the step is compiled, or captured as a CUDA graph; null: compiled from 20,000 steps, CPUs with AVX-512"""
-    checkpoint_minutes: NonNegative = 1.0
+    checkpoint_minutes: Annotated[NonNegative, Undeciding()] = 1.0
     """least time between two checkpoints"""
 
     @field_validator("micro_batch")

@@ -1,8 +1,7 @@
-"""The recipes that ship with the package: found, listed and read without parsing them."""
+"""The recipes that ship with the package: listed by their headers, printed and copied, without parsing them."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,7 @@ from pathlib import Path
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.host.files import exists, replacing
 from cssl_cli.host.paths import is_override, user_path
-
-MAX_BYTES = 300_000  # of a file; the longest that ships has some 10,000. PyYAML may take ten seconds for so many
-_PACKAGE = Path(__file__).parent.parent
+from cssl_cli.recipe.files import Kind, read_text, shipped_kind, shipped_names, shipped_path, shipped_paths
 
 
 @dataclass(frozen=True)
@@ -23,33 +20,17 @@ class Listing:
 
     name: str
     path: Path
-    kind: str  # "recipe" or "sweep"
+    kind: Kind
     summary: str
     time: str
     result: str
     source: str
 
 
-def recipes_folder() -> Path:
-    """Inside the package where it is installed from a wheel, beside it in a source checkout."""
-    installed = _PACKAGE / "recipes"
-    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
-
-
 @cache
 def list_recipes() -> tuple[Listing, ...]:
     """The shipped recipes and sweeps, by name."""
-    return tuple(_listing(path) for path in sorted(recipes_folder().glob("*.yaml"), key=lambda path: path.stem))
-
-
-def shipped_names(kind: str | None = None) -> list[str]:
-    """The names of the shipped files, of one kind or of both."""
-    return [listing.name for listing in list_recipes() if kind in (None, listing.kind)]
-
-
-def shipped_path(name: str) -> Path | None:
-    """The file of the shipped recipe or sweep, None when there is none of that name."""
-    return next((listing.path for listing in list_recipes() if listing.name == name), None)
+    return tuple(_listing(path) for path in shipped_paths())
 
 
 def read_recipe_text(name: str) -> str:
@@ -57,23 +38,7 @@ def read_recipe_text(name: str) -> str:
     path = shipped_path(name)
     if path is None:
         raise unknown_name("recipe", name, shipped_names())
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-
-
-def read_file(path: Path) -> bytes:
-    """What a recipe's or a sweep's file holds; raises `OSError`, or `InputError` when it is too long for one.
-
-    A named pipe that nobody writes to is empty, and does not wait.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        os.set_blocking(file.fileno(), True)
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise InputError("is longer than 300 kB, which no recipe or sweep is", where=str(path))
-    return content
+    return read_text(path)
 
 
 def copy_recipe(name: str, target: Sequence[str]) -> Path:
@@ -114,35 +79,12 @@ def read_header(text: str) -> dict[str, str]:
     return header
 
 
-_SWEEP_KEY = re.compile(r"^(base|axes|seeds|reference|claims):", re.MULTILINE)
-_BASED_ON = re.compile(r"^based_on: *['\"]?([^\s#'\"]+)", re.MULTILINE)
-
-
-def kind_of(text: str, folder: Path | None = None, depth: int = 20) -> str:
-    """What a file is by its keys, or by those of what it is based on: "sweep" or "recipe".
-
-    A path in `based_on` starts from `folder`, a name is a shipped one; chains are followed to a `depth`.
-    """
-    if _SWEEP_KEY.search(text):
-        return "sweep"
-    named = _BASED_ON.search(text)
-    if named is None or not depth:
-        return "recipe"
-    shipped = recipes_folder() / f"{named[1]}.yaml"
-    base = shipped if exists(shipped) else (folder or recipes_folder()) / named[1]
-    try:
-        return kind_of(read_file(base).decode(), base.parent, depth - 1)
-    except (OSError, ValueError, InputError):  # who reads the file as what it is says that its base is missing
-        return "recipe"
-
-
 def _listing(path: Path) -> Listing:
-    text = path.read_text(encoding="utf-8")
-    header = read_header(text)
+    header = read_header(path.read_text(encoding="utf-8"))
     return Listing(
         name=path.stem,
         path=path,
-        kind=kind_of(text, path.parent),
+        kind=shipped_kind(path),
         summary=header.get("what", ""),
         time=header.get("time", ""),
         result=header.get("result", ""),

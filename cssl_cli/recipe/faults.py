@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from cssl_cli.errors import InputError, nearest
+from cssl_cli.errors import InputError, did_you_mean, nearest
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.field_types import Disagreement
+from cssl_cli.recipe.files import Source
+from cssl_cli.recipe.ranges import Disagreement
 from cssl_cli.recipe.yaml_text import MAX_FAULTS, KeyPath, shortened
-
-
-@dataclass(frozen=True)
-class Source:
-    """A mapping that went into a recipe, where it came from, and the line of each of its keys, if it has lines."""
-
-    label: str
-    patch: Mapping[str, Any]
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,8 +115,7 @@ def _missing(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> s
 def _unknown_name(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
     given, known = _value_at(document, (*path, "name")), _names_at(root, document, path)
     guess = nearest(given, known) if isinstance(given, str) else None
-    hint = f"; did you mean {guess}?" if guess else ""
-    return f"is {schema.show(given)}; must be one of {', '.join(known)}{hint}"
+    return f"is {schema.show(given)}; must be one of {', '.join(known)}{did_you_mean(guess)}"
 
 
 def _unknown_field(root: type[Block], document: Mapping[str, Any], path: KeyPath) -> str:
@@ -137,8 +128,7 @@ def _unknown_field(root: type[Block], document: Mapping[str, Any], path: KeyPath
     nested = _nested(root, document, path)
     if nested:
         return f"is not a field; a dot does not nest in a file: write {nested}"
-    guess = _nearest_path(root, document, path, known)
-    hint = f"; did you mean {guess}?" if guess else "."
+    hint = did_you_mean(_nearest_path(root, document, path, known)) or "."
     return f"is not a field{f' of {owner_name}' if owner_name else ''}{hint} Known: {', '.join(known)}"
 
 

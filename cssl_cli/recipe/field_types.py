@@ -1,49 +1,27 @@
-"""The types of a recipe's fields: a range, and the words for it where the range cannot say it."""
+"""The types of a recipe's own fields that pydantic has to check; plain ranges are in `ranges`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from cssl_cli.host.paths import UnknownPath, expand_home, variables
+from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive
 
 MAX_NAME_LENGTH = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
 RESERVED_ENDINGS = (".partial", ".building")
 
 
-class Disagreement(ValueError):
-    """Two fields that do not go together, each by its path in a recipe: what was given last is to blame."""
-
-    def __init__(self, problem: str, *fields: str) -> None:
-        super().__init__(problem)
-        self.fields = tuple(tuple(field.split(".")) for field in fields)
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""
-
-    text: str
-    placeholder: str = "VALUE"
-
-
 def refuse() -> PydanticCustomError:
     """The error of a validator whose field says in its `Allowed` what it takes."""
     return PydanticCustomError("not_allowed", "not allowed")
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise refuse()
-    return pair
 
 
 def _increasing(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -59,19 +37,13 @@ def _moderate(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise refuse()
-    return value
-
-
 def _unreserved(name: str) -> str:
     if name.endswith(RESERVED_ENDINGS):
         raise ValueError(f"ends in {' or '.join(RESERVED_ENDINGS)}, as files do that are being written")
     return name
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """An absolute path; one that names environment variables as it stands, since they may differ where the run goes on.
 
     Their values are looked up when the folder is needed: `Recipe.settings`.
@@ -106,34 +78,8 @@ Name = Annotated[
     AfterValidator(_unreserved),
     Allowed("at most 100 of the characters a-z 0-9 . _ -, the first a letter or digit", "NAME"),
 ]
-Folder = Annotated[str, MinLen(1), AfterValidator(_absolute), Allowed("the path of a folder", "PATH")]
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Share = Annotated[float, Gt(0), Lt(1)]
-Probability = Annotated[float, Ge(0), Le(1)]
-Decay = Annotated[float, Ge(0), Lt(1)]
-Size = Annotated[int, Ge(8), Le(1024)]
-Width = Annotated[int, Ge(1), Le(4096)]
-ImageCount = Annotated[int, Ge(2)]
 
 # YAML has lists only: a tuple takes one (Strict(False)), its items stay strict.
-_PositivePair = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_ascending)]
-PositiveRange = Annotated[_PositivePair, Allowed("[low, high] with 0 < low <= high")]
-AreaRange = Annotated[
-    tuple[Positive, Annotated[float, Le(1)]],
-    Strict(False),
-    AfterValidator(_ascending),
-    Allowed("[low, high] with 0 < low <= high <= 1"),
-]
-ShareRange = Annotated[
-    tuple[Probability, Probability],
-    Strict(False),
-    AfterValidator(_ascending),
-    Allowed("[low, high] with 0 <= low <= high <= 1"),
-]
-LayerWidth = Annotated[int, Ge(1), Le(65536)]
-Widths = Annotated[tuple[LayerWidth, ...], Strict(False), MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
 PenaltyGrid = Annotated[
     tuple[Positive, ...], Strict(False), MinLen(1), AfterValidator(_increasing), Allowed("increasing numbers > 0")
 ]
@@ -158,5 +104,4 @@ Distances = Annotated[
     tuple[Distance, ...], Strict(False), Allowed("a list of pixels, standardized_pixels, untrained, trained")
 ]
 Names = Annotated[tuple[str, ...], Strict(False), MinLen(2), Allowed("a list of at least two names")]
-KernelSize = Annotated[int, Ge(3), AfterValidator(_odd), Allowed("an odd whole number >= 3")]
 DecayPair = Annotated[tuple[Decay, Decay], Strict(False), Allowed("two numbers in [0, 1)")]

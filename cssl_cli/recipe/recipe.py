@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from cssl_cli.errors import InputError
 from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.recipe.blocks import (
-    BYOL,
     LARS,
     SGD,
     AdamW,
     Analyze,
-    Augment,
-    BarlowTwins,
+    AugmentBlock,
     Block,
-    DownloadedData,
-    FolderData,
-    MoCo,
+    DataBlock,
+    MethodBlock,
     Probe,
     ResNet,
-    ShapesData,
-    SimCLR,
-    SimpleContrastive,
-    SimSiam,
     SmallEncoder,
-    TInfoNCE,
     Train,
-    VICReg,
 )
-from cssl_cli.recipe.field_types import Disagreement, Name, Seed
+from cssl_cli.recipe.declared import augment_block, data_blocks, method_blocks
+from cssl_cli.recipe.field_types import Name, Seed
+from cssl_cli.recipe.ranges import Disagreement, Undeciding
 from cssl_cli.recipe.yaml_text import dump
 
 BETWEEN_BLOCKS = ("train", "optim", "method")  # what must hold between them is a fault of the first
 _DECIDING = ("data", "augment", "encoder", "method", "optim", "train")
 FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
+
+
+if TYPE_CHECKING:
+    AnyData = DataBlock
+    Augment = AugmentBlock
+    AnyMethod = MethodBlock
+else:
+    AnyData = Annotated[reduce(or_, data_blocks()), Field(discriminator="name")]
+    Augment = augment_block()
+    AnyMethod = Annotated[reduce(or_, method_blocks()), Field(discriminator="name")]
 
 
 class Recipe(Block):
@@ -48,16 +53,13 @@ class Recipe(Block):
     """what the run is called; decides nothing else"""
     seed: Seed = 0
     """from which all random numbers of the run follow"""
-    data: Annotated[ShapesData | DownloadedData | FolderData, Field(discriminator="name")]
+    data: AnyData
     """the images"""
     augment: Augment
     """what makes two views of an image; {} for no augmentation"""
     encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
     """the network that is trained"""
-    method: Annotated[
-        SimCLR | BarlowTwins | MoCo | SimSiam | BYOL | VICReg | TInfoNCE | SimpleContrastive,
-        Field(discriminator="name"),
-    ]
+    method: AnyMethod
     """the loss and its projector"""
     optim: Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
     """how the weights are updated"""
@@ -83,35 +85,10 @@ class Recipe(Block):
 
     @field_validator("train")
     @classmethod
-    def _batch_suits_moco(cls, train: Train, info: ValidationInfo) -> Train:
+    def _batches_suit_the_method(cls, train: Train, info: ValidationInfo) -> Train:
         method = info.data.get("method")
-        if not isinstance(method, MoCo):
-            return train
-        splits, batch = method.batch_norm_splits, train.batch_size
-        if batch % splits:
-            raise Disagreement(
-                f"has a batch_size of {batch}, which method.batch_norm_splits does not divide, {splits}; "
-                f"give method.batch_norm_splits=1, or as batch_size a multiple of {splits}",
-                *("train.batch_size", "method.batch_norm_splits"),
-            )
-        if splits > 1 and batch < 2 * splits:
-            raise Disagreement(
-                f"has a batch_size of {batch}, which leaves a single image to each of the sub-batches of "
-                f"method.batch_norm_splits, {splits}; give at most method.batch_norm_splits={max(batch // 2, 1)}",
-                *("train.batch_size", "method.batch_norm_splits"),
-            )
-        if train.micro_batch is not None and train.micro_batch % (batch // splits):
-            raise Disagreement(
-                f"has a micro_batch of {train.micro_batch}, which cuts the sub-batches of {batch // splits} images of "
-                f"method.batch_norm_splits, {splits}; give method.batch_norm_splits={batch // train.micro_batch}",
-                *("train.micro_batch", "method.batch_norm_splits"),
-            )
-        if method.queue < 2 * batch:
-            raise Disagreement(
-                f"has a batch_size of {batch}, whose {2 * batch} keys do not fit into method.queue, {method.queue}; "
-                f"give method.queue={2 * batch} or more",
-                *("train.batch_size", "method.queue"),
-            )
+        if method is not None:
+            method.check_batches(train.batch_size, train.micro_batch)
         return train
 
     def settings(self, block: str, *, data_root: str | None = None) -> dict[str, Any]:
@@ -168,12 +145,8 @@ class Fingerprints:
 
     def _block(self, block: Block) -> str:
         if id(block) not in self._written:
-            settings: dict[str, Any] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
-            if isinstance(block, Train):
-                # Neither changes the encoder: activations computed again are the same numbers up to rounding.
-                del settings["checkpoint_minutes"], settings["checkpoint_activations"]
-            if isinstance(block, DownloadedData):
-                settings.pop("root", None)  # where a download lies does not change it
+            undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
+            settings = block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
             self._written[id(block)] = block, _canonical(settings)
         return self._written[id(block)][1]
 

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.field_types import Allowed
+from cssl_cli.recipe.ranges import Allowed
 from cssl_cli.recipe.yaml_text import KeyPath
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cssl_cli.errors import DamagedError, InputError, shown_path
-from cssl_cli.host.paths import user_path
-from cssl_cli.recipe.book import kind_of, list_recipes, read_file, read_recipe_text, shipped_names
+from cssl_cli.recipe.book import list_recipes
+from cssl_cli.recipe.files import find, follow, read_text, shipped_paths
 from cssl_cli.report.layout import console, note, print_json, table
 from cssl_cli.runs.run_dir import CHECKPOINT, RunDir
 
@@ -43,14 +42,9 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     """A recipe as resolved with its overrides, under the header of its file; a sweep as it stands in its file."""
     from cssl_cli.recipe import load_recipe
 
-    text, folder = "", None
-    if name in shipped_names():
-        text = read_recipe_text(name)
-    else:
-        with suppress(OSError, ValueError, InputError):  # the loader below says what is wrong with it
-            path = user_path(name)
-            text, folder = read_file(path).decode("utf-8", errors="replace"), path.parent
-    if kind_of(text, folder) == "sweep":
+    path = find(name, None)
+    chain, text = follow(path), read_text(path)
+    if chain.kind == "sweep":
         if overrides:
             raise InputError(
                 f"overrides do not show in a sweep's file: {' '.join(overrides)}",
@@ -60,7 +54,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     try:
         recipe = load_recipe(name, overrides)
     except InputError as error:
-        if overrides or name not in shipped_names():
+        if overrides or path not in shipped_paths():
             raise
         # It lacks only what its user knows.
         return print_json({"name": name, "text": text}) if as_json else print(f"{text.rstrip()}\n# {error.what}")

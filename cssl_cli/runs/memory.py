@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe
@@ -29,10 +30,11 @@ _GPU = Path("/dev/nvidiactl")  # there is where an NVIDIA driver is: training ne
 
 def of_images(recipe: Recipe) -> Needs:
     """The images that are drawn; those that are read may lie in a file that is mapped to memory."""
-    if recipe.data.name != "shapes":
+    data: Any = recipe.data  # the fields are those of the set
+    if not hasattr(data, "num_train"):
         return {}
-    pixels = 3 * recipe.data.size**2
-    return {"data.num_train": recipe.data.num_train * pixels, "data.num_test": recipe.data.num_test * pixels}
+    pixels = 3 * data.size**2
+    return {"data.num_train": data.num_train * pixels, "data.num_test": data.num_test * pixels}
 
 
 def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
@@ -85,7 +87,7 @@ def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | N
 
 def known_test_images(recipe: Recipe) -> int:
     """How many test images there are, or 2 where that is only known when they are read."""
-    number = recipe.data.num_test if recipe.data.name == "shapes" else 2
+    number = recipe.data.num_test if hasattr(recipe.data, "num_test") else 2
     return min(number, recipe.data.limit_test or number)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cssl_cli.errors import nearest, some
+from cssl_cli.errors import did_you_mean, nearest, not_among
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.faults import Source
+from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import Override, merge
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.yaml_text import KeyPath
-from cssl_cli.sweep.claims import Rows, faults_of, hint
+from cssl_cli.sweep.claims import Rows, faults_of
 from cssl_cli.sweep.file import Claim, Reference, SweepSources
 
 Parts = Mapping[str, Mapping[str, frozenset[str]]]  # of each variant of the axes that declare them
@@ -41,9 +41,7 @@ def _unknown_quantities(claim: Claim, known: Collection[str] | None) -> Iterator
     for field in ("smallest", "largest", "by"):
         for name in getattr(claim, field) or ():
             if name not in known:
-                guess = nearest(name, known)
-                hint = f"; did you mean {guess}?" if guess else "."
-                yield field, f"names {name!r}, which is no quantity{hint} Known: {', '.join(known)}"
+                yield field, f"names {name!r}, which is no quantity{not_among(name, list(known))}"
 
 
 def check_reference(given: SweepSources, rows: Rows, recipes: Sequence[Recipe]) -> tuple[Reference | None, list[str]]:
@@ -84,8 +82,7 @@ def _place(given: SweepSources, path: KeyPath) -> str:
 
 def _unfit_published(row: str, value: Any, rows: Rows) -> str | None:
     if row not in rows:
-        guess = nearest(row, rows)
-        return "is no row" + (f"; did you mean {guess}?" if guess else ".") + f" Rows: {some(list(rows))}"
+        return "is no row" + not_among(row, list(rows), "Rows")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
         return f"is {schema.show(value)}; must be an accuracy in per cent, a number in (0, 100]"
     return None
@@ -105,7 +102,7 @@ def check_parts(given: SweepSources, rows: Rows, controls: Collection[str]) -> t
             continue
         known = list(dict.fromkeys(variants[axis] for variants in rows.values())) if axis in axes else []
         if not known:
-            faults.append(f"parts.{axis}{_place(given, ('parts', axis))} is no axis{hint(axis, axes)}")
+            faults.append(f"parts.{axis}{_place(given, ('parts', axis))} is no axis{not_among(axis, axes)}")
             continue
         needed = {variants[axis] for row, variants in rows.items() if row not in controls}
         found[axis], problem, fields = _parts_of_axis(given, axis, of_axis, known, needed)
@@ -128,7 +125,7 @@ def _parts_of_axis(
         if parts is None or (variant not in known and given.inherits("parts", axis, variant)):
             continue
         if variant not in known:
-            faults.append((variant, f"is no variant of the axis{hint(variant, known)}"))
+            faults.append((variant, f"is no variant of the axis{not_among(variant, known)}"))
         elif not isinstance(parts, list) or not all(isinstance(part, str) and part for part in parts):
             faults.append((variant, f"is {schema.show(parts)}; must be a list of the names of its parts"))
         elif len(set(parts)) < len(parts):
@@ -171,7 +168,7 @@ def _unknown_key(key: str, known: Sequence[str]) -> str | None:
         return f"is a block; give its fields: {', '.join(below)}"
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     guess = same_end[0] if len(same_end) == 1 else nearest(key, known)
-    return "is not a field of a recipe" + (f"; did you mean {guess}?" if guess else "; write it as train.epochs")
+    return "is not a field of a recipe" + (did_you_mean(guess) or "; write it as train.epochs")
 
 
 def _unfit_value(key: str, protocol: Mapping[str, Any], documents: Iterable[Mapping[str, Any]]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from cssl_cli.errors import nearest, some
+from cssl_cli.errors import not_among, some
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.sweep.file import Claim
 
@@ -56,12 +56,12 @@ def faults_of(claim: Claim, rows: Rows) -> list[tuple[str, str]]:
     """What is wrong with the rows that a claim names: the field, and the rest of a sentence that begins with it."""
     axes = list(next(iter(rows.values()), {}))
     if claim.within is not None and claim.within not in axes:
-        return [("within", f"is {claim.within!r}, which is no axis{hint(claim.within, axes)}")]
+        return [("within", f"is {claim.within!r}, which is no axis{not_among(claim.within, axes)}")]
     called = _called(claim, rows)
     field, names = ("rows", claim.rows) if claim.rows else ("order", claim.order or ())
     known = list(dict.fromkeys(name for of_group in called.values() for name in of_group))
     unknown = [name for name in names if not any(fnmatchcase(one, name) for one in known)]
-    faults = [(field, f"names {name!r}, which is no row{hint(name, known)}") for name in unknown]
+    faults = [(field, f"names {name!r}, which is no row{not_among(name, known)}") for name in unknown]
     if not faults and claim.order:
         faults = [fault for variant, of_group in called.items() for fault in _unclear(claim.order, variant, of_group)]
     if not faults and claim.rows and not any(set(group.rows) > set(group.named) for group in groups_of(claim, rows)):
@@ -108,9 +108,3 @@ def _unclear(order: Sequence[str], variant: str | None, called: Mapping[str, str
 
 def _matching(name: str, called: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(row for known, row in called.items() if fnmatchcase(known, name)))
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence on an unknown name: the nearest known one, and all of them."""
-    guess = nearest(name, known)
-    return (f"; did you mean {guess}?" if guess else ".") + (f" Known: {some(known)}" if known else "")

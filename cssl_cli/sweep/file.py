@@ -16,13 +16,13 @@ from annotated_types import MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
 
 from cssl_cli.errors import InputError
-from cssl_cli.host.files import exists
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.faults import Source, as_error, faults_of
-from cssl_cli.recipe.field_types import Allowed, Count, Name, Seed, refuse
-from cssl_cli.recipe.load import file_sources, find, find_base, is_sweep, mapping_sources, read, read_base
+from cssl_cli.recipe.faults import Fault, as_error, faults_of
+from cssl_cli.recipe.field_types import Name, Seed, refuse
+from cssl_cli.recipe.files import Source, base_path, find, follow
 from cssl_cli.recipe.merge import merge
-from cssl_cli.recipe.yaml_text import Document
+from cssl_cli.recipe.ranges import Allowed, Count
+from cssl_cli.recipe.recipe import Recipe
 
 MAX_SEEDS = 1000
 
@@ -177,79 +177,48 @@ def read_sweep_file(name_or_path: str, changes: Sequence[Source] = ()) -> SweepS
     one error.
     """
     path = find(name_or_path, "sweep")
-    document = read(path)
-    if not _leads_to_sweep(document, path, (path,)):
-        raise InputError(
-            f"{name_or_path} is a recipe, not a sweep", remedy=f"Run it with: cssl pretrain {name_or_path}"
-        )
-    files = _files(document, path, (path,))
-    sources = [*(source for source, _ in files), *changes]
+    chain = follow(path)
+    chain.require("sweep", name_or_path)
+    sources = (*chain.sources, *changes)
     file, claims = _validated(sources, str(path))
-    return SweepSources(file, claims, path, tuple(sources), tuple(_base_sources(files)))
+    return SweepSources(file, claims, path, sources, tuple(_base_sources(chain.sources)))
 
 
-# ------------------------------------------------------------------------------------------------------------ based_on
-def _leads_to_sweep(document: Document, path: Path, chain: tuple[Path, ...]) -> bool:
-    """Whether a file has the keys of a sweep, or is based on one that has."""
-    if is_sweep(document.value):
-        return True
-    base = document.value.get("based_on")
-    try:
-        base_path = find(base, "sweep", folder=path.parent) if isinstance(base, str) else None
-        if base_path is None or any(base_path.resolve() == earlier.resolve() for earlier in chain):
-            return False
-        return _leads_to_sweep(read(base_path), base_path, (*chain, base_path))
-    except InputError:  # it will be met again, and told, by whoever reads the file as what it is
-        return False
-
-
-def _files(document: Document, path: Path, chain: tuple[Path, ...]) -> list[tuple[Source, Path]]:
-    """A sweep file and all it is based on, the furthest base first, each with its folder; a name is not inherited."""
-    label = str(path)
-    own = Source(label, {key: value for key, value in document.value.items() if key != "based_on"}, document.lines)
-    base_name = document.value.get("based_on")
-    if base_name is None:
-        return [(own, path.parent)]
-    if not isinstance(base_name, str):
-        raise InputError("based_on must be the name or the path of a sweep", where=label)
-    base_path = find(base_name, "sweep", folder=path.parent, where=label)
-    if not exists(base_path):
-        raise InputError(f"its base {base_name} does not exist", where=label, remedy=f"Looked for {base_path}.")
-    if any(base_path.resolve() == earlier.resolve() for earlier in chain):
-        circle = " -> ".join(str(path) for path in (*chain, base_path))
-        raise InputError(f"based_on goes in a circle: {circle}", where=label)
-    base = read(base_path)
-    if not _leads_to_sweep(base, base_path, (base_path,)):
-        raise InputError(f"its base {base_name} is a recipe, not a sweep", where=label, remedy="Name it as base.")
-    inherited = _files(base, base_path, (*chain, base_path))
-    return [*((_without(source, "name"), folder) for source, folder in inherited), (own, path.parent)]
-
-
-def _without(source: Source, key: str) -> Source:
-    return replace(source, patch={name: value for name, value in source.patch.items() if name != key})
-
-
-def _base_sources(files: Sequence[tuple[Source, Path]]) -> list[Source]:
+def _base_sources(files: Sequence[Source]) -> list[Source]:
     """The recipe that the variants change, as sources: the last base that is named, then what changes it.
 
     A base that is a name, or null, puts aside all that was inherited.
     """
     root: list[Source] = []
     changes: list[Source] = []
-    for source, folder in files:
+    for source in files:
         if "base" not in source.patch:
             continue
         base = source.patch["base"]
         if not isinstance(base, Mapping):
             root, changes = [], []
         if isinstance(base, str):
-            path = find_base(base, source.label, folder)
-            root = file_sources(path, read_base(path, source.label))
+            root = _named_base(replace(source, patch={"based_on": base}))
         elif isinstance(base, Mapping):
-            *named, own = mapping_sources(Source(source.label, base, lines_below(source, ("base",))), folder=folder)
-            root = named or root
-            changes.append(own)
+            own = replace(source, patch=base, lines=lines_below(source, ("base",)))
+            root = _named_base(own) or root
+            changes.append(own.without("based_on"))
     return [*root, *changes]
+
+
+def _named_base(source: Source) -> list[Source]:
+    """The recipe that a source is based on, none where it names none; a sweep is no base."""
+    path = base_path(source, "recipe")
+    if path is None:
+        return []
+    chain, name = follow(path), source.patch["based_on"]
+    if chain.kind == "sweep":
+        raise InputError(
+            f"its base {name} is a sweep, not a recipe",
+            where=source.label,
+            remedy=f"To change that sweep, write based_on: {name} beside name. As base, name a recipe.",
+        )
+    return [base.without("name") for base in chain.sources]
 
 
 def lines_below(source: Source, path: tuple[str, ...]) -> dict[tuple[str, ...], int]:
@@ -266,11 +235,22 @@ def _validated(sources: Sequence[Source], where: str) -> tuple[SweepFile, tuple[
     try:
         file = SweepFile.model_validate(mapping)
     except ValidationError as error:
-        lines = [fault.line(sources, where) for fault in faults_of(error, SweepFile, mapping)]
+        faults_of_file = [_of_a_recipe(fault, sources) for fault in faults_of(error, SweepFile, mapping)]
+        lines = [fault.line(sources, where) for fault in faults_of_file]
     claims, faults = _claims(mapping.get("claims"), sources, where)
     if lines or faults:
         raise as_error([*lines, *faults], where)
     return file, claims
+
+
+def _of_a_recipe(fault: Fault, sources: Sequence[Source]) -> Fault:
+    """The fault of a field that belongs to a recipe says where it goes; any other is as it was."""
+    (key, *below), source = fault.path, fault.source(sources)
+    if below or key not in Recipe.model_fields or key in SweepFile.model_fields or key == "seed" or source is None:
+        return fault
+    named = source.patch.get("base")
+    base = f"based_on: {named}, " if isinstance(named, str) else ""
+    return replace(fault, problem=f"is a field of a recipe; write it within base: {{{base}{key}: ...}}")
 
 
 def _claims(items: Any, sources: Sequence[Source], where: str) -> tuple[tuple[Claim, ...], list[str]]:

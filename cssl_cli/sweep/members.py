@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cssl_cli.recipe.faults import Fault, Source
+from cssl_cli.recipe.faults import Fault
+from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import merge
 from cssl_cli.recipe.recipe import BETWEEN_BLOCKS, Recipe

@@ -19,8 +19,9 @@ from typing import Any
 from cssl_cli.errors import InputError, some
 from cssl_cli.recipe import schema
 from cssl_cli.recipe.blocks import Block
-from cssl_cli.recipe.faults import Source, as_error, dotted
+from cssl_cli.recipe.faults import as_error, dotted
 from cssl_cli.recipe.field_types import MAX_NAME_LENGTH, NAME_PATTERN
+from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.merge import Override, parse_overrides
 from cssl_cli.recipe.recipe import Fingerprints, Recipe
 from cssl_cli.recipe.schema import show

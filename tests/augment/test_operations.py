@@ -13,11 +13,14 @@ from torch import Tensor
 
 from cssl_cli.augment import OPERATIONS, Augmentation, build_augmentation, normalize
 from cssl_cli.augment.blur import Blur
-from cssl_cli.augment.color import Gray, Jitter, Solarize, shift_hue
+from cssl_cli.augment.color import shift_hue
 from cssl_cli.augment.crop import Crop
 from cssl_cli.augment.cutout import Cutout
 from cssl_cli.augment.fade import Fade
 from cssl_cli.augment.flip import Flip
+from cssl_cli.augment.gray import Gray
+from cssl_cli.augment.jitter import Jitter
+from cssl_cli.augment.solarize import Solarize
 from cssl_cli.errors import InputError
 from cssl_cli.host.randomness import stream
 

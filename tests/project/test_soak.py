@@ -119,7 +119,7 @@ def test_a_failing_recipe_is_made_smaller() -> None:
 
 
 def test_a_folder_other_than_the_one_given_is_silently_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cssl_cli.recipe.book import shipped_path
+    from cssl_cli.recipe.files import shipped_path
 
     path = shipped_path("simclr-folder")
     assert path is not None

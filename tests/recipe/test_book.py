@@ -6,7 +6,7 @@ import pytest
 
 from cssl_cli.errors import InputError
 from cssl_cli.methods import method_names
-from cssl_cli.recipe import book, list_recipes, load_recipe, read_recipe_text
+from cssl_cli.recipe import book, files, list_recipes, load_recipe, read_recipe_text
 from cssl_cli.recipe.reference import document, table
 from cssl_cli.recipe.yaml_text import parse
 from cssl_cli.sweep.file import Claim, Reference, SweepFile
@@ -95,12 +95,12 @@ def test_listing_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "b.yaml").write_text("# What: B\nname: b\nbase: a\n")
     (tmp_path / "a.yaml").write_text("# Time: 1 s\nname: a\nbased_on: x\n")
     (tmp_path / "notes.txt").write_text("")
-    monkeypatch.setattr(book, "recipes_folder", lambda: tmp_path)
+    monkeypatch.setattr(files, "recipes_folder", lambda: tmp_path)
     book.list_recipes.cache_clear()
     try:
         found = [(listing.name, listing.kind, listing.summary, listing.time) for listing in list_recipes()]
         assert found == [("a", "recipe", "", "1 s"), ("b", "sweep", "B", "")]
-        assert book.shipped_names("sweep") == ["b"]
+        assert files.shipped_names("sweep") == ["b"]
     finally:
         monkeypatch.undo()
         book.list_recipes.cache_clear()
@@ -109,10 +109,10 @@ def test_listing_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_installed_folder_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site" / "cssl_cli"
     package.mkdir(parents=True)
-    monkeypatch.setattr(book, "_PACKAGE", package)
-    assert book.recipes_folder() == tmp_path / "site" / "recipes"
+    monkeypatch.setattr(files, "_PACKAGE", package)
+    assert files.recipes_folder() == tmp_path / "site" / "recipes"
     (package / "recipes").mkdir()
-    assert book.recipes_folder() == package / "recipes"
+    assert files.recipes_folder() == package / "recipes"
 
 
 def test_the_reference_of_fields_is_up_to_date() -> None:
@@ -125,6 +125,10 @@ def test_the_documentation_of_sweeps_holds_the_tables_of_their_fields() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for block, title in ((SweepFile, "a sweep"), (Reference, "`reference` of a sweep"), (Claim, CLAIM)):
         assert table(block, title) in text
+
+
+def test_every_field_has_a_description() -> None:
+    assert "| None |" not in document()
 
 
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from peak_memory import PeakMemory
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-from cssl_cli.recipe.book import shipped_names
+from cssl_cli.recipe.files import shipped_names
 from cssl_cli.runs import memory
 from cssl_cli.runs.pretrain import require_memory
 from cssl_cli.runs.setup import initial_method

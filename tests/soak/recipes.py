@@ -201,7 +201,7 @@ class Recipes:
     name, cases, batch, limit, memory = "recipes", 10_500, 200, 60.0, 3 * 2**30
 
     def prepare(self, folder: Path) -> None:
-        from cssl_cli.recipe.book import shipped_names, shipped_path
+        from cssl_cli.recipe.files import shipped_names, shipped_path
 
         self.recipes, self.sweeps = [], []
         for kind, texts in (("recipe", self.recipes), ("sweep", self.sweeps)):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cssl_cli.errors import InputError
-from cssl_cli.recipe import book, load_recipe
+from cssl_cli.recipe import load_recipe
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 from tests.support.commands import Invoke
 
@@ -195,9 +195,8 @@ def test_a_fault_of_the_fields_names_the_base_it_came_from(write: Write) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: s\nbased_on: [full.yaml]\nseeds: 2", "is a recipe, not a sweep"),
         ("name: s\nbased_on: [full.yaml]\naxes: {}", "based_on must be the name or the path of a sweep"),
-        ("name: s\nbased_on: simclr-cifar10\naxes: {}", "its base simclr-cifar10 is a recipe, not a sweep"),
+        ("name: s\nbased_on: simclr-cifar10\naxes: {}", "but it is based on simclr-cifar10, which is a recipe"),
         ("name: s\nbased_on: simclr-cifar10", "is a recipe, not a sweep"),
         ("name: s\nbased_on: ful.yaml\naxes: {}", "its base ful.yaml does not exist"),
         ("name: s\nbased_on: quickstrat\naxes: {}", "Did you mean 'quickstart'?"),
@@ -217,18 +216,6 @@ def test_circles_are_refused_and_shown(write: Write) -> None:
     message = refusal(path)
     assert "based_on goes in a circle: " in message
     assert message.count("b.yaml") >= 2
-    write("name: a\nbased_on: b.yaml\n", "a.yaml")
-    assert "is a recipe, not a sweep" in refusal(path)  # nothing in the circle says that it is a sweep
-
-
-def test_a_file_is_listed_by_what_it_is_based_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "whole.yaml").write_text("name: whole\nbase: x\n")
-    (tmp_path / "changed.yaml").write_text("name: changed\nbased_on: whole\n")
-    (tmp_path / "again.yaml").write_text("name: again\nbased_on: 'changed.yaml'  # a path\n")
-    (tmp_path / "recipe.yaml").write_text("name: recipe\nbased_on: recipe\n")
-    monkeypatch.setattr(book, "recipes_folder", lambda: tmp_path)
-    kinds = {name: book.kind_of((tmp_path / f"{name}.yaml").read_text()) for name in ("changed", "again", "recipe")}
-    assert kinds == {"changed": "sweep", "again": "sweep", "recipe": "recipe"}
 
 
 def test_such_a_file_is_shown_as_it_stands(write: Write, invoke: Invoke) -> None:
@@ -238,4 +225,4 @@ def test_such_a_file_is_shown_as_it_stands(write: Write, invoke: Invoke) -> None
     assert (refused.code, "overrides do not show in a sweep's file" in refused.stderr) == (2, True)
     planned = invoke("sweep", path, "seeds=1", "--dry-run")
     assert (planned.code, "4 members (4 rows)" in planned.stdout) == (0, True)
-    assert "its base full.yaml is a sweep" in invoke("pretrain", path).stderr.replace(str(Path(path).parent) + "/", "")
+    assert "full.yaml, which has base (line 2)" in invoke("pretrain", path).stderr

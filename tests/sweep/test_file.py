@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-from cssl_cli.recipe.book import shipped_names
-from cssl_cli.recipe.faults import Source
+from cssl_cli.recipe.files import Source, shipped_names
 from cssl_cli.recipe.load import resolve
 from cssl_cli.recipe.merge import merge
 from cssl_cli.report.compare.named_quantities import NAMES
@@ -220,7 +219,7 @@ def test_a_fault_of_the_base_names_its_file_and_that_of_an_override_the_override
         ("base=simclr-cifar10", "a sweep's base cannot be overridden"),
         ("seed=3", "Write seeds=[0, 1]."),
         ("seeds=x", "must be a list of different seeds"),
-        ("method.temperature=1", "method.temperature (override 'method.temperature=1') is a field of simclr"),
+        ("method.temperature=1", "method.temperature (override 'method.temperature=1') is a field of moco and simclr"),
         ("foo", "Write key.sub=value"),
     ],
 )

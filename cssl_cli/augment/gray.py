@@ -1,0 +1,34 @@
+"""Grayscale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from cssl_cli.augment.color import luminance
+from cssl_cli.augment.op import Operation, chance
+from cssl_cli.recipe.ranges import Probability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """grayscale"""
+
+    p: Probability = 0.2
+    """probability of grayscale"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gray(Settings, Operation):
+    """Luminance in all three channels, with probability `p`. Parameters: `applied`."""
+
+    num_parameters: ClassVar[int] = 1
+    continuous = ()
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"applied": chance(theta[:, 0], self.p)[0]}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:  # noqa: ARG002
+        return luminance(images).expand_as(images)

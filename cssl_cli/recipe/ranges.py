@@ -1,0 +1,78 @@
+"""Ranges of settings, and the words for one that its bounds cannot say.
+
+What declares settings, here or in the numeric core, takes its types from this module. It loads neither pydantic nor
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a field takes, in words; and what stands for its value in a hint, "" where an override cannot give it."""
+
+    text: str
+    placeholder: str = "VALUE"
+
+
+class Disagreement(ValueError):
+    """Two fields that do not go together, each by its path in a recipe: what was given last is to blame."""
+
+    def __init__(self, problem: str, *fields: str) -> None:
+        super().__init__(problem)
+        self.fields = tuple(tuple(field.split(".")) for field in fields)
+
+
+@dataclass(frozen=True)
+class Undeciding:
+    """Marks a setting that changes no result: the fingerprint is without it."""
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """Of a path: it is written down as an absolute one. pydantic asks a constraint for its schema by this method."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        from cssl_cli.recipe.field_types import absolute
+
+        return no_info_after_validator_function(absolute, handler(source))
+
+
+def _ascending(pair: tuple[float, float]) -> bool:
+    return pair[0] <= pair[1]
+
+
+def _odd(value: int) -> bool:
+    return value % 2 == 1
+
+
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Lt(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Decay = Annotated[float, Ge(0), Lt(1)]
+Size = Annotated[int, Ge(8), Le(1024)]
+Width = Annotated[int, Ge(1), Le(4096)]
+ImageCount = Annotated[int, Ge(2)]
+LayerWidth = Annotated[int, Ge(1), Le(65536)]
+Widths = Annotated[tuple[LayerWidth, ...], MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
+PositiveRange = Annotated[tuple[Positive, Positive], Predicate(_ascending), Allowed("[low, high] with 0 < low <= high")]
+AreaRange = Annotated[
+    tuple[Positive, Annotated[float, Le(1)]],
+    Predicate(_ascending),
+    Allowed("[low, high] with 0 < low <= high <= 1"),
+]
+ShareRange = Annotated[
+    tuple[Probability, Probability], Predicate(_ascending), Allowed("[low, high] with 0 <= low <= high <= 1")
+]
+KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
+Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]

@@ -1,0 +1,230 @@
+"""What a method, an augmentation and a data set take: shown on a copy of the package to which they are added."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cssl_cli
+from cssl_cli.augment import OPERATIONS
+from cssl_cli.data import SOURCES
+from cssl_cli.methods import method_names
+from cssl_cli.recipe import schema
+from cssl_cli.recipe.declared import _declared, augment_block, data_blocks, method_blocks
+from cssl_cli.recipe.ranges import Count
+
+METHOD = '''\
+"""A method that pulls the two views of an image together, and does nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.methods import Method, directions
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.recipe.ranges import Positive, Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """nobody, unpublished: two views attract"""
+
+    pull: Positive = 2.0
+    """how hard the views attract"""
+    projector: Widths = (16, 8)
+    """widths of the projector's layers, the last one P"""
+
+
+class Attract(Method):
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLP(encoder.num_features, settings.projector, batch_norm=False)
+        self.pull = settings.pull
+
+    def forward(self, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
+        z_1, z_2 = (directions(self.projector(self.encoder(view))) for view in (view_1, view_2))
+        return {"loss": -self.pull * (z_1 * z_2).sum(dim=1).mean()}
+
+
+def build(encoder: nn.Module, settings: Settings) -> Attract:
+    return Attract(encoder, settings)
+'''
+AUGMENTATION = '''\
+"""Photographic negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from cssl_cli.augment.op import Operation, chance
+from cssl_cli.recipe.ranges import Probability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """photographic negative"""
+
+    p: Probability = 0.25
+    """probability of a negative"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negate(Settings, Operation):
+    num_parameters: ClassVar[int] = 1
+    continuous = ()
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        return {"applied": chance(theta[:, 0], self.p)[0]}
+
+    def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        return 1 - images
+'''
+DATA_SET = '''\
+"""Two classes, dark and bright."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cssl_cli.data.image_set import ImageSet, Source
+from cssl_cli.recipe.ranges import ImageCount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """dark and bright images"""
+
+    number: ImageCount = 32
+    """images of each part"""
+
+
+def load(settings, **_):
+    labels = torch.arange(settings["number"]) % 2
+    images = (200 * labels[:, None, None, None] + torch.arange(256).reshape(16, 16) % 50).byte().expand(-1, 3, -1, -1)
+    part = ImageSet(images.contiguous(), labels)
+    return Source("dusk", ("dark", "bright"), pretrain=part, train=part, test=part)
+'''
+RECIPE = """\
+# What: two views attract
+# Time: no time
+# Result: collapse
+name: attract-shapes
+data: {name: dusk}
+augment: {negate: {}}
+encoder: {name: small, width: 2}
+method: {name: attract}
+optim: {name: sgd, lr: 0.01}
+train: {steps: 1, batch_size: 16}
+"""
+SEEN = """
+import sys
+from pathlib import Path
+
+import typer.testing
+
+from cssl_cli.cli.app import app
+from cssl_cli.errors import InputError
+from cssl_cli.recipe import load_recipe
+from cssl_cli.recipe.reference import reference
+
+listed = typer.testing.CliRunner().invoke(app, ["recipes"])
+assert "attract-shapes" in listed.stdout and "two views attract" in listed.stdout, listed.output
+assert load_recipe("attract-shapes").settings("method") == {"name": "attract", "pull": 2.0, "projector": (16, 8)}
+for override, message in (
+    ("method.pull=0", "method.pull is 0; must be a number > 0"),
+    ("method.pul=1", "method.pul is not a field of attract; did you mean method.pull?"),
+    ("method.name=attrac", "did you mean attract?"),
+    ("augment.negate.p=2", "augment.negate.p is 2; must be a number in [0, 1]"),
+    ("data.number=1", "data.number is 1; must be a whole number >= 2"),
+):
+    try:
+        load_recipe("attract-shapes", [override])
+    except InputError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(override)
+tables = reference()
+assert "| `name` | attract | required | nobody, unpublished: two views attract |" in tables
+assert "| `pull` | a number > 0 | `2.0` | how hard the views attract |" in tables
+assert "| `negate` | a block of p | `null` | photographic negative; absent: not applied |" in tables
+assert "| `number` | a whole number >= 2 | `32` | images of each part |" in tables
+assert "torch" not in sys.modules
+
+trained = typer.testing.CliRunner().invoke(app, ["pretrain", "attract-shapes", "--json"])
+assert trained.exit_code == 0, trained.output
+assert (next(Path("runs").iterdir()) / "encoder.safetensors").exists()
+"""
+
+
+def test_each_is_one_file_and_at_most_one_row(tmp_path: Path) -> None:
+    package, copy = Path(cssl_cli.__file__).parent, tmp_path / "cssl_cli"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "methods" / "attract.py").write_text(METHOD)
+    (copy / "augment" / "negate.py").write_text(AUGMENTATION)
+    insert(copy / "augment" / "pipeline.py", "from cssl_cli.augment.negate import Negate\n", before="from cssl_cli.err")
+    insert(copy / "augment" / "pipeline.py", '    "negate": Negate,\n', before='    "fade": Fade,\n')
+    (copy / "data" / "dusk.py").write_text(DATA_SET)
+    insert(copy / "data" / "__init__.py", '    "dusk": "cssl_cli.data.dusk",\n', before='    "folder"')
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "attract-shapes.yaml").write_text(RECIPE)
+    done = subprocess.run([sys.executable, "-c", SEEN], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def insert(path: Path, line: str, *, before: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, line + before))
+
+
+def test_all_that_is_declared_can_be_built() -> None:
+    """What recipes read of a file is what the numeric core gets from importing it."""
+    methods = {schema.names_of(block)[0]: block for block in method_blocks()}
+    assert list(methods) == method_names()
+    for name, block in methods.items():
+        built = importlib.import_module(f"cssl_cli.methods.{name}").Settings()
+        assert {**block(name=name).model_dump(), "name": ...} == {"name": ..., **vars(built)}
+    operations = schema.keys_of(augment_block())
+    assert list(operations) == list(OPERATIONS)
+    for key, info in operations.items():
+        (block,) = schema.block_types(info.annotation)
+        operation = OPERATIONS[key](image_size=32)
+        assert block().model_dump() == {name: getattr(operation, name) for name in block.model_fields}
+    assert [name for block in data_blocks() for name in schema.names_of(block)] == list(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import torch\n", "declares no class Settings"),
+        ("class Settings:\n    p: float = HALF\n", "HALF"),
+    ],
+)
+def test_a_file_that_declares_nothing_is_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "new.py").write_text(text)
+    with pytest.raises((AssertionError, NameError), match=message):
+        _declared(tmp_path / "new.py")
+
+
+def test_only_the_imports_that_settings_use_are_executed(tmp_path: Path) -> None:
+    text = "from nowhere import Other\nimport nothing\nfrom cssl_cli.recipe.ranges import Count, Decay\n\n\n"
+    text += "class Settings:\n    '''what it is'''\n\n    class_: Count = 3\n    '''how many'''\n\n\nOther.fails()\n"
+    (tmp_path / "new.py").write_text(text)
+    settings, fields = _declared(tmp_path / "new.py")
+    assert settings.__doc__ == "what it is"
+    (annotation, info) = fields["class_"]
+    assert (annotation, info.default, info.alias, info.description) == (Count, 3, "class", "how many")

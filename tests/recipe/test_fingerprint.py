@@ -1,0 +1,295 @@
+"""The fingerprint: what it depends on, and those of all that ships."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cssl_cli.recipe import Recipe, load_recipe, schema
+from cssl_cli.recipe.blocks import Block, Probe
+from cssl_cli.recipe.files import shipped_names
+from cssl_cli.recipe.recipe import Augment
+from cssl_cli.sweep.sweep import load_sweep
+
+# Nothing but what is required.
+MINIMAL = """\
+name: minimal
+data: {name: shapes}
+augment: {}
+encoder: {name: small}
+method: {name: simclr}
+optim: {name: sgd, lr: 0.5}
+train: {epochs: 5}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], str]:
+    def write(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+# Another valid value for every field that decides a result.
+OTHER: dict[str, dict[str, str]] = {
+    "": {"seed": "1"},
+    "data: shapes": {"limit": "20", "limit_test": "20", "num_train": "50", "num_test": "50", "size": "16"},
+    "data: cifar10": {"limit": "20", "limit_test": "20"},
+    "data: folder": {"limit": "20", "limit_test": "20", "root": "elsewhere", "size": "16", "test_fraction": "0.3"},
+    "augment.crop": {"scale": "[0.5, 1]", "ratio": "[1, 1]"},
+    "augment.flip": {"p": "0.1"},
+    "augment.jitter": {
+        "p": "0.1",
+        "strength": "0.1",
+        "brightness": "0.1",
+        "contrast": "0.1",
+        "saturation": "0.1",
+        "hue": "0.1",
+    },
+    "augment.gray": {"p": "0.1"},
+    "augment.blur": {"p": "0.1", "sigma": "[1, 1]", "kernel_size": "5"},
+    "augment.solarize": {"p": "0.1", "threshold": "0.1"},
+    "augment.cutout": {"p": "0.1", "scale": "[0.1, 0.1]"},
+    "augment.fade": {"p": "0.1", "contrast": "[0.1, 0.1]"},
+    "encoder: resnet18": {"width": "8"},
+    "encoder: small": {"width": "8"},
+    "method: simclr": {"temperature": "0.1", "projector": "[8]"},
+    "method: barlow_twins": {"lambda": "0.1", "projector": "[8]"},
+    "method: moco": {
+        "temperature": "0.2",
+        "queue": "2048",
+        "ema_momentum": "0.5",
+        "batch_norm_splits": "4",
+        "projector": "[8]",
+    },
+    "method: simsiam": {"projector": "[8]", "predictor": "8"},
+    "method: byol": {"ema_momentum": "0.5", "projector": "[8]", "predictor": "8"},
+    "method: vicreg": {"invariance": "1", "variance": "1", "covariance": "2", "projector": "[8]"},
+    "method: t_infonce": {"t_df": "1", "tau": "1", "projector": "[8]"},
+    "method: simple_contrastive": {"lambda": "0.1", "projector": "[8]"},
+    "optim: sgd": {"momentum": "0.1", "weight_decay": "0.1", "nesterov": "true"},
+    "optim: adamw": {"betas": "[0.1, 0.1]", "weight_decay": "0.1"},
+    "optim: lars": {"momentum": "0.1", "weight_decay": "0.1", "trust_coefficient": "0.1"},
+    "train": {
+        "epochs": "3",
+        "steps": "3",
+        "batch_size": "8",
+        "precision": "float32",
+        "compile": "true",
+        "micro_batch": "4",
+    },
+    "probe": {
+        "knn_k": "3",
+        "knn_temperature": "1",
+        "center_views": "3",
+        "penalties": "[1]",
+        "validation_fraction": "0.5",
+    },
+    "analyze": {
+        "num_images": "9",
+        "num_views": "9",
+        "classes": "[a, b]",
+        "epsilons": "[1]",
+        "deltas": "[1]",
+        "distances": "[pixels]",
+        "refine_pairs": "9",
+        "bootstrap": "9",
+        "controls": "true",
+    },
+}
+for _optimizer in ("sgd", "adamw", "lars"):
+    OTHER[f"optim: {_optimizer}"] |= {
+        "lr": "0.7",
+        "schedule": "constant",
+        "warmup_epochs": "1",
+        "decay_norm_and_bias": "false",
+    }
+UNDECIDING = {
+    "name",
+    "train.checkpoint_minutes",
+    "train.checkpoint_activations",
+    "data: cifar10.root",
+    "analyze.every",
+    "probe.every",
+}
+
+
+def blocks(block: type[Block], path: str = "") -> Iterator[tuple[str, type[Block]]]:
+    """Every block of the schema, as "path" or, where a name chooses it, "path: first name"."""
+    yield path, block
+    for key, info in schema.keys_of(block).items():
+        for inner in schema.block_types(info.annotation):
+            names = schema.names_of(inner)
+            yield from blocks(inner, (f"{path}.{key}" if path else key) + (f": {names[0]}" if names else ""))
+
+
+def test_the_table_of_other_values_covers_the_schema() -> None:
+    fields = {
+        f"{title}.{key}" if title else key
+        for title, block in blocks(Recipe)
+        for key, info in schema.keys_of(block).items()
+        if not schema.block_types(info.annotation) and not (key == "name" and schema.names_of(block))
+    }
+    covered = {f"{title}.{key}" if title else key for title, others in OTHER.items() for key in others}
+    assert fields == covered | UNDECIDING
+
+
+def chosen(title: str) -> tuple[str, list[str]]:
+    """The path of a block and the overrides that choose or add it."""
+    path, _, name = title.partition(": ")
+    if path == "data":
+        return path, [f"data={{name: {name}{', root: here' if name == 'folder' else ''}}}"]
+    if path == "optim":
+        return path, [f"optim={{name: {name}, lr: 0.5}}"]
+    if name:
+        return path, [f"{path}.name={name}"]
+    return path, [f"{path}={{}}"] if path.startswith("augment.") else []
+
+
+@pytest.mark.parametrize("title", OTHER)
+def test_every_field_that_decides_the_encoder_changes_the_fingerprint(
+    write: Callable[[str, str], str], title: str
+) -> None:
+    path, setup = chosen(title)
+    base = write("minimal.yaml", MINIMAL)
+    plain = load_recipe(base, setup)
+    fingerprints = {plain.fingerprint}
+    for key, value in OTHER[title].items():
+        changed = load_recipe(base, [*setup, f"{f'{path}.' if path else ''}{key}={value}"])
+        assert changed != plain
+        fingerprints.add(changed.fingerprint)
+    decides_the_encoder = path not in ("probe", "analyze")
+    assert len(fingerprints) == 1 + (len(OTHER[title]) if decides_the_encoder else 0)
+
+
+def test_every_choice_of_a_block_changes_the_fingerprint(write: Callable[[str, str], str]) -> None:
+    base = write("minimal.yaml", MINIMAL)
+    recipes = [load_recipe(base, chosen(title)[1]) for title in OTHER]
+    different = [recipe for number, recipe in enumerate(recipes) if recipe not in recipes[:number]]
+    assert len({recipe.fingerprint for recipe in different}) == len(different)
+    # The choices that MINIMAL has already made, and the blocks that are always there, change nothing.
+    unchanged = [title for title, recipe in zip(OTHER, recipes, strict=True) if recipe == recipes[0]]
+    assert unchanged == [
+        "",
+        "data: shapes",
+        "encoder: small",
+        "method: simclr",
+        "optim: sgd",
+        "train",
+        "probe",
+        "analyze",
+    ]
+
+
+def test_what_does_not_decide_does_not_change_it() -> None:
+    plain = load_recipe("simclr-cifar10")
+    for override in ("name=other", "train.checkpoint_minutes=9", "data.root=elsewhere"):
+        changed = load_recipe("simclr-cifar10", [override])
+        assert changed != plain
+        assert changed.fingerprint == plain.fingerprint
+
+
+def test_what_is_recorded_during_training_belongs_to_the_run(write: Callable[[str, str], str]) -> None:
+    base = write("minimal.yaml", MINIMAL)
+    plain = load_recipe(base).fingerprint
+    settings = [f"{block}.every={every}" for block in ("analyze", "probe") for every in (1, 2)]
+    recorded = [load_recipe(base, [setting]).fingerprint for setting in settings]
+    recorded.append(load_recipe(base, ["probe.every=1", "probe.knn_k=3"]).fingerprint)
+    assert len({plain, *recorded}) == 6
+    assert {load_recipe(base, [f"{block}.every=null"]).fingerprint for block in ("analyze", "probe")} == {plain}
+
+
+def test_what_is_not_given_is_left_out_of_the_fingerprint(write: Callable[[str, str], str]) -> None:
+    # So that an operation which a later version adds, absent by default, leaves the names of finished runs as they are.
+    class Later(Augment):
+        later: Probe | None = None
+
+    class LaterRecipe(Recipe):
+        augment: Later
+
+    recipe = load_recipe(write("minimal.yaml", MINIMAL))
+    later = LaterRecipe.model_validate(recipe.model_dump(by_alias=True))
+    assert later.settings("augment") == {**recipe.settings("augment"), "later": None}
+    assert later.fingerprint == recipe.fingerprint
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    program = "from cssl_cli.recipe import load_recipe as load; print(load('simclr-shapes', ['seed=3']).fingerprint)"
+    expected = load_recipe("simclr-shapes", ["seed=3"]).fingerprint
+    assert len(expected) == 10
+    assert set(expected) <= set("0123456789abcdef")
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.strip() == expected
+
+
+# -------------------------------------------------------------------------------------------------------- what ships
+# They name the run directories of users, and must not change.
+RECIPES = {
+    "barlow_twins-cifar10": "1015a011bb",
+    "barlow_twins-cifar10-small": "364b07a274",
+    "barlow_twins-shapes": "ff7d9ecc77",
+    "byol-cifar10": "0ff21b2b6e",
+    "byol-cifar10-small": "25d6ddca0b",
+    "byol-shapes": "4406d825d4",
+    "moco-cifar10": "6ffd2d6dd2",
+    "moco-cifar10-small": "c9e08cf123",
+    "moco-shapes": "3d54fd596d",
+    "simclr-cifar10": "af07c667d0",
+    "simclr-cifar10-small": "7572f06cd1",
+    "simclr-folder": "c1b46adba0",
+    "simclr-shapes": "c0a37766c0",
+    "simple_contrastive-shapes": "3fbff6f956",
+    "simsiam-cifar10": "ebd5241f9c",
+    "simsiam-cifar10-small": "84e06876f0",
+    "simsiam-shapes": "b1866d31a8",
+    "t_infonce-cifar10": "6e33786d6f",
+    "t_infonce-cifar10-small": "b2a829e195",
+    "t_infonce-shapes": "26aaf310ca",
+    "vicreg-cifar10": "d8b7272e96",
+    "vicreg-cifar10-small": "0686dce877",
+    "vicreg-shapes": "c0f1daa919",
+}
+# Of a sweep the number of its members, and a digest over their names and fingerprints.
+SWEEPS = {
+    "methods-shapes": (16, "9b0209cc1b"),
+    "paper-pairs": (33, "a94a8ec42f"),
+    "paper-pairs-cifar100": (33, "1ac5249501"),
+    "paper-pairs-small": (22, "736f9aad23"),
+    "paper-richness": (72, "f09d52079b"),
+    "paper-richness-cifar100": (72, "8f196e0c10"),
+    "paper-richness-small": (48, "8fdf460108"),
+    "paper-strength": (60, "d47d3b230f"),
+    "paper-strength-cifar100": (60, "7413a20529"),
+    "paper-strength-small": (40, "86fe9596bc"),
+    "quickstart": (6, "7fef832ca5"),
+}
+
+
+def test_every_shipped_file_is_here() -> None:
+    assert (set(RECIPES), set(SWEEPS)) == (set(shipped_names("recipe")), set(shipped_names("sweep")))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fingerprint_of_a_recipe(name: str) -> None:
+    overrides = ["data.root=/images"] if name == "simclr-folder" else []
+    assert load_recipe(name, overrides).fingerprint == RECIPES[name]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_fingerprints_of_a_sweep(name: str) -> None:
+    lines = [f"{member.name} {member.fingerprint}" for member in load_sweep(name).members]
+    assert (len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:10]) == SWEEPS[name]
