@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.errors import InputError, RunError
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.alignment.r_epsilon import diameters
@@ -377,29 +376,6 @@ def test_a_ratio_to_no_measurable_spread_is_absent():
     assert analysis["spread"]["between"].value < 0
     assert analysis["spread"]["ratio"].reason == "the spread between classes is not above its own noise"
     assert analysis["class_centers"]["closest_pair"].value == 0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_undefined_features_stop_with_a_sentence(bad):
-    features, labels = random_table(0)
-    features[1, 2, 0] = bad
-    with pytest.raises(RunError, match="features of the views contain infinite or undefined numbers"):
-        analyze(features, labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [([0, 1, 3], "0 to 3 but there are 3 classes"), ([-1, 1, 2], "-1 to 2"), ([0, 1], "3 images")],
-)
-def test_labels_that_do_not_fit_are_refused(labels, message):
-    with pytest.raises(InputError, match=message):
-        analyze(torch.zeros(3, 3, 2), labels)
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 2), (3, 0, 2), (3, 2)])
-def test_features_that_are_no_table_are_refused(shape):
-    with pytest.raises(InputError, match=r"\(images, views, width\)"):
-        analyze(torch.zeros(shape), None)
 
 
 def test_counts_name_the_views_that_entered():

@@ -1,6 +1,5 @@
 """Certificates for new images: no query helps another, certified is right, and the bounds hold as often as they say."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -338,27 +338,6 @@ def test_views_that_span_the_classes_leave_c_only_what_few_views_show():
 
 
 # ---------------------------------------------------------------------- what cannot be said
-def all_terms(table):
-    geometry = class_geometry(table)
-    within = [] if table.labels is None else within_class_distances(table)
-    yield nearest_center_error(geometry)
-    yield certificate_a(geometry, within)
-    yield certificate_b(geometry, within)
-    yield certificate_c(geometry)
-    yield variance_bound(geometry)
-    yield combined(geometry, {})
-
-
-@pytest.mark.parametrize(
-    ("labels", "reason"), [(None, "the images have no labels"), ([1, 1, 1], "the images are all of one class")]
-)
-def test_nothing_to_classify(labels, reason):
-    features = torch.as_tensor(np.random.default_rng(0).normal(size=(3, 2, 4)))
-    table = FeatureTable.build(features, None if labels is None else torch.tensor(labels), ["one", "two"])
-    for quantities in all_terms(table):
-        assert {quantity.reason for quantity in quantities.values()} == {reason}
-
-
 def test_a_class_without_images_has_no_entry_and_changes_no_other():
     features, labels = reference.random_instance(1)
     three, more = Certified(features, labels), Certified(features, labels + 1, num_classes=int(max(labels)) + 3)
