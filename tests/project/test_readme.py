@@ -51,6 +51,7 @@ def words(line: str) -> list[str]:
     return [word for pattern in split for word in sorted(map(str, Path().glob(pattern))) or [pattern]]
 
 
+@pytest.mark.long
 def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     of_centers = figures.ANALYSIS_FIGURES["class_centers"]  # one for all, which take seconds
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": of_centers})

@@ -193,7 +193,7 @@ def test_too_few_images_or_resamples_have_none():
 @pytest.mark.parametrize(("width", "images"), [(3, 80), (24, 60), (6, 30), (48, 60)])
 def test_the_intervals_cover_the_population(width, images):
     """Gaussian images x about ± a class mean, views x + noise: all three are known, standardised as they are."""
-    random, tables, noise, num_views = np.random.default_rng(0), 150, 0.7, 3
+    random, tables, noise, num_views = np.random.default_rng(0), 250, 0.7, 3
     mixing = np.eye(width) + 0.4 * random.normal(size=(width, width)) / np.sqrt(width)
     mean = 0.6 * random.normal(size=width)
     inner = mixing.T @ mixing
