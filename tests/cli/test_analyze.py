@@ -157,7 +157,7 @@ def test_figures_are_drawn_into_the_run_directory(invoke: Invoke, run: Path) -> 
 def test_figures_and_analysis_are_of_the_same_settings(
     invoke: Invoke, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = {name: figures.ANALYSIS_FIGURES[name] for name in ("class_centers", "r_epsilon")}
+    some = {name: figures.ANALYSIS_FIGURES[name] for name in ("class_centers", "r_epsilon", "projection")}
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", some)
 
     def views(name: str) -> int:
