@@ -33,6 +33,11 @@ def pytest_configure() -> None:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Whether the GPU path was followed, which builds of torch without CUDA cannot."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
@@ -82,6 +87,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = pretrain(load_recipe(str(folder / "tiny.yaml"), ["train.epochs=1"]), out=folder, reporter=Silent())
     probe(run.path, reporter=Silent())
     return run.path
+
+
+@pytest.fixture(scope="session")
+def analyzed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with its analysis."""
+    from cssl_cli.host.progress import Silent
+    from cssl_cli.runs.analyze import analyze
+
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("analyzed") / trained.name))
+    analyze(run, reporter=Silent())
+    return run
 
 
 @pytest.fixture

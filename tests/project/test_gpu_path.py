@@ -16,6 +16,7 @@ import torch
 TESTS = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA: nothing to pretend with")
 @pytest.mark.parametrize("checks", ["check_run.py", "check_step.py", "check_compile.py"])
 def test_the_gpu_path(checks: str, record_property: Callable[[str, object], None]) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +15,16 @@ from PIL import Image
 from cssl_cli.cli.app import app
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
+from cssl_cli.report.figures import figures
 from cssl_cli.sweep.sweep import load_sweep
-from tests.support.commands import Invoke
+from tests.support.commands import Invoke, the_run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUICK = (
-    "data.size=16 data.num_train=200 data.num_test=100 train.epochs=1 train.batch_size=64 optim.warmup_epochs=0 "
-    "probe.penalties=[1.0] encoder.width=4 analyze.num_images=50 analyze.num_views=3 analyze.bootstrap=20 "
-    "analyze.refine_pairs=0"
+    "data.size=16 data.num_train=100 data.num_test=60 train.epochs=1 train.batch_size=50 optim.warmup_epochs=0 "
+    "probe.penalties=[1.0] encoder.width=2 analyze.num_images=20 analyze.num_views=3 analyze.bootstrap=0 "
+    "analyze.refine_pairs=0 analyze.distances=[pixels] analyze.deltas=[1.0]"
 )
 QUICK_FOLDER = "train.epochs=1 train.batch_size=8 encoder.width=2 optim.warmup_epochs=0"
 
@@ -55,7 +55,10 @@ def words(line: str) -> list[str]:
     return [word for pattern in split for word in sorted(map(str, Path().glob(pattern))) or [pattern]]
 
 
-def test_every_command_runs(tmp_path: Path, invoke: Invoke) -> None:
+@pytest.mark.long
+def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_centers = figures.ANALYSIS_FIGURES["class_centers"]  # one for all, which take seconds
+    monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": of_centers})
     generator = np.random.default_rng(0)
     for number in range(40):
         folder = tmp_path / "path" / "to" / "images" / ("cat" if number % 2 else "dog")
@@ -133,21 +136,11 @@ def test_the_index_of_the_manual_leads_to_every_page() -> None:
     assert {path.resolve() for path in DOCUMENTS[1:]} <= {path.resolve() for path in found}
 
 
-def test_the_encoder_loads_into_torchvision_as_shown(tmp_path: Path) -> None:
+def test_the_encoder_loads_into_torchvision_as_shown(invoke: Invoke, tmp_path: Path) -> None:
     recipe = "data={name: shapes, num_train: 64, num_test: 20, size: 16} train={epochs: 1, batch_size: 32}"
-    overrides = re.findall(r"\S+={.*?}", recipe)
-    done = subprocess.run(
-        [sys.executable, "-m", "cssl_cli", "pretrain", "simclr-cifar10", *overrides],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "runs").iterdir()
+    done = invoke("pretrain", "simclr-cifar10", *re.findall(r"\S+={.*?}", recipe))
+    assert done.code == 0, done.stderr
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("runs/simclr-cifar10-...", str(run))
-    code += "print(encoder(torch.zeros(1, 3, 32, 32)).shape)"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert shown.stdout == "torch.Size([1, 512])\n", shown.stderr
+    names: dict[str, Any] = {}
+    exec(code.replace("runs/simclr-cifar10-...", str(the_run(tmp_path))), names)
+    assert names["encoder"](names["torch"].zeros(1, 3, 32, 32)).shape == (1, 512)

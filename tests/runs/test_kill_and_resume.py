@@ -13,7 +13,7 @@ import pytest
 from tests.support.commands import CommandLine
 from tests.support.forked_process import ForkedProcess
 
-STEPS = 80  # a checkpoint after each
+STEPS = 32  # a checkpoint after each
 LONGER = ["train.epochs=null", f"train.steps={STEPS}", "train.batch_size=32", "train.checkpoint_minutes=0"]
 
 
@@ -50,6 +50,7 @@ def losses(out: Path) -> list[dict]:
     return [{"epoch": record["epoch"], "step": record["step"], **record["terms"]} for record in records]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "method",
     ["{name: simclr, projector: [16, 8]}", "{name: moco, queue: 200, batch_norm_splits: 2, projector: [16, 8]}"],
@@ -57,11 +58,14 @@ def losses(out: Path) -> list[dict]:
 def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cssl: CommandLine, method: str) -> None:
     folder = tiny_recipe.parent
     arguments = ["pretrain", "tiny.yaml", *LONGER, f"method={method}"]
-    # Freshly started: forked processes share what differs between real ones, such as the seed of string hashes.
-    undisturbed = cssl(*arguments, "--out", "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    if method.startswith("{name: simclr"):
+        # Freshly started: forked processes share what differs between real ones, such as the seed of string hashes.
+        undisturbed = cssl(*arguments, "--out", "undisturbed")
+        assert undisturbed.returncode == 0, undisturbed.stderr
+    else:
+        assert finished(folder, *arguments, "--out", "undisturbed")[0] == 0
     moments = random.Random(0)
-    for step in (8, 24, 48):
+    for step in (4, 12):  # many more: `make soak`
         process = ForkedProcess(folder, *arguments, "--out", "killed")
         wait_for_step(process, folder / "killed", step)
         time.sleep(moments.uniform(0, 0.05))
@@ -84,7 +88,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: 
     # Without a checkpoint on the way: what is saved is saved because of the signal.
     longer = [*LONGER[:-1], "train.checkpoint_minutes=60"]
     process = ForkedProcess(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
-    wait_for_step(process, folder / "runs", 16)
+    wait_for_step(process, folder / "runs", 8)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number, stderr
@@ -92,7 +96,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: 
     assert "goes on from there" in stderr
     status = json.loads((run_path(folder / "runs") / "status").read_text())
     assert status["state"] == "interrupted"
-    assert 16 <= status["step"] < STEPS
+    assert 8 <= status["step"] < STEPS
     resumed, stderr = finished(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
     assert resumed == 0, stderr
     assert f"going on from step {status['step']} of {STEPS}" in stderr

@@ -24,11 +24,7 @@ from tests.support.forked_process import ForkedProcess
 SWEEP = """
 name: faults
 base: tiny.yaml
-axes:
-  augment:
-    crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}
-    full: {}
-seeds: [0, 1]
+seeds: [0, 1, 2]
 """
 STEPS = 32  # 8 epochs of 4 batches
 TIMEOUT = 300.0
@@ -138,6 +134,7 @@ def finished_at(sweep: Sweep, out: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.long
 def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_twice(
     sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:
@@ -175,6 +172,7 @@ def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_
     assert_as_undisturbed(sweep, files, out)
 
 
+@pytest.mark.long
 def test_two_sweeps_at_once_share_the_members(
     sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:
@@ -189,6 +187,7 @@ def test_two_sweeps_at_once_share_the_members(
     assert_as_undisturbed(sweep, files, tmp_path / "runs")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_an_interrupt_lets_every_member_save(
     sweep: Sweep,
@@ -223,6 +222,7 @@ def test_an_interrupt_lets_every_member_save(
         assert run.load_checkpoint()["trainer"]["step"] == status["step"]
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_costs_no_finished_member(
     sweep: Sweep, files: Path, tmp_path: Path, start: Callable[..., ForkedProcess]
 ) -> None:

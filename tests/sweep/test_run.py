@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import statistics
-import subprocess
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from PIL import Image
 from cssl_cli.errors import Interrupted
 from cssl_cli.host.files import replacing
 from cssl_cli.host.progress import Silent
-from cssl_cli.runs.run_dir import PROBE, RunDir
+from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep import run as launch
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
-from tests.support.commands import QUICKLY_MEASURED, CommandLine, command
+from tests.support.commands import QUICKLY_MEASURED, CommandLine
 
 SWEEP = """
 name: nested
@@ -38,13 +37,38 @@ seeds: [0, 1]
 FAILING = SWEEP.replace("full: {}", "broken: {optim: {lr: 1.0e+30}, train: {precision: float32}}\n    full: {}")
 
 
+def write_files(folder: Path) -> None:
+    (folder / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "epochs: 2"))
+    (folder / "nested.yaml").write_text(SWEEP)
+    (folder / "failing.yaml").write_text(FAILING)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "epochs: 1"))
-    (tmp_path / "nested.yaml").write_text(SWEEP)
-    (tmp_path / "failing.yaml").write_text(FAILING)
+    write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of the finished sweep, which tests work on copies of."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_files(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        results = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
+    assert [result.member.name for result in results] == ["crop-seed0", "crop-seed1", "full-seed0", "full-seed1"]
+    assert all(result.probe and result.analysis and not result.error for result in results)
+    return folder / "runs"
+
+
+def copy_but(finished: Path, folder: Path, *members: str) -> None:
+    """The finished sweep as `folder`'s, in which these members were never begun."""
+    shutil.copytree(finished, folder / "runs")
+    for member in members:
+        (run,) = (folder / "runs" / "nested").glob(f"{member}-*")
+        shutil.rmtree(run)
 
 
 def load(name: str = "nested.yaml") -> Sweep:
@@ -57,17 +81,18 @@ def written_at(out: Path) -> dict[str, int]:
     }
 
 
-def test_every_member_is_trained_probed_and_analysed_once(folder: Path) -> None:
-    sweep = load()
-    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
-    assert [result.member.name for result in results] == ["crop-seed0", "crop-seed1", "full-seed0", "full-seed1"]
-    assert all(result.probe and result.analysis and not result.error for result in results)
+def test_what_is_finished_is_read_and_not_repeated(finished: Path, folder: Path) -> None:
+    copy_but(finished, folder)
+    run_sweep(SweepRequest(load(), folder / "runs"), Silent())  # the index of the results knows the copies by now
     before = written_at(folder / "runs")
-    again = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
+    results = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
     assert written_at(folder / "runs") == before
-    assert [result.probe for result in again] == [result.probe for result in results]
+    for result in results:
+        assert result.probe == RunDir(result.path).latest_result(PROBE)
+        assert result.analysis == RunDir(result.path).latest_result(ANALYSIS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "axis",
     [
@@ -82,7 +107,7 @@ def test_what_members_share_is_what_each_would_get_alone(folder: Path, axis: str
     (folder / "two.yaml").write_text(f"name: two\nbase: tiny.yaml\naxes:\n  {axis}\n")
     sweep = load("two.yaml")
     together = run_sweep(SweepRequest(sweep, folder / "together"), Silent())
-    for result in together:
+    for result in together[1:]:  # before the first, there is nothing to share
         one = Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=(result.member,))
         (alone,) = run_sweep(SweepRequest(one, folder / "alone"), Silent())
         assert alone.probe == result.probe
@@ -115,9 +140,10 @@ def test_what_a_killed_sweep_left_aside_is_removed(folder: Path) -> None:
         assert list(home.iterdir()) == [at_work]
 
 
-def test_results_of_other_settings_do_not_count(folder: Path) -> None:
+def test_results_of_other_settings_do_not_count(finished: Path, folder: Path) -> None:
     sweep = load()
-    results = run_sweep(SweepRequest(sweep, folder / "runs"), Silent())
+    copy_but(finished, folder)
+    results = [read_member(sweep, member, folder / "runs") for member in sweep.members]
     path = results[0].path / PROBE
     content = json.loads(path.read_text())
     content["settings"]["knn_k"] += 1
@@ -141,7 +167,8 @@ def test_members_that_differ_in_measurement_only_train_once(folder: Path) -> Non
     assert written_at(folder / "runs") == before
 
 
-def test_a_failing_member_stops_nothing_and_shows(folder: Path, cssl_here: CommandLine) -> None:
+def test_a_failing_member_stops_nothing_and_shows(finished: Path, folder: Path, cssl_here: CommandLine) -> None:
+    copy_but(finished, folder, "full-seed0")  # which comes after those that fail
     done = cssl_here("sweep", "failing.yaml", "--out", "runs")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -156,7 +183,10 @@ def test_a_failing_member_stops_nothing_and_shows(folder: Path, cssl_here: Comma
     assert json.loads(again.stdout)["rows"] == table["rows"]
 
 
-def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(
+    finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_but(finished, folder, "crop-seed1", "full-seed0")
     stages = launch.Workshop._stages
 
     def broken(self: launch.Workshop, recipe, so_far) -> None:
@@ -170,7 +200,8 @@ def test_a_bug_in_one_member_is_kept_in_a_log_and_stops_nothing(folder: Path, mo
     assert "KeyError: 'a bug'" in (results[1].path / "error.log").read_text()
 
 
-def test_the_table_holds_means_and_deviations_over_seeds(folder: Path, cssl_here: CommandLine) -> None:
+def test_the_table_holds_means_and_deviations_over_seeds(finished: Path, folder: Path, cssl_here: CommandLine) -> None:
+    copy_but(finished, folder)
     done = cssl_here("sweep", "nested.yaml", "--out", "runs", "--json")
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
@@ -246,33 +277,36 @@ def test_a_sweep_says_which_terms_predict_and_draws_them(folder: Path, cssl_here
     )
 
 
-def test_an_interrupted_sweep_goes_on_where_it_was(folder: Path, cssl_here: CommandLine) -> None:
-    process = subprocess.Popen(
-        command("sweep", "nested.yaml", "train.epochs=40", "--out", "runs"),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((folder / "runs").glob("nested/crop-seed1-*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert "Traceback" not in stderr
-    planned = cssl_here("sweep", "nested.yaml", "train.epochs=40", "--out", "runs", "--dry-run", "--json")
-    assert [member["state"] for member in json.loads(planned.stdout)] == ["finished", "half-finished", "new", "new"]
-    done = cssl_here("sweep", "nested.yaml", "train.epochs=40", "--out", "runs")
+def test_an_interrupted_sweep_goes_on_where_it_was(
+    finished: Path, folder: Path, cssl_here: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes are interrupted in `test_faults.py`."""
+    copy_but(finished, folder, "crop-seed1", "full-seed1")
+    write_records = RunDir.write_records
+
+    def interrupted(self: RunDir, name: str, records: list) -> None:  # after the first of two epochs
+        write_records(self, name, records)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_records", interrupted)
+        stopped = cssl_here("sweep", "nested.yaml", "train.checkpoint_minutes=0", "--out", "runs")
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    planned = cssl_here("sweep", "nested.yaml", "--out", "runs", "--dry-run", "--json")
+    states = [member["state"] for member in json.loads(planned.stdout)]
+    assert states == ["finished", "half-finished", "finished", "new"]
+    done = cssl_here("sweep", "nested.yaml", "--out", "runs")
     assert done.returncode == 0, done.stderr
-    assert "crop-seed0" not in done.stderr
+    assert "seed0" not in done.stderr
     assert "going on from step" in done.stderr
 
 
-def test_damaged_files_of_a_member_cost_that_member_a_measurement_and_nothing_else(folder: Path) -> None:
-    results = run_sweep(SweepRequest(load(), folder / "runs"), Silent())
+def test_damaged_files_of_a_member_cost_that_member_a_measurement_and_nothing_else(
+    finished: Path, folder: Path
+) -> None:
+    copy_but(finished, folder)
+    results = [read_member(load(), member, folder / "runs") for member in load().members]
     for result, (name, content) in zip(
         results, [("probe.json", "{"), ("analysis.json", "[1]"), ("status", "[1]"), ("probe.json", "{}")], strict=True
     ):
@@ -296,7 +330,8 @@ def test_a_sweep_of_which_nothing_succeeds_still_ends_in_its_table(folder: Path,
     assert "Traceback" not in refused.stderr
 
 
-def test_a_member_that_another_process_holds_is_taken_up_after_the_rest(folder: Path) -> None:
+def test_a_member_that_another_process_holds_is_taken_up_after_the_rest(finished: Path, folder: Path) -> None:
+    copy_but(finished, folder, "crop-seed0", "full-seed1")
     sweep = load()
     first = sweep.members[0]
     run = RunDir(launch.member_path(sweep, first, folder / "runs"))
@@ -321,7 +356,8 @@ def test_a_signal_in_the_last_step_of_a_member_stops_the_sweep(folder: Path, mon
 
     def signalled(self: RunDir, name: str, records: list) -> None:
         write_records(self, name, records)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if records[-1]["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(RunDir, "write_records", signalled)
     with pytest.raises(Interrupted) as stopped:

@@ -1,6 +1,5 @@
 """The terms of the theory: against loops over pairs, closed forms, invariances, and what they refuse to say."""
 
-import json
 import math
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cssl_cli.errors import InputError, RunError
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.alignment.r_epsilon import diameters
@@ -233,23 +231,6 @@ def test_r_epsilon_falls_from_one_to_zero(table):
 
 
 # ---------------------------------------------------------------------- invariances
-@given(tables, st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_rotation_and_order_change_nothing(table, seed):
-    features, labels = table
-    num_classes, random = int(labels.max()) + 1, np.random.default_rng(seed)
-    rotation, _ = np.linalg.qr(random.normal(size=(features.shape[2],) * 2))
-    views = np.r_[0, 1 + random.permutation(features.shape[1] - 1)]
-    images = random.permutation(len(labels))
-    changed = (features @ rotation)[images][:, views]
-    before = analyze(features, labels, num_classes=num_classes)
-    after = analyze(changed, labels[images], num_classes=num_classes)
-    for analysis in (before, after):
-        for name in ("curve_by_views", "mean_diameter_by_views"):  # which views come first decides these
-            del analysis["R_epsilon"][name]
-    assert_same_values(before, after)
-
-
 @given(tables, st.floats(0.01, 100))
 @settings(max_examples=20, deadline=None)
 def test_scaling_the_features_scales_squared_quantities_by_the_square(table, factor):
@@ -328,17 +309,6 @@ def test_float32_features_are_computed_with_in_float64():
 
 
 # ---------------------------------------------------------------------- what cannot be said
-def test_without_labels_only_the_terms_of_classes_are_absent():
-    features, labels = random_table(4)
-    with_labels, without = analyze(features, labels, bootstrap=50), analyze(features, None, bootstrap=50)
-    assert without["alignment"]["unbiased"] == with_labels["alignment"]["unbiased"]
-    assert without["R_epsilon"] == with_labels["R_epsilon"]
-    absent = [without["alignment"]["per_class"], *without["class_centers"].values(), *without["spread"].values()]
-    assert {quantity.reason for quantity in absent} == {"the images have no labels"}
-    for term in with_labels:
-        assert set(with_labels[term]) == set(without[term])
-
-
 def test_a_class_of_one_image_lacks_what_takes_two():
     features, labels = random_table(6, sizes=(4, 1, 3))
     analysis = analyze(features, labels, bootstrap=50)
@@ -406,39 +376,6 @@ def test_a_ratio_to_no_measurable_spread_is_absent():
     assert analysis["spread"]["between"].value < 0
     assert analysis["spread"]["ratio"].reason == "the spread between classes is not above its own noise"
     assert analysis["class_centers"]["closest_pair"].value == 0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_undefined_features_stop_with_a_sentence(bad):
-    features, labels = random_table(0)
-    features[1, 2, 0] = bad
-    with pytest.raises(RunError, match="features of the views contain infinite or undefined numbers"):
-        analyze(features, labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [([0, 1, 3], "0 to 3 but there are 3 classes"), ([-1, 1, 2], "-1 to 2"), ([0, 1], "3 images")],
-)
-def test_labels_that_do_not_fit_are_refused(labels, message):
-    with pytest.raises(InputError, match=message):
-        analyze(torch.zeros(3, 3, 2), labels)
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 2), (3, 0, 2), (3, 2)])
-def test_features_that_are_no_table_are_refused(shape):
-    with pytest.raises(InputError, match=r"\(images, views, width\)"):
-        analyze(torch.zeros(shape), None)
-
-
-@pytest.mark.parametrize("sizes", [(4, 5, 3), (4, 1, 0), (1,), (2, 2)])
-@pytest.mark.parametrize("num_views", [1, 2, 3])
-def test_an_analysis_is_strict_json(sizes, num_views):
-    features, labels = random_table(1, sizes=sizes, num_views=num_views)
-    analysis = analyze(features, labels, num_classes=3, bootstrap=10)
-    entries = [quantity.to_dict() for quantities in analysis.values() for quantity in quantities.values()]
-    for entry in json.loads(json.dumps(entries, allow_nan=False)):
-        assert "reason" in entry if entry["value"] is None else entry["errs"] and entry["num_images"] == len(labels)
 
 
 def test_counts_name_the_views_that_entered():

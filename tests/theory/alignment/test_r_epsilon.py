@@ -99,7 +99,7 @@ def test_bounds_hold_on_random_tables():
     informative = {"stored_views": 0, "iid_views": 0, "converse": 0}
 
     @given(seeds, st.integers(3, 5), st.sampled_from([1.0, 0.3, 7.0]))
-    @settings(max_examples=1200)
+    @settings(max_examples=400)
     def check(seed, num_views, factor):
         features = factor * reference.random_table(np.random.default_rng(seed), num_views=num_views)[0]
         scale = np.linalg.norm(features[0, 0])
@@ -114,7 +114,7 @@ def test_bounds_hold_on_random_tables():
             informative[name] += not bounds[name].vacuous
 
     check()
-    assert all(count > 100 for count in informative.values()), informative
+    assert all(count > 30 for count in informative.values()), informative
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -206,7 +206,7 @@ def test_alignment_needed_for_a_small_rate():
 
 
 @given(st.integers(0, 8), st.integers(1, 7), st.floats(-3, 1), st.floats(0.05, 2))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_the_sharp_bound_is_smaller_wherever_the_paper_s_says_something(m, n, log_lm, epsilon):
     lm = 10**log_lm
     paper, sharp = log_eta_paper(epsilon, m, n, lm), log_eta_sharp(epsilon, m, n, lm)
@@ -221,7 +221,7 @@ def test_theorem_2_holds_for_laws_known_in_closed_form():
     tightest = math.inf
 
     @given(st.lists(st.floats(-1, 1), max_size=5), st.floats(-2, 0), st.floats(-3, 0.5))
-    @settings(max_examples=600)
+    @settings(max_examples=250)
     def check(places, log_scale, log_lm):
         nonlocal tightest
         m, lm, atoms = len(places), 10**log_lm, np.array(places) * 10**log_scale

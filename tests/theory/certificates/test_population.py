@@ -1,7 +1,5 @@
 """Certificates for new images: no query helps another, certified is right, and the bounds hold as often as they say."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -40,7 +38,7 @@ def split(geometry, num_reference):
 # ---------------------------------------------------------------------- point by point
 def test_a_certified_query_is_classified_right():
     certified = 0
-    for seed in range(300):
+    for seed in range(120):
         features, labels = reference.random_instance(seed)
         geometry, within = build(features, labels)
         references, queries = split(geometry, 1 + seed % 3)
@@ -50,7 +48,7 @@ def test_a_certified_query_is_classified_right():
         assert not (tested.certified_by_views & tested.wrong).any(), seed
         assert (tested.certified_by_views.int().diff(dim=0) <= 0).all(), seed
         certified += int(tested.certified.sum())
-    assert certified > 500
+    assert certified > 200
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -172,14 +170,6 @@ def test_what_cannot_be_said():
     table = FeatureTable.build(torch.as_tensor(features), None, ["one", "two"])
     found = population(class_geometry(table), [], generator=stream(0, "split"))
     assert all(isinstance(quantity, Absent) for quantity in found.values())
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_every_value_is_json(seed):
-    features, labels = reference.random_instance(seed)
-    found = population(*build(features, labels), generator=stream(seed, "split"))
-    for quantity in found.values():
-        json.dumps(quantity.to_dict(), allow_nan=False)
 
 
 # ---------------------------------------------------------------------- coverage

@@ -1,6 +1,5 @@
 """Theorem 1 in feature distances: against loops over its grid, closed forms, and the error it bounds."""
 
-import json
 import math
 
 import numpy as np
@@ -106,19 +105,19 @@ def test_the_rho_needed_is_where_the_condition_turns(seed):
 # ---------------------------------------------------------------------- the theorem
 def test_neither_form_of_the_theorem_is_ever_wrong():
     spoke = [0, 0]
-    for seed in range(400):
+    for seed in range(160):
         found, geometry = measure(*reference.random_instance(seed))
         wrong = misclassified(geometry.table.features[:, 0], geometry.positions, geometry.centers)
         for form, name in enumerate(("error_bound", "sharp_error_bound")):
             assert wrong.double().mean().item() <= found[name].value + 1e-12, (seed, name)
             spoke[form] += not found[name].vacuous
-    assert spoke[1] > spoke[0] > 20
+    assert spoke[1] > spoke[0] > 8
 
 
 def test_at_any_thresholds_a_certified_main_part_is_classified_right():
     """The grid's points one by one, ρ with R_ε/p once, as stated, and with both constants sharpened."""
     times = {"stated": 0, "sharp": 0}
-    for seed in range(0, 400):
+    for seed in range(160):
         features, labels = reference.random_instance(seed)
         if seed % len(reference.KINDS) < 2:
             continue  # too spread out for any ρ
@@ -134,7 +133,7 @@ def test_at_any_thresholds_a_certified_main_part_is_classified_right():
             if reference.theorem_1_condition(mu, 1.0, 2 * (1 - share) + share * min(a, 2), sharp=True):
                 times["sharp"] += 1
                 assert error <= 1 - sigma + r_epsilon + 1e-12
-    assert times["sharp"] > times["stated"] > 300
+    assert times["sharp"] > times["stated"] > 100
 
 
 # ---------------------------------------------------------------------- closed forms
@@ -197,22 +196,6 @@ def test_the_rho_of_spread_features_is_far_above_two_and_says_nothing():
 
 
 # ---------------------------------------------------------------------- invariances and absences
-@pytest.mark.parametrize("seed", range(16))
-def test_rotation_order_and_scale_change_nothing(seed):
-    features, labels = reference.random_instance(seed)
-    random = np.random.default_rng(seed)
-    rotation, _ = np.linalg.qr(random.normal(size=(features.shape[2],) * 2))
-    views = np.r_[0, 1 + random.permutation(features.shape[1] - 1)].astype(int)
-    before, _ = measure(features, labels)
-    after, _ = measure(5 * (features @ rotation)[:, views], labels)
-    for name in ("rho", "error_bound", "sharp_error_bound"):
-        assert after[name].value == pytest.approx(before[name].value, abs=1e-6)
-    if isinstance(before["rho_needed"], Absent):
-        assert isinstance(after["rho_needed"], Absent)
-    else:
-        assert after["rho_needed"].value == pytest.approx(before["rho_needed"].value, abs=1e-6)
-
-
 def test_what_cannot_be_said():
     features, labels = reference.random_instance(0)
     longer = features.copy()
@@ -228,13 +211,6 @@ def test_what_cannot_be_said():
     assert {quantity.reason for quantity in theorem_1(threshold_grid(class_geometry(table), [])).values()} == {
         "the images have no labels"
     }
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_every_value_is_json(seed):
-    found, _ = measure(*reference.random_instance(seed), num_classes=9)
-    for quantity in found.values():
-        json.dumps(quantity.to_dict(), allow_nan=False)
 
 
 # ---------------------------------------------------------------------- in pixels

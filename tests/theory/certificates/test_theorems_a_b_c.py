@@ -1,7 +1,6 @@
 """Certificates A, B, C, their union and Cantelli's bound: against loops, and every inequality between them."""
 
 import functools
-import json
 
 import numpy as np
 import pytest
@@ -150,7 +149,7 @@ def test_a_finds_the_largest_certified_set_of_its_grid(seed):
 # ---------------------------------------------------------------------- the inequalities
 def test_no_certificate_is_wrong_about_a_point_and_none_beats_the_error():
     spoke = dict.fromkeys(("A", "B", "C", "Cantelli"), 0)
-    for seed in range(800):
+    for seed in range(320):
         found = Certified(*reference.random_instance(seed))
         right, error = ~found.wrong, found.wrong.double().mean().item()
         for certified in (found.b.certified, *found.c.certified_by_views):
@@ -170,13 +169,13 @@ def test_no_certificate_is_wrong_about_a_point_and_none_beats_the_error():
         assert by_views == sorted(by_views)
         for name in spoke:
             spoke[name] += not found.terms[name]["error_bound"].vacuous
-    # On most of these 200 tables they say something, and the sharper ones the more often.
-    assert 100 < spoke["A"] <= spoke["B"] <= spoke["C"]
+    # On most of these 80 tables they say something, and the sharper ones the more often.
+    assert 40 < spoke["A"] <= spoke["B"] <= spoke["C"]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 def test_no_certificate_is_wrong_off_the_sphere(scale):
-    for seed in range(160):
+    for seed in range(60):
         features, labels = reference.random_instance(seed)
         random = np.random.default_rng(seed)
         features = scale * features * random.uniform(0.5, 1.5, size=(*features.shape[:2], 1))
@@ -190,7 +189,7 @@ def test_no_certificate_is_wrong_off_the_sphere(scale):
 
 def test_b_certifies_whatever_a_would_at_any_thresholds():
     random, times = np.random.default_rng(0), 0
-    for seed in range(250):
+    for seed in range(100):
         features, labels = reference.random_instance(seed)
         found, mu = Certified(features, labels), reference.centers(features, labels)
         for label in range(len(mu)):
@@ -203,7 +202,7 @@ def test_b_certifies_whatever_a_would_at_any_thresholds():
             if good and reference.margin(reach, mu, label, [1.0]) > 1e-5:
                 times += 1
                 assert found.b.certified[good].all()
-    assert times > 100
+    assert times > 40
 
 
 @given(instances)
@@ -224,31 +223,6 @@ def test_c_certifies_what_the_uncapped_chain_certifies_by_the_ball(instance):
 def test_a_subset_of_the_views_gives_sharper_directional_margins(instance):
     found = Certified(*instance)
     assert (found.c.margins_by_views.diff(dim=0) <= 1e-12).all()
-
-
-# ---------------------------------------------------------------------- invariances
-@given(instances, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 3.0, 1000.0]))
-@settings(max_examples=40, deadline=None)
-def test_rotation_order_and_scale_change_nothing(instance, seed, factor):
-    features, labels = instance
-    random = np.random.default_rng(seed)
-    rotation, _ = np.linalg.qr(random.normal(size=(features.shape[2],) * 2))
-    views = np.r_[0, 1 + random.permutation(features.shape[1] - 1)].astype(int)
-    order = random.permutation(len(labels))
-    before = Certified(features, labels)
-    after = Certified(factor * (features @ rotation)[order][:, views], labels[order])
-    order = torch.as_tensor(order)
-    # A point on the edge may fall on either side of the rounding; margins are compared to rounding.
-    assert after.c.margins_by_views[-1].numpy() / factor == pytest.approx(
-        before.c.margins_by_views[-1][order].numpy(), abs=1e-9
-    )
-    assert after.b.reach.numpy() / factor == pytest.approx(before.b.reach[order].numpy(), abs=1e-6)
-    clear = (before.b.margins.abs() > 1e-5) & (before.c.margins_by_views[-1].abs() > 1e-5)
-    for one, other in ((before.b, after.b), (before.c, after.c)):
-        assert one.certified[order][clear[order]].tolist() == other.certified[clear[order]].tolist()
-    if min(abs(good.margin) for good in before.a.sets) > 1e-5:
-        assert [good.certified for good in before.a.sets] == [good.certified for good in after.a.sets]
-    assert after.value("Cantelli") == pytest.approx(before.value("Cantelli"), abs=1e-6)
 
 
 # ---------------------------------------------------------------------- closed forms
@@ -367,27 +341,6 @@ def test_views_that_span_the_classes_leave_c_only_what_few_views_show():
 
 
 # ---------------------------------------------------------------------- what cannot be said
-def all_terms(table):
-    geometry = class_geometry(table)
-    within = [] if table.labels is None else within_class_distances(table)
-    yield nearest_center_error(geometry)
-    yield certificate_a(geometry, certify_a(geometry, within))
-    yield certificate_b(geometry, within, certify_b(geometry, within))
-    yield certificate_c(geometry, certify_c(geometry))
-    yield variance_bound(geometry)
-    yield combined(geometry, {})
-
-
-@pytest.mark.parametrize(
-    ("labels", "reason"), [(None, "the images have no labels"), ([1, 1, 1], "the images are all of one class")]
-)
-def test_nothing_to_classify(labels, reason):
-    features = torch.as_tensor(np.random.default_rng(0).normal(size=(3, 2, 4)))
-    table = FeatureTable.build(features, None if labels is None else torch.tensor(labels), ["one", "two"])
-    for quantities in all_terms(table):
-        assert {quantity.reason for quantity in quantities.values()} == {reason}
-
-
 def test_a_class_without_images_has_no_entry_and_changes_no_other():
     features, labels = reference.random_instance(1)
     three, more = Certified(features, labels), Certified(features, labels + 1, num_classes=int(max(labels)) + 3)
@@ -430,11 +383,3 @@ def test_one_stored_view_stands_for_the_augmented_ones():
     assert found.c.margins_by_views[0].numpy() == pytest.approx(twice.c.margins_by_views[1].numpy())
     assert found.b.margins.numpy() == pytest.approx(twice.b.margins.numpy())
     assert "only stored view" in found.terms["C"]["error_bound"].estimator
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_every_value_is_json(seed):
-    found = Certified(*reference.random_instance(seed))
-    for quantities in found.terms.values():
-        for quantity in quantities.values():
-            json.dumps(quantity.to_dict(), allow_nan=False)

