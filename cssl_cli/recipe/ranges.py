@@ -41,7 +41,7 @@ class Absolute:
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         from pydantic_core.core_schema import no_info_after_validator_function
 
-        from cssl_cli.recipe.field_types import absolute
+        from cssl_cli.recipe.validators import absolute
 
         return no_info_after_validator_function(absolute, handler(source))
 

@@ -18,11 +18,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationE
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.faults import Fault, as_error, faults_of
-from cssl_cli.recipe.field_types import Name, Seed, refuse
+from cssl_cli.recipe.field_types import Name, Seed
 from cssl_cli.recipe.files import Source, base_path, find, follow
 from cssl_cli.recipe.merge import merge
 from cssl_cli.recipe.ranges import Allowed, Count
 from cssl_cli.recipe.recipe import Recipe
+from cssl_cli.recipe.validators import refuse
 
 MAX_SEEDS = 1000
 
