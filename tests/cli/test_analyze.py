@@ -24,12 +24,6 @@ from cssl_cli.theory.estimate import Direction
 from tests.support.commands import TINY_RECIPE, Invoke, the_run
 
 
-@pytest.fixture
-def run(analyzed: Path, tmp_path: Path) -> Path:
-    """One that was measured with its recipe's settings: most tests read it, or measure with others."""
-    return Path(shutil.copytree(analyzed, tmp_path / "runs" / analyzed.name))
-
-
 def leaves(content: object, path: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(content, dict):
         for key, value in content.items():
@@ -160,9 +154,8 @@ def test_figures_and_analysis_are_of_the_same_settings(
     some = {name: figures.ANALYSIS_FIGURES[name] for name in ("class_centers", "r_epsilon", "projection")}
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", some)
 
-    def views(name: str) -> int:
-        found: int = json.loads((run / name).read_text())["settings"]["num_views"]
-        return found
+    def views(name: str) -> object:
+        return json.loads((run / name).read_text())["settings"]["num_views"]
 
     def drawn() -> set[str]:
         return {path.stem for path in (run / "figures").glob("*.svg")}
