@@ -14,7 +14,7 @@ from cssl_cli.theory.shown import rows_of
 from cssl_cli.theory.term import Declared, Term
 
 Result = Mapping[str, Any]
-Row = tuple[str, str, Sequence[str]]  # label, direction of error, cells
+Line = tuple[str, str, Sequence[str]]  # label, direction of error, cells
 
 COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
 
@@ -54,8 +54,8 @@ def short_direction(errs: str) -> str:
     return {"exact for the table": "exact*", "consistent": "consist."}.get(errs, errs)
 
 
-def by_encoder(*parts: Sequence[Row], intervals: int) -> Table:
-    """Rows (label, direction of error, a cell an encoder), with intervals for the first so many encoders."""
+def by_encoder(*parts: Sequence[Line], intervals: int) -> Table:
+    """Lines (label, direction of error, a cell an encoder), with intervals for the first so many encoders."""
     grid = table("", "errs", *COLUMNS.values(), text_columns=2)
     for part in parts:
         for label, errs, cells in part:

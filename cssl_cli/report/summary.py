@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cssl_cli.report.layout import number, percent, plural
-from cssl_cli.report.quantities import COLUMNS, Result, Row, interval_of, quantity, short_direction
+from cssl_cli.report.quantities import COLUMNS, Line, Result, interval_of, quantity, short_direction
 from cssl_cli.report.sections.concentration import outside_band
 from cssl_cli.runs.results import CLASSIFIERS, counted_in_words, part
 from cssl_cli.theory.shown import Shown, shown_in
@@ -21,9 +21,9 @@ def in_summary() -> list[Shown]:
     return [shown for shown in shown_in(In.SUMMARY) if shown.where == "trained"]
 
 
-def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Row]:
+def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Line]:
     """A row a classifier, none without a probe."""
-    rows: list[Row] = []
+    rows: list[Line] = []
     for name, classifier in CLASSIFIERS.items() if probe is not None else ():
         scores = [part(probe, encoder, name) for encoder in COLUMNS]
         cells = [percent(score["accuracy"], score["interval"]) if score else "–" for score in scores]
@@ -31,9 +31,9 @@ def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Row]:
     return rows
 
 
-def term_rows(result: Result) -> list[Row]:
+def term_rows(result: Result) -> list[Line]:
     """Label, direction of error and the cells of every quantity."""
-    rows: list[Row] = []
+    rows: list[Line] = []
     for shown in in_summary():
         if shown.term.of == "distance":
             rows += _in_distances(result, shown.declared)
@@ -65,10 +65,10 @@ def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 # ---------------------------------------------------------------------- concentration
-def _in_distances(result: Result, row: Declared) -> list[Row]:
+def _in_distances(result: Result, row: Declared) -> list[Line]:
     """In the features of each encoder, and in pixels, which know no encoder; what was not measured gets no row."""
     in_features = [_in_distance(result, encoder, row) for encoder in COLUMNS]
-    rows: list[Row] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
+    rows: list[Line] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
     for distance in ("pixels", "standardized_pixels"):
         cell, label = _in_distance(result, distance, row), _label(row.head, row, result, f", {DISTANCES[distance]}")
         rows.append((label, _errs_of_distance(row), [cell, "–", cell]))

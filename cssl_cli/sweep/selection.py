@@ -26,9 +26,7 @@ def select(
     for option, patterns in (("--only", only), ("--skip", skip)):
         for pattern in patterns:
             if not any(fnmatchcase(row, pattern) for row in rows):
-                guess = nearest(pattern, rows)
-                hint = f"Did you mean {guess!r}? " if guess else ""
-                raise InputError(f"no row is called {pattern!r}", where=option, remedy=f"{hint}Rows: {some(rows)}.")
+                raise no_such_row(pattern, rows, where=option)
     members = [
         member
         for member in sweep.members
@@ -39,6 +37,13 @@ def select(
     if not members:
         raise InputError("no member is left to run", where=sweep.name, remedy=f"Rows: {some(rows)}.")
     return tuple(members)
+
+
+def no_such_row(name: str, rows: Sequence[str], *, where: str) -> InputError:
+    """The error for a name that no row of the sweep has; suggests the nearest one."""
+    guess = nearest(name, rows)
+    hint = f"Did you mean {guess!r}? " if guess else ""
+    return InputError(f"no row is called {name!r}", where=where, remedy=f"{hint}Rows: {some(rows)}.")
 
 
 def _matches(row: str, patterns: Sequence[str]) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cssl_cli.errors import InputError, nearest
 from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
 from cssl_cli.report.compare.named_quantities import difference
 from cssl_cli.report.compare.paired_difference import PairedDifference, as_json
 from cssl_cli.report.compare.rows import Row
+from cssl_cli.sweep.selection import no_such_row
 
 QUANTITIES = tuple(quantity.name for quantity in (*ACCURACIES, *MAIN_TERMS))
 
@@ -18,9 +18,7 @@ def require_row(name: str, rows: Sequence[str]) -> str:
     """The name; `InputError` with the nearest one when there is no such row."""
     known = list(dict.fromkeys(rows))
     if name not in known:
-        guess = nearest(name, known)
-        hint = f"Did you mean {guess!r}? " if guess else ""
-        raise InputError(f"no row is called {name!r}", where="--versus", remedy=f"{hint}Rows: {', '.join(known)}.")
+        raise no_such_row(name, known, where="--versus")
     return name
 
 
