@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,29 +15,7 @@ from cssl_cli.recipe.blocks import Block, Probe
 from cssl_cli.recipe.files import shipped_names
 from cssl_cli.recipe.recipe import Augment
 from cssl_cli.sweep.sweep import load_sweep
-
-# Nothing but what is required.
-MINIMAL = """\
-name: minimal
-data: {name: shapes}
-augment: {}
-encoder: {name: small}
-method: {name: simclr}
-optim: {name: sgd, lr: 0.5}
-train: {epochs: 5}
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str], str]:
-    def write(name: str, text: str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    return write
-
+from tests.support.recipe_files import MINIMAL
 
 # Another valid value for every field that decides a result.
 OTHER: dict[str, dict[str, str]] = {
@@ -158,10 +135,10 @@ def chosen(title: str) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("title", OTHER)
 def test_every_field_that_decides_the_encoder_changes_the_fingerprint(
-    write: Callable[[str, str], str], title: str
+    write_as: Callable[[str, str], str], title: str
 ) -> None:
     path, setup = chosen(title)
-    base = write("minimal.yaml", MINIMAL)
+    base = write_as("minimal.yaml", MINIMAL)
     plain = load_recipe(base, setup)
     fingerprints = {plain.fingerprint}
     for key, value in OTHER[title].items():
@@ -172,8 +149,8 @@ def test_every_field_that_decides_the_encoder_changes_the_fingerprint(
     assert len(fingerprints) == 1 + (len(OTHER[title]) if decides_the_encoder else 0)
 
 
-def test_every_choice_of_a_block_changes_the_fingerprint(write: Callable[[str, str], str]) -> None:
-    base = write("minimal.yaml", MINIMAL)
+def test_every_choice_of_a_block_changes_the_fingerprint(write_as: Callable[[str, str], str]) -> None:
+    base = write_as("minimal.yaml", MINIMAL)
     recipes = [load_recipe(base, chosen(title)[1]) for title in OTHER]
     different = [recipe for number, recipe in enumerate(recipes) if recipe not in recipes[:number]]
     assert len({recipe.fingerprint for recipe in different}) == len(different)
@@ -199,8 +176,8 @@ def test_what_does_not_decide_does_not_change_it() -> None:
         assert changed.fingerprint == plain.fingerprint
 
 
-def test_what_is_recorded_during_training_belongs_to_the_run(write: Callable[[str, str], str]) -> None:
-    base = write("minimal.yaml", MINIMAL)
+def test_what_is_recorded_during_training_belongs_to_the_run(write_as: Callable[[str, str], str]) -> None:
+    base = write_as("minimal.yaml", MINIMAL)
     plain = load_recipe(base).fingerprint
     settings = [f"{block}.every={every}" for block in ("analyze", "probe") for every in (1, 2)]
     recorded = [load_recipe(base, [setting]).fingerprint for setting in settings]
@@ -209,7 +186,7 @@ def test_what_is_recorded_during_training_belongs_to_the_run(write: Callable[[st
     assert {load_recipe(base, [f"{block}.every=null"]).fingerprint for block in ("analyze", "probe")} == {plain}
 
 
-def test_what_is_not_given_is_left_out_of_the_fingerprint(write: Callable[[str, str], str]) -> None:
+def test_what_is_not_given_is_left_out_of_the_fingerprint(write_as: Callable[[str, str], str]) -> None:
     # So that an operation which a later version adds, absent by default, leaves the names of finished runs as they are.
     class Later(Augment):
         later: Probe | None = None
@@ -217,7 +194,7 @@ def test_what_is_not_given_is_left_out_of_the_fingerprint(write: Callable[[str, 
     class LaterRecipe(Recipe):
         augment: Later
 
-    recipe = load_recipe(write("minimal.yaml", MINIMAL))
+    recipe = load_recipe(write_as("minimal.yaml", MINIMAL))
     later = LaterRecipe.model_validate(recipe.model_dump(by_alias=True))
     assert later.settings("augment") == {**recipe.settings("augment"), "later": None}
     assert later.fingerprint == recipe.fingerprint

@@ -6,35 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
-
-GOOD = """\
-name: mine
-data: {name: shapes}
-augment:
-  crop: {}
-encoder: {name: small}
-method: {name: simclr}
-optim: {name: sgd, lr: 0.1}
-train: {epochs: 5}
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    def write(text: str | bytes, name: str = "mine.yaml") -> str:
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return str(path)
-
-    return write
-
-
-def refusal(name_or_path: str, *overrides: str) -> InputError:
-    with pytest.raises(InputError) as error:
-        load_recipe(name_or_path, overrides)
-    return error.value
+from tests.support.recipe_files import GOOD, refusal
 
 
 @pytest.mark.parametrize(

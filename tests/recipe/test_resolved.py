@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe, list_recipes, load_recipe
 from cssl_cli.recipe.yaml_text import parse
+from tests.support.recipe_files import MINIMAL
 
 BASE = """\
 name: base
@@ -27,32 +28,10 @@ optim: {name: sgd, lr: 5e-2, schedule: constant}
 train: {epochs: 5, batch_size: 64}
 """
 
-# Nothing but what is required.
-MINIMAL = """\
-name: minimal
-data: {name: shapes}
-augment: {}
-encoder: {name: small}
-method: {name: simclr}
-optim: {name: sgd, lr: 0.5}
-train: {epochs: 5}
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str], str]:
-    def write(name: str, text: str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    return write
-
 
 # ------------------------------------------------------------------------------------------------------------- loading
-def test_values_and_defaults(write: Callable[[str, str], str]) -> None:
-    recipe = load_recipe(write("base.yaml", BASE))
+def test_values_and_defaults(write_as: Callable[[str, str], str]) -> None:
+    recipe = load_recipe(write_as("base.yaml", BASE))
     assert recipe.seed == 7
     assert recipe.optim.lr == 0.05
     assert recipe.settings("augment")["crop"] == {"scale": (0.2, 1.0), "ratio": (3 / 4, 4 / 3)}
@@ -63,21 +42,21 @@ def test_values_and_defaults(write: Callable[[str, str], str]) -> None:
     assert len(recipe.analyze.epsilons) == 15
 
 
-def test_settings_use_the_names_of_the_file(write: Callable[[str, str], str]) -> None:
-    recipe = load_recipe(write("base.yaml", BASE), ["method.name=barlow_twins", "method.lambda=1"])
+def test_settings_use_the_names_of_the_file(write_as: Callable[[str, str], str]) -> None:
+    recipe = load_recipe(write_as("base.yaml", BASE), ["method.name=barlow_twins", "method.lambda=1"])
     assert recipe.settings("method") == {"name": "barlow_twins", "lambda": 1.0, "projector": (2048, 2048, 2048)}
 
 
-def test_a_recipe_cannot_be_changed(write: Callable[[str, str], str]) -> None:
-    recipe = load_recipe(write("base.yaml", BASE))
+def test_a_recipe_cannot_be_changed(write_as: Callable[[str, str], str]) -> None:
+    recipe = load_recipe(write_as("base.yaml", BASE))
     with pytest.raises(ValidationError, match="frozen"):
         recipe.train.batch_size = 3  # type: ignore[misc]
 
 
-def test_based_on_chains_and_names(write: Callable[[str, str], str]) -> None:
-    write("base.yaml", BASE)
-    write("sub/middle.yaml", "name: middle\nbased_on: ../base.yaml\noptim: {lr: 1}\naugment: {blur: {p: 0.9}}\n")
-    recipe = load_recipe(write("top.yaml", "name: top\nbased_on: sub/middle.yaml\ntrain: {steps: 9}\n"))
+def test_based_on_chains_and_names(write_as: Callable[[str, str], str]) -> None:
+    write_as("base.yaml", BASE)
+    write_as("sub/middle.yaml", "name: middle\nbased_on: ../base.yaml\noptim: {lr: 1}\naugment: {blur: {p: 0.9}}\n")
+    recipe = load_recipe(write_as("top.yaml", "name: top\nbased_on: sub/middle.yaml\ntrain: {steps: 9}\n"))
     assert (recipe.name, recipe.seed) == ("top", 7)
     assert (recipe.optim.lr, recipe.optim.schedule) == (1.0, "constant")
     assert recipe.settings("augment")["blur"]["p"] == 0.9
@@ -85,23 +64,23 @@ def test_based_on_chains_and_names(write: Callable[[str, str], str]) -> None:
     assert (recipe.train.epochs, recipe.train.steps, recipe.train.batch_size) == (None, 9, 64)
 
 
-def test_a_base_does_not_give_its_name(write: Callable[[str, str], str]) -> None:
-    write("base.yaml", BASE)
-    child = write("child.yaml", "based_on: base.yaml\n")
+def test_a_base_does_not_give_its_name(write_as: Callable[[str, str], str]) -> None:
+    write_as("base.yaml", BASE)
+    child = write_as("child.yaml", "based_on: base.yaml\n")
     with pytest.raises(Exception, match="name is required; give it as name=NAME"):
         load_recipe(child)
     assert load_recipe(child, ["name=given"]).name == "given"
 
 
-def test_based_on_a_shipped_name(write: Callable[[str, str], str]) -> None:
-    recipe = load_recipe(write("mine.yaml", "name: mine\nbased_on: simclr-cifar10\naugment: {blur: null}\n"))
+def test_based_on_a_shipped_name(write_as: Callable[[str, str], str]) -> None:
+    recipe = load_recipe(write_as("mine.yaml", "name: mine\nbased_on: simclr-cifar10\naugment: {blur: null}\n"))
     shipped = load_recipe("simclr-cifar10")
     assert recipe.settings("augment") == {**shipped.settings("augment"), "blur": None}
     assert recipe.settings("optim") == shipped.settings("optim")
 
 
-def test_a_changed_name_replaces_the_block(write: Callable[[str, str], str]) -> None:
-    path = write("base.yaml", BASE)
+def test_a_changed_name_replaces_the_block(write_as: Callable[[str, str], str]) -> None:
+    path = write_as("base.yaml", BASE)
     changed = load_recipe(path, ["optim.lr=3e-3", "optim.name=adamw"])
     assert changed.settings("optim") == {
         "name": "adamw",
@@ -116,34 +95,34 @@ def test_a_changed_name_replaces_the_block(write: Callable[[str, str], str]) -> 
 
 
 @pytest.mark.parametrize("deletion", ["~augment.blur", "augment.blur=null", "augment={blur: null}"])
-def test_deletion_of_a_block(write: Callable[[str, str], str], deletion: str) -> None:
-    augment = load_recipe(write("base.yaml", BASE), [deletion]).settings("augment")
+def test_deletion_of_a_block(write_as: Callable[[str, str], str], deletion: str) -> None:
+    augment = load_recipe(write_as("base.yaml", BASE), [deletion]).settings("augment")
     assert augment["blur"] is None
     assert augment["crop"] is not None
 
 
-def test_deletion_of_a_field_brings_its_default_back(write: Callable[[str, str], str]) -> None:
-    path = write("base.yaml", BASE)
+def test_deletion_of_a_field_brings_its_default_back(write_as: Callable[[str, str], str]) -> None:
+    path = write_as("base.yaml", BASE)
     assert load_recipe(path, ["~optim.schedule"]).optim.schedule == "cosine"
     assert load_recipe(path, ["~seed"]).seed == 0
     assert load_recipe(path, ["~probe"]) == load_recipe(path)
 
 
-def test_a_deleted_block_starts_anew(write: Callable[[str, str], str]) -> None:
-    augment = load_recipe(write("base.yaml", BASE), ["~augment", "augment.crop={}"]).settings("augment")
+def test_a_deleted_block_starts_anew(write_as: Callable[[str, str], str]) -> None:
+    augment = load_recipe(write_as("base.yaml", BASE), ["~augment", "augment.crop={}"]).settings("augment")
     assert augment["crop"]["scale"] == (0.08, 1.0)
     assert {key for key, value in augment.items() if value is not None} == {"crop"}
 
 
-def test_the_last_of_two_overrides_counts(write: Callable[[str, str], str]) -> None:
-    assert load_recipe(write("base.yaml", BASE), ["seed=1", "seed=2"]).seed == 2
+def test_the_last_of_two_overrides_counts(write_as: Callable[[str, str], str]) -> None:
+    assert load_recipe(write_as("base.yaml", BASE), ["seed=1", "seed=2"]).seed == 2
 
 
 def test_a_name_without_ending_may_be_a_file(
-    write: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_as: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write("plain", BASE)
-    write("simclr-cifar10", BASE)
+    write_as("plain", BASE)
+    write_as("simclr-cifar10", BASE)
     monkeypatch.chdir(tmp_path)
     assert load_recipe("plain").name == "base"
     assert load_recipe("simclr-cifar10").name == "simclr-cifar10"  # shipped names come first
@@ -167,8 +146,8 @@ def test_what_is_written_loads_to_an_equal_recipe(tmp_path: Path) -> None:
         assert again.to_yaml() == recipe.to_yaml()
 
 
-def test_every_default_is_written(write: Callable[[str, str], str]) -> None:
-    text = load_recipe(write("minimal.yaml", MINIMAL), ["augment={crop: {}, blur: {}}"]).to_yaml()
+def test_every_default_is_written(write_as: Callable[[str, str], str]) -> None:
+    text = load_recipe(write_as("minimal.yaml", MINIMAL), ["augment={crop: {}, blur: {}}"]).to_yaml()
     for name in (
         "ratio:",
         "kernel_size: null",
@@ -249,11 +228,11 @@ def test_root_is_absolute_and_home_is_expanded(tmp_path: Path, monkeypatch: pyte
     )
 
 
-def test_equal_values_written_differently_are_one_recipe(write: Callable[[str, str], str]) -> None:
-    plain = load_recipe(write("base.yaml", BASE))
+def test_equal_values_written_differently_are_one_recipe(write_as: Callable[[str, str], str]) -> None:
+    plain = load_recipe(write_as("base.yaml", BASE))
     reordered = "\n".join(reversed(BASE.replace("5e-2", "0.05").replace("[0.2, 1]", "[0.2, 1.0]").splitlines()[:3]))
     other = load_recipe(
-        write("other.yaml", reordered + "\n" + "\n".join(BASE.splitlines()[3:]) + "\nprobe: {knn_k: 200}\n")
+        write_as("other.yaml", reordered + "\n" + "\n".join(BASE.splitlines()[3:]) + "\nprobe: {knn_k: 200}\n")
     )
     assert other == plain
     assert other.fingerprint == plain.fingerprint
