@@ -68,10 +68,9 @@ def test_every_stage_in_its_smallest_size(tmp_path: Path):
 
 # ------------------------------------------------------------------------------------------------- stages that fail
 def run_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *names: str, limit: float = 3600) -> dict[str, Any]:
-    stages = {name: gpu_check.Stage(name, f"gpu_check_stages:{name}", limit) for name in names}
+    stages = {name: gpu_check.Stage(name, f"tests.support.gpu_check_stages:{name}", limit) for name in names}
     monkeypatch.setattr(gpu_check, "STAGES", stages)
     monkeypatch.setattr(gpu_check, "LEAST_SECONDS", 0)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]))
     options = argparse.Namespace(
         device="cpu", small=False, images=None, only=names, seconds=3600, out=tmp_path, start="forkserver"
     )
