@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cssl_cli.report.figures import figures
 from cssl_cli.report.figures.figures import draw_figures
 from tests.support.figures import BOTH
 from tests.support.synthetic_analysis import analysis, trace
@@ -20,3 +22,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         paths = draw_figures(analysis(num_classes, 300), trace(num_records), folders[num_classes])
         assert {path.name for path in paths} == BOTH
     return folders
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Draw these figures of an analysis and no others: all of them take eight seconds."""
+
+    def keep(*names: str) -> None:
+        monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {name: figures.ANALYSIS_FIGURES[name] for name in names})
+
+    return keep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     assert "projector" not in said
 
 
-def test_the_projector_and_the_growth_with_the_views_are_drawn(drawn: dict[int, Path], tmp_path: Path) -> None:
+def test_the_projector_and_the_growth_with_the_views_are_drawn(
+    drawn: dict[int, Path], tmp_path: Path, only: Callable[..., None]
+) -> None:
+    only("r_epsilon")
     said = texts_of(drawn[10] / "r_epsilon.svg")
     for words in ("its projector", "stored views", "ε = 0.4", "ε = 0.7", "ε = 1", "would raise it further"):
         assert words in said
@@ -162,7 +165,8 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
             training(replaced(records, path, spoilt[i % 5]))
 
 
-def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path) -> None:
+def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path, only: Callable[..., None]) -> None:
+    only("r_epsilon")
     from cssl_cli.report.figures.r_epsilon import clipped
 
     below, above = clipped([(0.5, 3.0), (1.0, 2.0), (2.0, 0.5), (3.0, 0.25)])
@@ -179,7 +183,10 @@ def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path) -> 
     assert "vacuous" not in texts_of(tmp_path / "r_epsilon.svg")
 
 
-def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(tmp_path: Path) -> None:
+def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(
+    tmp_path: Path, only: Callable[..., None]
+) -> None:
+    only("certificate")
     content = {"trained": analysis(4, 10)["trained"]}
     draw_figures(content, [], tmp_path)
     said = texts_of(tmp_path / "certificate.svg")
@@ -198,7 +205,8 @@ def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(tmp_p
     assert "own centres" not in said
 
 
-def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path) -> None:
+def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path, only: Callable[..., None]) -> None:
+    only("theorem_1")
     content = {"trained": analysis(4, 10)["trained"]}
     draw_figures(content, [], tmp_path)
     holds = np.array(content["trained"]["lemma_3_1"]["slack"]["value"]) > 0
@@ -215,7 +223,8 @@ def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path)
     assert "Hatched" not in said
 
 
-def test_class_names_are_drawn_as_they_stand(tmp_path: Path) -> None:
+def test_class_names_are_drawn_as_they_stand(tmp_path: Path, only: Callable[..., None]) -> None:
+    only("class_centers", "projection")
     content = analysis(6, 60)
     content["class_names"] = [r"$\frac{1}$", "a & <b>", "猫", "\x01\ttab", "\udcff", "a very long name of class 7"]
     content["projection"]["centers"] = None  # names stand in the legend
