@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what they have to be."""
+"""Arguments and options that several commands share, and their checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cssl_cli.host.paths import user_path
 
 
 def read_path(text: str) -> Path:
-    """The value of an argument or an option that is a path."""
+    """A path given as an argument or option."""
     try:
         return user_path(text)
     except InputError as error:
@@ -20,7 +20,7 @@ def read_path(text: str) -> Path:
 
 
 def read_data_root(path: str | None) -> str | None:
-    """The folder that --data-root names; `InputError` when there is none."""
+    """The folder given by --data-root; `InputError` if it does not exist."""
     from cssl_cli.recipe.load import read_folder
 
     return None if path is None else read_folder(path, "--data-root")

@@ -1,4 +1,4 @@
-"""`cssl sweep`: run the members of a sweep, or show what would run, what is on disk, or what the augmentations do."""
+"""`cssl sweep`: run the members of a sweep, or show its plan, its results or the effect of its augmentations."""
 
 from __future__ import annotations
 
@@ -176,9 +176,9 @@ def _show(
 def _end(
     request: SweepRequest, results: Sequence[MemberResult], *, told: bool, failed: CsslError | None = None
 ) -> None:
-    """The exit code once all is printed: 1 where one of the members that are meant does not count, or of `failed`.
+    """The exit code after printing: 1 if a selected member does not count, or if `failed`.
 
-    told: whether a table was printed, which says why; of JSON, stderr does. failed: the error of writing the table.
+    told: whether a table was printed, which says why; with JSON, stderr does. failed: the error of writing the table.
     """
     meant = {member.name for member in request.members}
     lacking = [result for result in results if result.member.name in meant and (result.error or result.damage)]
