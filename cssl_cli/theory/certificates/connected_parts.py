@@ -7,8 +7,7 @@ to its view nearest to x₁ (ε), cross to x₁ (δ), move within x₁ (ε), and
 
 A component of the graph d_A^f ≤ δ on a class's images of diameter at most ε, with at most h steps between any two of
 them (its hop diameter), therefore satisfies Theorem A with b = hδ + (h + 1)ε. Components, unlike the largest clique,
-can
-be found exactly. But the same images are also a clique at their largest distance δ′ ≤ hδ + (h − 1)ε, with a step
+can be found exactly. But the same images are also a clique at their largest distance δ′ ≤ hδ + (h − 1)ε, with a step
 δ′ + 2ε that is no longer: on a table, connectivity certifies nothing that cliques at every δ would not. Such arguments
 appear in Wang et al., ICLR 2022 (arXiv 2203.13457) and in Zhang, Wang and Wang (arXiv 2511.03114).
 """

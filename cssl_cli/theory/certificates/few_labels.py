@@ -1,8 +1,7 @@
 """The error of the nearest-centre classifier with few labelled images per class, on unlabelled images.
 
 (docs/theory.md, 10.) A draw labels m random images of each class; a centre is the mean of their view means f̄_x, just
-as
-the paper's μ_k is the mean over its class; the clean view of every other image is classified. The error of a draw is
+as the paper's μ_k is the mean over its class; the clean view of every other image is classified. The error of a draw is
 the mean over classes, weighted by p_k, of the share of misclassified images. Its mean over draws and tables is the
 expected error on new images with m labels per class: no image is tested by centres that it contributes to.
 """

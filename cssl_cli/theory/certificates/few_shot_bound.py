@@ -2,8 +2,7 @@
 
 A centre is the mean of m labelled images, μ̂_k = μ_k + ε_k, and a new image x of class i lies at c_i + ξ, c_i being the
 mean clean feature. x is no nearer to μ̂_i than to μ̂_j iff Δ = ‖f(x) − μ̂_j‖² − ‖f(x) − μ̂_i‖² ≤ 0. With e = μ_j − μ_i,
-Σ
-the covariance of clean features, S that of the f̄_x behind the centres, all independent,
+Σ the covariance of clean features, S that of the f̄_x behind the centres, all independent,
 
     E Δ = ‖c_i − μ_j‖² − ‖c_i − μ_i‖² + (tr S_j − tr S_i)/m,
     Var Δ = 4 eᵀΣ_i e + (4/m) tr Σ_i(S_i + S_j) + Var(‖ε_j‖² − 2(c_i − μ_j)ᵀε_j) + Var(‖ε_i‖² − 2(c_i − μ_i)ᵀε_i),

@@ -7,8 +7,7 @@ correctly. In the paper, the condition of Lemma 3.2 stands in for the premise: f
     μ_lᵀμ_k < r²(1 − ρ_l − √(2ρ_l) − Δ_μ/2),   ρ_l = 2(1 − σ) + R_ε/p_l + σ (δ + 2ε)/r,
 
 The condition's *slack* is its right side minus its left, in units of r², minimized over the pairs of classes. On a
-table the
-premise can also be checked by counting, image by image; but that uses the errors it is to bound.
+table the premise can also be checked by counting, image by image; but that uses the errors it is to bound.
 
 The paper's corollaries bound R_ε by Theorem 2, R_ε ≤ η(ε) √L_align. With InfoNCE on the unit sphere at temperature 1,
 L₁ = ½ L_align − 1, the error is at most (1 − σ) + η √(2 + 2 L₁); with the cross-correlation of d standardised features,

@@ -57,8 +57,7 @@ def certify_a(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> Thr
 
 
 def certificate_a(geometry: ClassGeometry | Absent, certified_a: ThresholdCertificate | Absent) -> dict[str, Quantity]:
-    """The bound on the table's error by Theorem A and the terms behind it, `QUANTITIES`, from the result of
-    `certify_a`.
+    """The bound on the table's error by Theorem A and its terms, `QUANTITIES`, from the result of `certify_a`.
 
     A class that is not certified shows the set that came nearest to it.
     """
