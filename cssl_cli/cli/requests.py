@@ -118,7 +118,7 @@ def require_run(targets: Targets, *, controls: bool, precision: str, export: Pat
     if controls:
         lacking = "--controls", "a recipe without a run has no encoder to set beside the controls"
     elif precision != "float32":
-        lacking = "--precision", "a recipe without a run has no features that would take long"
+        lacking = "--precision", "without a run, features are always computed in float32"
     if lacking is not None:
         where, what = lacking
         raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")

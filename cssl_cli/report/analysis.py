@@ -160,7 +160,7 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print(compacted(out, accuracy))
         out.print()
         _transposed(out, measured, labels)
-    note(out, f"Encoder features; what follows is said of {next(iter(results))}. {caption(first, None)}")
+    note(out, f"Encoder features; what follows is for {next(iter(results))}. {caption(first, None)}")
     for path, result in results.items():
         of_terms, of_accuracies = (
             precision_note(result, "Terms of features"),

@@ -48,7 +48,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
         if overrides:
             raise InputError(
                 f"overrides do not show in a sweep's file: {' '.join(overrides)}",
-                remedy=f"See what they come to with: cssl sweep {name} {' '.join(overrides)} --dry-run",
+                remedy=f"See their effect with: cssl sweep {name} {' '.join(overrides)} --dry-run",
             )
         return print_json({"name": name, "text": text}) if as_json else print(text, end="")
     try:

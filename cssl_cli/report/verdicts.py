@@ -33,7 +33,7 @@ def _collapsed(result: Result) -> str | None:
         return None
     return (
         f"All outputs of {' and of '.join(found)} coincide once scaled to unit norm, those of the clean images and "
-        "those of the views of each image: collapsed to a point, whose terms tell nothing apart."
+        "those of the views of each image: collapsed to a point, whose terms distinguish nothing."
     )
 
 

@@ -65,7 +65,7 @@ def holding(lock: Path) -> Iterator[None]:
 
 def _opened(lock: Path) -> int:
     try:
-        with explained(lock, "Move it away; a lock is made anew."):
+        with explained(lock, "Move it away; a new lock is then made."):
             return open_in_place(lock, os.O_RDWR | os.O_CREAT)
     except ReadOnlyError as error:
         error.remedy = _ELSEWHERE
@@ -85,9 +85,9 @@ def _enter_holder(lock: Path, handle: int) -> None:
     """Write into the lock who holds it, unless it has other content, as a hard link to another file has."""
     if os.pread(handle, len(_TEXT), 0) not in (b"", _TEXT):
         raise InputError(
-            "it holds something else than who works on the run",
+            "it is not a lock: it has other content",
             where=str(lock),
-            remedy="Move it away; a lock is made anew.",
+            remedy="Move it away; a new lock is then made.",
         )
     with suppress(OSError):  # the lock works without the text, so a full disk is no problem
         os.ftruncate(handle, 0)

@@ -18,7 +18,7 @@ def require_device_name(name: str | None) -> None:
     if re.fullmatch(r"mps(:\d+)?", name):
         raise InputError(
             "Apple GPUs (mps) are not supported: they have no float64, in which terms and classifiers are computed, "
-            "and nothing was ever tried on one",
+            "and are untested",
             where="--device",
             remedy="Give cpu, or leave --device out, which on a Mac is the same.",
         )

@@ -52,7 +52,7 @@ _WEIGHTS_AGAIN = (
 )
 _REMEDIES = {
     STATUS: "Delete it; `cssl pretrain` with the run's recipe brings the run to its end from its checkpoint.",
-    ENVIRONMENT: "Restore it from a copy, or delete it: then nothing tells whether the images are those of this run.",
+    ENVIRONMENT: "Restore it from a copy, or delete it: then the run's images can no longer be checked.",
     CHECKPOINT: "Delete it, or add --restart, to train this run again from the start.",
     ENCODER: _WEIGHTS_AGAIN,
     PROJECTOR: _WEIGHTS_AGAIN,

@@ -74,4 +74,4 @@ def _about_circumstances(rows: Sequence[Row]) -> list[str]:
     unlike = [words for name, words in UNLIKE.items() if len(facts[name]) > 1]
     if not unlike:
         return []
-    return [f"Rows were measured with different {' and '.join(unlike)}: what orders them may be that."]
+    return [f"Rows were measured with different {' and '.join(unlike)}: that may be what orders them."]

@@ -81,7 +81,7 @@ def write_sweep(
             if not (isinstance(error, ReadOnlyError) and all(home.file(name).exists() for name in FIGURES)):
                 failed = failed or error
     if isinstance(failed, ReadOnlyError):
-        failed.remedy = "Copy the folder to where you may write, or add --report, which does without."
+        failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)
 
 

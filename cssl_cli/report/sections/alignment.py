@@ -49,7 +49,7 @@ def _entry(entry: Mapping[str, Any], position: int) -> str:
 
 def _bounds(out: Console, result: Result) -> None:
     """Print what alignment implies for R_ε, for the trained encoder."""
-    heading(out, "What alignment says of R_ε, trained encoder")
+    heading(out, "Bounds on R_ε from alignment, trained encoder")
     bounds = {name: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name in BOUNDS}
     columns = {
         declared("R_epsilon_bounds", name).called: values for name, values in bounds.items() if values is not None
@@ -104,7 +104,7 @@ def _by_views(out: Console, result: Result) -> None:
     said = "Where the numbers still rise with the views, more views would raise them further."
     if more["value"] is not None:
         said += (
-            f" ≤: bounds for so many independent views, extrapolated from R_ε over the {more['num_views']} augmented "
+            f" ≤: bounds for this many independent views, extrapolated from R_ε over the {more['num_views']} augmented "
             "ones stored; upper ends of 95 % intervals; v: vacuous."
         )
     note(out, said)

@@ -110,7 +110,7 @@ def _by_views(out: Console, result: Result, term: str, what: str) -> None:
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
         grid.add_row(str(num_views), *(percent(value, rounded="up") for value in row))
     out.print(grid)
-    note(out, "Suprema over so many views; centres over all augmented views, so that the error is one and the same.")
+    note(out, "Suprema over this many views; centres over all augmented views, so the error is the same throughout.")
 
 
 def _by_class(out: Console, result: Result) -> None:
@@ -203,8 +203,8 @@ def _edges_across(out: Console, result: Result) -> None:
     pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
     return note(
         out,
-        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; with "
-        f"edges that know no classes {percent(pairs)} %.",
+        f"Among {plural(first['num_images'], 'image')}, at the δ where this share of pairs within classes are edges; "
+        f"if edges ignored classes: {percent(pairs)} %.",
     )
 
 

@@ -70,7 +70,7 @@ class Workshop:
             run.write_bytes("error.log", text.encode(errors="backslashreplace"))
         except (OSError, CsslError):
             self.reporter.say(text)
-            return "The traceback could not be kept; it is among the messages."
+            return "The traceback could not be saved; it is among the messages."
         return f"The traceback is in {run.file('error.log')}."
 
     def _stages(self, recipe: Recipe, missing: Missing) -> None:
