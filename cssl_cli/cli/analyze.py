@@ -113,7 +113,7 @@ def _measure_recipe(request: AnalyzeRequest, as_json: bool) -> None:
 
 
 def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
-    """The terms of runs, their figures and their report."""
+    """The terms of runs, with figures and report."""
     paths = request.targets.runs
     recipes = {path: _recipe_with(request.targets.overrides, path) for path in paths}
     from cssl_cli.cli.terminal import TerminalReporter
@@ -148,7 +148,7 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
 
 
 def _recipe_with(overrides: Sequence[str], path: Path) -> Recipe | None:
-    """The run's recipe with other settings of its measurement; None without any."""
+    """The run's recipe with changed measurement settings; None without overrides."""
     if not overrides:
         return None
     from cssl_cli.recipe import load_recipe
@@ -169,7 +169,7 @@ def _recipe_with(overrides: Sequence[str], path: Path) -> Recipe | None:
 
 
 def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
-    """Its accuracies stand beside the terms, if they can be relied on."""
+    """Warn about a damaged probe.json: its accuracies would stand beside the terms."""
     from cssl_cli.runs.run_dir import PROBE, RunDir
 
     try:
@@ -179,9 +179,10 @@ def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
 
 
 def _draw(results: Mapping[Path, Mapping[str, Any]], reporter: Reporter) -> RunError | None:
-    """Draw the figures of each run; what was measured is worth its report where they cannot be written, too.
+    """Draw the figures of each run.
 
-    Gives the error for after the report. A folder that may not be written to is none: it is said, and that is all.
+    Returns a write error instead of raising it, so that the report is still printed. A folder that cannot be written to
+    is no error: a notice says so.
     """
     from cssl_cli.report.figures.figures import draw_figures
     from cssl_cli.runs.run_dir import FIGURES, TRACE, RunDir

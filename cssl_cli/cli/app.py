@@ -1,6 +1,6 @@
-"""The command line: its commands, each in a file of its own, and what is the same of all of them.
+"""The command line: registers the commands, one file each, and holds what they have in common.
 
-Errors become sentences and exit codes here. Commands import what is slow to load only when they carry out a request.
+Turns errors into sentences and exit codes. Commands import slow modules only when they run.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class _Guarded(TyperGroup):
         try:
             super().main(*args, **kwargs)
         except SystemExit as ended:
-            if ended.code == 130:  # what typer makes of a KeyboardInterrupt; the guard knows of which signal
+            if ended.code == 130:  # what typer makes of a KeyboardInterrupt; the guard knows which signal it was
                 raise KeyboardInterrupt from ended
             raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
             Path.cwd()
-        except OSError as error:  # libraries that torch loads would end the process
+        except OSError as error:  # otherwise libraries that torch loads would kill the process
             remedy = "Change to another one: cd DIR."
             raise InputError("the current directory does not exist any more", remedy=remedy) from error
         return super().invoke(ctx)
@@ -68,7 +68,7 @@ def main(
 
 
 def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
-    """Add a command, whose help ends with its examples."""
+    """Register a command; its help ends with the examples."""
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
     summary = (command.__doc__ or "").partition(".")[0]
     app.command(name=command.__name__, short_help=summary, epilog=epilog)(command)

@@ -1,4 +1,4 @@
-"""Around every command: errors and signals become sentences and exit codes, whatever becomes of the streams."""
+"""Wraps every command: errors and signals become sentences and exit codes, even when a stream is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cssl_cli.host.streams import Output, ReaderGone, print_error, standard_stre
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
-    """Carry out the command; its exit code. Only an exception that is a bug of ours is raised."""
+    """Run the command and return its exit code. Raises only exceptions that are our own bugs."""
     with standard_streams(), ending_on_signals():
         try:
             code = _exit_code(command)
@@ -23,7 +23,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
             print_error(str(error))
             return error.exit_code
         except BaseException as error:
-            # Once a signal has come, any exception is of its making: libraries pass it on as others.
+            # After a signal, any exception is its consequence: libraries re-raise it as one of their own.
             number = received() or (2 if isinstance(error, KeyboardInterrupt) else None)
             if number is None:
                 raise

@@ -1,4 +1,4 @@
-"""A sweep that runs several members at a time, on stderr: a live table in a terminal, plain lines elsewhere."""
+"""Progress of a sweep with several members at a time, on stderr: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cssl_cli.errors import escaped
 from cssl_cli.host.progress import MemberProgress, Notices, SweepProgress, TaskProgress, clock
 from cssl_cli.report.console import make_console
 
-LINE_INTERVAL = 30.0  # seconds between plain lines on the whole
+LINE_INTERVAL = 30.0  # seconds between plain lines about the whole sweep
 BAR_WIDTH = 12
-HEIGHT_LEFT = 3  # lines of the terminal that the table does not use
+HEIGHT_LEFT = 3  # lines of the terminal that the table leaves free
 
 
 class SweepDisplay(Notices):
-    """Draws what a `SweepReporter` is told. A context manager, so that no table is left behind after an error."""
+    """Displays the progress of a sweep. A context manager, so that an error leaves no table behind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SweepDisplay(Notices):
         self.console.print(message, soft_wrap=not self.is_live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
-        """Members tell of their tasks through `show`."""
+        """Nothing: members report their tasks through `show`."""
 
     def show(self, progress: SweepProgress) -> None:
         now = time.monotonic()
@@ -57,7 +57,7 @@ class SweepDisplay(Notices):
 
 
 def draw(progress: SweepProgress, console: Console) -> Group:
-    """One line a running member, as many as the terminal has room for, and a line on the whole."""
+    """One line per running member, as many as fit in the terminal, and one for the whole sweep."""
     room = max(console.height - HEIGHT_LEFT, 1)
     shown, hidden = progress.running[:room], progress.running[room:]
     grid = Table.grid(padding=(0, 2), expand=True)
@@ -83,7 +83,7 @@ def draw(progress: SweepProgress, console: Console) -> Group:
 
 
 def in_words(progress: SweepProgress) -> str:
-    """How far the sweep is, on one line."""
+    """The progress of the sweep on one line."""
     parts = [f"{progress.finished} done", f"{len(progress.running)} running", f"{progress.waiting} waiting"]
     if progress.failed:
         parts.append(f"{progress.failed} failed")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and what they have to be."""
+"""Arguments and options that several commands share, and their checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cssl_cli.host.paths import user_path
 
 
 def read_path(text: str) -> Path:
-    """The value of an argument or an option that is a path."""
+    """A path given as an argument or option."""
     try:
         return user_path(text)
     except InputError as error:
@@ -20,7 +20,7 @@ def read_path(text: str) -> Path:
 
 
 def read_data_root(path: str | None) -> str | None:
-    """The folder that --data-root names; `InputError` when there is none."""
+    """The folder given by --data-root; `InputError` if it does not exist."""
     from cssl_cli.recipe.load import read_folder
 
     return None if path is None else read_folder(path, "--data-root")
@@ -31,12 +31,10 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Overrides such as train.epochs=10; ~augment.blur takes a block out."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=read_path, help="Where run directories go.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the best there is by default.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; by default the best available.")]
 Precision = Annotated[
     str,
-    typer.Option(
-        metavar="NAME", help="Of the features: float32, or bfloat16 or tf32, and what error that makes is told."
-    ),
+    typer.Option(metavar="NAME", help="Of the features: float32, bfloat16 or tf32; the last two report their error."),
 ]
 DataRoot = Annotated[
     str | None,
@@ -46,7 +44,7 @@ Accuracy = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="What the rank correlations are with: linear, knn, nearest_center or best_knn; --json has them all.",
+        help="The accuracy to correlate terms with: linear, knn, nearest_center or best_knn; --json has them all.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

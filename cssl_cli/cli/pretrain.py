@@ -58,7 +58,7 @@ def _show_plan(request: PretrainRequest, as_json: bool) -> None:
 
 
 def _profile(request: PretrainRequest, as_json: bool) -> None:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: its profiler tells of its own start and end
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch loads: silences its profiler's own messages
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.profile import show_profile
     from cssl_cli.runs.profile import profile

@@ -1,4 +1,4 @@
-"""`cssl recipes`: what ships, and one of it printed, copied or drawn."""
+"""`cssl recipes`: list the recipes that ship, or print, copy or draw one."""
 
 from __future__ import annotations
 

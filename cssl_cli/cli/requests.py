@@ -1,6 +1,6 @@
-"""What a command was asked for, read from its options and checked before anything slow is imported.
+"""Requests: the options of a command, read and checked before anything slow is imported.
 
-Options that need no more than a look of their own are checked in options.py and runs/options.py.
+Options that can be checked on their own are checked in options.py and runs/options.py.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 PretrainAction = Literal["train", "restart", "plan", "profile"]
 SweepAction = Literal["run", "plan", "report", "concentration"]
-OF_RECIPES = "concentration"  # the section that a recipe has without a run
+OF_RECIPES = "concentration"  # the section available for a recipe without a run
 
 
 # ---------------------------------------------------------------------- pretrain
 @dataclass(frozen=True)
 class PretrainRequest:
-    """What to do with a recipe, and where; `data_root` is where its images lie, in place of its data.root."""
+    """What to do with a recipe, and where; `data_root` replaces its data.root."""
 
     recipe: Recipe
     action: PretrainAction
@@ -37,7 +37,7 @@ class PretrainRequest:
 
 
 def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainAction:
-    """What is to be done; `InputError` where options do not go together."""
+    """The action requested; `InputError` if options conflict."""
     if profile and (dry_run or restart):
         raise InputError(
             f"--profile trains nothing and cannot go with {'--dry-run' if dry_run else '--restart'}",
@@ -50,7 +50,7 @@ def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainA
 # ---------------------------------------------------------------------- analyze
 @dataclass(frozen=True)
 class Targets:
-    """Runs to analyze, or a recipe by name or file, and the overrides of what is measured."""
+    """Runs to analyze, or a recipe by name or file, and overrides of the measurement settings."""
 
     runs: tuple[Path, ...]
     recipe: str | None
@@ -58,7 +58,7 @@ class Targets:
 
     @classmethod
     def sort(cls, arguments: Sequence[str]) -> Targets:
-        """The arguments by what they are; `InputError` where they do not go together."""
+        """Sort the arguments into runs, recipe and overrides; `InputError` if they conflict."""
         overrides = tuple(argument for argument in arguments if is_override(argument) and not _is_there(argument))
         named = [argument for argument in arguments if argument not in overrides]
         runs = tuple(user_path(argument) for argument in named if _is_run(argument))
@@ -76,10 +76,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class AnalyzeRequest:
-    """What to measure of the targets, how, and what to show of it.
+    """What to measure of the targets, how, and what to show.
 
-    `changes` replace settings of the recipe's analyze block; `data_root` is where the images lie, in place of the
-    recipes' data.root. Of three runs it is shown what predicts the `accuracy`.
+    `changes` replace settings of the recipe's analyze block; `data_root` replaces the recipes' data.root. With three or
+    more runs, the report shows which terms predict `accuracy`.
     """
 
     targets: Targets
@@ -95,13 +95,13 @@ class AnalyzeRequest:
 
 
 def _is_run(target: str) -> bool:
-    """A directory, or what can only be meant as one, so that the complaint is about a missing run."""
+    """Whether the target is a directory, or looks like one, so that the error is about a missing run."""
     path = user_path(target)
     return is_folder(path) or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
 
 
 def _is_there(target: str) -> bool:
-    """Whether there is a file or a folder of this name; `~blur` is no user's home."""
+    """Whether a file or folder of this name exists; `~blur` is not a user's home."""
     try:
         return exists(user_path(target))
     except InputError:
@@ -109,7 +109,7 @@ def _is_there(target: str) -> bool:
 
 
 def require_run(targets: Targets, *, controls: bool, precision: str, export: Path | None) -> None:
-    """`InputError` where an option needs a run, or a single one, and there is none."""
+    """`InputError` if an option needs a run, or exactly one, and the targets do not provide it."""
     if export is not None and len(targets.runs) != 1:
         raise InputError("--export writes the features of one run", remedy="Give one run directory.")
     if targets.recipe is None:
@@ -118,16 +118,16 @@ def require_run(targets: Targets, *, controls: bool, precision: str, export: Pat
     if controls:
         lacking = "--controls", "a recipe without a run has no encoder to set beside the controls"
     elif precision != "float32":
-        lacking = "--precision", "a recipe without a run has no features that would take long"
+        lacking = "--precision", "without a run, features are always computed in float32"
     if lacking is not None:
         where, what = lacking
         raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")
 
 
 def analyze_changes(*, images: int | None, views: int | None, classes: str | None, controls: bool) -> dict[str, Any]:
-    """Settings of the analyze block in place of the recipe's."""
+    """Settings that replace those of the recipe's analyze block."""
     changes: dict[str, Any] = {"num_images": images, "num_views": views}
-    if controls:  # without the option the run's recipe says
+    if controls:  # without the option, the run's recipe decides
         changes["controls"] = True
     if classes is not None:
         changes["classes"] = tuple(name.strip() for name in classes.split(",") if name.strip())
@@ -135,7 +135,7 @@ def analyze_changes(*, images: int | None, views: int | None, classes: str | Non
 
 
 def read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
-    """The sections to print; `InputError` for one that there is not, or not of these targets."""
+    """The sections to print; `InputError` for one that does not exist or does not apply to these targets."""
     from cssl_cli.report.analysis import SECTIONS
 
     for name in names:
@@ -157,7 +157,7 @@ def read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
 
 
 def read_accuracy(name: str, targets: Targets) -> Column:
-    """The accuracy that is to be predicted; `InputError` where there is nothing to predict it from."""
+    """The accuracy to predict; `InputError` if there is nothing to predict it from."""
     from cssl_cli.report.analysis import MIN_RUNS
     from cssl_cli.report.compare.catalogue import LINEAR, accuracy_named
 
@@ -174,9 +174,9 @@ def read_accuracy(name: str, targets: Targets) -> Column:
 # ---------------------------------------------------------------------- sweep
 @dataclass(frozen=True)
 class SweepTable:
-    """How the table of results is shown: which `accuracy` is predicted, each row less the row `versus`, and sorted.
+    """How to show the table of results: the `accuracy` to predict, the row `versus` to compare with, the sort order.
 
-    `order` is the quantity that rows are sorted by (`sorting.sort_rows`); None: as in the sweep.
+    `order` is the quantity to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep.
     """
 
     accuracy: Column
@@ -187,7 +187,7 @@ class SweepTable:
 def sweep_action(
     *, concentration_only: bool, report: bool, dry_run: bool, runs_members: bool, shows_table: bool
 ) -> SweepAction:
-    """What is to be done; `InputError` where options do not go together."""
+    """The action requested; `InputError` if options conflict."""
     if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
         raise InputError(
             "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
@@ -203,7 +203,7 @@ def sweep_action(
 
 
 def read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None) -> SweepTable:
-    """How the table is to be shown; `InputError` for a row or a quantity that there is not."""
+    """How to show the table; `InputError` for an unknown row or quantity."""
     from cssl_cli.report.compare.catalogue import accuracy_named
     from cssl_cli.report.compare.sorting import require_order
     from cssl_cli.report.compare.versus import require_row

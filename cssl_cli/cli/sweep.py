@@ -1,4 +1,4 @@
-"""`cssl sweep`: run the members of a sweep, or show what would run, what is on disk, or what the augmentations do."""
+"""`cssl sweep`: run the members of a sweep, or show its plan, its results or the effect of its augmentations."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def sweep(
         str | None, typer.Option(metavar="I/N", help="Every N-th run from the I-th on: machines share a sweep.")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start no member after so long: 30m, 1h30m.")
+        str | None, typer.Option(metavar="TIME", help="Start no member after this time: 30m, 1h30m.")
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in a process of its own."),
+        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in its own process."),
     ] = None,
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
@@ -65,7 +65,7 @@ def sweep(
     report: Annotated[bool, typer.Option("--report", help="Run nothing: print the table of what is on disk.")] = False,
     accuracy: Accuracy = "linear",
     versus: Annotated[
-        str | None, typer.Option("--versus", metavar="ROW", help="Each row less this one, over the seeds of both.")
+        str | None, typer.Option("--versus", metavar="ROW", help="Each row minus this one, over the seeds of both.")
     ] = None,
     sort: Annotated[
         str | None,
@@ -176,9 +176,9 @@ def _show(
 def _end(
     request: SweepRequest, results: Sequence[MemberResult], *, told: bool, failed: CsslError | None = None
 ) -> None:
-    """The exit code once all is printed: 1 where one of the members that are meant does not count, or of `failed`.
+    """The exit code after printing: 1 if a selected member does not count, or if `failed`.
 
-    told: whether a table was printed, which says why; of JSON, stderr does. failed: the error of writing the table.
+    told: whether a table was printed, which says why; with JSON, stderr does. failed: the error of writing the table.
     """
     meant = {member.name for member in request.members}
     lacking = [result for result in results if result.member.name in meant and (result.error or result.damage)]

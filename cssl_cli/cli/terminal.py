@@ -13,11 +13,11 @@ from cssl_cli.host.progress import Notices, SweepProgress, clock
 from cssl_cli.report.console import make_console
 
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
-UNSAID = 2.0  # a task that took less, and has nothing to tell, ends without a line
+UNSAID = 2.0  # seconds; a shorter task without a message ends without a line
 
 
 class TerminalReporter(Notices):
-    """Draws what a `Reporter` is told. A context manager, so that no bar is left behind after an error."""
+    """Displays progress and messages. A context manager, so that an error leaves no bar behind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class TerminalReporter(Notices):
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         _, last = self.started.get(task, (0.0, done))
-        if done < last:  # the same task begun anew, after one that failed
+        if done < last:  # the same task started over after a failure
             del self.started[task]
             self.last_line.pop(task, None)
             if task in self.tasks:
@@ -65,7 +65,7 @@ class TerminalReporter(Notices):
             self._line(task, done, total, detail)
 
     def show(self, progress: SweepProgress) -> None:
-        """A sweep that runs one member at a time is told of by its tasks."""
+        """Nothing: a sweep that runs one member at a time shows its tasks."""
 
     def _bar(self, task: str, done: int, total: int, detail: str) -> None:
         begun, _ = self.started.setdefault(task, (time.monotonic(), done))

@@ -1,1 +1,1 @@
-"""What people read: run directories and recipes in, tables on stdout (or JSON) out. Reads files, measures nothing."""
+"""What people read: tables on stdout (or JSON) from run directories and recipes. Reads files, measures nothing."""

@@ -1,4 +1,4 @@
-"""Reports of an analysis: accuracy beside the main terms, the verdicts, and sections on request."""
+"""Reports of an analysis: accuracy beside the main terms, verdicts, and sections on request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import PROBE, RunDir
 from cssl_cli.theory.terms import SECTIONS as SECTION_TITLES
 
-# What the sections show beside the table of their quantities, or in place of it.
+# What a section shows beside the table of its quantities, or instead of it.
 SECTION_PARTS: Mapping[str, Callable[[Console, Result], None]] = {
     "alignment": r_epsilon,
     "divergence": divergence,
@@ -49,13 +49,13 @@ SECTION_PARTS: Mapping[str, Callable[[Console, Result], None]] = {
     "losses": losses,
 }
 SECTIONS = (*SECTION_TITLES, "classes")
-MIN_RUNS = 3  # of which rank correlations say anything
-ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings that runs must share to be compared
+MIN_RUNS = 3  # least number for which rank correlations are meaningful
+ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings that comparable runs must share
 
 
 # ---------------------------------------------------------------------- one run
 def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: bool) -> None:
-    """The summary, the verdicts, then the sections asked for."""
+    """Print the summary, the verdicts, then the requested sections."""
     if as_json:
         return print_json(_content(result))
     out = console()
@@ -76,7 +76,7 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
 
 
 def print_section(out: Console, result: Result, name: str) -> None:
-    """What the section shows in forms of its own, then the table of its quantities."""
+    """Print what is special to the section, then the table of its quantities."""
     if name == "classes":
         return classes(out, result)
     if name in SECTION_PARTS:
@@ -85,16 +85,16 @@ def print_section(out: Console, result: Result, name: str) -> None:
 
 
 def _content(result: Result) -> dict[str, Any]:
-    """An analysis with what the report says of it, as JSON types."""
+    """An analysis with the report's own results, as JSON types."""
     compared = compare_controls(result)
     return {**result, "verdicts": verdicts(result), **({} if compared is None else {"fooled": compared})}
 
 
 def read_probe(path: Path) -> dict[str, Any] | None:
-    """The latest probe.json of the run, if it has one that can be relied on."""
+    """The latest probe.json of the run; None if missing or damaged."""
     try:
         return RunDir(path).latest_result(PROBE)
-    except DamagedError:  # which measure.py tells of
+    except DamagedError:  # reported by cli/analyze.py
         return None
 
 
@@ -116,7 +116,7 @@ def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | Non
 
 # ---------------------------------------------------------------------- several runs
 def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Column = LINEAR) -> None:
-    """One table over runs: a row each, accuracies beside the main terms of the encoder; of three, what predicts."""
+    """A table with one row per run, accuracies beside the main terms; from three runs on, which terms predict them."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
         runs = {str(path): {**_content(result), **_of_accuracies(probes[path])} for path, result in results.items()}
@@ -134,7 +134,7 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
 
 
 def _of_accuracies(probe: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What precision the accuracies beside an analysis are of, and the error that it made, where not float32."""
+    """The precision of the accuracies beside an analysis, and its error, unless float32."""
     if probe is None or "precision" not in probe["settings"]:
         return {}
     return {"accuracy_precision": probe["settings"]["precision"], "accuracy_feature_error": probe["feature_error"]}
@@ -160,7 +160,7 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print(compacted(out, accuracy))
         out.print()
         _transposed(out, measured, labels)
-    note(out, f"Encoder features; what follows is said of {next(iter(results))}. {caption(first, None)}")
+    note(out, f"Encoder features; what follows is for {next(iter(results))}. {caption(first, None)}")
     for path, result in results.items():
         of_terms, of_accuracies = (
             precision_note(result, "Terms of features"),
@@ -180,7 +180,7 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
 
 
 def _transposed(out: Console, measured: Mapping[Path, Mapping[str, str]], labels: Sequence[str]) -> None:
-    """Terms as rows and runs as numbered columns, for terminals that are too narrow for the other way."""
+    """Terms as rows and runs as numbered columns, for terminals too narrow for the usual table."""
     grid = table("", *(str(position) for position in range(1, len(measured) + 1)))
     for label in labels:
         grid.add_row(label, *(cells.get(label, "–") for cells in measured.values()))

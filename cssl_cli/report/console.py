@@ -1,4 +1,4 @@
-"""The one maker of rich's consoles: names are text, never markup, emoji codes or control characters."""
+"""The only place that makes rich consoles: names are text, never markup, emoji codes or control characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cssl_cli.host.streams import Stream
 
 
 def make_console(stream: TextIO, *, unpadded: bool = False, width: int | None = None) -> Console:
-    """A console that draws on `stream`; `unpadded`: without the blanks that tables end their lines with."""
+    """A console that draws on `stream`; `unpadded` removes trailing blanks of table lines."""
     file = cast(IO[str], _Drawing(stream, unpadded))
     return _Console(file=file, width=width, highlight=False, markup=False, emoji=False)
 
@@ -27,7 +27,7 @@ class _Console(Console):
 
 
 class _Drawing(io.TextIOBase):
-    """The stream for what rich has drawn, its control sequences included."""
+    """The stream for rich's output, including its control sequences."""
 
     def __init__(self, stream: TextIO, unpadded: bool) -> None:
         self.stream, self.unpadded = stream, unpadded

@@ -1,6 +1,6 @@
-"""Control encoders: which terms prefer one that is made without training although it classifies worse, or the reverse.
+"""Control encoders, made without training: which terms prefer one that classifies worse, or reject a better one.
 
-Not to be taken for the negative controls of a sweep (controls.py): those are trained, on images that are faded out.
+Not the negative controls of a sweep (controls.py): those are trained, on images that are faded out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cssl_cli.theory.shown import Shown, declared, shown_in
 from cssl_cli.theory.term import ARROWS, In
 
 Result = Mapping[str, Any]
-Fooled = Mapping[str, Mapping[str, str]]  # verdicts by control measured and term
+Fooled = Mapping[str, Mapping[str, str]]  # verdicts by measured control and term
 
 HASH, CLASS_AWARE = "hash", "class_aware"
 CONTROLS = {HASH: "hash", CLASS_AWARE: "class-aware"}
@@ -25,13 +25,13 @@ FOOLED, NOT, UNDECIDED = "fooled", "not", "undecided"
 
 @dataclass(frozen=True)
 class Reading:
-    """A measured number, or infinity, and its interval, None where there is none."""
+    """A measured number, or infinity, and its interval, None if there is none."""
 
     value: float
     interval: tuple[float, float] | None
 
     def exceeds(self, other: Reading) -> bool:
-        """Whether it is greater, whatever the two intervals leave open; without one the value itself counts."""
+        """Whether it is greater beyond both intervals; without an interval the value itself counts."""
         low = self.value if self.interval is None else self.interval[0]
         high = other.value if other.interval is None else other.interval[1]
         return low > high if math.isinf(low) else exceeds(low, high)
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Directed:
-    """A quantity with the side on which it expects better encoders: `sign` +1 upwards, −1 downwards."""
+    """A quantity and its direction for better encoders: `sign` +1 upwards, −1 downwards."""
 
     name: str
     called: str
@@ -48,10 +48,10 @@ class Directed:
 
     @classmethod
     def of(cls, shown: Shown) -> Directed:
-        """One that the table of terms has control encoders judge."""
+        """The quantity as the table of terms declares it for control encoders."""
         row = shown.declared
         assert row.expected is not None, f"{row.name}: a quantity that expects nothing can fool nobody"
-        # All distances here are of features, each row's own.
+        # All distances here are in features, each row's own.
         return cls(shown.name, row.label if shown.term.of == "distance" else shown.called, row.expected, shown)
 
     @property
@@ -61,24 +61,24 @@ class Directed:
 
     @property
     def term(self) -> str:
-        """Under which name an encoder's terms have it."""
+        """The name of its term in an encoder's results."""
         return self.shown.term.group
 
     @property
     def quantity(self) -> str:
-        """Its name there."""
+        """Its name in the term."""
         return self.shown.declared.name
 
     def label(self, settings: Mapping[str, Any]) -> str:
-        """With the point of a curve, the unit and an arrow."""
+        """Its label, with the point of a curve, the unit and an arrow."""
         point = self.shown.declared.point
         at = "" if point is None else point.words.format(point.value(settings[point.grid]))
         return f"{self.called}{at}{', %' if self.share else ''}{ARROWS[self.sign]}"
 
     def read(self, terms: Mapping[str, Any], settings: Mapping[str, Any]) -> Reading | None:
-        """From the terms of one encoder; None where they lack it.
+        """Its reading from the terms of one encoder; None if missing.
 
-        A ratio that is absent since one of its parts is not above its noise is 0 or infinite here.
+        A ratio that is absent because one part is not above its noise becomes 0 or infinite.
         """
         quantities, row = part(terms, self.term), self.shown.declared
         found = quoted(quantities, row, settings)
@@ -92,13 +92,13 @@ class Directed:
         return Reading(0.0 if above <= 0 else math.inf, None)
 
     def pair(self, result: Result, control: str) -> tuple[Reading | None, Reading | None]:
-        """Of the trained encoder and of a control."""
+        """The readings of the trained encoder and of a control."""
         settings = part(result, "settings")
         trained = {**part(result, "trained"), "concentration": part(result, "concentration", "trained")}
         return self.read(trained, settings), self.read(part(result, "controls", control), settings)
 
 
-# What "better" is measured by: images that gave no centre.
+# The quality of an encoder: its error on images outside the centres.
 HELD_OUT = Directed("held_out_error", "held-out error", -1, declared("population", "error"))
 DIRECTED = tuple(map(Directed.of, shown_in(In.CONTROLS)))
 BY_NAME = {directed.name: directed for directed in DIRECTED}
@@ -106,14 +106,14 @@ BY_NAME = {directed.name: directed for directed in DIRECTED}
 
 # ---------------------------------------------------------------------- verdicts
 def compare_controls(result: Result) -> dict[str, Any] | None:
-    """What each control fools, as JSON types; None where the analysis was made without them.
+    """What each control fools, as JSON types; None if the analysis has no control encoders.
 
-    For each the `held_out_error` of `trained` encoder and `control`, whether it `counts` (the hash by a higher error,
-    the class-aware control by a lower one, beyond both intervals; None without labels), and the `terms`, each
-    {"term", "trained", "control", "verdict"}; a value that is infinite is None, too. The verdict is "fooled" where the
-    term prefers the encoder with the higher held-out error, "not" where it prefers the other or neither, "undecided"
-    where the values differ within the intervals of the two. It is None where the control does not count or a value is
-    missing. A control that could not be made has a `reason` only.
+    For each: the `held_out_error` of `trained` encoder and `control`; whether the control `counts` (the hash if its
+    error is higher, the class-aware control if it is lower, beyond both intervals; None without labels); and the
+    `terms`, each {"term", "trained", "control", "verdict"}, with None for infinite values. The verdict is "fooled" if
+    the term prefers the encoder with the higher held-out error, "not" if it prefers the other or neither, "undecided"
+    if the values differ only within both intervals, and None if the control does not count or a value is missing. A
+    control that could not be made has only a `reason`.
     """
     if not part(result, "controls"):
         return None
@@ -144,7 +144,7 @@ def _compared(name: str, result: Result) -> dict[str, Any]:
 
 
 def _worse_first(control: str, readings: tuple[Reading | None, Reading | None]) -> tuple[Reading, Reading] | None:
-    """Of trained encoder and control first the one that is meant to classify worse; None where either is missing."""
+    """Both readings, that of the encoder meant to classify worse first; None if either is missing."""
     trained, of_control = readings
     if trained is None or of_control is None:
         return None
@@ -168,7 +168,7 @@ def _value(reading: Reading | None) -> float | None:
 
 
 def fooled_in(result: Result) -> Fooled:
-    """The verdicts of an analysis by control and term: none of a control that does not count or was not measured."""
+    """The verdicts of an analysis by control and term, without controls that do not count or were not measured."""
     compared = compare_controls(result) or {}
     return {
         name: {entry["term"]: entry["verdict"] for entry in found["terms"] if entry["verdict"]}

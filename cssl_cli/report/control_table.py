@@ -54,7 +54,7 @@ NO_CONTRAST = {
 
 
 def print_controls(out: Console, result: Result) -> None:
-    """A row a term: the trained encoder, both controls, and which of them fools it; the held-out error first."""
+    """Print one row per term: the trained encoder, both controls, and which fools it; the held-out error first."""
     compared = compare_controls(result)
     if compared is None:
         return
@@ -89,7 +89,7 @@ def _shown(directed: Directed, reading: Reading | None) -> str:
 
 
 def _mark(verdicts: Mapping[str, str | None]) -> str:
-    """The controls that fool a term; with a question mark those that do or do not within the intervals."""
+    """The controls that fool a term; with a question mark if undecided within the intervals."""
     fooled = [CONTROLS[name] for name, verdict in verdicts.items() if verdict == FOOLED]
     if len(fooled) == len(CONTROLS):
         return "both"
@@ -97,7 +97,7 @@ def _mark(verdicts: Mapping[str, str | None]) -> str:
 
 
 def _grid(rows: Sequence[tuple[Directed, Sequence[str]]], intervals: int) -> Table:
-    """The rows of label, a cell an encoder and mark, with intervals for the first so many encoders."""
+    """Rows of label, a cell per encoder and mark, with intervals for the first `intervals` encoders."""
     grid = table("", "trained", *CONTROLS.values(), "fooled by")
     grid.columns[0].no_wrap, grid.columns[-1].justify = True, "left"
     for directed, (label, *cells, mark) in rows:
@@ -107,7 +107,7 @@ def _grid(rows: Sequence[tuple[Directed, Sequence[str]]], intervals: int) -> Tab
 
 
 def _absences(result: Result) -> Iterator[str]:
-    """Why controls lack what the trained encoder has, or have it as 0 or ∞ only."""
+    """Why controls lack what the trained encoder has, or have it only as 0 or ∞."""
     for name, called in CONTROLS.items():
         control = part(result, "controls", name)
         for directed in DIRECTED:
@@ -126,12 +126,12 @@ def _without_verdicts(compared: Mapping[str, Mapping[str, Any]]) -> Iterator[str
             yield f"{CONTROLS[name]}: no verdicts, {unknown if found['counts'] is None else NO_CONTRAST[name]}."
 
 
-# ---------------------------------------------------------------------- of many
+# ---------------------------------------------------------------------- several runs
 def fooled_lines(verdicts: Sequence[Fooled]) -> Iterator[str]:
-    """A sentence a control: which terms it fools in all of the runs where it counts, in some and in none.
+    """A sentence per control: which terms it fools in all runs where it counts, in some, and in none.
 
-    `verdicts` are those of `fooled_in`, one for each run; "not" are terms that see through the control in some of the
-    runs and are fooled in none, the others are undecided throughout.
+    `verdicts` are those of `fooled_in`, one per run. Terms in "not" see through the control in some runs and are fooled
+    in none; the others are undecided throughout.
     """
     for name, called in CONTROLS.items():
         measured = [of_run[name] for of_run in verdicts if name in of_run]
@@ -159,7 +159,7 @@ def fooled_lines(verdicts: Sequence[Fooled]) -> Iterator[str]:
 
 
 def print_fooled(out: Console, verdicts: Sequence[Fooled]) -> None:
-    """The sentences of `fooled_lines`, and what a control is; nothing without controls."""
+    """Print the sentences of `fooled_lines`, and what a control is; nothing without controls."""
     lines = list(fooled_lines(verdicts))
     if not lines:
         return

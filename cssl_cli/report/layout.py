@@ -1,4 +1,4 @@
-"""The house style of tables: numbers aligned, few rules, few colours; the same text when piped."""
+"""The house style of tables: aligned numbers, few rules, few colours; the same text when piped."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cssl_cli.theory.term import Rounding
 # A rule under the header and nothing else.
 RULED = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 PIPED_WIDTH = 120
-LEAST_WIDTH = 20  # narrower, and of a window without a size, there is nothing to see
+LEAST_WIDTH = 20  # a narrower window, or one without a size, shows nothing useful
 
-SLACK = 1e-8  # of a number and of its last digit: what its own computation may have rounded
+SLACK = 1e-8  # relative to a number and to its last digit: rounding in its own computation
 
 
 def console() -> Console:
-    """Writes to stdout. When piped, wide enough that no table is cut, unless $COLUMNS says otherwise."""
+    """A console on stdout. When piped, it is wide enough that no table is cut, unless $COLUMNS is set."""
     width = max(shutil.get_terminal_size((PIPED_WIDTH, 24)).columns, LEAST_WIDTH)
     return make_console(sys.stdout, unpadded=not sys.stdout.isatty(), width=width)
 
@@ -39,7 +39,7 @@ def print_json(content: Any) -> None:
 
 
 class _Grid(Table):
-    """A table in whose cells and headers a name is one line of text."""
+    """A table whose cells and headers show each name as one line of text."""
 
     def add_column(self, header: RenderableType = "", *args: Any, **kwargs: Any) -> None:
         super().add_column(_cell(header), *args, **kwargs)
@@ -53,7 +53,7 @@ def _cell(content: Any) -> Any:
 
 
 def table(*columns: str, text_columns: int = 1) -> Table:
-    """A table whose first `text_columns` columns are names and whose others are numbers."""
+    """A table whose first `text_columns` columns are text and the others numbers."""
     result = _Grid(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = position >= text_columns
@@ -62,12 +62,12 @@ def table(*columns: str, text_columns: int = 1) -> Table:
 
 
 def fits(out: Console, grid: Table) -> bool:
-    """Whether a table needs no cell cut or folded."""
+    """Whether a table fits without cutting or folding a cell."""
     return _natural_width(out, grid) <= out.width
 
 
 def _natural_width(out: Console, grid: Table) -> int:
-    """The width of a table in the house style with every cell on one line: what rich measures, many times quicker."""
+    """The table's width with every cell on one line: the same as rich measures, but much faster."""
     gap = 1 + grid.padding[1] + grid.padding[3]
     widths = [max(_length(out, cell) for cell in (column.header, *column.cells)) for column in grid.columns]
     return sum(widths) + gap * (len(widths) - 1)
@@ -80,14 +80,14 @@ def _length(out: Console, cell: RenderableType) -> int:
 
 
 def compacted(out: Console, grid: Table) -> Table:
-    """The same with its columns closer together, where it would not fit otherwise."""
+    """The table, with its columns closer together if it would not fit otherwise."""
     if not fits(out, grid):
         grid.padding = (0, 0)
     return grid
 
 
 def print_widest(out: Console, versions: Sequence[Table]) -> None:
-    """Print the first of these tables, each with less in its cells than the one before, that fits; else the last."""
+    """Print the first table that fits, else the last; each has less in its cells than the one before."""
     *wider, narrowest = versions
     out.print(next((grid for grid in wider if fits(out, compacted(out, grid))), compacted(out, narrowest)))
 
@@ -114,7 +114,7 @@ def number(value: float | None, interval: Sequence[float] | None = None, *, roun
 
 
 def _rounded(value: float, shown: Callable[[float], str], rounded: Rounding) -> str:
-    """The number as `shown`, or one unit of its last digit higher or lower where that had rounded the other way."""
+    """The number as `shown`, or one unit of its last digit higher or lower if rounding went the wrong way."""
     text = shown(value)
     if rounded == "nearest":
         return text
@@ -131,7 +131,7 @@ def _decimals(value: float) -> str:
         return "0.000"
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
-    # Small numbers keep two significant digits rather than becoming 0.000.
+    # Small numbers keep two significant digits instead of becoming 0.000.
     return (
         f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.4f}"
     )

@@ -20,7 +20,7 @@ COMPILED = {False: "not compiled", True: "compiled", "graph": "captured as a CUD
 
 
 def show_profile(run: RunDir, content: dict[str, Any], as_json: bool) -> None:
-    """A table of the parts, then the rate reached beside the machine's."""
+    """Print a table of the parts, then the achieved rate beside the machine's."""
     if as_json:
         return print_json({"profile": str(run.path), **content})
     out = console()
@@ -80,7 +80,7 @@ def _rate(flops: float) -> str:
 
 
 def _flops(flops: float) -> str:
-    """With two digits or more before the decimal point."""
+    """With at least two digits before the decimal point."""
     for unit, name in ((1e12, "TFLOP"), (1e9, "GFLOP")):
         if flops >= 10 * unit:
             return f"{flops / unit:,.1f} {name}" if flops < 100 * unit else f"{flops / unit:,.0f} {name}"

@@ -1,4 +1,4 @@
-"""Quantities of an analysis as tables: a row a quantity, a column an encoder."""
+"""Quantities of an analysis as tables: one row per quantity, one column per encoder."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrain
 
 
 def quantity(result: Result, encoder: str, term: str, name: str) -> Mapping[str, Any]:
-    """A quantity of an analysis; without a value when the analysis does not have it."""
+    """A quantity of an analysis; an entry without a value if the analysis lacks it."""
     found: Mapping[str, Any] = result.get(encoder, {}).get(term, {}).get(name, {"value": None})
     return found
 
 
 def interval_of(entry: Mapping[str, Any]) -> Any:
-    """The interval of a quantity; None for a one-sided bound, which is the end of its own."""
+    """The interval of a quantity; None for a one-sided bound, whose interval ends in the value itself."""
     interval = entry.get("interval")
     return None if interval and "vacuous" in entry and entry["value"] in interval else interval
 
 
 def warnings(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
-    """What the quantities warn of, each warning once with the encoders it is said of."""
+    """Print the warnings of the quantities, each once with the encoders it applies to."""
     said: dict[str, list[str]] = {}
     for encoder, title in COLUMNS.items():
         found = (quantity(result, encoder, term, name).get("warning") for term, name in quantities)
@@ -43,19 +43,19 @@ def warnings(out: Console, result: Result, quantities: Sequence[tuple[str, str]]
 
 
 def reasons(out: Console, result: Result, quantities: Sequence[tuple[str, str]]) -> None:
-    """Why quantities of the trained encoder are absent, each reason once."""
+    """Print why quantities of the trained encoder are absent, each reason once."""
     found = [quantity(result, "trained", term, name).get("reason") for term, name in quantities]
     for reason in dict.fromkeys(reason for reason in found if reason):
         note(out, f"–: {reason}.")
 
 
 def short_direction(errs: str) -> str:
-    """A direction of error as the tables show it."""
+    """A direction of error in the tables' short form."""
     return {"exact for the table": "exact*", "consistent": "consist."}.get(errs, errs)
 
 
 def by_encoder(*parts: Sequence[Line], intervals: int) -> Table:
-    """Lines (label, direction of error, a cell an encoder), with intervals for the first so many encoders."""
+    """Lines (label, direction of error, a cell per encoder), with intervals for the first `intervals` encoders."""
     grid = table("", "errs", *COLUMNS.values(), text_columns=2)
     for part in parts:
         for label, errs, cells in part:
@@ -68,10 +68,10 @@ def by_encoder(*parts: Sequence[Line], intervals: int) -> Table:
 
 
 def quantities_table(out: Console, result: Result, title: str, *tables: str, warn: bool = True) -> None:
-    """The rows that terms have in `tables`, a column an encoder; then what they `warn` of, and why some are absent.
+    """Print the rows of the terms in `tables`, one column per encoder; then warnings (`warn`), and why some are absent.
 
-    What an analysis of an older version does not know gets no row, nor does what stands `after` it; nothing is printed
-    where there is no row at all.
+    Quantities unknown to an older version's analysis get no row, nor do those declared `after` them; without any rows
+    nothing is printed.
     """
     rows = _known(result, rows_of(*tables))
     if not rows:
@@ -97,7 +97,7 @@ def quantities_table(out: Console, result: Result, title: str, *tables: str, war
 
 
 def _known(result: Result, rows: Sequence[tuple[Term, Declared]]) -> list[tuple[Term, Declared]]:
-    """The rows that the analysis has of the trained encoder."""
+    """The rows for which the analysis has a value of the trained encoder."""
     unknown, known = set(), []
     for term, row in rows:
         if row.name in result.get("trained", {}).get(term.group, {}) and row.after not in unknown:

@@ -1,4 +1,4 @@
-"""Reports of recipes: the list that ships, one recipe as resolved, and what running it would do."""
+"""Reports of recipes: the list of shipped ones, one recipe as resolved, and what running it would do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def show_recipes(as_json: bool) -> None:
-    """Every recipe and sweep that ships: what it is, how long it takes, what comes of it."""
+    """Print every shipped recipe and sweep: what it is, how long it takes, what it gives."""
     listings = list_recipes()
     if as_json:
         return print_json([{**asdict(listing), "path": str(listing.path)} for listing in listings])
@@ -39,7 +39,7 @@ def show_recipes(as_json: bool) -> None:
 
 
 def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
-    """A recipe as resolved with its overrides, under the header of its file; a sweep as it stands in its file."""
+    """Print a recipe as resolved with its overrides, under its file's header; a sweep as it is in its file."""
     from cssl_cli.recipe import load_recipe
 
     path = find(name, None)
@@ -48,7 +48,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
         if overrides:
             raise InputError(
                 f"overrides do not show in a sweep's file: {' '.join(overrides)}",
-                remedy=f"See what they come to with: cssl sweep {name} {' '.join(overrides)} --dry-run",
+                remedy=f"See their effect with: cssl sweep {name} {' '.join(overrides)} --dry-run",
             )
         return print_json({"name": name, "text": text}) if as_json else print(text, end="")
     try:
@@ -56,7 +56,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     except InputError as error:
         if overrides or path not in shipped_paths():
             raise
-        # It lacks only what its user knows.
+        # Only values that the user must supply are missing.
         return print_json({"name": name, "text": text}) if as_json else print(f"{text.rstrip()}\n# {error.what}")
     if as_json:
         return print_json({"fingerprint": recipe.fingerprint, "recipe": recipe.model_dump(mode="json", by_alias=True)})
@@ -65,8 +65,8 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
 
 
 def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
-    """What `cssl pretrain` would do: the recipe as resolved, the run directory, and whether it has been begun."""
-    recipe.settings("data")  # an environment variable that is not set is told before the run is
+    """Print what `cssl pretrain` would do: the resolved recipe, the run directory, and whether it has begun."""
+    recipe.settings("data")  # reports an unset environment variable before the run does
     run = RunDir.at(out_dir, name=recipe.name, fingerprint=recipe.fingerprint)
     state = run_state(run)
     if as_json:
@@ -86,7 +86,7 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
 
 
 def run_state(run: RunDir) -> str:
-    """new, half-finished, failed (before it had a checkpoint), finished, or damaged, when its status does not say."""
+    """new, half-finished, failed (before its first checkpoint), finished, or damaged, if the status is unreadable."""
     try:
         state = run.status()["state"]
         if run.finished:

@@ -1,4 +1,4 @@
-"""Reports of one run: how pretraining ended, its accuracies."""
+"""Reports of one run: how pretraining ended, and its accuracies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixel
 
 
 def show_pretrained(run: RunDir, as_json: bool) -> None:
-    """Where the run is and how its last epoch went."""
+    """Print where the run is and how its last epoch went."""
     metrics = run.read_records(METRICS)
     last = metrics[-1] if metrics else None
     if as_json:
@@ -36,7 +36,7 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
 
 # ---------------------------------------------------------------------- probe
 def show_probe(path: Path, result: dict[str, Any]) -> None:
-    """Accuracies of the trained encoder beside the untrained one and raw pixels; then class by class."""
+    """Print accuracies of the trained encoder beside the untrained one and raw pixels; then class by class."""
     out = console()
     probe_table(out, result)
     _per_class(out, result["trained"])
@@ -67,7 +67,7 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
 
 
 def precision_note(result: Mapping[str, Any] | None, of: str = "Features") -> str:
-    """What a lower precision made of the features of probe.json or analysis.json; nothing of those in float32."""
+    """The effect of a lower precision on the features of probe.json or analysis.json; empty for float32."""
     if result is None or (precision := result["settings"].get("precision")) is None:
         return ""
     errors = [
@@ -81,7 +81,7 @@ def precision_note(result: Mapping[str, Any] | None, of: str = "Features") -> st
 
 def _per_class(out: Console, scores: dict[str, Any]) -> None:
     heading(out, "Accuracy by class, trained encoder, %")
-    # Results of before do not have the counts.
+    # Older results lack the counts.
     counts: dict[str, int] = scores["linear"].get("images_per_class", {})
     unequal = len(set(counts.values())) > 1
     grid = table("class", *(["images"] if unequal else []), *(classifier.called for classifier in CLASSIFIERS.values()))

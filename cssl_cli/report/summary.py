@@ -1,4 +1,4 @@
-"""The summary of an analysis: accuracies beside the quantities that the table of terms shows there."""
+"""The summary of an analysis: accuracies beside the quantities that the table of terms puts there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BOTH_WAYS = "both"
 
 
 def in_summary() -> list[Shown]:
-    """The quantities of the summary, each once: in which encoders and distances they stand is a matter of the row."""
+    """The quantities of the summary, each once; their encoders and distances are chosen per row."""
     return [shown for shown in shown_in(In.SUMMARY) if shown.where == "trained"]
 
 
 def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Line]:
-    """A row a classifier, none without a probe."""
+    """A row per classifier; none without a probe."""
     rows: list[Line] = []
     for name, classifier in CLASSIFIERS.items() if probe is not None else ():
         scores = [part(probe, encoder, name) for encoder in COLUMNS]
@@ -32,7 +32,7 @@ def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Line]:
 
 
 def term_rows(result: Result) -> list[Line]:
-    """Label, direction of error and the cells of every quantity."""
+    """Label, direction of error and cells of every quantity."""
     rows: list[Line] = []
     for shown in in_summary():
         if shown.term.of == "distance":
@@ -66,7 +66,7 @@ def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
 
 # ---------------------------------------------------------------------- concentration
 def _in_distances(result: Result, row: Declared) -> list[Line]:
-    """In the features of each encoder, and in pixels, which know no encoder; what was not measured gets no row."""
+    """In the features of each encoder, and in pixels, which involve no encoder; unmeasured ones get no row."""
     in_features = [_in_distance(result, encoder, row) for encoder in COLUMNS]
     rows: list[Line] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
     for distance in ("pixels", "standardized_pixels"):
@@ -91,7 +91,7 @@ def _errs_of_distance(row: Declared) -> str:
 
 # ---------------------------------------------------------------------- in words
 def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
-    """What the rows were measured on and what they mean."""
+    """What the rows were measured on, and what they mean."""
     settings = result["settings"]
     simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
     tested = ""

@@ -1,4 +1,4 @@
-"""The reference of terms, docs/terms.md, from the table of terms and the docstrings of its functions.
+"""The reference of terms, docs/terms.md, generated from the table of terms and its functions' docstrings.
 
 `python -m cssl_cli.report.terms_reference > docs/terms.md` writes it.
 """
@@ -73,7 +73,7 @@ def _elsewhere(row: Declared) -> str:
 
 
 def _documented(term: Term) -> tuple[str, str]:
-    """The file of the term's function, and the first paragraph of what is said there; without importing it."""
+    """The file of the term's function, and the first paragraph of its docstring, without importing it."""
     spec = find_spec(term.module)
     assert spec is not None, f"{term.name}: there is no module {term.module}"
     assert spec.origin is not None, f"{term.name}: {term.module} is no file"
@@ -81,7 +81,7 @@ def _documented(term: Term) -> tuple[str, str]:
     tree = ast.parse(path.read_text("utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     said = (ast.get_docstring(functions[name]) or "").partition("\n\n")[0]
-    said = said.replace(": `QUANTITIES`", "").replace(", `QUANTITIES`", "")  # which the table lists
+    said = said.replace(": `QUANTITIES`", "").replace(", `QUANTITIES`", "")  # already in the table
     home = Path(cssl_cli.__file__).parents[1]
     shown = path.relative_to(home).as_posix() if path.is_relative_to(home) else path.name
     return f"[{path.name}](../{shown})", " ".join(said.split())

@@ -1,4 +1,4 @@
-"""What the theory says of a run, in sentences: certified, or vacuous and by how much."""
+"""What the theory says about a run, in sentences: certified, or vacuous and by how much."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from cssl_cli.report.layout import number, percent, plural
 from cssl_cli.report.quantities import Result, quantity
 from cssl_cli.theory.term import Rounding
 
-COINCIDE = 1e-10  # squared distances of unit-norm features below this are the rounding of an encoder in float32
-MAX_NAMED = 3  # classes that a sentence names
+COINCIDE = 1e-10  # smaller squared distances of unit-norm features are rounding of a float32 encoder
+MAX_NAMED = 3  # classes named in a sentence
 
 
 def verdicts(result: Result, encoder: str = "trained") -> list[str]:
@@ -26,26 +26,26 @@ def verdicts(result: Result, encoder: str = "trained") -> list[str]:
 
 
 def _collapsed(result: Result) -> str | None:
-    """Said where all unit-norm features coincide: their terms are then zeros, and no bound says anything."""
+    """A sentence if all unit-norm features coincide: their terms are then zero, and every bound is meaningless."""
     names = {"trained": "the encoder", "projector": "the projector"}
     found = [name for encoder, name in names.items() if _coincide(result, encoder)]
     if not found:
         return None
     return (
         f"All outputs of {' and of '.join(found)} coincide once scaled to unit norm, those of the clean images and "
-        "those of the views of each image: collapsed to a point, whose terms tell nothing apart."
+        "those of the views of each image: collapsed to a point, whose terms distinguish nothing."
     )
 
 
 def _coincide(result: Result, encoder: str) -> bool:
-    """Whether the clean images are at one point, and the views of each image with them."""
+    """Whether the clean images coincide in one point, and the views of each image with them."""
     between = quantity(result, encoder, "uniformity", "uniformity")["value"]
     views = quantity(result, encoder, "alignment", "unbiased")["value"] or 0.0
     return between is not None and between >= -COINCIDE and views <= COINCIDE
 
 
 def _population(result: Result, encoder: str) -> str | None:
-    """The error of held-out centres, and what is certified of it."""
+    """The error of held-out centres, and its certificate."""
     error = quantity(result, encoder, "population", "error")
     bound = quantity(result, encoder, "population", "error_bound")
     if error["value"] is None or bound["value"] is None:
@@ -60,7 +60,7 @@ def _population(result: Result, encoder: str) -> str | None:
 
 
 def _certified(result: Result, encoder: str, bound: Mapping[str, Any]) -> str:
-    """What the bound on the error of new images says, and with how many views it would say something."""
+    """What the bound on the error of new images says, and for how many views it would be informative."""
     seen = views_seen(bound["num_views"])
     if not bound.get("vacuous"):
         return f"Certified {_at_most(bound['value'])} at 95 % confidence (Theorem B or C, {seen})."
@@ -80,7 +80,7 @@ def views_seen(num_views: int) -> str:
 
 
 def _projector(result: Result) -> str | None:
-    """What is certified of the projector's outputs, on which the loss acts, where that is anything."""
+    """What is certified for the projector's outputs, which the loss acts on, if anything."""
     error = quantity(result, "projector", "population", "error")
     bound = quantity(result, "projector", "population", "error_bound")
     if error["value"] is None or bound["value"] is None or bound.get("vacuous"):
@@ -101,7 +101,7 @@ def _paper(result: Result, encoder: str) -> str | None:
         return (
             f"The paper's Theorem 1 certifies error {_at_most(bound['value'])}, of these images with their own centres."
         )
-    if not slack.get("vacuous"):  # of each class with its own p_l, not of the least
+    if not slack.get("vacuous"):  # uses each class's own p_l, not the least
         return (
             f"The paper's Lemmas 3.1 and 3.2 bound the error, of these images with their own centres, by (1 − σ) + R_ε "
             f"{_at_most(right['value'])}."
@@ -115,7 +115,7 @@ def _paper(result: Result, encoder: str) -> str | None:
 
 
 def _overlap(result: Result, encoder: str) -> str:
-    """What becomes of the paper's assumption that views of different classes never coincide."""
+    """Whether the paper's assumption fails: views of different classes coincide."""
     coinciding = quantity(result, encoder, "class_overlap", "share_coinciding")
     if not coinciding["value"]:
         return ""
@@ -126,7 +126,7 @@ def _overlap(result: Result, encoder: str) -> str:
 
 
 def _left_out(classes: Sequence[str]) -> str:
-    """Which classes had no image to test, if any."""
+    """The classes without an image to test, if any."""
     if not classes:
         return ""
     if len(classes) == 1:
@@ -153,7 +153,7 @@ def _lipschitz(result: Result, encoder: str) -> str | None:
 
 
 def _at_most(bound: float) -> str:
-    """A bound from above, never shown as less than it is."""
+    """An upper bound, rounded up."""
     return f"≤ {_percent(bound, rounded='up')}"
 
 

@@ -1,4 +1,4 @@
-"""Analysing a finished run: the run directory in, analysis.json out."""
+"""Analyzing a finished run: the run directory in, analysis.json out."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from cssl_cli.theory.control_encoders import control_features
 from cssl_cli.theory.lipschitz.bounds import lipschitz
 from cssl_cli.theory.projection import projection
 
-LIPSCHITZ_IMAGES = 500  # at most, in the search for the largest ratio of distances
-PROJECT_BLOCK = 4096  # features through the projector at once
+LIPSCHITZ_IMAGES = 500  # at most, when searching for the largest ratio of distances
+PROJECT_BLOCK = 4096  # features per pass through the projector
 DEFAULT_TEMPERATURE = 0.5  # of the losses, for a method that has none
-# Bounds that presuppose a function of the image, or search long for main parts.
+# Bounds that assume a function of the image, or that need a long search for main parts.
 NOT_OF_CONTROLS = ("R_epsilon_bounds", "theorem_1", "explicit_tau")
 
 
@@ -57,14 +57,13 @@ def analyze(
     data_root: str | None = None,
     precision: str = "float32",
 ) -> dict[str, Any]:
-    """The theory's terms of the run's encoder, of its projector and of the untrained encoder; writes analysis.json.
+    """The theory's terms of the run's encoder, its projector and the untrained encoder; writes analysis.json.
 
-    With the setting `controls` those of the control encoders, too (theory/control_encoders.py).
-    `recipe` says how to measure, in place of the run's own, and `changes` replace settings of its analyze block. What
-    was measured before with the same settings is read, and is analysis.json again, unless `again`. `export` receives
-    the features of the trained encoder, also of a run that may only be read. `data_root` is where the images lie now,
-    in place of the recipe's data.root. `precision` is that of the features; one other than float32 is a setting of the
-    result, which then says what error it made.
+    With the setting `controls`, the control encoders are measured, too (theory/control_encoders.py). `recipe` replaces
+    the run's own for how to measure, and `changes` replace settings of its analyze block. A result already measured
+    with the same settings is read, and becomes analysis.json again, unless `again`. `export` receives the features of
+    the trained encoder, also for a read-only run. `data_root` is where the images are now, in place of the recipe's
+    data.root. `precision` is that of the features; any but float32 is recorded in the settings, with its error.
     """
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
@@ -80,7 +79,7 @@ def analyze(
 
     result = None
     if not again:
-        with suppress(DamagedError):  # which is told of below
+        with suppress(DamagedError):  # reported below
             result = run.recall_result(ANALYSIS, settings)
     if result is None:
         with run.locked():
@@ -105,7 +104,7 @@ def _measure(
     reporter: Reporter,
     export: Path | None,
 ) -> dict[str, Any]:
-    """Measure, and write analysis.json; under the run's lock."""
+    """Measure under the run's lock, and write analysis.json."""
     encoders = {"trained": trained_part(run, recipe, "encoder"), "untrained": untrained_encoder(recipe)}
     extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
     raw = {
@@ -146,7 +145,7 @@ def _measure(
 
 @dataclass(frozen=True)
 class _Terms:
-    """How the terms of every encoder are measured: on the same images and views, with the same settings."""
+    """Measures the terms of every encoder: on the same images and views, with the same settings."""
 
     recipe: Recipe
     settings: Mapping[str, Any]
@@ -155,16 +154,16 @@ class _Terms:
     reporter: Reporter
 
     def of_encoders(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Every term of the features of every encoder, as JSON types."""
+        """All terms of all encoders, as JSON types."""
         return {
             name: self.of(name, features, raw["untrained"] if name == "trained" else None)
             for name, features in raw.items()
         }
 
     def of_controls(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The terms of the control encoders, and their `concentration` where the trained encoder's is measured.
+        """The terms of the control encoders; `concentration` too, if it is measured for the trained encoder.
 
-        Of a control that cannot be made there is a `reason` instead.
+        A control that cannot be made has a `reason` instead.
         """
         made = control_features(
             raw["trained"],
@@ -188,10 +187,10 @@ class _Terms:
     def of(
         self, name: str, features: Tensor, baseline: Tensor | None, *, without: Collection[str] = ()
     ) -> dict[str, Any]:
-        """The terms of raw `features` (N, V, D), as JSON types; `baseline` is what ARC compares them with."""
+        """The terms of raw `features` (N, V, D), as JSON types; ARC compares with `baseline`."""
         on_device = features.to(self.material.device)
         terms = analyze_table(
-            unit_norm(on_device.double()),  # in float32 the smallest distances would be lost
+            unit_norm(on_device.double()),  # float32 would lose the smallest distances
             self.material.labels,
             class_names=self.material.class_names,
             epsilons=self.settings["epsilons"],
@@ -208,11 +207,11 @@ class _Terms:
 
 
 def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:
-    """What bounds the encoder's Lipschitz constant, on some of the images and with raw features (N, V, D)."""
+    """Bounds on the encoder's Lipschitz constant, from some of the images and raw features (N, V, D)."""
     generator = stream(seed, "lipschitz")
     rows = torch.randperm(len(features), generator=generator)[:LIPSCHITZ_IMAGES]
     chosen = features[rows]
-    if material.precision != "float32":  # of views that are close, rounding would decide the ratio
+    if material.precision != "float32":  # for close views, rounding would decide the ratio
         exact = replace(material, precision="float32").extractor(encoder)
         chosen = exact.view_table(material.images[rows], material.augmentation, material.theta[rows])
     found = lipschitz(

@@ -1,4 +1,4 @@
-"""Whether a run's step is compiled, and where the compiler keeps what it has made."""
+"""Whether a run's step is compiled, and where the compiler keeps its cache."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from cssl_cli.runs.images import cache_dir
 from cssl_cli.train.loop import Plan
 from cssl_cli.train.step import Compiled
 
-COMPILED_STEPS = 20_000  # from which on compiling pays; how long it takes and what it saves: docs/performance.md
+COMPILED_STEPS = 20_000  # compiling pays from here on; for its cost and gain see docs/performance.md
 COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def compiles(setting: Compiled | None, plan: Plan, device: torch.device, *, in_parts: bool = False) -> Compiled:
-    """Whether the training step is compiled: as the recipe says, or where a run is long enough to pay for it.
+    """Whether to compile the training step: as the recipe says, or if the run is long enough to pay for it.
 
-    Of processors, those with AVX-512 gain; others were seen to lose as much on one encoder as they gain on another.
-    Where the encoder takes a batch `in_parts`, one graph would hold it as often as there are parts. Depends on nothing
-    that changes while a run stays on its machine, so that it goes on as it began. Raises `InputError` where there is no
-    GPU to capture a graph on.
+    Among CPUs, those with AVX-512 gain; others lost as much on one encoder as they gained on another. An encoder that
+    takes a batch `in_parts` would repeat its graph for every part. The answer stays the same while a run stays on its
+    machine, so that it resumes as it began. Raises `InputError` if a graph is to be captured without a GPU.
     """
     if setting == "graph" and device.type != "cuda":
         raise InputError(
@@ -36,9 +35,9 @@ def compiles(setting: Compiled | None, plan: Plan, device: torch.device, *, in_p
 
 
 def keep_compiler_cache() -> None:
-    """What torch compiles is kept in the user's cache folder rather than in /tmp, unless the environment says where.
+    """Keep torch's compiled code in the user's cache folder rather than /tmp, unless the environment sets a place.
 
-    Where that folder is not known or cannot be written to, torch's own choice stays.
+    If that folder is unknown or cannot be written to, torch's own choice stays.
     """
     try:
         folder = cache_dir() / "compiler"

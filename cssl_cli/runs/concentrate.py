@@ -1,4 +1,4 @@
-"""Concentration of a recipe's augmented data, with or without a trained encoder: what its views do to its images."""
+"""Concentration of a recipe's augmented images, in pixels or in the features of a trained encoder."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "pixels": pixels,
     "standardized_pixels": standardized_pixels,
 }
-BETWEEN_IMAGES = 1000  # at most so many images stand for the pairs of different classes
+BETWEEN_IMAGES = 1000  # at most; images that stand for the pairs of different classes
 REFINE_STEPS = 60
-STAR_IMAGES = 2000  # at most about so many images stand for the population's σ
+STAR_IMAGES = 2000  # roughly at most; images that stand for the population's σ
 
 Quantities = dict[str, dict[str, Any]]
 
@@ -45,7 +45,7 @@ def analyze_recipe(
 ) -> dict[str, Any]:
     """The concentration of the recipe's augmented images, before any training.
 
-    `changes` replace settings of the recipe's analyze block. Of its distances `trained` is left out.
+    `changes` replace settings of the recipe's analyze block. The distance `trained` is skipped.
     """
     device = choose_device(device_name)
     settings = recipe.settings("analyze") | dict(changes or {})
@@ -77,7 +77,7 @@ def analyze_recipe(
 
 
 def facts(material: Material) -> dict[str, Any]:
-    """What was looked at, for the head of a result."""
+    """What was measured on, for the head of a result."""
     return {
         "part": material.part,
         "num_images": len(material.images),
@@ -88,9 +88,9 @@ def facts(material: Material) -> dict[str, Any]:
 def concentrations(
     material: Material, settings: Mapping[str, Any], tables: Mapping[str, Tensor], seed: int, reporter: Reporter
 ) -> dict[str, Quantities]:
-    """Concentration in each of the distances that `settings` names; `tables` holds raw features (N, V, D).
+    """Concentration in each distance that `settings` name; `tables` holds raw features (N, V, D).
 
-    Nearer views are searched for in the first of the distances of pixels: the search takes longer than all the rest.
+    Nearer views are searched for only in the first pixel distance: the search takes longer than everything else.
     """
     searched = next((name for name in settings["distances"] if name in PIXEL_DISTANCES), None)
     return {
@@ -109,9 +109,9 @@ def concentration_in(
     *,
     search: bool = False,
 ) -> Quantities:
-    """Concentration in the pixels that `name` names or, with a `table` of raw features (N, V, D), in those features.
+    """Concentration in the pixel distance `name` or, given a `table` of raw features (N, V, D), in those features.
 
-    search: whether nearer views are searched for, in pixels.
+    search: whether to search for nearer views, in pixels.
     """
 
     def vectors_of(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The contact sheet: images and what a recipe's augmentation makes of them, as a picture for people to look at."""
+"""The contact sheet: a picture of images and their augmented views under a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.setup import make_augmentation
 
 MAX_ROWS = 10
-CELL = 96  # pixels on a side that an image is enlarged to, at least
+CELL = 96  # least side of an enlarged image, in pixels
 MARGIN = 8
 BACKGROUND, INK = "white", "#222222"
 
@@ -51,7 +51,7 @@ def draw_views(
 
 
 def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
-    """A picture among a user's images would be one of them from then on."""
+    """`InputError` if the picture would lie among the user's images, and so become one of them."""
     data = recipe.settings("data")
     if data["name"] == "folder" and _is_inside(path, data["root"]):
         raise InputError(
@@ -69,9 +69,8 @@ def _is_inside(path: Path, folder: str) -> bool:
 def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Sequence[str] | None, title: str) -> None:
     """Draw each original and its views in a row, enlarged without smoothing, as a PNG file at `path`.
 
-    `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: the caption
-    of each row, N of them, or None. The file appears whole or not at all; raises InputError or RunError where it cannot
-    be written.
+    `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: N captions,
+    one per row, or None. The file appears whole or not at all; raises InputError or RunError if it cannot be written.
     """
     num_views = views.shape[1]
     height, width = images.shape[-2:]
@@ -81,7 +80,7 @@ def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Seq
     captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(images)
     label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
     left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
-    # A gap of its own sets the originals apart from their views.
+    # A wider gap separates the originals from their views.
     columns = [left + column * (cell_width + MARGIN) + (MARGIN if column else 0) for column in range(num_views + 1)]
     sheet_width = max(columns[-1] + cell_width, MARGIN + int(title_font.getlength(title))) + MARGIN
     sheet = Image.new("RGB", (sheet_width, top + len(images) * (cell_height + MARGIN)), BACKGROUND)

@@ -1,4 +1,4 @@
-"""The device that a command computes on, and the precisions that there are on it."""
+"""The device to compute on, and the precisions it supports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cssl_cli.runs.options import OTHER_DEVICE, require_device_name
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`, or the best there is; `InputError` when it is not there."""
-    # Where float32 is said, CUDA's convolutions are to compute in it, not in TF32 with its 10 bits of mantissa.
+    """The device called `name`, or the best available; `InputError` if it does not exist."""
+    # float32 means float32: by default, CUDA convolutions use TF32 with 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
-    # Nearly all batches have one shape: the fastest algorithm for each convolution is worth a search.
+    # Nearly all batches have the same shape, so searching for the fastest convolution algorithm pays.
     torch.backends.cudnn.benchmark = True
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,7 +28,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """What training computes in: as the recipe says, or bfloat16 where the device has instructions for it."""
+    """The precision of training: as the recipe says, or bfloat16 if the device has instructions for it."""
     if setting == "auto":
         setting = "bfloat16" if _has_bfloat16(device) else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[setting]
@@ -43,9 +43,9 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 
 def require_feature_precision(name: str, device: torch.device) -> None:
-    """`InputError` unless features can be computed in the precision of this name there.
+    """`InputError` unless features can be computed in this precision on the device.
 
-    On a CPU without the instructions bfloat16 is slow, and right.
+    On a CPU without bfloat16 instructions, bfloat16 is slow but correct.
     """
     if name == "bfloat16":
         has = device.type == "cpu" or _has_bfloat16(device)

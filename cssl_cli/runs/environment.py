@@ -1,4 +1,4 @@
-"""environment.json: where, and with what, each process worked on a run."""
+"""environment.json: where and with what each process worked on a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def enter_environment(
         here["data_root"] = data_root
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
-        last = {"compiled": False, **processes[-1]}  # of a time when nothing was compiled
+        last = {"compiled": False, **processes[-1]}  # default for environments written before compiling existed
         changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
         if changed:
             changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
@@ -47,7 +47,7 @@ def enter_environment(
 
 
 def enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
-    """Correct environment.json when it turns out that the step cannot be compiled."""
+    """Correct environment.json after compiling the step has failed."""
     content = run.environment()
     if content:
         content["processes"][-1]["compiled"] = compiled
@@ -55,7 +55,7 @@ def enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
 
 
 def environment(device: torch.device, precision: torch.dtype, *, compiled: Compiled) -> dict[str, Any]:
-    """Where and with what a process worked on a run."""
+    """Where and with what a process works on a run."""
     return {
         "cssl": cssl_cli.__version__,
         "commit": _commit(),
@@ -71,7 +71,7 @@ def environment(device: torch.device, precision: torch.dtype, *, compiled: Compi
 
 
 def _commit() -> str | None:
-    """The commit of a source checkout that the package runs from, if it does."""
+    """The commit of the source checkout that the package runs from, if any."""
     root = Path(cssl_cli.__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A finished run, opened: its recipe, its encoder, and the untrained encoder it is measured against."""
+"""Opening a finished run: its recipe, its encoder, and the untrained encoder to compare with."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ WEIGHTS: Mapping[Part, str] = {"encoder": ENCODER, "projector": PROJECTOR}
 
 
 def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) -> tuple[RunDir, Recipe]:
-    """The run at `path` and its recipe, or `recipe` in its place, which says how to measure.
+    """The run at `path`, and its recipe or `recipe` in its place, which says how to measure.
 
-    `InputError` unless the run is finished and the recipe is one that it could have run with. A recipe.yaml that was
-    edited without touching what the fingerprint covers is told and used.
+    `InputError` unless the run is finished and could have run with that recipe. If recipe.yaml was edited without
+    changing its fingerprint, it is used, with a notice.
     """
     run = RunDir.open(path)
     changed = _change_of_recipe(run)
@@ -50,7 +50,7 @@ def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) 
 
 
 def _change_of_recipe(run: RunDir) -> str | None:
-    """What is wrong with recipe.yaml by its checksum; `DamagedError` when it is no file that can be read."""
+    """What is wrong with recipe.yaml by its checksum; `DamagedError` if it is not a readable file."""
     text = run.read_unverified(RECIPE)
     try:
         run.verify(RECIPE, io.BytesIO(text or b""))
@@ -60,11 +60,11 @@ def _change_of_recipe(run: RunDir) -> str | None:
 
 
 def stored_result(run: RunDir, name: str, settings: Mapping[str, Any], reporter: Reporter) -> dict[str, Any] | None:
-    """The result that was measured before with these settings; a file that cannot be relied on is told of."""
+    """A result already measured with these settings; a damaged file is reported."""
     found = None
     try:
         found = run.read_result(name, settings)
-        run.latest_result(name)  # of whatever settings: it is about to be replaced
+        run.latest_result(name)  # with any settings: it is about to be replaced
     except DamagedError as error:
         reporter.say(f"{error.where}: {error.what}; it is made again")
     return found
@@ -73,9 +73,9 @@ def stored_result(run: RunDir, name: str, settings: Mapping[str, Any], reporter:
 def finished_run_data(
     run: RunDir, recipe: Recipe, dataset: Dataset | None, reporter: Reporter, data_root: str | None
 ) -> Dataset:
-    """The recipe's images (or `dataset`, when the caller has loaded it); `InputError` unless the run saw the same.
+    """The recipe's images, or `dataset` if already loaded; `InputError` unless the run was trained on the same images.
 
-    `data_root` is where they lie now, in place of the recipe's data.root.
+    `data_root` is where they are now, in place of the recipe's data.root.
     """
     if dataset is None:
         own = [run.path, run.path.absolute().parent]
@@ -85,7 +85,7 @@ def finished_run_data(
 
 
 def trained_part(run: RunDir, recipe: Recipe, part: Part) -> nn.Module:
-    """The encoder or the projector with the weights that the run gave it; `DamagedError` as of `load_weights`."""
+    """The run's trained encoder or projector; raises `DamagedError` as `load_weights` does."""
     module: nn.Module = getattr(initial_method(recipe), part)
     try:
         module.load_state_dict(run.load_weights(WEIGHTS[part], fingerprint=recipe.fingerprint))
@@ -97,10 +97,10 @@ def trained_part(run: RunDir, recipe: Recipe, part: Part) -> nn.Module:
 
 
 def untrained_encoder(recipe: Recipe) -> nn.Module:
-    """The encoder exactly as a run of the recipe starts: initial weights, batch norm that has seen nothing yet.
+    """The encoder as a run of the recipe starts: with initial weights and batch norms that have seen no data.
 
-    In eval mode its batch norms pass their input on unchanged. With statistics estimated on the images it would be the
-    weaker baseline (docs/results.md).
+    In eval mode these batch norms leave their input unchanged. Statistics estimated on the images would make a weaker
+    baseline (docs/results.md).
     """
     return initial_method(recipe).encoder
 

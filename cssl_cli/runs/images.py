@@ -1,4 +1,4 @@
-"""The images of a recipe or a run: prepared in a cache, and placed where training reads them."""
+"""The images of a recipe or run: prepared in a cache, and placed where training reads them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs import memory
 from cssl_cli.runs.run_dir import ENVIRONMENT, RunDir
 
-RESIDENT_SHARE = 0.5  # of the device's free memory that images may take
+RESIDENT_SHARE = 0.5  # of the device's free memory that images may occupy
 ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
 
 
 def cache_dir() -> Path:
-    """Where prepared data are kept: $CSSL_CACHE, or the user's cache folder. Raises InputError where neither is known.
+    """The cache of prepared data: $CSSL_CACHE, or the user's cache folder. Raises InputError if neither is known.
 
-    `~` and variables are replaced: what sets the environment (systemd, SLURM, a .env file) may be no shell.
+    `~` and variables are expanded here, since systemd, SLURM or a .env file may set the variable without a shell.
     """
     for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
         if given := os.environ.get(name):
@@ -46,10 +46,9 @@ def cache_dir() -> Path:
 def prepare_data(
     recipe: Recipe, reporter: Reporter, *, data_root: str | None = None, own: Iterable[Path] = ()
 ) -> Dataset:
-    """The recipe's images, from the cache where they have been prepared before; `InputError` where they cannot fit.
+    """The recipe's images, from the cache if already prepared; `InputError` if they cannot fit in memory.
 
-    `data_root` is where they lie, in place of the recipe's data.root; `own` are folders that are written to, and hold
-    none of them.
+    `data_root` is where they are, in place of the recipe's data.root; `own` are output folders, which hold no images.
     """
     memory.require(memory.of_images(recipe), memory.free_memory())
     settings = recipe.settings("data", data_root=data_root)
@@ -69,24 +68,24 @@ def prepare_data(
 def images_of_run(
     run: RunDir, recipe: Recipe, reporter: Reporter, *, data_root: str | None, own: Iterable[Path]
 ) -> Dataset:
-    """`prepare_data`, with words for a run that has begun, whose images may lie elsewhere by now."""
+    """`prepare_data` for a run that has begun, with advice if its images have moved."""
     try:
         return prepare_data(recipe, reporter, data_root=data_root, own=own)
     except InputError as error:
         root = getattr(recipe.data, "root", None)
         if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
-            gone = not os.path.isdir(root)  # noqa: PTH112 (false, too, where a path cannot be looked for)
+            gone = not os.path.isdir(root)  # noqa: PTH112 (also false if the path cannot be looked up)
             error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
         raise
 
 
 def has_labels(dataset: Dataset) -> bool:
-    """Whether there are labelled training and test images, as classifiers need."""
+    """Whether there are labelled training and test images, which classifiers need."""
     return all(images is not None and images.labels is not None for images in (dataset.train, dataset.test))
 
 
 def place_images(images: Tensor, device: torch.device) -> Images:
-    """The images on the device if they take no more than `RESIDENT_SHARE` of its free memory, else streamed to it."""
+    """The images on the device if they fit in `RESIDENT_SHARE` of its free memory, else streamed to it."""
     if device.type == "cuda" and images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return StreamedImages(images, device)
     return ResidentImages(images.to(device))

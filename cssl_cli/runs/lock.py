@@ -1,4 +1,4 @@
-"""The lock of a run directory: one process at a time works on it. Freed by the death of its holder, too."""
+"""The lock of a run directory: one process at a time works on it. It is released even if its holder dies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ELSEWHERE = (
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the lock at this moment."""
+    """Whether a process holds the lock now."""
     try:
         with open_to_read(lock) as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -36,7 +36,7 @@ def is_held(lock: Path) -> bool:
 def holding(lock: Path) -> Iterator[None]:
     """Hold the lock for this process.
 
-    `InUseError` when another process holds it, `ReadOnlyError` when its folder may only be read.
+    `InUseError` if another process holds it, `ReadOnlyError` if its folder cannot be written to.
     """
     handle = _opened(lock)
     try:
@@ -65,7 +65,7 @@ def holding(lock: Path) -> Iterator[None]:
 
 def _opened(lock: Path) -> int:
     try:
-        with explained(lock, "Move it away; a lock is made anew."):
+        with explained(lock, "Move it away; a new lock is then made."):
             return open_in_place(lock, os.O_RDWR | os.O_CREAT)
     except ReadOnlyError as error:
         error.remedy = _ELSEWHERE
@@ -73,7 +73,7 @@ def _opened(lock: Path) -> int:
 
 
 def _take(handle: int) -> None:
-    """Take the lock; a second time after a moment, since `is_held` holds it for one."""
+    """Take the lock; retry once after a moment, since `is_held` takes it briefly."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,13 +82,13 @@ def _take(handle: int) -> None:
 
 
 def _enter_holder(lock: Path, handle: int) -> None:
-    """Say in the lock who holds it, unless the file turns out to be another, by a hard link."""
+    """Write into the lock who holds it, unless it has other content, as a hard link to another file has."""
     if os.pread(handle, len(_TEXT), 0) not in (b"", _TEXT):
         raise InputError(
-            "it holds something else than who works on the run",
+            "it is not a lock: it has other content",
             where=str(lock),
-            remedy="Move it away; a lock is made anew.",
+            remedy="Move it away; a new lock is then made.",
         )
-    with suppress(OSError):  # it locks without the words, too, on a disk that is full
+    with suppress(OSError):  # the lock works without the text, so a full disk is no problem
         os.ftruncate(handle, 0)
         os.pwrite(handle, _TEXT + f"{os.getpid()} on {socket.gethostname()}".encode(), 0)

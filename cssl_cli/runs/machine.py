@@ -1,4 +1,4 @@
-"""What a machine can do: its rates of matrix products and of copies, measured."""
+"""What a machine can do: its measured rates of matrix products and of copies."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ROUNDS = 7
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of products of large square matrices of this type: the best of a few.
+    """Floating-point operations per second in products of large square matrices of this type, best of a few tries.
 
-    Of random numbers: of constants, whose bits do not change, a GPU takes less power and so runs faster than it will.
+    Uses random numbers: with constants, whose bits do not change, a GPU takes less power and runs faster than normal.
     """
-    # Cards for games take 64 times as long in float64: the full side would keep them busy for a quarter of a minute.
+    # Gaming cards are 64 times slower in float64: full-size matrices would take a quarter of a minute.
     side = MATRIX_SIDE[device.type] // (4 if dtype == torch.float64 else 1)
     generator = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn((side, side), generator=generator, dtype=dtype, device=device) for _ in range(2))
@@ -26,7 +26,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def copy_rate(device: torch.device) -> float:
-    """Bytes per second of a copy within the device's memory, read and written: the best of a few."""
+    """Bytes per second, read plus written, of a copy within the device's memory, best of a few tries."""
     num_bytes = COPY_BYTES[device.type]
     if device.type == "cuda":
         num_bytes = min(num_bytes, torch.cuda.mem_get_info(device)[0] // 8)
@@ -36,7 +36,7 @@ def copy_rate(device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,7 +1,7 @@
-"""What a recipe needs of memory at least, and how much there is: said before anything is computed.
+"""The least memory that a recipe needs, and how much there is, checked before anything is computed.
 
-Every number is estimated from below, so that nothing is refused that fits: weights and what the optimizer keeps of
-them, the largest arrays of images, views, activations and resamples, and nothing that is made in blocks.
+Every estimate is a lower bound, so nothing that fits is refused. It counts weights, optimizer state and the largest
+arrays of images, views, activations and resamples, but nothing that is made in blocks.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe
 
-Needs = Mapping[str, float]  # bytes by the field of a recipe that decides them
+Needs = Mapping[str, float]  # bytes, by the recipe field that determines them
 
 _FLOAT = 4
-_WEIGHTS_AT_64 = {"resnet18": 11.1e6, "resnet50": 23.4e6}  # of convolutions at width 64; they grow with its square
-_FEATURES = {"resnet18": 8, "resnet50": 32, "small": 8}  # outputs of an encoder by its width
-_STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps of each weight
-# Numbers that a pass keeps of an image, by width and pixels: what convolutions put out (the rest a compiler may
-# leave away); and the inputs of blocks, where only these are kept.
+_WEIGHTS_AT_64 = {"resnet18": 11.1e6, "resnet50": 23.4e6}  # of convolutions at width 64; they grow as width²
+_FEATURES = {"resnet18": 8, "resnet50": 32, "small": 8}  # outputs of an encoder, relative to its width
+_STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps for each weight
+# Numbers that a pass keeps of an image, by width and pixels: the outputs of convolutions (a compiler may drop the
+# rest), or only the inputs of blocks.
 _ACTIVATIONS = {"small": 1.875, "resnet18": 9.375, "resnet50": 52.375}
 _INPUTS_OF_BLOCKS = {"small": 1.75, "resnet18": 4.625, "resnet50": 28.0}
-_GPU = Path("/dev/nvidiactl")  # there is where an NVIDIA driver is: training need not fit into the host's memory
+_GPU = Path("/dev/nvidiactl")  # exists if there is an NVIDIA driver; training then need not fit into the host's memory
 
 
 def of_images(recipe: Recipe) -> Needs:
-    """The images that are drawn; those that are read may lie in a file that is mapped to memory."""
-    data: Any = recipe.data  # the fields are those of the set
+    """Generated images; images from disk may be memory-mapped."""
+    data: Any = recipe.data  # the fields depend on the data set
     if not hasattr(data, "num_train"):
         return {}
     pixels = 3 * data.size**2
@@ -38,7 +38,7 @@ def of_images(recipe: Recipe) -> Needs:
 
 
 def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
-    """Weights with their gradients and the optimizer's numbers, and a batch with what its gradient needs."""
+    """Weights, gradients, optimizer state, and what the backward pass of a batch needs."""
     encoder, method = recipe.encoder, recipe.method
     trained = 2 + (_STATES[recipe.optim.name] if getattr(recipe.optim, "momentum", None) != 0 else 0)
     copies = trained + (1 if hasattr(method, "ema_momentum") else 0)
@@ -53,7 +53,7 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
         needs["method.predictor"] = _FLOAT * trained * 2 * method.predictor * method.projector[-1]
     if hasattr(method, "queue"):
         needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
-    size = getattr(recipe.data, "size", None) or image_size or 32  # the downloaded sets have no smaller images
+    size = getattr(recipe.data, "size", None) or image_size or 32  # downloadable sets have no smaller images
     kept = _INPUTS_OF_BLOCKS if recipe.train.checkpoint_activations else _ACTIVATIONS
     of_pass = 2 * kept[encoder.name] * encoder.width * size**2  # activations may be bfloat16
     of_views = 2 * recipe.train.batch_size * _FLOAT * 3 * size**2
@@ -63,7 +63,7 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
 
 
 def weights_of_encoder(recipe: Recipe) -> float:
-    """The weights of the convolutions, a little fewer than there are."""
+    """The weights of the convolutions, slightly underestimated."""
     width = recipe.encoder.width
     if recipe.encoder.name == "small":
         return 9 * (3 * width + 2 * width**2 + 8 * width**2 + 32 * width**2)
@@ -71,7 +71,7 @@ def weights_of_encoder(recipe: Recipe) -> float:
 
 
 def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | None = None) -> Needs:
-    """Features of all views of the trained and the untrained encoder, and the resamples of the images' weights.
+    """Features of all views of the trained and the untrained encoder, and the bootstrap weights of the images.
 
     num_images: how many there are to choose from; settings: of the analyze block, in place of the recipe's.
     """
@@ -86,15 +86,15 @@ def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | N
 
 
 def known_test_images(recipe: Recipe) -> int:
-    """How many test images there are, or 2 where that is only known when they are read."""
+    """The number of test images, or 2 if it is known only once they are read."""
     number = recipe.data.num_test if hasattr(recipe.data, "num_test") else 2
     return min(number, recipe.data.limit_test or number)
 
 
 def require(needs: Needs, free: float | None, *, checkpointed: bool = False) -> None:
-    """`InputError`, naming the field that takes most, when there is not that much memory; None is not known.
+    """`InputError`, naming the field that needs most, if there is not enough memory; None means unknown.
 
-    checkpointed: whether `train.checkpoint_activations` spares memory already.
+    checkpointed: whether `train.checkpoint_activations` already saves memory.
     """
     total = sum(needs.values())
     if free is None or total <= free:
@@ -114,20 +114,20 @@ def require(needs: Needs, free: float | None, *, checkpointed: bool = False) -> 
 
 
 def require_all(recipe: Recipe, device_name: str | None = None) -> None:
-    """The same for all that is done with a recipe, as far as it is known before the images are."""
+    """`require` for everything done with a recipe, as far as known before its images are read."""
     require_within(free_memory(), recipe, device_name)
 
 
 def require_within(
     free: float | None, recipe: Recipe, device_name: str | None = None, *, trained: bool = False
 ) -> None:
-    """`require_all` where the `free` memory has been looked up; without the training of what is `trained`."""
+    """`require_all` with known `free` memory; skips training if already `trained`."""
     for needs in _stages(recipe, device_name, trained=trained):
         require(needs, free, checkpointed=recipe.train.checkpoint_activations)
 
 
 def largest_need(recipe: Recipe, device_name: str | None = None, *, trained: bool = False) -> float:
-    """Bytes of this machine's memory that the largest stage needs of all that `require_within` looks at."""
+    """Bytes of this machine's memory needed by the largest stage that `require_within` checks."""
     return max(sum(needs.values()) for needs in _stages(recipe, device_name, trained=trained))
 
 
@@ -139,7 +139,7 @@ def _stages(recipe: Recipe, device_name: str | None, *, trained: bool) -> list[N
 
 
 def free_memory() -> float | None:
-    """Bytes that this process may still take, swap included; None where the system does not say (not Linux)."""
+    """Bytes that this process may still use, swap included; None if the system does not say (not Linux)."""
     try:
         facts = dict(re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
         free = 1024.0 * (int(facts["MemAvailable"]) + int(facts["SwapFree"]))
@@ -150,16 +150,16 @@ def free_memory() -> float | None:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Where a version of Linux's control groups says what a process may take."""
+    """Where a version of Linux's control groups keeps a process's memory limits."""
 
     own: str  # the line of /proc/self/cgroup that names the group
     folder: Path
     limit: str
     used: str
-    of_files: str  # the line of memory.stat: what is held of files is given back when memory is short
+    of_files: str  # the line of memory.stat with file cache, which is given back when memory is short
 
     def left(self) -> list[float]:
-        """What the group of this process, and each of those around it, has left; none where there is no limit."""
+        """What this process's group and each enclosing group have left; empty without a limit."""
         try:
             found = re.search(self.own, Path("/proc/self/cgroup").read_text(), re.MULTILINE)
         except OSError:
@@ -176,7 +176,7 @@ class _Groups:
             limit = int((group / self.limit).read_text())
             used = int((group / self.used).read_text())
             of_files = re.search(self.of_files, (group / "memory.stat").read_text(), re.MULTILINE)
-        except (OSError, ValueError):  # there is none, or it has no limit: "max"
+        except (OSError, ValueError):  # no such file, or no limit: "max"
             return None
         return max(limit - used + int(of_files[1] if of_files else 0), 0)
 
@@ -194,6 +194,6 @@ _CGROUPS = (
 
 
 def gib(number: float) -> str:
-    """Bytes in GiB, as messages have them."""
+    """Bytes in GiB, for messages."""
     gib = number / 2**30
     return f"{gib:,.0f}" if gib >= 10 else f"{gib:.1f}"

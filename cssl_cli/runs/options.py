@@ -1,4 +1,4 @@
-"""What options of the commands may name, checked without loading torch."""
+"""Values of command options, checked without loading torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ OTHER_DEVICE = "Give cpu, cuda or cuda:N, or leave --device out to take the best
 
 
 def require_device_name(name: str | None) -> None:
-    """`InputError` unless there are devices of this kind; None is the best device there is."""
+    """`InputError` unless this kind of device exists; None means the best available."""
     if name is None or re.fullmatch(r"cpu|cuda(:\d+)?", name):
         return
     if re.fullmatch(r"mps(:\d+)?", name):
         raise InputError(
             "Apple GPUs (mps) are not supported: they have no float64, in which terms and classifiers are computed, "
-            "and nothing was ever tried on one",
+            "and are untested",
             where="--device",
             remedy="Give cpu, or leave --device out, which on a Mac is the same.",
         )
@@ -26,11 +26,11 @@ def require_device_name(name: str | None) -> None:
 
 
 def require_precision(name: str) -> None:
-    """`InputError` unless features have a precision of this name, here or elsewhere."""
+    """`InputError` unless this is a known precision of features, whether or not this machine supports it."""
     if name not in PRECISIONS:
         raise unknown_name("precision", name, PRECISIONS, where="--precision")
 
 
 def with_precision(settings: dict[str, Any], precision: str) -> dict[str, Any]:
-    """The settings of a result whose features were computed in this precision; float32 goes without saying."""
+    """The settings of a result whose features were computed in this precision; float32 is not recorded."""
     return settings if precision == "float32" else {**settings, "precision": precision}

@@ -54,16 +54,16 @@ def pretrain(
     dataset: Dataset | None = None,
     data_root: str | None = None,
 ) -> RunDir:
-    """Train what the recipe says into its run directory under `out`; go on from its checkpoint if it has one.
+    """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
 
-    A finished run is left as it is. With `restart`, what the directory holds is discarded first. A signal that asks to
-    end saves a checkpoint and raises `Interrupted`. `dataset` may be given when the caller has loaded it already;
-    `data_root` is where the images lie now, in place of the recipe's data.root, which stays what the run is known by.
+    A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
+    checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
+    now: the recipe's data.root still identifies the run.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
     if restart or not _is_finished(run):
-        # Before anything is made under `out`: images that cannot be had leave no run behind.
+        # Before anything is created under `out`: missing images leave no run behind.
         require_creatable(out, "Choose another folder with --out DIR.")
         require_memory(recipe, device, dataset)
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
@@ -72,7 +72,7 @@ def pretrain(
     run.create(recipe.to_yaml())
     if not restart and _is_finished(run) and not run.is_writable():
         check_recipe(run, recipe)
-        stored = load_recipe(str(run.file(RECIPE)))  # not its text: an earlier version wrote fewer fields
+        stored = load_recipe(str(run.file(RECIPE)))  # not compared as text: earlier versions wrote fewer fields
         if (stored.probe, stored.analyze) == (recipe.probe, recipe.analyze):
             reporter.say(f"{shown_path(run.path)} is finished already")
             return run
@@ -89,7 +89,7 @@ def pretrain(
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
-        records = _resume(run, recipe, trainer, reporter)  # before a new environment says what its files are like
+        records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
         enter_environment(run, recipe, dataset, trainer, reporter, data_root)
         recorders = make_recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
@@ -102,11 +102,11 @@ def pretrain(
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
             told = {"error": error.what, "where": error.where, "remedy": error.remedy}
             told = {name: None if text is None else escaped_text(text) for name, text in told.items()}
-            with suppress(CsslError):  # a full disk may be what went wrong
+            with suppress(CsslError):  # a full disk may be the cause
                 run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, **told)
             error.where = error.where or str(run.path)
             raise
-        except Stopped as stopped:  # in the first step, or insisted on
+        except Stopped as stopped:  # in the first step, or a second signal
             remedy = "The same command goes on from the last checkpoint."
             raise Interrupted(stopped.number, where=str(run.path), remedy=remedy) from None
         if pending:
@@ -115,7 +115,7 @@ def pretrain(
 
 
 def _is_finished(run: RunDir, reporter: Reporter | None = None) -> bool:
-    """Whether nothing is to be trained; a status that is damaged does not say so, and the checkpoint decides."""
+    """Whether nothing is left to train; if the status is damaged, the checkpoint decides."""
     try:
         return run.finished
     except DamagedError as error:
@@ -125,7 +125,7 @@ def _is_finished(run: RunDir, reporter: Reporter | None = None) -> bool:
 
 
 def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
-    """Write recipe.yaml where it is another: to be measured with other settings than before, or damaged."""
+    """Write recipe.yaml if it differs (other measurement settings) or is damaged."""
     text = recipe.to_yaml()
     try:
         if run.recipe_is(text):
@@ -136,12 +136,12 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
 
 
 def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
-    """`InputError` when images and training cannot fit into the memory of this machine and of the device."""
+    """`InputError` if images and training do not fit into the memory of this machine and of the device."""
     images = memory.of_images(recipe) if dataset is None else {}
     size = None if dataset is None else dataset.pretrain.images.shape[-1]
     training, checkpointed = memory.of_training(recipe, size), recipe.train.checkpoint_activations
     if device.type == "cuda":
-        # What an earlier run in this process has given back, torch keeps for the next.
+        # torch keeps the memory freed by an earlier run in this process, for the next one.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         memory.require(training, torch.cuda.mem_get_info(device)[0] + kept, checkpointed=checkpointed)
         training = {}
@@ -149,7 +149,7 @@ def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None
 
 
 def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
-    """What the analysis cannot do is said before the training rather than after it."""
+    """Report what the analysis cannot do before the training rather than after it."""
     num_classes = len(dataset.class_names)
     measured = dataset.test or dataset.pretrain
     memory.require(memory.of_analysis(recipe, len(measured)), memory.free_memory())
@@ -162,7 +162,7 @@ def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def plan_of(recipe: Recipe, num_images: int) -> Plan:
-    """How many steps and epochs the recipe asks for on so many images."""
+    """The steps and epochs that the recipe asks for with this many images."""
     train, optim = recipe.settings("train"), recipe.settings("optim")
     return make_plan(
         num_images=num_images,
@@ -174,7 +174,7 @@ def plan_of(recipe: Recipe, num_images: int) -> Plan:
 
 
 def check_recipe(run: RunDir, recipe: Recipe) -> None:
-    """`InputError` unless the run directory was begun with a recipe of the same fingerprint."""
+    """`InputError` unless the run directory belongs to a recipe with the same fingerprint."""
     begun_with = (run.environment() or {}).get("fingerprint", recipe.fingerprint)
     if begun_with != recipe.fingerprint:
         raise InputError(
@@ -185,7 +185,7 @@ def check_recipe(run: RunDir, recipe: Recipe) -> None:
 
 
 def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str | None = None) -> None:
-    """`InputError` unless the images are those that the run was begun with, wherever they lie now."""
+    """`InputError` unless the images are those that the run began with, wherever they are now."""
     before = run.environment()
     if before and before["content_key"] != dataset.content_key:
         root = data_root or getattr(recipe.data, "root", None)
@@ -199,7 +199,7 @@ def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str |
 
 
 def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, notice: Notice = lambda _: None) -> Trainer:
-    """The trainer of a recipe at its first step; `notice` is told what went otherwise than asked for."""
+    """The trainer of a recipe at its first step; `notice` receives what differs from the request."""
     images = dataset.pretrain.images
     plan = plan_of(recipe, len(images))
     compiled = compiles(recipe.train.compile, plan, device, in_parts=recipe.train.micro_batch is not None)
@@ -223,7 +223,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
 
 
 def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
-    """Load the run's checkpoint into the trainer, if it has one; returns metrics and trace up to there."""
+    """Load the run's checkpoint, if any, into the trainer; returns metrics and trace up to it."""
     checkpoint = run.load_checkpoint()
     if checkpoint is None:
         return {METRICS: [], TRACE: [], EPOCH_KNN: []}
@@ -273,7 +273,7 @@ def _train(
         )
 
     def measure(epoch: int) -> None:
-        """Measure what is due at this step, unless that was done before the run was interrupted."""
+        """Measure what is due at this step, unless it was measured before an interruption."""
         for recorder in recorders:
             measured = records[recorder.file]
             if measured and measured[-1]["step"] == trainer.step:
@@ -303,7 +303,7 @@ def _train(
             compiled = trainer.training_step.compiled
             enter_compiled(run, compiled=compiled)
         if done == 1 and trainer.device.type == "cpu":
-            keep_freed_memory()  # now that it shows what a step takes
+            keep_freed_memory()  # once it is clear what a step needs
         detail = "" if progress.record is None else _describe(progress.record, plan)
         reporter.advance("pretrain", progress.step, plan.num_steps, detail)
         if progress.ends_epoch and progress.record is not None:
@@ -318,7 +318,7 @@ def _train(
 
 
 def _first_at_once(steps: Iterator[StepDone], pending: Pending) -> Iterator[StepDone]:
-    """Before the first step there is nothing to save, and compiling it takes a while: signals end that at once."""
+    """Until the first step is done, signals end the run at once: nothing to save yet, and compiling takes a while."""
     with pending.at_once():
         first = next(steps, None)
     if first is not None:

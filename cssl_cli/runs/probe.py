@@ -46,11 +46,10 @@ def probe(
 ) -> dict[str, Any]:
     """Accuracy of the run's encoder, of the untrained encoder and of raw pixels, under one protocol; writes probe.json.
 
-    `recipe` says how to measure, in place of the run's own. `baselines` keeps the scores of the last two between
-    calls, for runs that share what these depend on. Without `again`, or in a folder that may only be read, what was
-    measured before with the same settings is read. `data_root` is where the images lie now, in place of the recipe's
-    data.root. `precision` is that of the features; one other than float32 is a setting of the result, which then says
-    what error it made.
+    `recipe` replaces the run's own for how to measure. `baselines` keeps the scores of the last two between calls, for
+    runs that share what these depend on. Unless `again`, a result already measured with the same settings is read; in a
+    read-only folder it always is. `data_root` is where the images are now, in place of the recipe's data.root.
+    `precision` is that of the features; any but float32 is recorded in the settings, with its error.
     """
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
@@ -90,7 +89,7 @@ class _Prober:
         self, recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter, precision: str
     ) -> None:
         self.precision = precision
-        self.errors: dict[str, Any] = {}  # that a lower precision made of the features, by encoder
+        self.errors: dict[str, Any] = {}  # of the features, due to lower precision, by encoder
         self.recipe, self.dataset, self.device, self.reporter = recipe, dataset, device, reporter
         self.settings = recipe.settings("probe")
         self.train_images, self.train_labels = _labelled(dataset, "train")
@@ -99,10 +98,10 @@ class _Prober:
     def scores(
         self, name: str, make_encoder: Callable[[], nn.Module | None], known: Baselines, blocks: tuple[str, ...]
     ) -> dict[str, Any]:
-        """The scores of an encoder (None: pixels), taken from `known` where it was met under the same circumstances.
+        """The scores of an encoder (None: pixels), from `known` if already measured under the same circumstances.
 
-        They depend on the data, the probe and the seed, on `blocks` of the recipe, and those of the class centres on
-        the augmentation, too.
+        They depend on the data, the probe, the seed and `blocks` of the recipe; class-centre scores also depend on the
+        augmentation.
         """
         on_features = (name, "features", *self.circumstances("data", "probe", *blocks))
         on_centers = (name, "centers", *self.circumstances("data", "probe", "augment", *blocks))

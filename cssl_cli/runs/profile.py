@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, part by part, and how far it is from what the machine can do."""
+"""Where the time of a training step goes, part by part, and how that compares with what the machine can do."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from cssl_cli.train.allocator import keep_freed_memory
 from cssl_cli.train.loop import Trainer
 
 PROFILE, STEP_TRACE = "profile.json", "trace.json.gz"
-WARM_UP_STEPS = 5  # of which the first compiles
-ROUNDS = 3  # of the whole step and of its parts, taking turns
-SECONDS = 1.0  # a round lasts about as long
-MOST_STEPS = 50  # of a round
+WARM_UP_STEPS = 5  # the first one compiles
+ROUNDS = 3  # of timing; the whole step and its parts take turns
+SECONDS = 1.0  # approximate length of a round
+MOST_STEPS = 50  # in a round
 TRACED_STEPS = 3
 PARTS = ("batch", "augmentation", "forward", "loss", "backward", "optimizer")
 
@@ -47,13 +47,13 @@ def profile(
     dataset: Dataset | None = None,
     data_root: str | None = None,
 ) -> tuple[RunDir, dict[str, Any]]:
-    """Time a few steps of a recipe from its initial weights; nothing of them is kept.
+    """Time a few steps of a recipe from its initial weights, then discard them.
 
-    Writes profile.json and a trace of single operations into a directory of its own under `out`/profiles, and returns
-    it with the profile: `seconds` of a whole step as in training, the `parts` as seconds of each when the device is
-    waited for after it, `flops` of a step, and the machine's rates: of matrix products in the precision of training, in
-    float32 and in float64, in which `cssl analyze` computes, and of copies. A part is None where compiled code does not
-    tell it apart: the loss is then in `forward`. A captured step has no parts: they are those of the plain one.
+    Writes profile.json and a trace of single operations into a new directory under `out`/profiles, and returns that
+    directory and the profile: `seconds` of a whole step as in training; the `parts`, each in seconds with the device
+    synchronized after it; `flops` of a step; and the machine's rates of copies and of matrix products in the precision
+    of training, in float32 and in float64, which `cssl analyze` uses. A part is None if compiled code does not separate
+    it: the loss is then in `forward`. For a captured step, the parts are those of the plain step.
     """
     device = choose_device(device_name)
     require_creatable(out, "Choose another folder with --out DIR.")
@@ -99,7 +99,7 @@ def profile(
 
 
 def _machine_rates(device: torch.device, precision: torch.dtype) -> dict[str, float]:
-    """Measured before the trainer takes its memory."""
+    """Measured before the trainer takes up memory."""
     of_products = {dtype: matrix_rate(device, dtype) for dtype in {precision, torch.float32, torch.float64}}
     rates = {
         "matrix_rate": of_products[precision],
@@ -134,7 +134,7 @@ def _seconds_per_step(steps: Iterator[None], num_steps: int, device: torch.devic
 
 # ---------------------------------------------------------------------- part by part
 class _Clock:
-    """Adds up the seconds of named parts, waiting for the device at both ends of each."""
+    """Adds up the seconds of named parts, synchronizing the device before and after each."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -152,7 +152,7 @@ class _Clock:
 
 
 def _seconds_of_parts(trainer: Trainer, num_steps: int) -> dict[str, float | None]:
-    """Seconds a step of each part, over steps that go on from where the trainer's weights are."""
+    """Seconds per step of each part, over further steps from the trainer's current weights."""
     clock, step = _Clock(trainer.device), trainer.training_step
     generator = torch.Generator().manual_seed(0)
     orders = (torch.randperm(trainer.plan.num_images, generator=generator) for _ in range(num_steps))
@@ -173,7 +173,7 @@ def _seconds_of_parts(trainer: Trainer, num_steps: int) -> dict[str, float | Non
 
 
 def _timed_forward(trainer: Trainer, clock: _Clock, view_1: Tensor, view_2: Tensor) -> dict[str, Tensor]:
-    """Time spent inside the networks that the method is made of counts as forward, the rest of it as loss."""
+    """A forward pass in which time in the method's networks counts as `forward`, the rest as `loss`."""
     step = trainer.training_step
     if step.compiled is True:
         with clock.part("forward"):
@@ -188,7 +188,7 @@ def _timed_forward(trainer: Trainer, clock: _Clock, view_1: Tensor, view_2: Tens
 
 @contextmanager
 def _watched(networks: list[nn.Module], clock: _Clock) -> Iterator[None]:
-    """Each call of one of the networks adds its time to `forward`."""
+    """Add the time of each call of the networks to `forward`."""
     began: list[float] = []
 
     def before(*_: object) -> None:
@@ -211,7 +211,7 @@ def _watched(networks: list[nn.Module], clock: _Clock) -> Iterator[None]:
 
 # ---------------------------------------------------------------------- operations and trace
 def _step_flops(trainer: Trainer) -> int:
-    """Operations of a step's forward and backward passes as the method writes them, uncompiled."""
+    """Operations of a step's forward and backward passes, uncompiled."""
     batch = next(trainer.images.batches([torch.arange(trainer.plan.batch_size)]))
     step = trainer.training_step
     step.run_uncompiled()
@@ -220,14 +220,14 @@ def _step_flops(trainer: Trainer) -> int:
 
 
 def _write_trace(run: RunDir, steps: Iterator[None], device: torch.device) -> None:
-    """A trace of a few steps, to be opened in chrome://tracing or Perfetto."""
+    """Write a trace of a few steps, for chrome://tracing or Perfetto."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with torch.profiler.profile(activities=activities) as traced:
         for _ in itertools.islice(steps, TRACED_STEPS):
             pass
         synchronize(device)
     with run.replacing(STEP_TRACE) as path:
-        compressed = path.with_name(f"{path.name}.gz")  # whether it is compressed follows from the name
+        compressed = path.with_name(f"{path.name}.gz")  # the name decides whether it is compressed
         try:
             traced.export_chrome_trace(str(compressed))
             compressed.replace(path)

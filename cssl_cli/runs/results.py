@@ -1,4 +1,4 @@
-"""Reading the quantities of a run's results: whatever is absent, null or ill-formed comes out as None."""
+"""Reading the quantities of a run's results; anything absent, null or malformed becomes None."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cssl_cli.theory.term import Declared
 
 
 class Classifier(NamedTuple):
-    """What a classifier of probe.json is called: at the head of a table, of a narrow column, and its accuracy."""
+    """A classifier of probe.json: its title, its short title for narrow columns, and the name of its accuracy."""
 
     called: str
     head: str
@@ -47,7 +47,7 @@ def number(value: Any) -> float | None:
 
 
 def numbers(value: Any) -> list[float | None] | None:
-    """A list of finite numbers and None, or None where there is no list or nothing in it."""
+    """A list of finite numbers and None, or None if there is no list or it is empty."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         return None
     found = [number(entry) for entry in value]
@@ -55,7 +55,7 @@ def numbers(value: Any) -> list[float | None] | None:
 
 
 def intervals(value: Any, length: int) -> tuple[list[float], list[float]] | None:
-    """The lower and the upper ends of `length` intervals, NaN for those that are missing; None if all are."""
+    """The lower and the upper ends of `length` intervals, NaN for missing ones; None if all are missing."""
     if not isinstance(value, Sequence) or len(value) != length:
         return None
     pairs = [numbers(entry) or [None, None] for entry in value]
@@ -67,9 +67,9 @@ def intervals(value: Any, length: int) -> tuple[list[float], list[float]] | None
 def quoted(
     quantities: Mapping[str, Any], declared: Declared, settings: Mapping[str, Any]
 ) -> tuple[float, tuple[float, float] | None] | None:
-    """The number that is meant by a declared quantity and its interval, None where there is none.
+    """The number quoted for a declared quantity, and its interval; None if missing.
 
-    quantities: those of its term, or of a distance. settings: of the analysis, with the grids of curves.
+    quantities: those of its term, or of a distance. settings: those of the analysis, with the grids of curves.
     """
     found = part(quantities, declared.name)
     value, interval = found.get("value"), found.get("interval")
@@ -90,19 +90,19 @@ def quoted(
 
 
 def quantities_of(analysis: Mapping[str, Any] | None, shown: Shown) -> Mapping[str, Any]:
-    """Where an analysis has the quantities of a term: of an encoder, or in a distance."""
+    """The quantities of a term in an analysis: of an encoder, or in a distance."""
     if shown.term.of == "distance":
         return part(analysis, shown.term.group, shown.where)
     return part(analysis, shown.where, shown.term.group)
 
 
 def gaps(values: Iterable[float | None]) -> list[float]:
-    """None as NaN, which a line leaves out."""
+    """The values with NaN for None, which leaves a gap in a line."""
     return [math.nan if value is None else value for value in values]
 
 
 def sample(*quantities: Mapping[str, Any]) -> str:
-    """ "1,000 images, 8 views" behind the quantities; more than one such phrase where they differ, "" if unknown."""
+    """ "1,000 images, 8 views" for the quantities; several such phrases if they differ, "" if unknown."""
     phrases: list[str] = []
     for quantity in quantities:
         images, views = number(quantity.get("num_images")), number(quantity.get("num_views"))
@@ -119,7 +119,7 @@ def counted_in_words(count: float | None, noun: str) -> str:
 
 
 def direction(*quantities: Mapping[str, Any]) -> str:
-    """How the quantities err, in words; "" if unknown."""
+    """The direction of error of the quantities, in words; "" if unknown."""
     words: list[str] = []
     for quantity in quantities:
         said = ERRS.get(str(quantity.get("errs")))
@@ -129,7 +129,7 @@ def direction(*quantities: Mapping[str, Any]) -> str:
 
 
 def class_names(content: Mapping[str, Any], at_least: int) -> list[str]:
-    """The names of the K classes; the numbers of `at_least` classes where there are no names for so many."""
+    """The names of the K classes; numbers if there are fewer than `at_least` names."""
     names = content.get("class_names")
     if isinstance(names, Sequence) and not isinstance(names, str) and len(names) >= at_least:
         return [str(name) for name in names]

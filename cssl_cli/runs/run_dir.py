@@ -1,20 +1,20 @@
 """The run directory: the only owner of a run's state on disk.
 
-    recipe.yaml           the recipe as resolved: running it again gives this run
+    recipe.yaml           the resolved recipe: running it again gives this run
     environment.json      versions, device, precision, thread count, the content of the data
-    metrics.jsonl         one record an epoch
-    trace.jsonl           cheap terms through training, where the recipe asks for them
-    knn.jsonl             k-NN accuracy through training, where the recipe asks for it
-    checkpoint.pt         everything needed to go on exactly
+    metrics.jsonl         one record per epoch
+    trace.jsonl           cheap terms through training, if the recipe asks for them
+    knn.jsonl             k-NN accuracy through training, if the recipe asks for it
+    checkpoint.pt         everything needed to resume exactly
     encoder.safetensors   the result
-    projector.safetensors the projector that the method trained it with
+    projector.safetensors the projector that the method trained with it
     probe.json            accuracies
     analysis.json         theoretical terms
-    NAME-DIGEST.json      either of them, measured before with other settings
+    NAME-DIGEST.json      either of them, measured earlier with other settings
     status                where the run stands; `finished` is written last
 
-Every file appears by rename, whole or not at all, and holds a checksum over itself (checksums.py), which is verified
-whenever it is read. One process at a time holds the directory's lock.
+Every file appears by rename, whole or not at all, and contains its own checksum (checksums.py), which is verified on
+every read. One process at a time holds the directory's lock.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 RECIPE, ENVIRONMENT, CHECKPOINT = "recipe.yaml", "environment.json", "checkpoint.pt"
 METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
-RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when a number in them begins to mean something else
+RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when the meaning of a number in them changes
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 FIGURES = "figures"
@@ -52,7 +52,7 @@ _WEIGHTS_AGAIN = (
 )
 _REMEDIES = {
     STATUS: "Delete it; `cssl pretrain` with the run's recipe brings the run to its end from its checkpoint.",
-    ENVIRONMENT: "Restore it from a copy, or delete it: then nothing tells whether the images are those of this run.",
+    ENVIRONMENT: "Restore it from a copy, or delete it: then the run's images can no longer be checked.",
     CHECKPOINT: "Delete it, or add --restart, to train this run again from the start.",
     ENCODER: _WEIGHTS_AGAIN,
     PROJECTOR: _WEIGHTS_AGAIN,
@@ -63,19 +63,19 @@ _REMEDIES = {
 
 
 class RunDir(SealedFolder):
-    """A run directory by its path. `at` names the place of a run, `create` makes it, `open` finds one."""
+    """A run directory by its path. `at` gives the path of a run, `create` makes it, `open` finds it."""
 
     # ------------------------------------------------------------------ finding and making
     @classmethod
     def at(cls, parent: Path, *, name: str, fingerprint: str) -> RunDir:
-        """The place of the run `name` with `fingerprint` under `parent`, whether it is there yet or not."""
+        """The directory of the run `name` with `fingerprint` under `parent`, whether or not it exists."""
         return cls(parent / f"{name}-{fingerprint}")
 
     def create(self, recipe_yaml: str) -> None:
-        """Make the directory and its recipe, unless they are there; `InputError` if it cannot be made.
+        """Make the directory and write its recipe, unless they exist; `InputError` if it cannot be made.
 
-        `InUseError` when another process is making it. The recipe is written under the lock, as all files are: whoever
-        holds it removes what was begun aside.
+        `InUseError` if another process is making it. The recipe is written under the lock, like every file: the lock's
+        holder removes unfinished temporary files.
         """
         with explained(self.path, "Choose another folder with --out DIR."):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ class RunDir(SealedFolder):
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """The existing run directory at `path`; `InputError` when there is none."""
+        """The existing run directory at `path`; `InputError` if there is none."""
         if not is_folder(path):
             raise InputError("there is no such run directory", where=str(path), remedy=_list_runs(path.parent))
         run = cls(path)
@@ -103,14 +103,14 @@ class RunDir(SealedFolder):
         return _REMEDIES.get(result, super().remedy(name))
 
     def in_use(self) -> bool:
-        """Whether a process holds the lock at this moment."""
+        """Whether a process holds the lock now."""
         return is_held(self.file(LOCK))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process, and free it of what killed processes had begun.
+        """Hold the directory for this process, and remove unfinished files of killed processes.
 
-        `InUseError` when another process holds it, `ReadOnlyError` when nothing can be written to it.
+        `InUseError` if another process holds it, `ReadOnlyError` if it cannot be written to.
         """
         with holding(self.file(LOCK)):
             for folder in (self.path, self.file(FIGURES)):
@@ -118,7 +118,7 @@ class RunDir(SealedFolder):
             yield
 
     def is_writable(self) -> bool:
-        """Whether the directory can be locked and written to; `InUseError` when another process holds it."""
+        """Whether the directory can be locked and written to; `InUseError` if another process holds it."""
         try:
             with self.locked():
                 return True
@@ -130,16 +130,16 @@ class RunDir(SealedFolder):
         self.write_bytes(RECIPE, checksums.seal((recipe_yaml + _RECIPE_SEAL).encode()))
 
     def recipe_is(self, recipe_yaml: str) -> bool:
-        """Whether recipe.yaml is this one; `DamagedError` when it is not as it was written."""
+        """Whether recipe.yaml is this one; `DamagedError` if its checksum does not match."""
         data = self.read_verified(RECIPE)
         return data is not None and data[: -len(_RECIPE_SEAL)] == recipe_yaml.encode()
 
     def environment(self) -> dict[str, Any] | None:
-        """What environment.json holds, None before the run has begun."""
+        """The content of environment.json; None before the run has begun."""
         return self._validated(ENVIRONMENT, Environment)
 
     def labelled(self) -> bool:
-        """Whether the images have labels, as far as is known."""
+        """Whether the images have labels, as far as known."""
         try:
             return bool((self.environment() or {}).get("labelled", True))
         except DamagedError:
@@ -147,7 +147,7 @@ class RunDir(SealedFolder):
 
     @property
     def has_checksums(self) -> bool:
-        """Whether the run was begun by a version that writes checksums into its files."""
+        """Whether the run was begun by a version that writes checksums."""
         return bool((self.environment() or {}).get("checksums"))
 
     def needs_checksum(self, name: str) -> bool:
@@ -169,14 +169,14 @@ class RunDir(SealedFolder):
 
     # ------------------------------------------------------------------ what a run leaves behind
     def write_records(self, name: str, records: list[dict[str, Any]]) -> None:
-        """One record a line; the last holds the checksum of all."""
+        """Write one record per line; the last line holds the checksum of all."""
         *others, last = records
         sealed = [*others, {**last, checksums.FIELD: checksums.BLANK}]
         text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in sealed)
         self.write_bytes(name, checksums.seal(text.encode()))
 
     def read_records(self, name: str) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, trace.jsonl or knn.jsonl; none when there is no such file."""
+        """The records of metrics.jsonl, trace.jsonl or knn.jsonl; empty if there is no such file."""
         try:
             records = [json.loads(line) for line in (self.read_verified(name) or b"").splitlines()]
         except (ValueError, RecursionError) as error:
@@ -191,7 +191,7 @@ class RunDir(SealedFolder):
         self.write_json(STATUS, {"state": state, **facts})
 
     def status(self) -> dict[str, Any]:
-        """Where the run stands; `DamagedError` when the status cannot be relied on."""
+        """Where the run stands; `DamagedError` if the status cannot be trusted."""
         return self._validated(STATUS, Status) or {"state": "new"}
 
     @property
@@ -199,7 +199,7 @@ class RunDir(SealedFolder):
         return self.status()["state"] == "finished" and self.file(ENCODER).is_file()
 
     def failure(self) -> str | None:
-        """Why the run failed, None where it did not."""
+        """Why the run failed; None if it did not."""
         status = self.status()
         if status["state"] != "failed":
             return None
@@ -209,7 +209,7 @@ class RunDir(SealedFolder):
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         import torch
 
-        written = io.BytesIO()  # torch tells of a full disk in words of its own
+        written = io.BytesIO()  # torch's own error for a full disk is unclear
         torch.save(dict(state), written)
         comment = f"{checksums.FIELD}: {checksums.BLANK}".encode()  # of the zip archive that torch writes
         written.seek(-2, os.SEEK_END)
@@ -218,7 +218,7 @@ class RunDir(SealedFolder):
         self.write_bytes(CHECKPOINT, written.getbuffer())
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU; None when there is none; `DamagedError` when it is not as it was written."""
+        """The last checkpoint, on the CPU; None if there is none; `DamagedError` if its checksum does not match."""
         import torch
 
         try:
@@ -232,12 +232,12 @@ class RunDir(SealedFolder):
             return None
         except OSError as error:
             raise self.damaged(CHECKPOINT, error.strerror or str(error)) from error
-        except Exception as error:  # of one without a checksum; what unpickling raises is nowhere listed
+        except Exception as error:  # without a checksum; what unpickling raises is undocumented
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise self.damaged(CHECKPOINT, reason) from error
 
     def require_checkpoint(self, content: Any, *, fingerprint: str, num_steps: int) -> None:
-        """`DamagedError` unless a checkpoint is one of this run, at one of its steps."""
+        """`DamagedError` unless the checkpoint belongs to this run and to one of its steps."""
         self._require(CHECKPOINT, Checkpoint, content)
         step, of_run = content["trainer"]["step"], content.get("fingerprint", fingerprint)
         if of_run != fingerprint:
@@ -250,7 +250,7 @@ class RunDir(SealedFolder):
         self.write_bytes(name, packed(state, facts))
 
     def load_weights(self, name: str, *, fingerprint: str | None = None) -> dict[str, torch.Tensor]:
-        """The weights; `DamagedError` when they are not as they were written, or of a run of another fingerprint."""
+        """The weights; `DamagedError` if the checksum does not match or the run has another fingerprint."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -259,7 +259,7 @@ class RunDir(SealedFolder):
                 self.verify(name, file, in_header=True)
                 file.seek(0)
                 of_run = facts_in(file).get("fingerprint", fingerprint)
-            weights = load_file(self.file(name))  # which maps it into memory: quicker than from what was just read
+            weights = load_file(self.file(name))  # maps it into memory: faster than from the bytes just read
         except (SafetensorError, OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from error
         if fingerprint is not None and of_run != fingerprint:
@@ -267,7 +267,7 @@ class RunDir(SealedFolder):
         return weights
 
     def encoder_digest(self) -> str | None:
-        """The digest of the encoder's weights, as its file states it; None where it was written without."""
+        """The digest of the encoder's weights as stored in its file; None if written without."""
         try:
             with open_to_read(self.file(ENCODER)) as file:
                 digest: str | None = facts_in(file).get(WEIGHTS_DIGEST)
@@ -277,9 +277,9 @@ class RunDir(SealedFolder):
 
     # ------------------------------------------------------------------ results
     def write_result(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write probe.json or analysis.json; one that is there of other settings is kept as NAME-DIGEST.json.
+        """Write probe.json or analysis.json; an existing one with other settings is kept as NAME-DIGEST.json.
 
-        One that is damaged is replaced: who measures has told of it.
+        A damaged one is replaced: the caller has reported it.
         """
         try:
             before = self.latest_result(name)
@@ -292,9 +292,9 @@ class RunDir(SealedFolder):
         self.remove(kept_name(name, content["settings"]))
 
     def read_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The finished run's result of these settings; one of another format is none.
+        """The finished run's result with these settings; a result of another format does not count.
 
-        `DamagedError` when a file that could hold it is not as it was written, or was measured on another run.
+        `DamagedError` if a file that could hold it fails its checksum or was measured on another run.
         """
         if not self.finished:
             return None
@@ -307,14 +307,14 @@ class RunDir(SealedFolder):
                 continue
             if content is not None and content["settings"] == wanted:
                 return content
-        if damage is not None:  # who knows of which settings it was
+        if damage is not None:  # its settings are unknown
             raise damage
         return None
 
     def recall_result(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """`read_result`, and what was kept becomes the latest again: the file `name` is always what was last asked for.
+        """`read_result`, which also makes the result the latest again: the file `name` is always the last asked for.
 
-        Takes the lock if anything is to be moved; in a folder that may only be read, all stays where it is.
+        Takes the lock if files must be moved; in a read-only folder nothing is moved.
         """
         found = self.read_result(name, settings)
         if found is not None and self.latest_result(name) != found:
@@ -328,7 +328,7 @@ class RunDir(SealedFolder):
         return found
 
     def make_latest(self, name: str, result: Mapping[str, Any]) -> None:
-        """Under the lock: let the file `name` hold this result, which was kept under another."""
+        """Under the lock: move this result, kept under another name, back to the file `name`."""
         try:
             latest = self.latest_result(name)
         except DamagedError:
@@ -337,14 +337,14 @@ class RunDir(SealedFolder):
             self.write_result(name, result)
 
     def results(self, name: str) -> list[Path]:
-        """The files of every result of this name, the latest first."""
+        """The files of all results of this name, the latest first."""
         return [path for path in (self.file(name), *sorted(self.path.glob(_kept_name(name, "*")))) if path.exists()]
 
     def _kept(self, name: str, settings: Mapping[str, Any]) -> Path:
         return self.file(kept_name(name, settings))
 
     def latest_result(self, file: str) -> dict[str, Any] | None:
-        """The result in a file, of whatever settings; one of another format is none."""
+        """The result in a file, with any settings; a result of another format does not count."""
         content = self.read_json(file)
         if content is None:
             return None
@@ -362,7 +362,7 @@ class RunDir(SealedFolder):
 
 
 def kept_name(name: str, settings: Mapping[str, Any]) -> str:
-    """The file of a result of these settings, once it is not the latest any more."""
+    """The file of a result with these settings once it is no longer the latest."""
     return _kept_name(name, hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10])
 
 
@@ -371,7 +371,7 @@ def _kept_name(name: str, digest: str) -> str:
 
 
 def _as_json(settings: Any) -> Any:
-    """Settings as they look after a round trip through JSON: tuples are lists."""
+    """Settings after a round trip through JSON: tuples become lists."""
     if isinstance(settings, Mapping):
         return {key: _as_json(value) for key, value in settings.items()}
     if isinstance(settings, Sequence) and not isinstance(settings, str):

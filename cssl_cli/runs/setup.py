@@ -1,4 +1,4 @@
-"""From a recipe to the objects it names: augmentation, encoder, method, and what computes features."""
+"""From a recipe to the objects it names: augmentation, encoder, method, and the feature extractor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 
-EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations that stay in its caches
+EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations then stay in its caches
 
 
 def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
@@ -28,13 +28,13 @@ def make_extractor(
     device: torch.device,
     precision: str = "float32",
 ) -> FeatureExtractor:
-    """What `encoder` (None: pixels) says of images with these statistics, in batches that suit the device."""
+    """Features of `encoder` (None: pixels) for images with these statistics, in batches that suit the device."""
     batch_size = EVALUATION_BATCH[device.type]
     return FeatureExtractor(encoder, mean=mean, std=std, batch_size=batch_size, device=device, precision=precision)
 
 
 def initial_method(recipe: Recipe) -> Method:
-    """Encoder, heads and loss with the initial weights that the recipe's seed gives."""
+    """Encoder, heads and loss, with initial weights from the recipe's seed."""
     with torch.device("meta"):
         method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
     generator = stream(recipe.seed, "init")
@@ -43,7 +43,7 @@ def initial_method(recipe: Recipe) -> Method:
     train = recipe.train
     if train.checkpoint_activations or train.micro_batch is not None:
         for encoder in method.modules():
-            if isinstance(encoder, Encoder):  # the momentum encoder, too
+            if isinstance(encoder, Encoder):  # including the momentum encoder
                 encoder.keep_less(
                     checkpoint_activations=train.checkpoint_activations,
                     micro_batch=train.micro_batch,

@@ -1,4 +1,4 @@
-"""What the files of a run directory hold, a model a kind of file: a field that is missing or changed is damage."""
+"""The content of a run directory's files, one model per kind of file: a missing or changed field means damage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class _Stored(BaseModel):
-    """Types exactly; fields that are not named may be there."""
+    """Strict types; unknown fields are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
@@ -17,9 +17,9 @@ M = TypeVar("M", bound=_Stored)
 
 
 class Process(_Stored):
-    """What one process worked with; `compiled` is missing from times when nothing was.
+    """What one process worked with; `compiled` is missing from older files, when nothing was compiled.
 
-    `data_root`, where one was given, is left as it is: a folder's name may be no text.
+    `data_root`, if present, is not checked: a folder's name may not be valid text.
     """
 
     torch: str
@@ -40,7 +40,7 @@ class Environment(_Stored):
 
 
 class Status(_Stored):
-    """status. A run that failed has the `error`, where it was if not the run itself, and the `remedy`."""
+    """status. A failed run has the `error`, where it was if not in the run itself, and the `remedy`."""
 
     state: Literal["running", "interrupted", "failed", "finished"]
     step: int = Field(0, ge=0)
@@ -57,7 +57,7 @@ class Status(_Stored):
 
 
 class Record(_Stored):
-    """A record of trace.jsonl or knn.jsonl: numbers, None for those that could not be had, or the `error`."""
+    """A record of trace.jsonl or knn.jsonl: numbers, None for unavailable ones, or the `error`."""
 
     __pydantic_extra__: dict[str, float | str | None]
 
@@ -78,7 +78,7 @@ class Epoch(_Stored):
 
 
 class FeatureError(_Stored):
-    """The error of features in less than float32, as `feature_precision.py` has it."""
+    """The error of features in less than float32, as defined in `feature_precision.py`."""
 
     of_length: float
     largest: float
@@ -87,9 +87,9 @@ class FeatureError(_Stored):
 
 
 class Result(_Stored):
-    """The head of probe.json or analysis.json: how, of which images and of which encoder it was measured.
+    """The head of probe.json or analysis.json: how, on which images and for which encoder it was measured.
 
-    `feature_error`, by encoder, is there where the settings name a precision of features.
+    `feature_error`, by encoder, is present if the settings name a precision of features.
     """
 
     format: int
@@ -107,7 +107,7 @@ class Result(_Stored):
 
 
 class TrainerState(_Stored):
-    """The part of a checkpoint that the trainer takes; its tensors it checks itself."""
+    """The trainer's part of a checkpoint; the trainer checks its tensors itself."""
 
     step: int = Field(ge=0)
     method: dict[str, Any]
@@ -116,7 +116,7 @@ class TrainerState(_Stored):
 
 
 class Checkpoint(_Stored):
-    """checkpoint.pt. Those of before have no `fingerprint`."""
+    """checkpoint.pt. Older ones have no `fingerprint`."""
 
     fingerprint: str | None = None
     trainer: TrainerState
@@ -134,7 +134,7 @@ class Checkpoint(_Stored):
 
 
 def require(model: type[M], content: Any) -> M:
-    """`content` as `model`; ValueError that names the first field that is not as it must be."""
+    """`content` as `model`; ValueError that names the first invalid field."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

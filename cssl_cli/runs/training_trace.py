@@ -1,6 +1,6 @@
-"""What is recorded of the encoder through training: cheap terms, and k-NN accuracies on the test images.
+"""What is recorded during training: cheap terms, and k-NN accuracies on the test images.
 
-Training goes on as if nothing had been measured: the terms draw from random streams of their own, k-NN draws nothing.
+Measuring does not change training: the terms use random streams of their own, k-NN uses none.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from cssl_cli.theory.divergence.spread import spread
 from cssl_cli.theory.estimate import Quantity
 from cssl_cli.theory.table import FeatureTable
 
-NUM_IMAGES, NUM_VIEWS, NUM_NEIGHBOURS = 500, 5, 5000  # of the terms
+NUM_IMAGES, NUM_VIEWS, NUM_NEIGHBOURS = 500, 5, 5000  # for the terms
 EPSILON = 0.5
 
 
 def make_recorders(recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter) -> list[Recorder]:
-    """What the recipe wants recorded, as far as the images have labels for it."""
+    """The recorders that the recipe asks for, as far as the images have labels for them."""
     recorders: list[Recorder] = []
     if recipe.analyze.every is not None:
         recorders.append(TermTrace(recipe, dataset, device, every=recipe.analyze.every))
@@ -55,7 +55,7 @@ class Recorder(ABC):
     """Measures the encoder every `every` epochs of training and at its end, into the run's file `file`."""
 
     file: ClassVar[str]
-    at_start: ClassVar[bool]  # before the first step, too
+    at_start: ClassVar[bool]  # also before the first step
 
     def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, *, every: int) -> None:
         self.recipe, self.dataset, self.device, self.every = recipe, dataset, device, every
@@ -64,27 +64,27 @@ class Recorder(ABC):
         return last or (epoch % self.every == 0 if epoch else self.at_start)
 
     def measure(self, encoder: nn.Module, *, epoch: int, step: int) -> dict[str, Any]:
-        """The record of the encoder at `epoch` and `step`; it is left in training mode.
+        """The record of the encoder at `epoch` and `step`; leaves it in training mode.
 
-        Features that are not finite give a record with an `error`.
+        Non-finite features give a record with an `error`.
         """
         extractor = make_extractor(encoder, mean=self.dataset.mean, std=self.dataset.std, device=self.device)
         try:
             return {"epoch": epoch, "step": step, **self._facts(extractor)}
-        except RunError as error:  # training itself will say what is wrong with the encoder
+        except RunError as error:  # training itself reports what is wrong with the encoder
             return {"epoch": epoch, "step": step, "error": error.what}
         finally:
             encoder.train()
 
     @abstractmethod
     def _facts(self, extractor: FeatureExtractor) -> dict[str, Any]:
-        """What a record holds."""
+        """The content of a record."""
 
     def _knn(self, extractor: FeatureExtractor, train: ImageSet, features: Tensor, test: ImageSet) -> dict[str, Any]:
         """k-NN of the `features` (N, D) of labelled test images among labelled training images, as in `cssl probe`."""
         assert train.labels is not None
         assert test.labels is not None
-        # On the device to the votes, which is where the time goes.
+        # Moved to the device for the votes, which take most of the time.
         return knn_probe(
             extractor.clean(train.images).to(self.device),
             train.labels.to(self.device),
@@ -96,10 +96,9 @@ class Recorder(ABC):
 
 
 class TermTrace(Recorder):
-    """The cheap terms: alignment, divergence and accuracy of the encoder as it stands.
+    """The cheap terms: alignment, divergence and accuracy of the current encoder.
 
-    On the images that `cssl analyze` measures on, fewer of them and with fewer views: always the same images and the
-    same views. A number that cannot be had is None.
+    Uses the images of `cssl analyze`, but fewer images and views: always the same ones. An unavailable number is None.
     """
 
     file = TRACE
@@ -134,12 +133,12 @@ class TermTrace(Recorder):
 class KnnTrace(Recorder):
     """The k-NN accuracy on all test images, under the protocol of `cssl probe`. The data must have labels.
 
-    Published numbers are often those of the epoch that did best on the test images. That choice makes them too high; it
-    is recorded to be compared with them like with like, under a name of its own, and decides nothing.
+    Published numbers are often those of the best epoch on the test images, which makes them too high. We record that
+    number only to compare like with like, under its own name; it decides nothing.
     """
 
     file = EPOCH_KNN
-    at_start = False  # the best epoch is one that was trained
+    at_start = False  # the best epoch must be a trained one
 
     def _facts(self, extractor: FeatureExtractor) -> dict[str, Any]:
         train, test = self.dataset.train, self.dataset.test
@@ -150,9 +149,9 @@ class KnnTrace(Recorder):
 
 
 def _terms(table: FeatureTable, raw: FeatureTable) -> dict[str, float | None]:
-    """The terms of unit-norm features; RankMe's of the `raw` ones."""
+    """The terms of unit-norm features; RankMe uses the `raw` ones."""
     centers, spreads = class_centers(table, None), spread(table, None)
-    # The same halves at every epoch, one for the centres and one to test.
+    # The same halves at every epoch: one for the centres, one to test.
     error = _value(augmented_error(class_geometry(table), generator=stream(0, "halves"))["clean"])
     curve = r_epsilon(table, [EPSILON])["curve"].to_dict()["value"]
     return {

@@ -1,4 +1,4 @@
-"""What an analysis looks at: the images chosen from the recipe's data, and the views drawn of each."""
+"""What an analysis measures on: images chosen from the recipe's data, and views drawn of each."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ from cssl_cli.theory.analysis import ViewParameters
 
 @dataclass(frozen=True)
 class Material:
-    """N images with their labels and class names, and theta (N, V − 1, P) of the augmented views of each.
+    """N images with labels and class names, and theta (N, V − 1, P), the parameters of each image's augmented views.
 
-    Features are computed in `precision`.
-
-    Every distance, encoder and projector is measured on the same views.
+    Every distance, encoder and projector is measured on the same views. Features are computed in `precision`.
     """
 
     images: Tensor
@@ -43,7 +41,7 @@ class Material:
 
     @property
     def num_views(self) -> int:
-        """V, the clean view included."""
+        """V, including the clean view."""
         return 1 + self.theta.shape[1]
 
     def views(self, rows: Tensor) -> Tensor:
@@ -52,7 +50,7 @@ class Material:
 
     @property
     def view_parameters(self) -> ViewParameters:
-        """theta, split into what is continuous and what is discrete."""
+        """theta, split into continuous and discrete parameters."""
         flat, shape = self.theta.flatten(0, 1), self.theta.shape[:2]
         continuous, states = self.augmentation.continuous_values(flat), self.augmentation.states(flat)
         return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
@@ -62,10 +60,10 @@ class Material:
 
 
 def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:
-    """A class-balanced part of the test images, or of the unlabelled ones when there is no test part.
+    """A class-balanced subset of the test images, or of the unlabelled ones if there is no test part.
 
-    Classes without an image there are left out. Raises InputError when `settings` (the recipe's analyze block) names
-    unknown classes or fewer than two, or asks for fewer images than there are classes.
+    Classes without images there are left out. Raises InputError if `settings` (the recipe's analyze block) name unknown
+    classes or fewer than two, or ask for fewer images than there are classes.
     """
     part = "test" if dataset.test is not None else "pretrain"
     source: ImageSet = getattr(dataset, part)

@@ -1,4 +1,4 @@
-"""Weights as a safetensors file that holds facts, a digest of the weights and a checksum over itself."""
+"""Weights as a safetensors file with facts, a digest of the weights, and a checksum over the file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def packed(state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     facts = {**facts, WEIGHTS_DIGEST: _digest_of(tensors), checksums.FIELD: checksums.BLANK}
-    # One key only: safetensors writes several in any order.
+    # A single key: safetensors writes several in arbitrary order.
     return checksums.seal(save(tensors, metadata={"cssl": json.dumps(facts)}), in_header=True)
 
 
 def facts_in(file: BinaryIO) -> dict[str, Any]:
-    """The facts in a file; ValueError when its header is none."""
+    """The facts in a file; ValueError if its header is invalid."""
     size = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(min(size, _LARGEST_HEADER)))
     try:
@@ -40,7 +40,7 @@ def facts_in(file: BinaryIO) -> dict[str, Any]:
 
 
 def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Of names and values, whatever else the file holds: the same weights in another run have the same."""
+    """A digest of names and values only: the same weights in another run have the same digest."""
     import torch
 
     digest = hashlib.sha256()

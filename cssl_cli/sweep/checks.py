@@ -1,4 +1,4 @@
-"""Whether what a sweep file says of its rows is about rows, fields and quantities that there are."""
+"""Checks that a sweep file names only existing rows, fields and quantities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cssl_cli.recipe.yaml_text import KeyPath
 from cssl_cli.sweep.claims import Rows, faults_of
 from cssl_cli.sweep.file import Claim, Reference, SweepSources
 
-Parts = Mapping[str, Mapping[str, frozenset[str]]]  # of each variant of the axes that declare them
+Parts = Mapping[str, Mapping[str, frozenset[str]]]  # by axis and variant, for axes that declare parts
 
 
 def check_claims(
     given: SweepSources, rows: Rows, controls: Collection[str], quantities: Collection[str] | None
 ) -> list[str]:
-    """The faults of the claims, a line each. rows: without the negative controls; quantities: None for not checked."""
+    """Faults of the claims, one line each. rows: without negative controls; quantities: None to skip that check."""
     faults = []
     for position, claim in enumerate(given.claims):
         found = [*faults_of(claim, rows), *_unknown_quantities(claim, quantities)]
@@ -45,9 +45,9 @@ def _unknown_quantities(claim: Claim, known: Collection[str] | None) -> Iterator
 
 
 def check_reference(given: SweepSources, rows: Rows, recipes: Sequence[Recipe]) -> tuple[Reference | None, list[str]]:
-    """The reference without the values of rows that an inheriting sweep took away, and its faults, a line each.
+    """The reference and its faults, one line each; without values of rows that an inheriting sweep removed.
 
-    recipes: of the members; a value of the protocol must suit one of them.
+    recipes: those of the members; a value of the protocol must be valid for one of them.
     """
     reference = given.file.reference
     if reference is None:
@@ -90,9 +90,9 @@ def _unfit_published(row: str, value: Any, rows: Rows) -> str | None:
 
 # --------------------------------------------------------------------------------------------------------------- parts
 def check_parts(given: SweepSources, rows: Rows, controls: Collection[str]) -> tuple[Parts, list[str]]:
-    """The parts of the variants that there are, without those that an inheriting sweep took away; faults, a line each.
+    """The parts of each existing variant, without those an inheriting sweep removed, and the faults, one line each.
 
-    Every variant needs its parts, but for one whose rows are all negative controls, and no two may have the same.
+    Every variant needs parts, unless all its rows are negative controls, and no two may have the same.
     """
     found: dict[str, dict[str, frozenset[str]]] = {}
     faults: list[str] = []
@@ -116,7 +116,7 @@ def check_parts(given: SweepSources, rows: Rows, controls: Collection[str]) -> t
 def _parts_of_axis(
     given: SweepSources, axis: str, content: Any, known: Sequence[str], needed: Collection[str]
 ) -> tuple[dict[str, frozenset[str]], str | None, list[tuple[str, str]]]:
-    """The parts of each variant, what is wrong with the axis as a whole, and with single variants."""
+    """The parts of each variant, the faults of the whole axis, and those of single variants."""
     if not isinstance(content, Mapping):
         return {}, f"is {schema.show(content)}; must be a mapping of variants to lists of parts", []
     found: dict[str, frozenset[str]] = {}
@@ -143,7 +143,7 @@ def _parts_of_axis(
 def _protocol_faults(given: SweepSources, protocol: Mapping[str, Any], recipes: Sequence[Recipe]) -> Iterator[str]:
     known = _plain_fields(Recipe)
     for key in protocol:
-        block = key.partition(".")[0]  # on which alone it depends whether the value suits
+        block = key.partition(".")[0]  # the only block that decides whether the value is valid
         distinct = {getattr(recipe, block, None): recipe for recipe in recipes}.values()
         documents = (recipe.model_dump(mode="json", by_alias=True) for recipe in distinct)
         problem = _unknown_key(key, known) or _unfit_value(key, protocol, documents)
@@ -152,7 +152,7 @@ def _protocol_faults(given: SweepSources, protocol: Mapping[str, Any], recipes: 
 
 
 def _plain_fields(root: type[Block]) -> list[str]:
-    """The dotted keys of every field that is no block, of every block that a recipe may have."""
+    """The dotted keys of all fields that are not blocks, over all blocks that a recipe may have."""
     found: dict[str, bool] = {}
     for path in schema.paths(root, {}):
         info = schema.field_at(root, {}, path)
@@ -172,12 +172,12 @@ def _unknown_key(key: str, known: Sequence[str]) -> str | None:
 
 
 def _unfit_value(key: str, protocol: Mapping[str, Any], documents: Iterable[Mapping[str, Any]]) -> str | None:
-    """What is wrong with a value where no recipe that has the field could have it; null: the field is not given."""
+    """The fault of a value that is invalid in every recipe with this field; null means the field is not given."""
     path, value = tuple(key.split(".")), protocol[key]
     names = [name for name in protocol if name.endswith(".name") and name != key]
     problem = None
     for document in documents if value is not None else ():
-        for name in names:  # where they used another optimizer than we, its fields are meant
+        for name in names:  # if they used another optimizer, the field is one of its own
             document = merge(document, Override("", tuple(name.split(".")), protocol[name]).patch)
         if path not in schema.paths(Recipe, document):
             continue

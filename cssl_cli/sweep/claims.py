@@ -1,7 +1,7 @@
-"""Which rows of a sweep a claim speaks of.
+"""Which rows of a sweep a claim is about.
 
-A row joins the variants of the axes, as in `simclr-abcd`. Within an axis it is also called by the other variants alone,
-`abcd`. Negative controls are no rows of a claim.
+A row's name joins the variants of the axes, as in `simclr-abcd`. Within one variant of an axis the names of the other
+variants suffice: `abcd`. Claims exclude negative controls.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from cssl_cli.errors import not_among, some
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.sweep.file import Claim
 
-METHOD = "method"  # the axis of a claim whose rows are patterns, unless it names another one
+METHOD = "method"  # the default axis of a claim whose rows are patterns
 Rows = Mapping[str, Mapping[str, str]]  # the variants of each row by axis
 
 
 @dataclass(frozen=True)
 class Group:
-    """The rows among which a claim is made once: all of them, or those of one variant of an axis.
+    """The rows that a claim compares: all of them, or those of one variant of an axis.
 
-    named: the rows that the claim names, for `order` in its order.
+    named: the rows that the claim names; for `order`, in its order.
     """
 
     variant: str | None
@@ -31,12 +31,12 @@ class Group:
 
 
 def is_negative_control(recipe: Recipe) -> bool:
-    """Whether a recipe contracts the contrast, which concentrates the views and destroys what they show."""
+    """Whether a recipe reduces contrast, which concentrates the views and destroys their content."""
     return recipe.augment.fade is not None
 
 
 def axis_of(claim: Claim, axes: Sequence[str]) -> str | None:
-    """The axis for each of whose variants the claim is made; None where it is of all rows at once."""
+    """The axis along which the claim is repeated, once per variant; None if it compares all rows at once."""
     if claim.within is not None:
         return claim.within
     is_pattern = any(character in name for name in claim.rows or claim.order or () for character in "*?")
@@ -44,7 +44,7 @@ def axis_of(claim: Claim, axes: Sequence[str]) -> str | None:
 
 
 def groups_of(claim: Claim, rows: Rows) -> list[Group]:
-    """The groups of a claim without faults (`faults_of`), in the order of the rows; those it names no row of left out.
+    """The groups of a claim without faults (`faults_of`), in row order; groups without a named row are left out.
 
     rows: without negative controls.
     """
@@ -53,7 +53,7 @@ def groups_of(claim: Claim, rows: Rows) -> list[Group]:
 
 
 def faults_of(claim: Claim, rows: Rows) -> list[tuple[str, str]]:
-    """What is wrong with the rows that a claim names: the field, and the rest of a sentence that begins with it."""
+    """Faults in the rows that a claim names: the field, and the rest of a sentence that begins with it."""
     axes = list(next(iter(rows.values()), {}))
     if claim.within is not None and claim.within not in axes:
         return [("within", f"is {claim.within!r}, which is no axis{not_among(claim.within, axes)}")]
@@ -70,7 +70,7 @@ def faults_of(claim: Claim, rows: Rows) -> list[tuple[str, str]]:
 
 
 def _called(claim: Claim, rows: Rows) -> dict[str | None, dict[str, str]]:
-    """For each group, its rows by all the names that they have in it."""
+    """The rows of each group, by every name they have in it."""
     axis = axis_of(claim, list(next(iter(rows.values()), {})))
     called: dict[str | None, dict[str, str]] = {}
     for row, variants in rows.items():
@@ -91,7 +91,7 @@ def _group(claim: Claim, variant: str | None, called: Mapping[str, str]) -> Grou
 
 
 def _unclear(order: Sequence[str], variant: str | None, called: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Items of an order that are not one row in a group, or a row that comes twice."""
+    """Items of an order that do not match exactly one row of a group, or repeat a row."""
     place = "" if variant is None else f" of {variant}"
     faults, seen = [], dict[str, str]()
     for name in order:

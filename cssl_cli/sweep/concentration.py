@@ -18,8 +18,8 @@ CONCENTRATION = "concentration.json"
 def concentrate_sweep(request: SweepRequest, reporter: Reporter) -> dict[str, Any]:
     """The concentration of each row's augmented images.
 
-    Written beside the runs when it is of the whole sweep. A row is measured with the first of its seeds; rows that do
-    the same to the same images are one.
+    For a whole sweep, writes the result beside the runs. Each row is measured with its first seed; rows with the same
+    images and augmentation are measured once.
     """
     from cssl_cli.runs.concentrate import analyze_recipe
 
@@ -49,7 +49,7 @@ def concentrate_sweep(request: SweepRequest, reporter: Reporter) -> dict[str, An
 
 
 def _views_and_distances(recipe: Recipe) -> str:
-    """All that the concentration of a recipe's augmented images depends on."""
+    """Everything that the concentration of a recipe's augmented images depends on."""
     analysis = recipe.settings("analyze")
     blocks = ["data", "augment", *(["encoder"] if "untrained" in analysis["distances"] else [])]
     return repr([recipe.seed, analysis, *(recipe.settings(block) for block in blocks)])

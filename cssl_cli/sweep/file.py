@@ -1,8 +1,8 @@
-"""A sweep file and all it is `based_on`: read, merged and validated, its base recipe found. Axes are read elsewhere.
+"""Reads, merges and validates a sweep file and its bases, and finds its base recipe. Axes are read elsewhere.
 
-A sweep file may be a change of another one. Its blocks are merged by the rules of recipes (recipe/merge.py), with two
-additions: null takes an inherited axis or variant away, and a base that is a mapping without `based_on` changes the
-inherited base. The name is not inherited. Every fault names the file and the line it came from.
+A sweep file may change another one. Its blocks are merged by the rules for recipes (recipe/merge.py), with two
+additions: null removes an inherited axis or variant, and a base that is a mapping without `based_on` changes the
+inherited base. The name is not inherited. Every fault names its file and line.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ OWN_FIELDS = ("name", "seeds", "parts", "reference", "claims")  # what an overri
 
 @dataclass(frozen=True)
 class SweepSources:
-    """The fields of a sweep as merged, and all that went into them, the furthest base first, overrides last."""
+    """The merged fields of a sweep, and their sources: the furthest base first, overrides last."""
 
     file: SweepFile
     claims: tuple[Claim, ...]
@@ -142,20 +142,20 @@ class SweepSources:
     base: tuple[Source, ...]  # of the recipe that the variants change
 
     def inherits(self, *path: str) -> bool:
-        """Whether only the files that it is based on say anything at `path`."""
+        """Whether `path` is set only in files that the sweep is based on."""
         own = [source.label for source in self.sources].index(str(self.path))
         return not any(has(source.patch, path) for source in self.sources[own:])
 
     def last_with(self, *path: str) -> Source:
-        """The last source that says anything at `path`."""
+        """The last source that sets `path`."""
         return next(source for source in reversed(self.sources) if has(source.patch, path))
 
     def prefix(self, source: Source) -> str:
-        """The name of a source's file with a comma, unless it is the sweep's own."""
+        """The name of the source's file and a comma; empty for the sweep's own file."""
         return "" if source.label == str(self.path) else f"{source.label}, "
 
     def place(self, source: Source, *path: str) -> str:
-        """Where a source says what stands at `path`, as a remark that follows its name: file if not ours, and line."""
+        """Where the source sets `path`, to follow a name in a message: the line, and the file unless the sweep's."""
         lines = [source.lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in source.lines]
         parts = [source.label] if source.label != str(self.path) else []
         parts += [f"line {lines[0]}"] if lines else []
@@ -163,7 +163,7 @@ class SweepSources:
 
 
 def has(patch: Any, path: Sequence[str]) -> bool:
-    """Whether a mapping has the keys of the path, one in the other."""
+    """Whether a mapping contains the nested keys of the path."""
     for key in path:
         if not isinstance(patch, Mapping) or key not in patch:
             return False
@@ -172,10 +172,9 @@ def has(patch: Any, path: Sequence[str]) -> bool:
 
 
 def read_sweep_file(name_or_path: str, changes: Sequence[Source] = ()) -> SweepSources:
-    """The sweep of a shipped name or of a file, with what it is based on and `changes` of the sweep's own fields.
+    """The sweep of a shipped name or of a file, with its bases and with `changes` to its own fields.
 
-    Raises InputError when it cannot be read, is a recipe, goes in a circle, or has faults: all faults of the fields in
-    one error.
+    Raises InputError if it cannot be read, is a recipe, is circular, or has faults (all field faults in one error).
     """
     path = find(name_or_path, "sweep")
     chain = follow(path)
@@ -186,9 +185,9 @@ def read_sweep_file(name_or_path: str, changes: Sequence[Source] = ()) -> SweepS
 
 
 def _base_sources(files: Sequence[Source]) -> list[Source]:
-    """The recipe that the variants change, as sources: the last base that is named, then what changes it.
+    """The recipe that the variants change, as sources: the last named base, then the changes to it.
 
-    A base that is a name, or null, puts aside all that was inherited.
+    A base that is a name, or null, discards the inherited base.
     """
     root: list[Source] = []
     changes: list[Source] = []
@@ -208,7 +207,7 @@ def _base_sources(files: Sequence[Source]) -> list[Source]:
 
 
 def _named_base(source: Source) -> list[Source]:
-    """The recipe that a source is based on, none where it names none; a sweep is no base."""
+    """The recipe that a source is based on; empty if it names none. A sweep cannot be a base."""
     path = base_path(source, "recipe")
     if path is None:
         return []
@@ -223,7 +222,7 @@ def _named_base(source: Source) -> list[Source]:
 
 
 def lines_below(source: Source, path: tuple[str, ...]) -> dict[tuple[str, ...], int]:
-    """The lines of what stands below `path`, by their paths from there."""
+    """The line numbers of everything below `path`, by relative path."""
     return {key[len(path) :]: line for key, line in source.lines.items() if key[: len(path)] == path}
 
 
@@ -245,7 +244,7 @@ def _validated(sources: Sequence[Source], where: str) -> tuple[SweepFile, tuple[
 
 
 def _of_a_recipe(fault: Fault, sources: Sequence[Source]) -> Fault:
-    """The fault of a field that belongs to a recipe says where it goes; any other is as it was."""
+    """For a field that belongs to a recipe, a fault that says where it goes; any other unchanged."""
     (key, *below), source = fault.path, fault.source(sources)
     if below or key not in Recipe.model_fields or key in SweepFile.model_fields or key == "seed" or source is None:
         return fault
@@ -255,7 +254,7 @@ def _of_a_recipe(fault: Fault, sources: Sequence[Source]) -> Fault:
 
 
 def _claims(items: Any, sources: Sequence[Source], where: str) -> tuple[tuple[Claim, ...], list[str]]:
-    """The items of the list of claims, each validated by itself, since a fault is to name the item."""
+    """The claims, each validated separately so that a fault can name its item."""
     found, faults = [], []
     for position, item in enumerate(items if isinstance(items, list) else []):
         if not isinstance(item, Mapping):

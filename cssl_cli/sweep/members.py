@@ -1,7 +1,7 @@
 """The recipes of a sweep's members, each block merged and validated once for all members that share it.
 
-Blocks are merged apart from one another, so that a block follows from the variants of those axes that change it. What
-must hold between blocks is looked at for each combination of the blocks that it is about.
+Blocks are merged separately, so that each depends only on the variants of the axes that change it. Rules between
+blocks are checked once for each combination of the blocks involved.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cssl_cli.recipe.merge import merge
 from cssl_cli.recipe.recipe import BETWEEN_BLOCKS, Recipe
 
 Axis = Mapping[str, tuple[Source, ...]]  # what each variant changes, one source a file
-_Choice = tuple[int, ...]  # of the variants of the axes that change a block
+_Choice = tuple[int, ...]  # of variants, of the axes that change a block
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A variant of each axis, and the recipe that they make, or its faults with the sources to blame."""
+    """A variant of each axis, and the recipe they make, or its faults and their sources."""
 
     variants: tuple[str, ...]
     recipe: Recipe | None
@@ -36,10 +36,10 @@ class Combination:
 def combinations(
     axes: Mapping[str, Axis], base: Sequence[Source], changes: Sequence[Source], *, row: str, seed: int | None
 ) -> Iterator[Combination]:
-    """Every combination of variants, the last axis changing fastest; the recipe is called by them, or `row` without.
+    """Every combination of variants, the last axis changing fastest; recipes are named by variants, or `row` without.
 
-    base, changes: what comes before the variants, and after them. A combination whose faults have all been told with
-    another one has none of its own, and no recipe.
+    base, changes: sources that precede and follow the variants. A combination whose faults were all reported with an
+    earlier one has neither faults nor recipe.
     """
     blocks = _Blocks(list(axes.values()), base, changes)
     for choice in itertools.product(*(range(len(axis)) for axis in axes.values())):
@@ -48,7 +48,7 @@ def combinations(
 
 
 class _Blocks:
-    """The blocks met so far, by their keys in a recipe and the variants that decide them."""
+    """The blocks built so far, by recipe key and the variants that determine them."""
 
     def __init__(self, axes: Sequence[Axis], base: Sequence[Source], changes: Sequence[Source]) -> None:
         self.names = [list(axis) for axis in axes]
@@ -56,13 +56,13 @@ class _Blocks:
         self.base, self.changes = list(base), list(changes)
         touched = [{key for sources in axis.values() for source in sources for key in source.patch} for axis in axes]
         fixed = {key for source in (*base, *changes) for key in source.patch}
-        # For each key of a recipe the axes that change it.
+        # For each recipe key, the axes that change it.
         self.axes_of = {
             key: [position for position, keys in enumerate(touched) if key in keys]
             for key in sorted(fixed.union(*touched) | set(Recipe.model_fields))
         }
-        self.merged: dict[tuple[str, _Choice], Any] = {}  # as merged; once it is known to be right, as validated
-        self.looked_at: dict[tuple[Any, ...], bool] = {}  # whether it is right
+        self.merged: dict[tuple[str, _Choice], Any] = {}  # merged; once known to be valid, validated
+        self.looked_at: dict[tuple[Any, ...], bool] = {}  # whether it is valid
 
     def combine(self, choice: _Choice, variants: tuple[str, ...], row: str, seed: int | None) -> Combination:
         own = {key: tuple([choice[position] for position in axes]) for key, axes in self.axes_of.items()}
@@ -103,7 +103,7 @@ class _Blocks:
         return [*self.base, *chosen, *self.changes]
 
     def _merge(self, key: str, of_key: _Choice) -> Any:
-        """The value of a key that its variants make, ... where nothing gives one."""
+        """The value of a key under its variants; ... if nothing sets it."""
         numbers = iter(of_key)
         chosen = [source for position in self.axes_of[key] for source in self.variants[position][next(numbers)]]
         merged: dict[str, Any] = {}

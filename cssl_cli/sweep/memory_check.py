@@ -1,4 +1,4 @@
-"""Whether members of a sweep fit into this machine's memory, alone and with those that are at work at the same time."""
+"""Whether members of a sweep fit into this machine's memory, alone and together with those that run beside them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cssl_cli.sweep.sweep import Member
 
 
 def require_memory(work: Sequence[tuple[Member, Path]], *, device_name: str | None, jobs: int | None) -> None:
-    """`InputError` when members that are to be run, given with their run directories, cannot fit.
+    """`InputError` if the members to run, given with their run directories, cannot fit.
 
-    Runs are handed out in their order: with `jobs`, so many neighbours are at work at the same time.
+    Runs start in order, so with `jobs` workers that many neighbours run at the same time.
     """
     free = memory.free_memory()
     needs: dict[Any, float] = {}  # of members that share their blocks
@@ -44,11 +44,11 @@ def _require_alone(member: Member, free: float | None, device_name: str | None, 
 
 
 def _require_together(needs: Sequence[float], free: float, jobs: int) -> None:
-    """needs: bytes of each run, in the order in which they are handed out."""
+    """needs: bytes of each run, in the order in which runs start."""
     sums = [0.0, *accumulate(needs)]
 
     def most_at_once(jobs: int) -> float:
-        """The most that so many neighbours need together."""
+        """The most that `jobs` neighbouring runs need together."""
         return max(last - first for first, last in zip(sums, sums[jobs:], strict=False))
 
     jobs = min(jobs, len(needs))

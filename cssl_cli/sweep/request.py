@@ -1,4 +1,4 @@
-"""What of a sweep is to be done, and how."""
+"""What to do with a sweep, and how."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from cssl_cli.sweep.sweep import Member, Sweep
 class SweepRequest:
     """The members to work on, and how; the run directories go under `out` / the sweep's name.
 
-    selected: the members that are meant, None for all. data_root: where the images lie, in place of the recipes'
-    data.root. seconds: after so long no further member is started. jobs: so many members at a time, each in a process
-    of its own; None for one after another in this process. retries: how often a member that failed is tried again, in
-    processes of their own.
+    selected: the selected members, None for all. data_root: replaces the recipes' data.root. seconds: start no further
+    member after this time. jobs: how many members run at a time, each in its own process; None runs them one after
+    another in this process. retries: how often to retry a failed member, in its own process.
     """
 
     sweep: Sweep
@@ -30,17 +29,17 @@ class SweepRequest:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The members that are meant."""
+        """The selected members."""
         return self.sweep.members if self.selected is None else self.selected
 
     @property
     def home(self) -> Path:
-        """The folder of the run directories."""
+        """The folder that holds the run directories."""
         return self.out / self.sweep.name
 
 
 def require_one_root(request: SweepRequest) -> None:
-    """`InputError` where one folder is named for members whose images lie in several, or in none."""
+    """`InputError` if `data_root` is given for members whose images lie in several folders, or in none."""
     roots = {getattr(member.recipe.data, "root", ...) for member in request.members}
     if request.data_root is not None and (len(roots) > 1 or ... in roots):
         raise InputError(

@@ -1,10 +1,9 @@
 """The numbers of a sweep's members in one file, so that a report need not read every analysis.json again.
 
-An analysis.json has half a megabyte; a thousand of them take twenty seconds to read. The index keeps, for each member,
-which results it has and what the report took from them. A line counts as long as the files that it was read from are
-unchanged, by time, size and inode, and the whole index as long as the package's code is: no list says which modules
-decide a number. Without an index, or with one that is damaged or of other code, the files are read. All it saves is
-time: to trace a number, skip this file.
+An analysis.json has half a megabyte; a thousand of them take twenty seconds to read. For each member the index keeps
+which results exist and what the report took from them. An entry is valid while its files are unchanged by time, size
+and inode, and the whole index while the package's code is unchanged, so no list of modules needs upkeep. If the index
+is missing, damaged or from other code, the files are read. It only saves time: to trace a number, skip this file.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ State = list[int] | None
 
 
 class StoredResult(Result):
-    """A result that is there, whose file is read when it is first looked into."""
+    """A result on disk, read on first access."""
 
     def __init__(self, run: RunDir, name: str, settings: Mapping[str, Any]) -> None:
         self.run, self.name, self.settings = run, name, settings
@@ -62,7 +61,7 @@ class StoredResult(Result):
 
 @dataclass(frozen=True)
 class Wanted:
-    """The results of a run that are asked for: those of these settings."""
+    """Which results of a run to read: those with these settings."""
 
     path: Path
     probe: Mapping[str, Any]
@@ -70,7 +69,7 @@ class Wanted:
 
 
 class Measured(Protocol):
-    """A run directory and its results, None for what is not there."""
+    """A run directory and its results, None if missing."""
 
     @property
     def path(self) -> Path: ...
@@ -82,10 +81,9 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """The results of a run, None for what is not there, and what was taken from them (None where nothing was).
+    """The results of a run (None if missing), and what was taken from them (None if nothing).
 
-    damage: sentences about files that do not count because they are not as they were written. failure: why the run
-    failed, None where it did not.
+    damage: one sentence for each file that was ignored because it is damaged. failure: why the run failed, if it did.
     """
 
     path: Path
@@ -97,7 +95,7 @@ class Found:
 
 
 def read_results(wanted: Wanted) -> Found:
-    """The results of a run from their files."""
+    """Read the results of a run from its files."""
     run, damage = RunDir(wanted.path), []
     try:
         if not run.finished:
@@ -121,25 +119,24 @@ def read_results(wanted: Wanted) -> Found:
 
 
 Take = Callable[[Measured], Any]
-"""What a report wants to know of a finished run, as JSON types.
+"""What a report takes from a finished run, as JSON types.
 
-Besides the results it may read knn.jsonl of the run directory, and no other file, since only that one's changes are
-seen.
+Besides the results it may read only knn.jsonl of the run directory: the index notices no other file's changes.
 """
 
 
 @cache
 def code_digest() -> str:
-    """A digest of the package's code, taken when it is first asked for."""
+    """A digest of the package's code, computed once."""
     digest = hashlib.sha256(cssl_cli.__version__.encode())
     for source in sorted(Path(cssl_cli.__file__).parent.rglob("*.py")):
-        with suppress(OSError):  # a package without its sources has its version
+        with suppress(OSError):  # without sources, the version identifies the package
             digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
 class _Home(SealedFolder):
-    """The folder of the index, which has had a checksum for as long as it has had this format."""
+    """The folder of the index; every index of this format has a checksum."""
 
     def needs_checksum(self, name: str) -> bool:  # noqa: ARG002
         return True
@@ -150,17 +147,17 @@ class ResultsIndex:
 
     def __init__(self, home: Path, take: Take | None = None) -> None:
         self.file, self.take = _Home(home), take
-        # By run directory and results: states of the files, whether there are a probe and an analysis, what was taken.
+        # By run directory and results: states of the files, whether probe and analysis exist, what was taken.
         self.lines: dict[str, tuple[list[State], bool, bool, Any]] = {}
-        with suppress(CsslError):  # a damaged one is made again
+        with suppress(CsslError):  # a damaged one is rebuilt
             content = self.file.read_json(INDEX) or {}
             if content.get("code") == code_digest():
                 self.lines = content["lines"]
         self.changed = False
 
     def read(self, wanted: Sequence[Wanted]) -> list[Found]:
-        """What there is of each; keeps the index up to date."""
-        kept: dict[int, str] = {}  # by identity: most members share one mapping of settings
+        """The results of each run; updates the index."""
+        kept: dict[int, str] = {}  # by identity: most members share one settings mapping
         for one in wanted:
             for name, settings in ((PROBE, one.probe), (ANALYSIS, one.analysis)):
                 if id(settings) not in kept:
@@ -201,16 +198,16 @@ class ResultsIndex:
         return found
 
     def _save(self) -> None:
-        with suppress(CsslError, OSError):  # a sweep that only may be read is read all the same
+        with suppress(CsslError, OSError):  # a read-only sweep can still be read
             there = {path.name for path in self.file.path.iterdir()}
             lines = {key: line for key, line in self.lines.items() if key.split("/")[0] in there}
             self.file.write_json(INDEX, {"code": code_digest(), "lines": lines}, indent=None)
 
 
 def _states(folder: Path, names: Sequence[str]) -> list[State]:
-    """What changes when a file of the folder is written again; None for those that are not there.
+    """What changes when a file of the folder is rewritten; None for missing files.
 
-    `OSError` where there is something that cannot be listed.
+    `OSError` if the folder exists but cannot be listed.
     """
     states: dict[str, State] = dict.fromkeys(names)
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:

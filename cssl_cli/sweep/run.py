@@ -1,4 +1,4 @@
-"""Running the members of a sweep: what is finished is read, what is half-finished goes on, the rest starts."""
+"""Running the members of a sweep: finished ones are read, half-finished ones resumed, the others started."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.stages import Missing, Workshop
 
-LOGS = "logs"  # of the workers, a file a member
+LOGS = "logs"  # of the workers, one file per member
 
 
 @dataclass(frozen=True)
 class MemberResult:
-    """A member of a sweep with what its run directory holds, or why it failed, where, and what to do about it.
+    """A member with what its run directory holds, or why it failed, where, and what to do about it.
 
-    `taken` is what a report took from the results (results_index.py), None where nothing was asked for. `damage` has a
-    sentence for each file that does not count because it is not as it was written.
+    `taken` is what a report took from the results (results_index.py), None if nothing was asked for. `damage` has one
+    sentence for each file that was ignored because it is damaged.
     """
 
     member: Member
@@ -48,15 +48,15 @@ def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
 
 
 def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
-    """What is on disk of a member; results that are damaged, or of other settings than the recipe's, do not count."""
+    """A member as it is on disk; damaged results, or results with other settings than the recipe's, do not count."""
     recipe = member.recipe
     found = read_results(Wanted(member_path(sweep, member, out), recipe.settings("probe"), recipe.settings("analyze")))
     return MemberResult(member, found.path, found.probe, found.analysis, found.failure, damage=found.damage)
 
 
 def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[MemberResult]:
-    """What is on disk of every member, and what is to be taken from it; results are read when looked into."""
-    shared: dict[Any, dict[str, Any]] = {}  # the settings of equal blocks are one mapping
+    """Every member as it is on disk, with what `take` takes from it; results are read on first access."""
+    shared: dict[Any, dict[str, Any]] = {}  # equal blocks share one settings mapping
 
     def settings(member: Member, block: str) -> dict[str, Any]:
         content = getattr(member.recipe, block)
@@ -76,10 +76,10 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
 
 
 def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | None = None) -> list[MemberResult]:
-    """Pretrain, probe and analyze the members that are meant and not finished; a failure does not stop the rest.
+    """Pretrain, probe and analyze the selected unfinished members; a failure does not stop the others.
 
-    Gives every member of the sweep, those that were not meant as they are on disk, with what is to be taken from
-    each. Members that another process works on are taken up once more after the others.
+    Returns every member of the sweep, unselected ones as they are on disk, with what `take` takes from each. Members
+    in use by another process are tried once more at the end.
     """
     deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
     unfinished = _unfinished(request)
@@ -92,7 +92,7 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     remove_leftovers(request.home)
     require_one_root(request)
     for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
-        # Told once if an environment variable is not set, rather than of each member.
+        # Reports an unset environment variable once rather than for each member.
         recipe.settings("data", data_root=request.data_root)
     run = _run_here if request.jobs is None else _run_in_pool
     ends = run(request, unfinished, deadline, reporter)
@@ -102,7 +102,7 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
 
 
 def require_memory(request: SweepRequest) -> None:
-    """`InputError` when what is to be run cannot fit into this machine's memory."""
+    """`InputError` if the unfinished members cannot fit into this machine's memory."""
     _require_memory(request, _unfinished(request))
 
 
@@ -113,7 +113,7 @@ def _require_memory(request: SweepRequest, unfinished: Sequence[Member]) -> None
 
 @dataclass
 class _Ends:
-    """What became of the members that were to be run: sentences for those that failed, names of those in use."""
+    """How the members ended: sentences for failed ones, names of those in use."""
 
     meant: int
     errors: dict[str, str]
@@ -134,24 +134,24 @@ def _tell(ends: _Ends, reporter: Reporter) -> None:
 
 
 def _missing(result: MemberResult) -> Missing | None:
-    """What a member lacks; None when nothing."""
+    """The missing results of a member; None if it is complete."""
     missing = Missing(probe=result.probe is None, analysis=result.analysis is None)
     if missing.probe and not missing.analysis and not RunDir(result.path).labelled():
-        return None  # of images without labels there are no accuracies
+        return None  # images without labels give no accuracies
     return missing if missing.probe or missing.analysis else None
 
 
 def _as_run(sweep: Sweep, member: Member) -> Recipe:
-    """The member's recipe under the name of its run."""
+    """The member's recipe, named as its run."""
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
 def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter) -> _Ends:
-    """One member after another in this process; those in use are taken up once more after the others."""
+    """Run one member after another in this process; retry those in use at the end."""
     if unfinished:
         from cssl_cli.runs.device import choose_device
 
-        choose_device(request.device)  # told once if there is none of this name, rather than of each member
+        choose_device(request.device)  # reports an unknown name once rather than for each member
     workshop = Workshop(request.home, reporter, request.device, request.data_root)
     ends = _Ends(len(request.members), {}, [], 0)
     names = {member.name for member in unfinished}
@@ -181,7 +181,7 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
 def _run_in_pool(
     request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter
 ) -> _Ends:
-    """Several members at a time, each in a process of its own."""
+    """Run several members at a time, each in its own process."""
     assert request.jobs is not None
     sweep, out = request.sweep, request.out
     settings = PoolSettings(
@@ -203,6 +203,6 @@ def _run_in_pool(
 
 
 def _unfinished(request: SweepRequest) -> list[Member]:
-    """Those of the members that are meant that lack something, in their order."""
+    """The selected members that are incomplete, in order."""
     names = {result.member.name for result in read_sweep(request.sweep, request.out) if _missing(result)}
     return [member for member in request.members if member.name in names]

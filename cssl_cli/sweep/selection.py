@@ -1,4 +1,4 @@
-"""Which members of a sweep are meant: by patterns over their rows, and by shares among machines."""
+"""Selecting members: by patterns over their rows, and by shares among machines."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def select(
     sweep: Sweep, *, only: Sequence[str] = (), skip: Sequence[str] = (), shard: str | None = None
 ) -> tuple[Member, ...]:
-    """The members, in order, whose row matches a pattern of `only` (if any) and none of `skip`; of these, a `shard`.
+    """The members, in order, whose row matches a pattern of `only` (if any) and none of `skip`; of these, one `shard`.
 
-    A pattern is a row's name in which * and ? stand for any letters. A shard "I/N" takes every N-th run from the I-th
-    on, counted from 1: the shards of a sweep share its runs without overlap. Members that differ in how they are
-    measured only have one run, and stay together. Raises InputError for a pattern without a row, for a shard that makes
-    no sense, and when nothing is left.
+    A pattern is a row's name; * and ? match any characters. A shard "I/N" takes every N-th run, starting with the I-th
+    (counted from 1), so that the shards of a sweep share its runs without overlap. Members that differ only in how
+    they are measured have one run and stay together. Raises InputError for a pattern that matches no row, for an
+    invalid shard, and for an empty selection.
     """
     rows = list(dict.fromkeys(member.row for member in sweep.members))
     for option, patterns in (("--only", only), ("--skip", skip)):
@@ -40,7 +40,7 @@ def select(
 
 
 def no_such_row(name: str, rows: Sequence[str], *, where: str) -> InputError:
-    """The error for a name that no row of the sweep has; suggests the nearest one."""
+    """The error for an unknown row; suggests the nearest name."""
     guess = nearest(name, rows)
     hint = f"Did you mean {guess!r}? " if guess else ""
     return InputError(f"no row is called {name!r}", where=where, remedy=f"{hint}Rows: {some(rows)}.")

@@ -1,8 +1,8 @@
-"""A sweep file's axes to an ordered list of validated recipes. Nothing runs here.
+"""From a sweep file's axes to an ordered list of validated recipes. Nothing runs here.
 
 A sweep has a base recipe, named axes and seeds. An axis is a mapping of variants, each a patch that follows the rules
-of `based_on`, or a list of values for one dotted key. The members are the product of the axes in their order, the last
-axis changing fastest, each with every seed.
+of `based_on`, or a list of values for one dotted key. The members are the product of the axes in order, the last axis
+changing fastest, each with every seed.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from cssl_cli.sweep.claims import is_negative_control
 from cssl_cli.sweep.file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
 from cssl_cli.sweep.members import Axis, combinations
 
-MAX_MEMBERS = 10_000  # of a sweep, unless more are asked for
-_COLUMNS = ("row", "negative_control")  # of the table, beside the axes and the parts of each quantity
+MAX_MEMBERS = 10_000  # of a sweep, unless the caller allows more
+_COLUMNS = ("row", "negative_control")  # of the table, besides the axes and the parts of each quantity
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a sweep: `row` names its variants, `name` its seed as well.
+    """One run of a sweep: `row` names its variants, `name` also its seed.
 
-    fingerprint: the recipe's; members that differ only in how they are measured have the same.
-    parts: what its variants are built from, for each axis of which the sweep file says so.
+    fingerprint: the recipe's; members that differ only in how they are measured share it.
+    parts: what its variants are built from, for each axis whose parts the sweep file declares.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's members in the order in which they run, and the variants of each axis."""
+    """A sweep's members in running order, and the variants of each axis."""
 
     name: str
     path: Path
@@ -64,7 +64,7 @@ class Sweep:
 
     @cached_property
     def run_names(self) -> dict[str, str]:
-        """What the run of each fingerprint is called: as the first member that has it."""
+        """The name of the run of each fingerprint: that of its first member."""
         names: dict[str, str] = {}
         for member in self.members:
             names.setdefault(member.fingerprint, member.name)
@@ -80,9 +80,9 @@ def load_sweep(
 ) -> Sweep:
     """The sweep of a shipped name or of a file. Overrides change every member; `seeds=`, `name=`, ... the sweep itself.
 
-    quantities: the names that its claims may use; None leaves them unchecked. Raises `InputError` when the sweep cannot
-    be read, has more than `max_members`, or two members are the same run; the faults of all members are listed in one
-    error, each once, with the axis and the variant that made it, and so are those of its reference and claims.
+    quantities: the names that its claims may use; None leaves them unchecked. Raises `InputError` if the sweep cannot
+    be read, has more than `max_members`, or contains the same run twice. The faults of all members are listed in one
+    error, each once, with its axis and variant; so are those of the reference and the claims.
     """
     own, changes = _split(parse_overrides(overrides))
     given = read_sweep_file(name_or_path, own)
@@ -110,7 +110,7 @@ def _require_at_most(limit: int, file: SweepFile, axes: Mapping[str, Axis], wher
 
 
 def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
-    """The overrides of the sweep itself and those of its members."""
+    """Separate the overrides of the sweep from those of its members."""
     for override in overrides:
         if override.path[0] in ("base", "axes", "based_on"):
             remedy = "Override fields of the members, such as train.epochs=2, or seeds=[0, 1]."
@@ -124,7 +124,7 @@ def _split(overrides: Sequence[Override]) -> tuple[list[Source], list[Source]]:
 def _check_what_is_said(
     given: SweepSources, members: Sequence[Member], quantities: Collection[str] | None
 ) -> tuple[Reference | None, Parts]:
-    """The reference of the rows that there are, and the parts; one error for all that is wrong there or with claims."""
+    """The reference and the parts, for existing rows; one error for all their faults and those of the claims."""
     rows = {member.row: member.axes for member in members}
     controls = {member.row for member in members if is_negative_control(member.recipe)}
     reference, faults = check_reference(given, rows, [member.recipe for member in members])
@@ -137,19 +137,19 @@ def _check_what_is_said(
 
 
 def _parts_of(member: Member, parts: Parts) -> dict[str, frozenset[str]]:
-    """Of each axis with parts those of the member's variant, where it has any: a negative control need not."""
+    """The parts of the member's variants, by axis; negative controls may have none."""
     return {axis: of_axis[member.axes[axis]] for axis, of_axis in parts.items() if member.axes[axis] in of_axis}
 
 
 # ---------------------------------------------------------------------------------------------------------------- axes
 def _read_axes(given: SweepSources, quantities: Collection[str]) -> dict[str, Axis]:
-    """The variants of each axis; one error for all that is wrong with their form."""
+    """The variants of each axis; one error for all faults in their form."""
     faults: list[str] = []
     found: dict[str, Axis] = {}
-    lists: set[str] = set()  # a list of values is one value: another file replaces it whole
+    lists: set[str] = set()  # lists are single values: another file replaces the whole list
     for source in given.sources:
         axes = source.patch.get("axes", ...)
-        if not axes:  # null, or a block without anything in it
+        if not axes:  # null, or an empty block
             found.clear()
         for axis, content in axes.items() if isinstance(axes, Mapping) else ():
             if content is None and axis in found:
@@ -171,7 +171,7 @@ def _read_axes(given: SweepSources, quantities: Collection[str]) -> dict[str, Ax
 
 
 class _AxisFault(Exception):
-    """What is wrong with an axis, as the rest of a sentence that begins with its name."""
+    """A fault of an axis, as the rest of a sentence that begins with its name."""
 
 
 def _check_axis_name(axis: str, quantities: Collection[str]) -> None:
@@ -183,7 +183,7 @@ def _check_axis_name(axis: str, quantities: Collection[str]) -> None:
 
 
 def _check_values(axis: str, values: Sequence[Any]) -> None:
-    """A list is of values of a field; of a block, a mapping of what changes in it can also be given a name."""
+    """Check a list axis: its values are for a field; changes of a block are mappings, which can also be named."""
     info = schema.field_at(Recipe, {}, tuple(axis.split(".")))
     plain = [value for value in values if value is not None and not isinstance(value, Mapping)]
     if info is not None and schema.block_types(info.annotation) and plain:
@@ -219,7 +219,7 @@ def _variants(axis: str, content: Any, source: Source, prefix: str) -> Iterator[
 
 
 def _changed(inherited: Axis, variants: Mapping[str, Source], content: Any) -> Axis:
-    """An axis as a further file changes it: null takes an inherited variant away, {} empties it."""
+    """An axis as changed by a further file: null removes an inherited variant, {} empties it."""
     changed = dict(inherited)
     for name, source in variants.items():
         if name in inherited and content[name] is None:
@@ -277,14 +277,14 @@ def _variants_of(member: Member) -> str:
 
 
 class _Numbers:
-    """A number for each block, the same for equal ones; blocks that members share are compared once."""
+    """A number for each block, the same for equal blocks, so that shared blocks are compared once."""
 
     def __init__(self) -> None:
         self._by_identity: dict[int, int] = {}
         self._by_content: dict[Any, int] = {}
 
     def of(self, block: Block) -> int:
-        """The number of a block, which whoever asks keeps alive."""
+        """The number of a block; the caller must keep the block alive."""
         if id(block) not in self._by_identity:
             self._by_identity[id(block)] = self._by_content.setdefault(block, len(self._by_content))
         return self._by_identity[id(block)]

@@ -1,10 +1,10 @@
 """Every term of the theory, measured on one table of features.
 
-Everything is computed in float64 from features (N, V, D) that the caller has scaled to the norm the theory is to speak
-of (`features.geometry.unit_norm`), and from the `raw` ones what others define on features as the encoder gives them:
-the cross-correlation, which standardises them itself, and the companion measures. The mathematics, and the sections
-that the docstrings name, are in docs/theory.md; the source is Huang et al., "Towards the Generalization of Contrastive
-Self-Supervised Learning", arXiv 2111.00743.
+Everything is computed in float64. Most terms use features (N, V, D) that the caller has scaled to a common norm
+(`features.geometry.unit_norm`); terms defined on unscaled features use the `raw` ones: the cross-correlation, which
+standardises them itself, and the companion measures. docs/theory.md has the mathematics and the sections that the
+docstrings cite; the source is Huang et al., "Towards the Generalization of Contrastive Self-Supervised Learning", arXiv
+2111.00743.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Advance = Callable[[int, int], None]  # called with the number of terms done and
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the losses are measured with: the temperature and the batch size of the pretraining."""
+    """Settings for measuring the losses: the temperature and the batch size of the pretraining."""
 
     temperature: float
     batch_size: int
@@ -74,14 +74,14 @@ def analyze_table(
 ) -> dict[str, Quantities]:
     """Every term of the table by its name (that of its file), each a dict of quantities.
 
-    features: (N, V, D), view 0 the clean image, the others draws from the augmentation; any device and float type.
-    labels: (N,) in 0 … K − 1, or None: then the terms that need classes are absent, with a reason.
+    features: (N, V, D), view 0 the clean image, the others random augmentations; any device and float type.
+    labels: (N,) in 0 … K − 1, or None: terms that need classes are then absent, with a reason.
     epsilons: the grid of R_ε. bootstrap: resamples behind each bootstrap interval, 0 for none; drawn from `generator`.
-    raw: the same features unscaled; None: they are the features themselves.
-    theta: the augmentation's parameters behind the augmented views, for the paper's Theorem 2; a tensor (N, V − 1, P)
-    counts as continuous altogether.
+    raw: the same features unscaled; None: `features` are unscaled already.
+    theta: the augmentation's parameters behind the augmented views, for the paper's Theorem 2; a plain tensor
+    (N, V − 1, P) counts as continuous.
     baseline: the same images and views under the encoder that ARC compares with.
-    only: the names of the terms wanted, None for all; without: of those that are not.
+    only: the names of the terms to measure, None for all; without: names to skip.
     Raises RunError for infinite or NaN features and InputError for shapes or labels that do not fit.
     """
     pieces = Pieces(
@@ -109,7 +109,7 @@ def analyze_table(
 
 
 def measure(term: Term, pieces: Pieces) -> Quantities:
-    """The quantities of a term: its function, called with the pieces that its parameters name."""
+    """The quantities of a term: calls its function with the pieces that its parameters name."""
     function = term.load()
     arguments: dict[str, Any] = dict(term.settings)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -126,10 +126,10 @@ def measure(term: Term, pieces: Pieces) -> Quantities:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What the terms of one table are measured from: each a parameter that the function of a term may ask for.
+    """The inputs of the terms, one attribute each, which a term's function requests by naming a parameter.
 
-    table: the features as the theory speaks of them. unscaled: as the encoder gives them, (N, V, D). What several terms
-    share is computed once, when it is first asked for.
+    table: the scaled features. unscaled: the features as the encoder gives them, (N, V, D). What several terms share is
+    computed once, on first use.
     """
 
     table: FeatureTable
@@ -149,7 +149,7 @@ class Pieces:
 
     @property
     def generator_of_halves(self) -> torch.Generator:
-        """Draws the same halves of each class, one for centres and one to test, for every term that takes them."""
+        """Draws the same halves of each class, one for centres and one to test, for every term that uses them."""
         return torch.Generator().manual_seed(self.seed_of_halves)
 
     @cached_property
@@ -187,7 +187,7 @@ class Pieces:
 
     @property
     def standardized(self) -> FeatureTable:
-        """The unscaled features with each coordinate of mean 0 and variance 1; not kept, being as large as they."""
+        """The unscaled features with each coordinate of mean 0 and variance 1; not cached, being just as large."""
         return FeatureTable(standardized_table(self.unscaled), self.table.labels, self.table.class_names)
 
     # ---------------------------------------------------------------------- classes
@@ -240,29 +240,29 @@ class Pieces:
     # ---------------------------------------------------------------------- Theorem 2
     @cached_property
     def constants(self) -> Constants | Absent:
-        """Those of Theorem 2, as far as the views show them."""
+        """The constants of Theorem 2, as far as the views show them."""
         return theorem_2_constants(self.parameters, self.table.features[:, 1:])
 
     @property
     def num_parameters(self) -> int | None:
-        """Its n."""
+        """n of Theorem 2."""
         return None if isinstance(self.constants, Absent) else self.constants.num_parameters
 
     @property
     def num_discrete(self) -> int:
-        """Its m."""
+        """m of Theorem 2."""
         return 0 if isinstance(self.constants, Absent) else self.constants.num_discrete
 
     @property
     def lipschitz(self) -> float | None:
-        """A lower bound of its LM."""
+        """A lower bound of LM of Theorem 2."""
         return None if isinstance(self.constants, Absent) else self.constants.lipschitz
 
 
 def pixel_theorem_1(terms: Mapping[str, Any], concentration: Mapping[str, Any] | None) -> dict[str, Any]:
     """The paper's ρ with its own Lδ in pixels, from an encoder's measured `terms` and the pixel `concentration`.
 
-    Both as JSON types, `terms` with those of `lipschitz`; quantities as JSON types come back.
+    Both are JSON types, `terms` including those of `lipschitz`; returns quantities as JSON types.
     """
     if concentration is None:
         return {"pixel_rho": Absent("concentration in pixels was not measured").to_dict()}

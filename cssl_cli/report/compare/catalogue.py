@@ -1,8 +1,8 @@
 """The columns of a sweep's table: the accuracies, and the quantities of terms that `theory/terms.py` shows in sweeps.
 
-Every number is None where the member's files do not have it. What depends on a grid is read where the grid comes
-nearest to the point that the table of terms quotes it at. Of σ the tables have certain bounds; 1 − σ is one less the
-lower of them, the share of images outside the main part that was found, which is what a bound on the error may use.
+A number is None if the member's files lack it. A number on a grid is read at the grid point nearest to the point quoted
+in the table of terms. For σ the tables hold certain bounds; 1 − σ is one minus the lower bound: the share of images
+outside the main part that was found, which a bound on the error may use.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from cssl_cli.sweep.results_index import Measured
 from cssl_cli.theory.shown import Shown, declared, shown_in
 from cssl_cli.theory.term import ARROWS, In
 
-SHARE_DIGITS = 12  # of 1 − σ: beyond them is the rounding of σ, which would order equal shares
+SHARE_DIGITS = 12  # of 1 − σ: later digits are rounding of σ, which would order equal shares
 Read = Callable[[Measured], float | None]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number of a member, and how a table of members shows it.
+    """A number of a member, and how a table shows it.
 
-    title: the head of its column. sign: of its association with an accuracy as the theory predicts it, +1 or −1, or
-    None. called: its name in sentences and in the table of correlations. scale, digits: how it is shown. of_views:
-    whether it depends on the number of views or on a grid, so that only alike measurements can be compared. meaning:
-    what its legend says, with places for {epsilon}, {delta} and {views}.
+    title: the head of its column. sign: the predicted sign of its association with an accuracy, +1 or −1, or None.
+    called: its name in sentences and in the table of correlations. scale, digits: its display format. of_views: whether
+    it depends on the number of views or on a grid, so that only like measurements can be compared. meaning: its legend,
+    with placeholders {epsilon}, {delta} and {views}.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Column:
 
     @property
     def label(self) -> str:
-        """Its name in sentences, with an arrow towards where the theory expects better accuracies."""
+        """Its name in sentences, with an arrow towards the direction in which the theory expects better accuracies."""
         return (self.called or self.title.rstrip(" ↑↓")) + ARROWS[self.sign]
 
     def best(self, values: Sequence[float]) -> float:
-        """The value that the theory likes best; of accuracies the greatest."""
+        """The best of the values according to the theory; the greatest for accuracies."""
         return max(values) if self.sign in (1, None) else min(values)
 
     def shown(self, value: float) -> str:
-        """The value as the tables show it."""
+        """The value as the tables print it."""
         return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"  # adding 0.0 turns −0.00 into 0.00
 
 
@@ -71,7 +71,7 @@ def _quoted(shown: Shown) -> Read:
 
 
 def _best_knn(result: Measured) -> float | None:
-    """The greatest k-NN accuracy through training; a file of records that is damaged counts as none."""
+    """The greatest k-NN accuracy through training; None if the records are damaged."""
     try:
         records = RunDir(result.path).read_records(EPOCH_KNN)
     except (InputError, OSError):
@@ -112,7 +112,7 @@ def _column(shown: Shown) -> Column:
 
 
 def _beside(name: str, shown: Shown, *, scale: float = 1, digits: int = 2) -> Column:
-    """A number that is in table.json and has no column."""
+    """A number that is in table.json but has no column."""
     return Column(name, "", _quoted(shown), scale=scale, digits=digits)
 
 
@@ -130,7 +130,7 @@ TERMS = tuple(_column(shown) for shown in shown_in(In.SWEEP))
 BY_NAME: Mapping[str, Column] = {
     column.name: column for column in (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS, SHARED_VIEWS)
 }
-# The columns of the table: those that every analysis of labelled images has, and those shown where a row has them.
+# The columns of the table: those of every analysis of labelled images, then those shown only if a row has them.
 FEATURE_TERMS, COMPANIONS = (
     tuple(
         BY_NAME[shown.name]
@@ -146,7 +146,7 @@ LABELS: Mapping[str, str] = {column.name: column.label for column in (*ACCURACIE
 
 
 def values_of(result: Measured) -> dict[str, float | None]:
-    """Every number of a member by its name."""
+    """All numbers of a member, by name."""
     return {name: column.read(result) for name, column in BY_NAME.items()}
 
 

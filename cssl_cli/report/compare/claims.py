@@ -1,7 +1,7 @@
-"""The claims of a sweep file, answered: yes, no or open, with what is really first and what of it seeds may have made.
+"""The claims of a sweep file, answered yes, no or open, with the true order and how much of it may be seed noise.
 
-An answer compares means over seeds. It is open until every row that it compares has finished with all of its seeds and
-has the quantity. Beside it stand the differences paired by seeds.
+An answer compares means over seeds. It is open until every row it compares has finished with all its seeds and has the
+quantity. Differences paired by seed accompany it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Answer = dict[str, Any]
 
 
 def answers(sweep: Sweep, rows: Sequence[Row]) -> list[Answer]:
-    """Each claim of the sweep with its `verdict` and the `parts` that make it. rows: of the whole sweep.
+    """Each claim of the sweep with its `verdict` and the `parts` behind it. rows: those of the whole sweep.
 
-    A part is one quantity in one group of rows. "no" as soon as one part says no, else "open" as soon as one is open.
+    A part is one quantity in one group of rows. The verdict is "no" if any part is, else "open" if any part is.
     """
     by_name = {row.name: row for row in rows if not row.control}
     variants = {member.row: member.axes for member in sweep.members if member.row in by_name}
@@ -53,7 +53,7 @@ def _answer(claim: Claim, groups: Sequence[Group], rows: Mapping[str, Row]) -> A
 
 
 def _deciding(part: Part, verdict: str) -> list[PairedDifference | None]:
-    """The differences that make the claim hold, or those that contradict it."""
+    """The differences that confirm the claim, or those that contradict it."""
     if part["verdict"] != verdict or verdict == OPEN:
         return []
     if "steps" in part:
@@ -62,13 +62,13 @@ def _deciding(part: Part, verdict: str) -> list[PairedDifference | None]:
 
 
 def _noise(deciding: Sequence[PairedDifference | None]) -> dict[str, int]:
-    """How many differences decide, how many of them are beyond the noise of seeds, and of how many nobody knows."""
+    """The number of deciding differences, of those beyond seed noise, and of those for which it is unknown."""
     beyond = [None if found is None else found.beyond_noise for found in deciding]
     return {"comparisons": len(beyond), "beyond_noise": beyond.count(True), "noise_unknown": beyond.count(None)}
 
 
 def _part(group: Group, rows: Sequence[Row], quantity: str, way: str) -> Part:
-    """What all parts say: open, and which rows keep it so."""
+    """The fields of every part: open at first, with the rows that keep it so."""
     complete = [row for row in rows if is_complete(row)]
     return {
         "group": group.variant,
@@ -88,7 +88,7 @@ def _is_open(part: Part) -> bool:
 
 # ---------------------------------------------------------------------- ahead of all others
 def _ahead(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) -> Part:
-    """Whether the rows that are named come before all others; the last of them against the first of the others."""
+    """Whether the named rows come before all others; compares the last of them with the first of the others."""
     rows = [by_name[name] for name in group.rows]
     part = _part(group, rows, quantity, way) | {"named": list(group.named)}
     if _is_open(part):
@@ -110,7 +110,7 @@ def _ahead(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) ->
 
 # ---------------------------------------------------------------------- in order
 def _ordered(group: Group, by_name: Mapping[str, Row], quantity: str, way: str) -> Part:
-    """Whether the rows that are named rise, or fall, along their order; each neighbour against the one before."""
+    """Whether the named rows rise, or fall, along their order; compares each with the one before."""
     rows = [by_name[name] for name in group.named]
     part = _part(group, rows, quantity, way)
     if _is_open(part):

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
-    """The table as JSON types: each row's cells as mean, sd and n, what predicts, and every member with its values.
+    """The table as JSON types: mean, sd and n of each cell, correlations, and every member with its values.
 
-    With published values, and the claims answered.
+    Includes published values and the answered claims.
     """
     rows = rows_of(results)
     return content_of_rows(sweep, rows, rows)
 
 
 def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
-    """The same for `rows`; claims are answered from `every` row of the sweep."""
+    """`as_content` for `rows`; claims are answered from `every` row of the sweep."""
     return {
         "sweep": sweep.name,
         "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
@@ -54,7 +54,7 @@ def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> 
 
 
 def as_csv(content: dict[str, Any]) -> str:
-    """One line a row: its axes, whether it is a negative control, mean, sd and n of each quantity (all as shares)."""
+    """One line per row: axes, negative control or not, and mean, sd and n of each quantity (as shares)."""
     rows = content["rows"]
     axes = list(rows[0]["axes"]) if rows else []
     names = list(rows[0]["cells"]) if rows else []
@@ -71,7 +71,7 @@ def as_csv(content: dict[str, Any]) -> str:
 
 
 def _csv_cell(value: Any) -> Any:
-    """A name as a spreadsheet shows it: one that begins like a formula is not one."""
+    """A name that is safe in a spreadsheet, which would otherwise evaluate one that begins like a formula."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Negative controls: rows of near perfect concentration from which nothing can be learnt, and the terms they fool."""
+"""Negative controls: rows with near-perfect concentration but nothing to learn, and the terms they fool."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MIN_ROWS_OF_GROUP = 2
 
 
 def compare_control(control: Row, rows: Sequence[Row], accuracies: Sequence[str]) -> dict[str, Any]:
-    """How a control stands among the `rows` of its group (of all groups, where its own has but one), as JSON types.
+    """How a control compares with the `rows` of its group (of all groups, if its own has only one), as JSON types.
 
-    For each accuracy its `value`, its `place` among them (1 the greatest; None without a value), the `best_row` and the
-    `terms` that predict a sign, each {"term", "value", "place", "best_row_value", "median", "fooled"}: place 1 is what
-    the theory likes best. `fooled` is "best row" where the term expects more of the control than of the row with the
-    greatest accuracy, though its accuracy is lower; else "median row" where it expects more than the median of the
-    rows, though its accuracy is below their median; else "not". It is "no value" where the rows have the term and the
+    For each accuracy: its `value`, its `place` among them (1 is the greatest; None without a value), the `best_row` and
+    the `terms` with a predicted sign, each {"term", "value", "place", "best_row_value", "median", "fooled"}; place 1 is
+    the best according to the theory. `fooled` is "best row" if the term ranks the control above the row with the
+    greatest accuracy although its accuracy is lower; else "median row" if it ranks the control above the median of the
+    rows although its accuracy is below their median; else "not"; and "no value" if the rows have the term but the
     control does not. `shared_views` is the share of the control's images with a view that coincides, in pixels, with
     one of another class.
     """

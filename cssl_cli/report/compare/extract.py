@@ -1,6 +1,6 @@
-"""What a table of runs takes from each: the quantities of the catalogue, and how they were measured.
+"""What a table of runs takes from each run: the catalogue's quantities, and how they were measured.
 
-The index of a sweep keeps it (sweep/results_index.py), so that a report reads no analysis.json that has not changed.
+The index of a sweep stores it (sweep/results_index.py), so that a report rereads only an analysis.json that changed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from cssl_cli.sweep.run import MemberResult
 
 
 class Circumstances(NamedTuple):
-    """How a member was measured, None where its results do not say.
+    """How a member was measured; None for what its results do not say.
 
-    Of the analysis: the key of the images' content, images, views, grids of ε and δ, classes. Of the probe: the key of
-    the images' content, test images.
+    From the analysis: the content key of the images, images, views, grids of ε and δ, classes. From the probe: the
+    content key of the images, test images.
     """
 
     content: str | None
@@ -33,9 +33,9 @@ class Circumstances(NamedTuple):
 
 
 class Extract(NamedTuple):
-    """The numbers of a member by quantity, the circumstances under which they were measured, and what fools its terms.
+    """A member's numbers by quantity, the circumstances of their measurement, and verdicts of control encoders.
 
-    fooled: verdicts by control encoder and term, empty where it was measured without them.
+    fooled: verdicts by control encoder and term, empty if measured without control encoders.
     """
 
     values: Mapping[str, float | None]
@@ -44,7 +44,7 @@ class Extract(NamedTuple):
 
 
 def extract_of(result: MemberResult) -> Extract:
-    """What the index kept of a member, or else what its results say now."""
+    """What the index stored for a member, or else what its results say now."""
     if result.taken is None:
         return Extract(values_of(result), _circumstances(result), fooled_in(result.analysis or {}))
     values, facts, fooled = result.taken
@@ -67,5 +67,5 @@ def _circumstances(measured: Measured) -> Circumstances:
 
 
 def take_numbers(measured: Measured) -> Any:
-    """The same as JSON types, for the index to keep (`extract_of` reads it)."""
+    """`Extract` as JSON types, for the index to store (`extract_of` reads it)."""
     return [list(values_of(measured).values()), list(_circumstances(measured)), fooled_in(measured.analysis or {})]

@@ -1,4 +1,4 @@
-"""Quantities by the names that claims and options use: those of the catalogue, and error_linear and the like."""
+"""Quantities by the names used in claims and options: those of the catalogue, and error_linear and the like."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NAMES = (*BY_NAME, *ERRORS)
 
 
 def require_quantity(name: str, where: str) -> str:
-    """The name; `InputError` with the nearest one when there is no such quantity."""
+    """The name, checked; `InputError` with the nearest one if there is no such quantity."""
     if name not in NAMES:
         raise unknown_name("quantity", name, NAMES, where=where)
     return name
 
 
 def called(name: str) -> str:
-    """What a quantity is called in sentences, without the arrow of its good direction."""
+    """The name of a quantity in sentences, without the arrow."""
     if name in ERRORS:
         return called(ERRORS[name]).replace("accuracy", "error")
     quantity = BY_NAME[name]
@@ -31,7 +31,7 @@ def called(name: str) -> str:
 
 
 def shown(name: str, value: float) -> str:
-    """A value as the tables show it, with the sign of per cent where it is a share."""
+    """A value as the tables print it, with a per cent sign if it is a share."""
     quantity = _catalogued(name)
     if is_percent(name):
         return f"{quantity.shown(value)} %"
@@ -39,7 +39,7 @@ def shown(name: str, value: float) -> str:
 
 
 def shown_difference(name: str, value: float) -> str:
-    """A difference of two values, without unit, to one digit more than the values of the tables."""
+    """A difference of two values, without unit, to one digit more than the tables."""
     quantity = _catalogued(name)
     if quantity.digits < 2:
         return f"{round(quantity.scale * value, quantity.digits + 1) + 0.0:.{quantity.digits + 1}f}"
@@ -47,7 +47,7 @@ def shown_difference(name: str, value: float) -> str:
 
 
 def is_percent(name: str) -> bool:
-    """Whether a quantity is a share that the tables show in per cent."""
+    """Whether a quantity is a share that the tables print in per cent."""
     return _catalogued(name).scale == 100
 
 
@@ -56,7 +56,7 @@ def _catalogued(name: str) -> Column:
 
 
 def by_seed(row: Row, name: str) -> dict[Hashable, float | None]:
-    """A quantity of the row's finished members by seed; None where a member lacks it."""
+    """A quantity of the row's finished members, by seed; None if a member lacks it."""
     found: dict[Hashable, float | None] = {}
     for result, values in zip(row.members, row.values, strict=True):
         if is_finished(result):
@@ -66,7 +66,7 @@ def by_seed(row: Row, name: str) -> dict[Hashable, float | None]:
 
 
 def mean_of(row: Row, name: str) -> float | None:
-    """A row's mean over all of its finished members; None where some lack the quantity, or none has finished."""
+    """A row's mean over all finished members; None if some lack the quantity or none has finished."""
     mean = row.mean(ERRORS.get(name, name))
     return 1 - mean if name in ERRORS and mean is not None else mean
 
@@ -77,5 +77,5 @@ def is_complete(row: Row) -> bool:
 
 
 def difference(a: Row, b: Row, name: str) -> PairedDifference | None:
-    """a − b over the seeds that both have."""
+    """a − b over the seeds that both rows have."""
     return paired_difference(by_seed(a, name), by_seed(b, name))

@@ -1,4 +1,4 @@
-"""The difference of two rows of a table over the seeds they share."""
+"""The difference of two rows over the seeds they share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-12  # a deviation of this share of the values is none
+ROUNDING = 1e-12  # smaller deviations, relative to the values, count as zero
 
 
 def exceeds(a: float, b: float) -> bool:
-    """Whether a > b by more than the rounding of means."""
+    """Whether a > b by more than rounding."""
     return a - b > ROUNDING * max(abs(a), abs(b))
 
 
@@ -21,9 +21,9 @@ def exceeds(a: float, b: float) -> bool:
 class PairedDifference:
     """Mean of a − b over the n seeds that both have, its sample standard deviation, and a 95 % t interval.
 
-    p: of the two-sided t test that the mean is 0. With one pair there is neither deviation, interval nor p; nor is
-    there an interval or p where all differences are the same, which says that they were rounded alike rather than that
-    the difference is known. `unpaired` counts the seeds that only one of the two has.
+    p: of the two-sided t test that the mean is 0. A single pair has no deviation, interval or p. Equal differences have
+    no interval or p either: they show that the values were rounded alike, not that the difference is known exactly.
+    `unpaired` counts the seeds that only one of the two has.
     """
 
     mean: float
@@ -35,10 +35,10 @@ class PairedDifference:
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether other seeds would show the same sign, at 95 %; None where that cannot be told.
+        """Whether other seeds would show the same sign, at 95 %; None if that cannot be told.
 
-        A single pair cannot tell, nor can pairs that all differ by the same: two seeds often differ by one and the same
-        image, and a deviation of 0 would make of that a certainty.
+        It cannot be told from a single pair, nor from equal differences: two seeds often differ by the same image, and
+        a deviation of 0 would turn that into certainty.
         """
         if self.interval is None:
             return False if self.n > 1 and self.mean == 0 else None
@@ -52,7 +52,7 @@ class PairedDifference:
 def paired_difference(
     values_a: Mapping[Hashable, float | None], values_b: Mapping[Hashable, float | None]
 ) -> PairedDifference | None:
-    """a − b over the seeds (keys) for which both have a finite number; None where there is none."""
+    """a − b over the seeds (keys) for which both have a finite number; None if there are none."""
     a, b = (_present(values) for values in (values_a, values_b))
     shared = [seed for seed in a if seed in b]
     differences = [a[seed] - b[seed] for seed in shared]
@@ -61,7 +61,7 @@ def paired_difference(
     n, mean = len(differences), statistics.fmean(differences)
     sd = statistics.stdev(differences) if n > 1 else None
     if sd is not None and sd <= ROUNDING * max(abs(values[seed]) for values in (a, b) for seed in shared):
-        sd = 0.0  # shares of the same images differ by whole images, and their differences by rounding alone
+        sd = 0.0  # shares of the same images differ by whole images; these differ by rounding only
     interval = p = None
     if sd:
         error = sd / math.sqrt(n)
@@ -71,7 +71,7 @@ def paired_difference(
 
 
 def as_json(content: Any) -> Any:
-    """What holds differences as JSON types, each of them with whether it is beyond the noise of seeds."""
+    """Content with its differences as JSON types, each with whether it is beyond seed noise."""
     if isinstance(content, PairedDifference):
         return {**content.to_dict(), "beyond_noise": content.beyond_noise}
     if isinstance(content, dict):
@@ -84,7 +84,7 @@ def _present(values: Mapping[Hashable, float | None]) -> dict[Hashable, float]:
 
 
 def _t_quantile(degrees: int) -> float:
-    from scipy.special import stdtrit  # a fifth of a second that most reports do without
+    from scipy.special import stdtrit  # takes a fifth of a second, and few reports need it
 
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 

@@ -23,7 +23,7 @@ UNLIKE = {
 def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = None) -> dict[str, Any]:
     """`correlations` of accuracies with the terms, and the negative `controls`, as JSON types.
 
-    accuracies: their names; None: every one that a row has.
+    accuracies: their names; None for every one that a row has.
     """
     if accuracies is None:
         accuracies = [accuracy.name for accuracy in ACCURACIES if any(row.cells[accuracy.name] for row in rows)]
@@ -34,14 +34,14 @@ def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = N
 
 
 def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
-    """What `rank_correlation.screening.screen_accuracy` says of the rows that are no controls.
+    """The result of `rank_correlation.screening.screen_accuracy` for the rows that are not controls.
 
-    Terms that no row has are left out, all of them with fewer than three rows.
+    Terms that no row has are left out; with fewer than three rows, all terms are.
     """
     compared = [row for row in rows if row.done and not row.control]
     count = sum(row.mean(accuracy) is not None for row in compared)
     terms = {term: sign for term, sign in SIGNS.items() if any(row.mean(term) is not None for row in compared)}
-    if count == 0:  # most often a sweep of which nothing has run: numpy is not loaded for it
+    if count == 0:  # usually a sweep that has not run: avoids loading numpy
         return _too_few(accuracy, count, len(compared))
     from cssl_cli.report.compare.rank_correlation.coefficients import MIN_ROWS_COMPARED
     from cssl_cli.report.compare.rank_correlation.screening import screen_accuracy
@@ -74,4 +74,4 @@ def _about_circumstances(rows: Sequence[Row]) -> list[str]:
     unlike = [words for name, words in UNLIKE.items() if len(facts[name]) > 1]
     if not unlike:
         return []
-    return [f"Rows were measured with different {' and '.join(unlike)}: what orders them may be that."]
+    return [f"Rows were measured with different {' and '.join(unlike)}: that may be what orders them."]

@@ -1,7 +1,7 @@
-"""Published accuracies beside ours: the difference, how the protocols differ, and whether the rows come in their order.
+"""Published accuracies beside ours: differences, how the protocols differ, and whether the order of the rows agrees.
 
-Ours is like theirs where it can be: the best epoch on the test images where theirs is and where it was recorded. The
-accuracy of the last epoch stands beside it.
+Ours follows theirs where possible: if theirs is the best epoch on the test images, ours is too, if recorded. The
+accuracy of the last epoch is shown beside it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cssl_cli.runs.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep.file import Reference
 from cssl_cli.sweep.sweep import Sweep
 
-BEST = "best_"  # before an accuracy: that of the epoch that did best on the test images
+BEST = "best_"  # prefix of an accuracy: that of the epoch that did best on the test images
 DATA = "data.name"
 Comparison = dict[str, Any]
 
 
 def published_of(reference: Reference | None, row: str) -> dict[str, float]:
-    """A row's published accuracies as shares, by the names of ours that they may be set against."""
+    """A row's published accuracies as shares, by the names of ours they compare with."""
     if reference is None or row not in reference.values:
         return {}
     names = [reference.accuracy, *([f"{BEST}{reference.accuracy}"] if reference.selection == "best_epoch" else [])]
@@ -36,9 +36,9 @@ def published_of(reference: Reference | None, row: str) -> dict[str, float]:
 def compare_published(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
     """Ours and theirs row by row, the order of the rows by method, and the protocols. None without published values.
 
-    Accuracies are shares of 1. `ours` names our quantity that is set against theirs, `last` that of the last epoch.
-    `order` has an entry a method: `rank_correlation` of ours with theirs, and the neighbours in their order that are
-    the other way round in ours. `protocol` has an entry a field: `theirs`, and all values of `ours`.
+    Accuracies are shares of 1. `ours` names our quantity that is compared with theirs, `last` that of the last epoch.
+    `order` has one entry per method: the `rank_correlation` of ours with theirs, and the neighbours in their order that
+    are swapped in ours. `protocol` has one entry per field: `theirs`, and all values of `ours`.
     """
     reference = sweep.reference
     compared = [] if reference is None else [row for row in rows if row.name in reference.values]
@@ -75,7 +75,7 @@ def compare_published(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
 
 
 def _groups(rows: Sequence[Row], ours: str) -> list[tuple[str, list[Row]]]:
-    """The rows of each method that have the accuracy, methods with at least two."""
+    """The rows with the accuracy, by method, for methods with at least two."""
     present = [row for row in rows if mean_of(row, ours) is not None]
     groups = [(group, [row for row in present if row.group == group]) for group in {row.group: None for row in present}]
     return [(group, of_group) for group, of_group in groups if len(of_group) > 1]
@@ -103,7 +103,7 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
 
 
 def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Of our accuracies with theirs; p over orders of the sets or parts that rows share, null if these have none."""
+    """Of our accuracies with theirs; p is over orders of the sets or parts that rows share, null if there are none."""
     from cssl_cli.report.compare.rank_correlation.coefficients import Undefined, rank_correlation
     from cssl_cli.report.compare.rank_correlation.crossed import over_sets, without_tests
     from cssl_cli.report.compare.rank_correlation.row_sharing import sharing_of_rows
@@ -125,7 +125,7 @@ def _epochs_measured(rows: Sequence[Row]) -> list[int]:
     for result in (result for row in rows for result in row.members if is_finished(result)):
         try:
             counts.add(len(RunDir(result.path).read_records(EPOCH_KNN)))
-        except (InputError, OSError):  # then the member has no best epoch, and is not compared by it
+        except (InputError, OSError):  # the member then has no best epoch and is not compared
             continue
     return [min(counts), max(counts)] if counts else []
 
@@ -135,7 +135,7 @@ def _protocol(reference: Reference, rows: Sequence[Row]) -> list[dict[str, Any]]
     recipes = [
         member.member.recipe.model_dump(mode="json", by_alias=True) for row in rows for member in row.members[:1]
     ]
-    keys = sorted(reference.protocol, key=lambda key: key != DATA)  # other images first: they matter most
+    keys = sorted(reference.protocol, key=lambda key: key != DATA)  # the data first: they matter most
     entries = []
     for key in keys:
         theirs, values = reference.protocol[key], [_at(recipe, key) for recipe in recipes]

@@ -1,4 +1,4 @@
-"""The rows of a table: the members that differ in their seed only, with mean and deviation of every quantity."""
+"""The rows of a table: members that differ only in their seed, with mean and deviation of every quantity."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Summary:
 class Row:
     """A row of the table.
 
-    group: its method, within which rows are also compared. control: whether it is a negative control. members: all of
-    them; values, circumstances, fooled: the numbers of each by quantity, how they were measured, and the terms that
-    control encoders fool. done: how many have finished; a member that failed counts in no cell, whatever it had got to.
+    group: its method, within which rows are also compared. control: whether it is a negative control. members: all its
+    members; values, circumstances, fooled: the numbers of each by quantity, how they were measured, and verdicts of
+    control encoders. done: how many have finished; a failed member counts in no cell, however far it got.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Row:
     cells: Mapping[str, Summary | None]
 
     def mean(self, quantity: str) -> float | None:
-        """A cell's mean over all of the row's finished members; None where some of them lack the number.
+        """A cell's mean over all finished members of the row; None if some lack the number.
 
-        A mean over some of the seeds only may be a choice: W/B lacks where the centres lie closest together.
+        A mean over some of the seeds may be selective: W/B is missing where the centres are closest together.
         """
         cell = self.cells[quantity]
         return cell.mean if cell is not None and cell.n == self.done else None
@@ -90,12 +90,12 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
 
 
 def summarize(values: Sequence[float | None]) -> Summary | None:
-    """Mean ± sample standard deviation of the values there are; None when there is none."""
+    """Mean ± sample standard deviation of the values present; None if there are none."""
     present = [value for value in values if value is not None]
     if not present:
         return None
     mean = statistics.fmean(present)
-    # statistics.stdev computes in fractions, which a thousand rows would wait for.
+    # statistics.stdev computes with fractions, too slow for a thousand rows.
     squares = math.fsum((value - mean) ** 2 for value in present)
     sd = math.sqrt(squares / (len(present) - 1)) if len(present) > 1 else None
     return Summary(mean, sd, len(present))
@@ -113,7 +113,7 @@ def row_content(row: Row) -> dict[str, Any]:
 
 
 def circumstances(rows: Sequence[Row]) -> dict[str, set[Any]]:
-    """Under which circumstances the finished members were measured: sets, since a sweep may vary them."""
+    """The circumstances under which the finished members were measured: sets, since a sweep may vary them."""
     distinct = {
         one for row in rows for result, one in zip(row.members, row.circumstances, strict=True) if is_finished(result)
     }

@@ -1,4 +1,4 @@
-"""Runs that are no members of one sweep, as rows of a table: those that differ in their seed only are one row."""
+"""Runs outside a sweep, as rows of a table: runs that differ only in their seed form one row."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from cssl_cli.sweep.sweep import Member
 def rows_of_runs(analyses: Mapping[Path, dict[str, Any]], probes: Mapping[Path, dict[str, Any] | None]) -> list[Row]:
     """The rows of runs, from their recipes on disk, analyses and probe.json.
 
-    Runs whose recipes are equal but for the seed (and the name, and what decides no encoder) are replicates of one row;
-    its name is that of the first one's recipe without the seed, or, where two rows would be called so, its directory's.
+    Runs whose recipes differ only in the seed (and name, and settings that do not affect the encoder) are replicates of
+    one row. Its name is that of the first one's recipe without the seed or, if two rows would share it, the
+    directory's.
     """
     recipes = {path: load_recipe(str(RunDir(path).file(RECIPE))) for path in analyses}
     names: dict[str, str] = {}

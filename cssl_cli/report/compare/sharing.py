@@ -1,9 +1,9 @@
-"""What the rows of a table share: their whole set of augmentations, or the parts that it is built from.
+"""What the rows of a table share: their whole set of augmentations, or the parts it is built from.
 
-The axes of a sweep say how its rows are crossed: rows with the same variant of an axis are alike. One axis of which the
-augmentations (or other settings) are sets, and one of methods are sets and columns; of more axes each variant is a part
-of the rows that have it. What the variants of an axis themselves are built from is what the sweep file declares, or
-else the operations of their augmentations. Rows of runs that are no sweep share what their recipes share.
+The axes of a sweep determine how its rows are crossed: rows with the same variant of an axis are alike. With one axis
+of augmentations (or other settings) and one of methods, these are sets and columns; with more axes, each variant is a
+part of the rows that have it. The parts of the variants themselves are those that the sweep file declares, or else the
+operations of their augmentations. For runs outside a sweep, the recipes are compared.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Parts = frozenset[Hashable]
 
 @dataclass(frozen=True)
 class Sharing:
-    """Of each row its set and its column, and the parts of the set."""
+    """Each row's set and column, and the parts of the set."""
 
     design: list[tuple[Hashable, Hashable]]
     built_from: BuiltFrom
 
 
 def sharing_of(rows: Sequence[Row]) -> Sharing:
-    """What the rows share: by the axes of their sweep where these tell rows apart, else by their recipes."""
+    """What the rows share: by the axes of their sweep if these distinguish the rows, else by their recipes."""
     from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom
 
     axes = _varying(rows)
@@ -61,23 +61,23 @@ def _by_axes(rows: Sequence[Row], axes: Sequence[str]) -> Sharing:
 
 
 def _parts_along(rows: Sequence[Row], axes: Sequence[str], axis: str) -> tuple[Mapping[str, Parts], bool]:
-    """The parts of each variant of an axis; False where nobody has said that they are the parts, nor is it certain.
+    """The parts of each variant of an axis, and whether they are declared or certain.
 
-    Declared ones; the operations, where variants share some; else the variant itself is one.
+    Declared parts; else the operations, if variants share some; else each variant is its own part.
     """
     from cssl_cli.report.compare.rank_correlation.parts import incidence, overlap
 
     declared = {_variant(row, axis): row.members[0].member.parts.get(axis) for row in rows}
     if all(parts is not None for parts in declared.values()):
         return {variant: frozenset((axis, part) for part in parts or ()) for variant, parts in declared.items()}, True
-    along = {_variant(row, axis): _operations(row) for row in reversed(rows)}  # of the first row of each variant
+    along = {_variant(row, axis): _operations(row) for row in reversed(rows)}  # the first row of each variant
     if _changes_along(rows, axes, axis, _operations) and overlap(incidence(list(along.values()))):
         return {variant: frozenset((axis, one) for one in parts) for variant, parts in along.items()}, False
     return {variant: frozenset([(axis, variant)]) for variant in declared}, True
 
 
 def _changes_along(rows: Sequence[Row], axes: Sequence[str], axis: str, read: Callable[[Row], Hashable]) -> bool:
-    """Whether rows that differ in this axis alone differ in what is read."""
+    """Whether rows that differ only in this axis differ in what is read."""
     found: dict[Hashable, set[Hashable]] = {}
     for row in rows:
         found.setdefault(_variants(row, [other for other in axes if other != axis]), set()).add(read(row))
@@ -85,7 +85,7 @@ def _changes_along(rows: Sequence[Row], axes: Sequence[str], axis: str, read: Ca
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:
-    """The axes of which the rows have more than one variant."""
+    """The axes with more than one variant among the rows."""
     axes = dict.fromkeys(axis for row in rows for axis in row.members[0].member.axes)
     return [axis for axis in axes if len({_variant(row, axis) for row in rows}) > 1]
 
@@ -99,7 +99,7 @@ def _variants(row: Row, axes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _operations(row: Row) -> Parts:
-    """What the row's augmentation consists of; an operation with other settings is another one."""
+    """The operations of the row's augmentation; with other settings an operation is a different one."""
     operations = row.members[0].member.recipe.augment.model_dump(by_alias=True)
     return frozenset((name, repr(settings)) for name, settings in operations.items() if settings is not None)
 

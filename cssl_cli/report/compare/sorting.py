@@ -9,12 +9,12 @@ from cssl_cli.report.compare.rows import Row
 
 
 def require_order(text: str) -> tuple[str, bool]:
-    """The quantity of `NAME` or `-NAME` and whether the greatest comes first; `InputError` for an unknown name."""
+    """The quantity of `NAME` or `-NAME`, and whether the greatest comes first; `InputError` for an unknown name."""
     return require_quantity(text.removeprefix("-"), "--sort"), text.startswith("-")
 
 
 def sort_rows(rows: Sequence[Row], text: str) -> list[Row]:
-    """The rows by their means from the least on, with "-" before the name from the greatest; those without it last."""
+    """The rows sorted by their means, ascending, or descending if "-" precedes the name; rows without one last."""
     name, descending = require_order(text)
     means = {row.name: mean_of(row, name) for row in rows}
     present = [row for row in rows if means[row.name] is not None]

@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from cssl_cli.sweep.sweep import Member, Sweep
 
 
-LONG_PLAN = 500  # members; tables of more take seconds to lay out
+LONG_PLAN = 500  # members; longer tables take seconds to lay out
 
 
 @dataclass(frozen=True)
 class Written:
-    """The files that a sweep's table is in now, and the error where one could not be written."""
+    """The files that hold a sweep's table, and the error if one could not be written."""
 
     paths: tuple[Path, ...]
     failed: CsslError | None = None
 
     @property
     def sentence(self) -> str:
-        """Where it was written; empty if nowhere."""
+        """Where the table was written; empty if nowhere."""
         *others, last = ["", *map(shown_path, self.paths)]
         return f"Written to {' and '.join(filter(None, [', '.join(others[1:]), last]))}" if last else ""
 
@@ -60,8 +60,8 @@ def write_sweep(
 ) -> Written:
     """Write the whole sweep's table as table.csv and table.json beside the runs.
 
-    With `figures` the accuracy against the terms, too. What cannot be written is no reason not to print the table; in a
-    folder that may only be read, what is there already need not be.
+    With `figures`, also accuracy against the terms. A write error does not prevent printing the table; in a read-only
+    folder an identical table that is already there will do.
     """
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
@@ -81,12 +81,12 @@ def write_sweep(
             if not (isinstance(error, ReadOnlyError) and all(home.file(name).exists() for name in FIGURES)):
                 failed = failed or error
     if isinstance(failed, ReadOnlyError):
-        failed.remedy = "Copy the folder to where you may write, or add --report, which does without."
+        failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)
 
 
 def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:
-    """Whether table.json holds the same, wherever the runs were when it was written."""
+    """Whether table.json holds the same content, wherever the runs were when it was written."""
 
     def without_places(table: dict[str, Any]) -> dict[str, Any]:
         members = [{key: value for key, value in member.items() if key != "run"} for member in table["members"]]
@@ -112,8 +112,8 @@ def show_sweep(
 ) -> None:
     """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`.
 
-    Then published values, the claims about the whole sweep, and each row against the row `versus`. order: by which
-    quantity the rows are sorted (`sorting.sort_rows`); None: as in the sweep.
+    Then published values, the claims about the whole sweep, and each row against the row `versus`. order: the quantity
+    to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep.
     """
     every, shown = rows_of(results), {member.row for member in members}
     rows = [row for row in every if row.name in shown]
@@ -142,7 +142,7 @@ def show_sweep(
 
 # ---------------------------------------------------------------------- the plan
 def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool) -> None:
-    """The `members` in order, and how far each is."""
+    """Print the `members` in order, and the state of each."""
     plan = [(member, member_path(sweep, member, out_dir)) for member in members]
     if as_json:
         return print_json(

@@ -1,4 +1,4 @@
-"""Every row against one of them: differences over the seeds that both have, for `--versus ROW`."""
+"""Every row compared with one of them over the seeds that both have, for `--versus ROW`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTITIES = tuple(quantity.name for quantity in (*ACCURACIES, *MAIN_TERMS))
 
 
 def require_row(name: str, rows: Sequence[str]) -> str:
-    """The name; `InputError` with the nearest one when there is no such row."""
+    """The name, checked; `InputError` with the nearest one if there is no such row."""
     known = list(dict.fromkeys(rows))
     if name not in known:
         raise no_such_row(name, known, where="--versus")
@@ -23,10 +23,10 @@ def require_row(name: str, rows: Sequence[str]) -> str:
 
 
 def compare_rows(rows: Sequence[Row], baseline: Row) -> dict[str, Any]:
-    """Each other row less `baseline`, for every accuracy and main term that the baseline has.
+    """Each other row minus `baseline`, for every accuracy and main term of the baseline.
 
-    `comparisons` has an entry a row: `differences` by quantity, each with `p_adjusted` for all rows compared in this
-    quantity (Holm), None where the two share no seed that has it. `unpaired` rows share no seed with the baseline.
+    `comparisons` has one entry per row: `differences` by quantity, each with `p_adjusted` for all rows compared in this
+    quantity (Holm); None if the two share no seed that has it. `unpaired` rows share no seed with the baseline.
     """
     from cssl_cli.report.compare.rank_correlation.correction import holm
 

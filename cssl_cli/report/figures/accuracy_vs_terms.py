@@ -1,4 +1,4 @@
-"""The rows of a sweep: accuracy against each term, the terms that order the rows best first."""
+"""The rows of a sweep: accuracy against each term, best predictors first."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ NAME = "accuracy_vs_terms"
 MAX_PANELS = 12
 MAX_LABELLED = 12  # rows; more names would cover the points
 PANEL_HEIGHT = 1.75  # inches
-CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # how a negative control looks
+CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # marker of a negative control
 RowContent = Mapping[str, Any]
 
 
 class Point(NamedTuple):
-    """A row in one panel: its term and its accuracy in %, each with the deviation over seeds where there is one.
+    """A row in one panel: its term and accuracy in %, each with its deviation over seeds, if any.
 
     control: whether the row is a negative control.
     """
@@ -62,9 +62,9 @@ def draw_accuracy_vs_terms(
     term_titles: Mapping[str, str],
     name: str = NAME,
 ) -> list[Path]:
-    """Write `name`.png and `name`.svg in `folder`; gives the files, none where no row has both numbers.
+    """Write `name`.png and `name`.svg in `folder`; returns the files, none if no row has both numbers.
 
-    For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError where a file cannot be written.
+    For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError if a file cannot be written.
     """
     with drawing():
         figure = accuracy_vs_terms(rows, screened, accuracy, accuracy_title=accuracy_title, term_titles=term_titles)
@@ -75,10 +75,10 @@ def draw_accuracy_vs_terms(
 
 
 def remove_accuracy_vs_terms(folder: Path, name: str = NAME) -> None:
-    """Remove the files of an earlier figure, which the numbers there now would not give."""
+    """Remove the files of an earlier figure, which no longer match the numbers."""
     for kind in KINDS:
         path = folder / f"{name}.{kind}"
-        if path.exists():  # for a folder that may only be read, removing what is not there is an error
+        if path.exists():  # in a read-only folder, removing a missing file is an error
             with explained(path, REMEDY):
                 path.unlink(missing_ok=True)
 
@@ -91,14 +91,14 @@ def accuracy_vs_terms(
     accuracy_title: str,
     term_titles: Mapping[str, str],
 ) -> Figure | None:
-    """Small multiples, one panel a term in the order of `screened`; None where no row has both numbers.
+    """Small multiples, one panel per term in the order of `screened`; None if no row has both numbers.
 
     rows: {"row": its name, "group": the name of its group, "cells": {quantity: {"mean", "sd"} or None}, "reference":
-    {accuracy: a share of 1, as published}, "control": whether it is a negative control}, the last two optional.
-    Accuracies are shares of 1. screened: what `rank_correlation.screening.screen_accuracy` says of this accuracy.
-    `accuracy_title` and `term_titles` are how the quantities are called; a term without a title is called by its name.
+    {accuracy: a share of 1, as published}, "control": whether it is a negative control}; the last two are optional.
+    Accuracies are shares of 1. screened: the result of `rank_correlation.screening.screen_accuracy` for this accuracy.
+    `accuracy_title` and `term_titles` name the quantities; a term without a title is shown by its name.
     """
-    # What has not finished is neither counted nor in the legend.
+    # Unfinished rows are neither counted nor in the legend.
     rows = [row for row in rows if number(part(row, "cells", accuracy).get("mean")) is not None]
     groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
     panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
@@ -161,7 +161,7 @@ def _points(rows: Sequence[RowContent], groups: Sequence[str], accuracy: str, te
 
 
 def _labelled(point: Point, marks: Sequence[str]) -> Labelled:
-    """The name of a point, and what else is drawn about it."""
+    """The point's name, and what else is drawn around it."""
     across, up = point.term_sd or 0.0, point.accuracy_sd or 0.0
     about = [(point.term - across, point.accuracy), (point.term + across, point.accuracy)]
     about += [(point.term, point.accuracy - up), (point.term, point.accuracy + up)]

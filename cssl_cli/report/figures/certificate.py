@@ -1,4 +1,4 @@
-"""The certified bound on the error of new images over the number of views it is asked to hold for."""
+"""The certified bound on the error of new images, against the number of views it must hold for."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IN_TABLE: dict[str, Any] = {"ls": (0, (1, 1.5)), "lw": 1.0, "alpha": 0.8}  # these images with their own centres
+IN_TABLE: dict[str, Any] = {"ls": (0, (1, 1.5)), "lw": 1.0, "alpha": 0.8}  # for these images with their own centres
 
 
 def certificate(content: Mapping[str, Any]) -> Figure | None:
-    """The bound for new images with 1 … V stored views and the error of held-out centres that it bounds.
+    """The bound for new images with 1 … V stored views, and the error of held-out centres that it bounds.
 
-    Beside them, thin, the same of these images with their own centres: Theorem C and the error it bounds.
+    Thin lines beside them show these images with their own centres: Theorem C and the error it bounds.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -60,7 +60,7 @@ def certificate(content: Mapping[str, Any]) -> Figure | None:
 
 
 def _vacuous(axes: Axes, chance: float, top: float) -> None:
-    """Hatched from chance on; named above 1, where no bound comes."""
+    """Hatching from chance upwards; labelled above 1, where no bound lies."""
     axes.axhspan(chance, top, facecolor="#F2F2F2", edgecolor="#CFCFCF", hatch="////", lw=0)
     axes.axhline(chance, color=GRAY, lw=0.8)
     said = axes.text(

@@ -1,4 +1,4 @@
-"""μ_k·μ_l: how the class centres lie to one another."""
+"""μ_k·μ_l: how the class centres lie relative to each other."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-MAX_PRINTED = 12  # classes whose values are printed into the cells
-MAX_NAMED = 45  # names on an axis; of more classes, every second or third is named
+MAX_PRINTED = 12  # classes whose values are printed in the cells
+MAX_NAMED = 45  # labels on an axis; with more classes, only every second or third
 NAME_LENGTH = 16
 
 
@@ -62,9 +62,9 @@ def class_centers(content: Mapping[str, Any]) -> Figure | None:
 
 
 def _colors(matrix: np.ndarray) -> ScalarMappable:
-    """Colours over all that inner products of features of unit length can be, so that small differences look small.
+    """Colours over the full range of inner products of unit-norm features, so that small differences look small.
 
-    From 0 to 1 from light to dark, or from −1 to 1 about 0 where a value is negative.
+    From 0 to 1, light to dark, or from −1 to 1 about 0 if a value is negative.
     """
     import numpy as np
     from matplotlib.cm import ScalarMappable
@@ -102,11 +102,11 @@ def _print_values(axes: Axes, matrix: np.ndarray, image: ScalarMappable) -> None
 
 
 def _mark(bar: Colorbar, value: float) -> None:
-    """A triangle and a line at a value."""
+    """A triangle and a line on the colour bar at a value."""
     beside = bar.ax.get_yaxis_transform()
     bar.ax.axhline(value, color=INK, lw=1.2)
     bar.ax.plot([-0.35], [value], marker=">", ms=4.5, color=INK, clip_on=False, transform=beside)
 
 
 def _said(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # adding 0 makes −0 positive
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # adding 0 turns −0 into 0

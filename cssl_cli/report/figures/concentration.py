@@ -1,4 +1,4 @@
-"""1 − σ(δ): the share of a class outside its largest part whose images all lie within δ of one another."""
+"""1 − σ(δ): the share of a class outside its largest part of images that lie within δ of one another."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PANELS = {
     "untrained": ("Untrained encoder", "δ (distance of features of unit length)"),
     "trained": ("Trained encoder", "δ (distance of features of unit length)"),
 }
-MAX_CLASSES = 20  # beyond it, a line for each class is a thicket
+MAX_CLASSES = 20  # more lines would be illegible
 
 
 class Curve(NamedTuple):
-    """1 − σ over the grid of δ for one distance: a band, a line a class, the median distance between classes."""
+    """1 − σ over the grid of δ for one distance: a band, a line per class, the median distance between classes."""
 
     deltas: list[float]
     lower: list[float]
@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
 
 def concentration(content: Mapping[str, Any]) -> Figure | None:
-    """The certain range of 1 − σ(δ), averaged over classes: a panel for each distance."""
+    """The certain range of 1 − σ(δ), averaged over classes: one panel per distance."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -33,22 +33,22 @@ ANALYSIS_FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "theorem_1": theorem_1,
 }
 DRAWN_FROM = "figures.json"
-FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # of an analysis, that tell it from others
+FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # they identify an analysis
 
 
 def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draw what `content` (an analysis) and `trace` (its records through training) have the numbers for.
 
-    Gives the files written to `folder`: NAME.png and NAME.svg of `training` and of each of `ANALYSIS_FIGURES` that
-    could be drawn. Those of an earlier analysis that this one has no numbers for are removed, and `DRAWN_FROM` says
-    which analysis the figures there are of; where that is this one, they are left as they are. The same numbers give
-    the same bytes. Each file appears whole or not at all; raises InputError or RunError where one cannot be written.
+    Returns the files written to `folder`: NAME.png and NAME.svg of `training` and of each of `ANALYSIS_FIGURES` that
+    could be drawn. Figures of an earlier analysis for which this one has no numbers are removed. `DRAWN_FROM` records
+    the analysis behind the figures; if it is this one, they are left unchanged. The same numbers give the same bytes.
+    Each file appears whole or not at all; raises InputError or RunError if one cannot be written.
     """
     drawn_from = _digest(content, trace)
     if (there := _drawn_already(folder, drawn_from)) is not None:
         return there
     require_writable(folder, REMEDY)
-    _remove(folder / DRAWN_FROM)  # from here on, the figures are of two analyses until all are drawn
+    _remove(folder / DRAWN_FROM)  # until all are drawn, the figures are of two analyses
     written: list[Path] = []
     with drawing():
         for name, draw in ANALYSIS_FIGURES.items():
@@ -62,7 +62,7 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
 
 
 def _digest(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]]) -> str:
-    """Of all that the figures are drawn from: the numbers, and the code that draws them."""
+    """A digest of everything the figures depend on: the numbers, and the code that draws them."""
     digest = hashlib.sha256(json.dumps([content, trace, version("matplotlib")], sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -70,7 +70,7 @@ def _digest(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]]) -> s
 
 
 def _drawn_already(folder: Path, drawn_from: str) -> list[Path] | None:
-    """The figures in `folder`, if they are of these numbers and all there."""
+    """The figures in `folder`, if they are complete and of these numbers."""
     try:
         facts = SealedFolder(folder).read_json(DRAWN_FROM)
     except DamagedError:
@@ -82,7 +82,7 @@ def _drawn_already(folder: Path, drawn_from: str) -> list[Path] | None:
 
 
 def _replace(figure: Figure | None, folder: Path, name: str) -> list[Path]:
-    """Write the figure; without one, remove what an earlier analysis left under its name."""
+    """Write the figure; without one, remove an earlier analysis's figure of this name."""
     if figure is not None:
         return save(figure, folder, name)
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""Names beside points: short ones, and where they cover the least."""
+"""Names beside points: short, and placed where they cover the least."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = 5.0  # points
-MARK_LENGTH = 7  # letters that may stand beside a point
+MARK_LENGTH = 7  # letters that fit beside a point
 _REACH = 4.5  # points between a point and its name
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 class Name(NamedTuple):
-    """What stands beside a point, and the name it means: the same where it is short."""
+    """The text beside a point, and the name it stands for: the same if short enough."""
 
     mark: str
     name: str
 
 
 class Labelled(NamedTuple):
-    """A point (x, y) with its name; the ends of the bars `about` it, and the y of a mark above or below it."""
+    """A point (x, y) with its name; the ends of its error bars `about` it, and the y of a mark above or below it."""
 
     x: float
     y: float
@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 
 def short_names(rows: Sequence[tuple[str, str]]) -> list[Name]:
-    """Of rows (name, group): their names without the group's, or numbers where one of these would be too long.
+    """For rows (name, group): their names without the group's, or numbers if one of these would be too long.
 
     Rows that differ only in their group share a name, and so a number.
     """
@@ -53,8 +53,8 @@ def _without(name: str, group: str) -> str:
 
 
 def place_labels(figure: Figure, panels: Sequence[tuple[Any, Sequence[Labelled]]]) -> None:
-    """Write the name of each point of each panel beside it, where it covers fewest points, bars and names."""
-    figure.draw_without_rendering()  # places are known only once the panels have theirs
+    """Write the name of each point in each panel beside it, where it covers the fewest points, bars and names."""
+    figure.draw_without_rendering()  # positions are known only after layout
     scale = figure.dpi / 72
     for axes, points in panels:
         to_page = axes.transData.transform
@@ -98,7 +98,7 @@ def _box(x: float, y: float, width: float, height: float) -> Box:
 
 
 def _between(one: Sequence[float], other: Sequence[float], half: float) -> Box:
-    """A line from one place to another, twice `half` thick."""
+    """A line between two points, twice `half` thick."""
     return (
         min(one[0], other[0]) - half,
         min(one[1], other[1]) - half,

@@ -1,4 +1,4 @@
-"""The images as the encoder sees them, on the plane in which they spread most."""
+"""The images as the encoder sees them, on the plane of their largest spread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_WRITTEN = 12  # classes whose names are written beside their centres
-MAX_VECTOR = 4000  # points beyond which the SVG holds them as a picture
+MAX_VECTOR = 4000  # with more points, the SVG holds them as a bitmap
 NAME_LENGTH = 16
 Point = tuple[float, float]
 
@@ -86,19 +86,19 @@ def _draw_points(axes: Axes, points: Sequence[Point | None], labels: list[int] |
 
 
 def _write_names(figure: Figure, axes: Axes, names: Sequence[str], centers: Mapping[int, Point]) -> bool:
-    """Write each name beside its centre, clear of other names and centres; where that cannot be, nothing and False."""
+    """Write each name beside its centre, clear of other names and centres; if that is impossible, write none: False."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    canvas.draw()  # settles the layout, so that places on the page are known
+    canvas.draw()  # fixes the layout, so that positions on the page are known
     renderer = canvas.get_renderer()
     page = {label: axes.transData.transform(point) for label, point in centers.items()}
-    reach = 6.0 * figure.dpi / 72  # from the middle of a marker to beyond its edge
+    reach = 6.0 * figure.dpi / 72  # from the middle of a marker to just beyond its edge
     if any(math.dist(one, other) < reach for one, other in itertools.combinations(page.values(), 2)):
-        return False  # a name could stand for either
+        return False  # a name could refer to either
     taken = [Bbox.from_bounds(x - reach, y - reach, 2 * reach, 2 * reach) for x, y in page.values()]
     frame = axes.get_window_extent()
     texts = []
@@ -123,7 +123,7 @@ def _write_names(figure: Figure, axes: Axes, names: Sequence[str], centers: Mapp
     return True
 
 
-# Where a name may stand, from the nearest to the farthest: offset in points, and how it is aligned.
+# Positions for a name, nearest first: offset in points, and alignment.
 _PLACES = [
     ((far * x, far * y), {-1: "right", 0: "center", 1: "left"}[x], {-1: "top", 0: "center", 1: "bottom"}[y])
     for far in (6.5, 11.0)

@@ -1,4 +1,4 @@
-"""R_ε over ε: the share of images of which some two views lie more than ε apart."""
+"""R_ε over ε: the share of images with two views more than ε apart."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 LABELS = {"trained": "trained encoder", "projector": "its projector", "untrained": "untrained encoder"}
 GROWTH_LOOKS = ((BLUE, "o"), (SKY, "D"), (INK, "v"))
-SHARES = (0.9, 0.5, 0.1)  # the growth is shown at the values of ε where R_ε is nearest to these
+SHARES = (0.9, 0.5, 0.1)  # the growth is shown at the ε where R_ε is nearest to these
 
 
 def r_epsilon(content: Mapping[str, Any]) -> Figure | None:
-    """R_ε of both encoders and of the projector with pointwise intervals, and the bound by alignment; at a few ε, how
-    R_ε of the trained encoder grows with the views."""
+    """R_ε of both encoders and the projector with pointwise intervals, the bound from alignment, and the growth of R_ε
+    with the views at a few ε."""
     drawn = {name: curve for name in LOOKS if (curve := _read(content, name))}
     if not drawn:
         return None

@@ -1,9 +1,9 @@
-"""How every figure looks, and how it is written: the same bytes for the same numbers, whole or not at all.
+"""How figures look, and how they are written: the same bytes for the same numbers, whole or not at all.
 
-Colours are those of Okabe and Ito, told apart with every kind of colour vision; markers and line styles differ as well,
-so that a figure can be read in greyscale. Figures are drawn on canvases of their own, without pyplot and without a
-display. matplotlib keeps its settings in one table for the whole process: `drawing` sets it for the time of a drawing,
-lets one thread draw at a time, and puts back what was there.
+Colours are those of Okabe and Ito, distinguishable with every kind of colour vision; markers and line styles differ as
+well, so that figures work in greyscale. Figures are drawn on their own canvases, without pyplot or a display.
+matplotlib's settings are global to the process: `drawing` sets them while drawing, lets only one thread draw at a time,
+and restores them afterwards.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ CLASS_COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
 MARKER_SCALES = {"*": 1.5, "D": 0.9, "P": 1.15, "X": 1.15, "p": 1.1, "h": 1.1, "d": 1.1}  # to look equally large
 
-# Dates and versions are left out: the same numbers give the same bytes.
+# Without dates and versions: the same numbers give the same bytes.
 KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 CAPTION_SIZE = 6.8  # points
-CAPTION_WIDTH = 119  # characters of it that go on a line of SIZE[0] inches
+CAPTION_WIDTH = 119  # characters of it per line at SIZE[0] inches
 
 _SETTINGS: dict[str, Any] = {
     "font.size": 8,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs everywhere
     "mathtext.fontset": "dejavusans",
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -92,11 +92,11 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """matplotlib with our settings and nobody else's: a matplotlibrc of the user's changes no figure."""
+    """matplotlib with our settings only: a user's matplotlibrc changes no figure."""
     import matplotlib
 
     with _ONE_AT_A_TIME, warnings.catch_warnings():
-        # A class name may hold letters the font lacks: boxes are drawn for them, which needs no warning each.
+        # The font may lack letters of a class name and draws boxes instead; no warning for each.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", category=matplotlib.MatplotlibDeprecationWarning)
         ours = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
@@ -105,9 +105,9 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(title: str, caption: str, size: tuple[float, float] = SIZE) -> Figure:
-    """A figure with a title above and a caption below the space for what will be drawn on it.
+    """A figure with a title above and a caption below the space for its content.
 
-    Both may hold formulas; what comes from a user goes through `plain` first.
+    Both may contain formulas; text from a user must go through `plain` first.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -127,7 +127,7 @@ def new_figure(title: str, caption: str, size: tuple[float, float] = SIZE) -> Fi
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
-    """A legend between the title and the axes, in a strip that they give up for it."""
+    """A legend between the title and the axes, which make room for it."""
     columns = columns or len(handles)
     left, bottom, width, height = _engine(figure).get()["rect"]
     top = bottom + height
@@ -139,7 +139,7 @@ def legend_above(figure: Figure, handles: Sequence[Any], columns: int | None = N
 
 
 def legend_beside(figure: Figure, handles: Sequence[Any], columns: int = 1, size: float = 7) -> None:
-    """A legend to the right of the axes, in a strip that they give up for it."""
+    """A legend to the right of the axes, which make room for it."""
     left, bottom, width, height = _engine(figure).get()["rect"]
     anchor = (1 - MARGIN / figure.get_figwidth(), bottom + height)
     looks: dict[str, Any] = {"borderpad": 0, "borderaxespad": 0, "columnspacing": 0.9, "labelspacing": 0.4}
@@ -155,7 +155,7 @@ def _engine(figure: Figure) -> Any:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """The lines of a text, of at most `width` letters as drawn: a formula counts for three."""
+    """The text in lines of at most `width` letters as drawn; a formula counts as three."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".lstrip()
@@ -168,9 +168,9 @@ def _wrap(text: str, width: int) -> list[str]:
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `name`.png and `name`.svg in `folder`, each whole or not at all."""
-    for _ in range(2):  # what is fitted to the page changes its ticks, and these change the fit
+    for _ in range(2):  # fitting to the page changes the ticks, which changes the fit
         figure.draw_without_rendering()
-    figure.set_layout_engine(None)  # both forms are laid out alike; "none" would draw each once more to lay it out
+    figure.set_layout_engine(None)  # both formats share one layout; "none" would lay out each again
     paths = []
     for kind, metadata in KINDS.items():
         path = folder / f"{name}.{kind}"
@@ -186,19 +186,19 @@ def grid(axes: Axes, axis: str = "both") -> None:
 
 
 def plain(text: str, limit: int | None = None) -> str:
-    """Any text as one line of printable characters that is drawn as it stands.
+    """Any text as one line of printable characters, drawn literally.
 
-    Of more than `limit` characters the middle is left out: names often differ at their ends only.
+    Beyond `limit` characters the middle is left out: names often differ only at their ends.
     """
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
     if limit is not None and len(line) > limit:
         line = line[: (limit - 1) // 2] + "…" + line[-(limit // 2) :]
-    return line.replace("$", r"\$")  # a dollar would begin a formula
+    return line.replace("$", r"\$")  # a dollar would start a formula
 
 
 def class_marker(label: int, size: float) -> dict[str, Any]:
-    """How to draw a class: a pair of colour and marker of its own for each of at most 8 × 13 classes."""
+    """The colour and marker of a class, distinct for up to 8 × 13 classes."""
     marker = MARKERS[(label // len(CLASS_COLORS) + label) % len(MARKERS)]
     color = CLASS_COLORS[label % len(CLASS_COLORS)]
     return {"color": color, "marker": marker, "ms": size * MARKER_SCALES.get(marker, 1), "ls": ""}

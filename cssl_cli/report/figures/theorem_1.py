@@ -1,4 +1,4 @@
-"""The condition of the paper's Theorem 1 over (δ, ε): by how much it holds or fails."""
+"""The condition of the paper's Theorem 1 over (δ, ε), and the margin by which it holds or fails."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (6.0, 4.7)
-DARK = 0.55  # of the colour scale, from where numbers are written in white
+DARK = 0.55  # of the colour scale; from here on, numbers are white
 
 
 class Map(NamedTuple):
-    """The slack of the condition and (1 − σ) + R_ε, a row for each δ, a column for each ε."""
+    """The slack of the condition and (1 − σ) + R_ε: one row per δ, one column per ε."""
 
     deltas: list[float]
     sigma: list[float]
@@ -28,7 +28,7 @@ class Map(NamedTuple):
 
 
 def theorem_1(content: Mapping[str, Any]) -> Figure | None:
-    """The slack of Theorem 1's condition at every δ and ε of the grid, trained encoder."""
+    """The slack of Theorem 1's condition at every δ and ε of the grid, for the trained encoder."""
     terms = part(content, "trained", "lemma_3_1")
     found = _read(terms)
     if found is None:
@@ -75,7 +75,7 @@ def _draw(figure: Figure, found: Map, silent: Sequence[tuple[int, int]]) -> None
 
 
 def _frame(axes: Axes, found: Map) -> None:
-    """The contour at 0: edges between places where the condition holds and others, or the border."""
+    """The contour at 0: edges between grid cells where the condition holds and others, or the border."""
     holds = {
         (row, column) for row, values in enumerate(found.slack) for column, value in enumerate(values) if value > 0
     }
@@ -113,7 +113,7 @@ def _short(value: float) -> str:
 
 
 def _silent(content: Mapping[str, Any], found: Map) -> list[tuple[int, int]]:
-    """The places where (1 − σ) + R_ε is no less than 1 − max p_k."""
+    """The grid cells where (1 − σ) + R_ε is no less than 1 − max p_k."""
     priors = [number(prior) for prior in part(content, "trained", "class_centers", "priors", "value").values()]
     chance = 1 - max((prior for prior in priors if prior is not None), default=0.0)
     return [
@@ -142,7 +142,7 @@ def _rows(matrix: Any) -> list[list[float]]:
 
 
 def _whole(values: Any) -> list[float]:
-    """Finite numbers, none where one is missing."""
+    """The values as finite numbers; empty if one is missing."""
     found = numbers(values) or [None]
     whole = [value for value in found if value is not None]
     return whole if len(whole) == len(found) else []

@@ -1,4 +1,4 @@
-"""The terms and the accuracy through training."""
+"""Terms and accuracy through training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LOG_FROM = 30  # largest over smallest value from which a ratio is drawn on a logarithmic axis
+LOG_FROM = 30  # ratio of largest to smallest value from which an axis is logarithmic
 
 
 class Line(NamedTuple):
@@ -45,7 +45,7 @@ PANELS = (
 
 
 def training(trace: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Small multiples over the epochs, one for each term that was traced."""
+    """Small multiples over the epochs, one per recorded term."""
     records = [record for record in trace if isinstance(record, Mapping) and number(record.get("epoch")) is not None]
     records.sort(key=lambda record: (record["epoch"], number(record.get("step")) or 0))
     panels = [panel for panel in PANELS if any(_values(records, line) for line in panel.lines)]
@@ -60,7 +60,7 @@ def training(trace: Sequence[Mapping[str, Any]]) -> Figure | None:
             axes.remove()
             continue
         _draw(axes, records, panels[i])
-        if i + columns >= len(panels):  # nothing stands below it
+        if i + columns >= len(panels):  # nothing is below it
             axes.set_xlabel("epoch")
             axes.tick_params(labelbottom=True)
     handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]

@@ -1,4 +1,4 @@
-"""The alignment section of an analysis: R_ε over ε, what alignment says of it, and how it grows with the views."""
+"""The alignment section of an analysis: R_ε over ε, its bounds from alignment, and its growth with the views."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cssl_cli.report.layout import compacted, heading, note, number, plural, pri
 from cssl_cli.report.quantities import COLUMNS, Result, quantity, reasons
 from cssl_cli.theory.shown import declared
 
-MOST_EPSILONS = 5  # of the grid, in the table by the number of views
+MOST_EPSILONS = 5  # of the grid, in the table by number of views
 BOUNDS = ("stored_views", "iid_views", "converse", "theorem_2", "theorem_2_sharp")
 
 
 def r_epsilon(out: Console, result: Result) -> None:
-    """R_ε of every encoder over ε; the bounds on the trained one's; its growth with the views."""
+    """Print R_ε of every encoder over ε; the bounds for the trained one; its growth with the views."""
     heading(out, "R_ε: share of images with two views more than ε apart")
     curve = quantity(result, "trained", "R_epsilon", "curve")
     if curve["value"] is None:
@@ -48,8 +48,8 @@ def _entry(entry: Mapping[str, Any], position: int) -> str:
 
 
 def _bounds(out: Console, result: Result) -> None:
-    """What alignment says of R_ε, of the trained encoder."""
-    heading(out, "What alignment says of R_ε, trained encoder")
+    """Print what alignment implies for R_ε, for the trained encoder."""
+    heading(out, "Bounds on R_ε from alignment, trained encoder")
     bounds = {name: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name in BOUNDS}
     columns = {
         declared("R_epsilon_bounds", name).called: values for name, values in bounds.items() if values is not None
@@ -104,7 +104,7 @@ def _by_views(out: Console, result: Result) -> None:
     said = "Where the numbers still rise with the views, more views would raise them further."
     if more["value"] is not None:
         said += (
-            f" ≤: bounds for so many independent views, extrapolated from R_ε over the {more['num_views']} augmented "
+            f" ≤: bounds for this many independent views, extrapolated from R_ε over the {more['num_views']} augmented "
             "ones stored; upper ends of 95 % intervals; v: vacuous."
         )
     note(out, said)

@@ -1,4 +1,4 @@
-"""Sections of an analysis: the nearest-centre error and what is certified of it, of new images and of these."""
+"""Sections of an analysis: the nearest-centre error, and certificates for new images and for these."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cssl_cli.report.layout import (
 )
 from cssl_cli.report.quantities import COLUMNS, Result, quantities_table, quantity, reasons
 
-NOISE = "≤ noise"  # a squared distance of which the noise of the centres leaves nothing
+NOISE = "≤ noise"  # a squared distance not above the noise of the centres
 RESUBSTITUTION = "These images with their own centres (resubstitution)"
-# of each theorem the share of a class that is certified, and the margin that is shown of the class
+# For each theorem, the certified share of a class, and the class's margin to show.
 OF_CLASSES = {
     "A": ("certificate_a", "certified_share_per_class", "margin_per_class"),
     "B": ("certificate_b", "certified_share_per_class", "margin_median_per_class"),
@@ -32,7 +32,7 @@ OF_CLASSES = {
 
 
 def certificates(out: Console, result: Result) -> None:
-    """What holds for new images; then every bound on the error of these images, and the paper's condition."""
+    """Print what holds for new images; then every bound on the error of these images, and the paper's condition."""
     if result["class_names"] is None:
         heading(out, "Certificates")
         return note(out, "–: the images have no labels.")
@@ -50,7 +50,7 @@ def certificates(out: Console, result: Result) -> None:
 
 
 def _outside_the_centers(out: Console, result: Result) -> None:
-    """Errors of the nearest centre on images that enter no centre, and bounds for few labels."""
+    """Print nearest-centre errors on images outside the centres, and bounds for few labels."""
     quantities_table(
         out, result, "Error of the nearest centre on images that enter no centre, as shares", "outside centres"
     )
@@ -62,13 +62,13 @@ def _outside_the_centers(out: Console, result: Result) -> None:
 
 
 def _paper(out: Console, result: Result) -> None:
-    """Lemma 3.1 and Theorem 1 taken apart: the right side, the condition, and the assumption on views."""
+    """Print the parts of Lemma 3.1 and Theorem 1: the right side, the condition, and the assumption on views."""
     quantities_table(
         out,
         result,
         "The paper's Lemma 3.1 and Theorem 1, δ and ε distances of features",
         *("Lemma 3.1", "Theorem 1", "class overlap"),
-        warn=False,  # said under the certificates already
+        warn=False,  # already printed under the certificates
     )
     if quantity(result, "trained", "lemma_3_1", "slack")["value"] is None:
         return
@@ -87,7 +87,7 @@ def _paper(out: Console, result: Result) -> None:
 
 
 def _lemma_by_class(out: Console, result: Result) -> None:
-    """ρ and slack of Lemma 3.2 for each class."""
+    """Print ρ and slack of Lemma 3.2 for each class."""
     names = result["class_names"]
     rhos = quantity(result, "trained", "theorem_1", "rho_per_class")["value"]
     slacks = quantity(result, "trained", "lemma_3_1", "slack_per_class")["value"]
@@ -110,11 +110,11 @@ def _by_views(out: Console, result: Result, term: str, what: str) -> None:
     for num_views, row in enumerate(zip(*shown, strict=True), start=1):
         grid.add_row(str(num_views), *(percent(value, rounded="up") for value in row))
     out.print(grid)
-    note(out, "Suprema over so many views; centres over all augmented views, so that the error is one and the same.")
+    note(out, "Suprema over this many views; centres over all augmented views, so the error is the same throughout.")
 
 
 def _by_class(out: Console, result: Result) -> None:
-    """The share of each class that A, B and C certify, and how much is missing or to spare."""
+    """Print the share of each class that A, B and C certify, and how much is missing or to spare."""
     names = result["class_names"]
     measured = {
         theorem: [quantity(result, "trained", term, name)["value"] for name in quantities]
@@ -141,7 +141,7 @@ def _by_class(out: Console, result: Result) -> None:
 
 
 def _thresholds(out: Console, result: Result) -> None:
-    """What Theorem A adds to B, which certifies all that A does: thresholds like the paper's, class by class."""
+    """Print what Theorem A adds to B, which certifies all that A does: thresholds like the paper's, class by class."""
     names = ("certified", "good_share", "delta", "epsilon")
     columns = [quantity(result, "trained", "certificate_a", f"{name}_per_class")["value"] for name in names]
     if None in columns:
@@ -162,7 +162,7 @@ def _thresholds(out: Console, result: Result) -> None:
 
 
 def _connected_parts(out: Console, result: Result) -> None:
-    """What a connected part of each class needs, beside the same images as a clique; and the edges across classes."""
+    """Print what a connected part of each class needs, beside the same images as a clique; and edges across classes."""
     shares = quantity(result, "trained", "connected_parts", "part_share_per_class")["value"]
     if shares is None:
         return
@@ -203,14 +203,14 @@ def _edges_across(out: Console, result: Result) -> None:
     pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
     return note(
         out,
-        f"Among {plural(first['num_images'], 'image')}, at the δ at which so many pairs within classes are edges; with "
-        f"edges that know no classes {percent(pairs)} %.",
+        f"Among {plural(first['num_images'], 'image')}, at the δ where this share of pairs within classes are edges; "
+        f"if edges ignored classes: {percent(pairs)} %.",
     )
 
 
 # ---------------------------------------------------------------------- classes
 def classes(out: Console, result: Result) -> None:
-    """Class by class: error of new images and what is certified of it, beside the terms of each class."""
+    """Print, class by class, the error of new images and its certificate, beside the terms of each class."""
     heading(out, "Class by class, trained encoder")
     names = result["class_names"]
     if names is None:
@@ -251,9 +251,9 @@ def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str]
 
 
 def _nearest_centers(squared: Sequence[Sequence[Any]] | None, names: Sequence[str]) -> dict[str, str]:
-    """The class whose centre is nearest and its distance, for each class for which this can be estimated.
+    """The nearest class and the distance of its centre, for each class for which this can be estimated.
 
-    From the unbiased squared distances as they are: clipped at 0, near classes would all be as near as any.
+    Uses the unbiased squared distances unclipped: clipped at 0, close classes would all be equally close.
     """
     found = {}
     for name, row in zip(names, squared or [], strict=False):

@@ -21,7 +21,7 @@ Quantities = Mapping[str, Mapping[str, Any]]
 
 
 def show_concentration(result: Mapping[str, Any], as_json: bool) -> None:
-    """The concentration of one recipe's augmented images, in every distance measured."""
+    """Print the concentration of one recipe's augmented images, in every distance measured."""
     if as_json:
         return print_json(result)
     out = console()
@@ -32,7 +32,7 @@ def show_concentration(result: Mapping[str, Any], as_json: bool) -> None:
 
 
 def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
-    """One row a distance at the quoted δ, then 1 − σ over δ."""
+    """Print one row per distance at the quoted δ, then 1 − σ over δ."""
     by_distance = result["concentration"]
     if not by_distance:
         return note(out, "–: analyze.distances names no distance to measure concentration in.")
@@ -46,7 +46,7 @@ def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
 
 
 def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
-    """A table for each distance, the rows of the sweep in it from the least 1 − σ to the largest."""
+    """Print a table for each distance, with the sweep's rows sorted by 1 − σ."""
     if as_json:
         return print_json(content)
     out = console()
@@ -78,7 +78,7 @@ COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "ratio", "1−σ 
 
 
 def _table(out: Console, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """One table, or two one above the other where the terminal is too narrow for it."""
+    """Print one table, or two below each other if the terminal is too narrow."""
     whole, first, second = (_grid(title, rows, places) for places in (slice(None), slice(0, 3), slice(3, None)))
     if fits(out, compacted(out, whole)):
         return out.print(whole)
@@ -115,7 +115,7 @@ def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
 
 
 def outside_band(low: Sequence[float] | None, high: Sequence[float] | None, at: int) -> str:
-    """1 − σ between its certain bounds, in per cent; one number where they agree."""
+    """1 − σ as its certain bounds, in per cent; one number if they agree."""
     if low is None:
         return "–"
     outside = 1 - (high or low)[at] + 0.0, 1 - low[at] + 0.0
@@ -126,7 +126,7 @@ def outside_band(low: Sequence[float] | None, high: Sequence[float] | None, at: 
 
 
 def _searched(quantities: Quantities, at: int) -> str:
-    """1 − σ on fewer images, with the stored views and with the least distances that a search found."""
+    """1 − σ on fewer images, with the stored views and with the least distances found by a search."""
     sampled = quantities.get("sampled_mean_sigma", {}).get("value")
     refined = quantities.get("refined_mean_sigma", {}).get("value")
     if sampled is None or refined is None:
@@ -170,7 +170,7 @@ def _reasons(out: Console, measured: Any) -> None:
 
 
 def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relative: Sequence[float]) -> None:
-    """How near views of different classes come, which the paper assumes never to coincide."""
+    """Print how close views of different classes come; the paper assumes that they never coincide."""
     least = {name: q["least_between"] for name, q in by_distance.items() if "least_between" in q}
     if all(entry["value"] is None for entry in least.values()):
         return
@@ -209,7 +209,7 @@ def _curves(out: Console, by_distance: Mapping[str, Quantities], relative: Seque
 
 
 def _stars(out: Console, by_distance: Mapping[str, Quantities], relative: Sequence[float]) -> None:
-    """What the counted images certify of 1 − σ in the population."""
+    """Print what the counted images certify about 1 − σ in the population."""
     bounds = {name: q["mean_star_sigma"] for name, q in by_distance.items() if "mean_star_sigma" in q}
     shown = {name: bound for name, bound in bounds.items() if bound["value"] is not None}
     if not shown:

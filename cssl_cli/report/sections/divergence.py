@@ -11,7 +11,7 @@ MAX_CLASSES_IN_MATRIX = 12
 
 
 def divergence(out: Console, result: Result) -> None:
-    """The Gram matrix of the class centres and its closest pair."""
+    """Print the Gram matrix of the class centres and its closest pair."""
     heading(out, "Class centres μ_k, trained encoder: inner products, ‖μ_k‖² on the diagonal")
     names = result["class_names"]
     products = quantity(result, "trained", "class_centers", "inner_products")

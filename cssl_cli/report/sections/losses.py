@@ -9,7 +9,7 @@ from cssl_cli.report.quantities import Result, quantities_table, quantity
 
 
 def losses(out: Console, result: Result) -> None:
-    """The losses' alignment and divergence parts, their floors, and the bounds they put on the class centres."""
+    """Print the losses' alignment and divergence parts, their floors, and their bounds on the class centres."""
     temperature = _temperature(result)
     quantities_table(out, result, f"NT-Xent, frozen features{_batches(result)}{temperature}", "NT-Xent")
     enumerated = _enumerated(result, "info_nce")
@@ -33,7 +33,7 @@ def _temperature(result: Result) -> str:
 
 
 def _batches(result: Result) -> str:
-    """The size of the batches measured, and the training's where the table has fewer images."""
+    """The size of the batches measured, and the training's if the table has fewer images."""
     used, wanted = quantity(result, "trained", "nt_xent", "batch_size")["value"], result["loss_settings"]["batch_size"]
     if used is None:
         return ""

@@ -1,5 +1,5 @@
-"""The members of a sweep carried out: in this process (`workshop`), or several at a time in processes of their own.
+"""Running the members of a sweep: in this process (`stages`), or several at a time in worker processes.
 
-`pool` and `process` are the side that hands out members, without torch; `worker` is the process that does them;
-`messages` is what the two say to each other.
+`pool` and `process` hand out members, without torch; `worker` is the process that runs them; `messages` defines what
+the two send each other.
 """

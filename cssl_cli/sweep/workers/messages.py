@@ -1,4 +1,4 @@
-"""What a sweep and its workers say to each other: one JSON object a line."""
+"""Messages between a sweep and its workers: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from cssl_cli.host.progress import TaskProgress
 
-THREADS = "OMP_NUM_THREADS"  # the environment variable by which a worker has its share of the cores
-COMPILING = "TORCHINDUCTOR_COMPILE_THREADS"  # the one for what compiles a training step
+THREADS = "OMP_NUM_THREADS"  # environment variable that sets a worker's share of the cores
+COMPILING = "TORCHINDUCTOR_COMPILE_THREADS"  # the same for compiling a training step
 
 
 @dataclass(frozen=True)
 class Task:
-    """A member to complete, told to a worker.
+    """A member to complete, sent to a worker.
 
-    `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` where messages
-    go. Without a `device`, or on "cuda", worker number `slot` takes its share of the GPUs there are.
-    `data_root` is where the images lie, in place of the recipe's data.root.
+    `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` the file for
+    messages. Without a `device`, or on "cuda", worker number `slot` gets its share of the GPUs. `data_root` replaces
+    the recipe's data.root.
     """
 
     recipe: dict[str, Any]
@@ -35,44 +35,44 @@ class Task:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence about what members share, told by a worker."""
+    """A sentence about something that members share, sent by a worker."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A member's end, told by a worker: without an `error`, with where and what to do, it is complete."""
+    """The end of a member, sent by a worker: complete without an `error`, else where it failed and what to do."""
 
     error: str | None = None
     in_use: bool = False
-    """another process works on the run"""
+    """another process is working on the run"""
     stopped: int | None = None
     """the signal that stopped it"""
     hopeless: bool = False
-    """the recipe or the input is wrong: trying again cannot help"""
+    """the recipe or the input is wrong: retrying cannot help"""
     retire: bool = False
-    """the worker ends: after such an error it is not to be trusted"""
+    """the worker ends: it cannot be trusted after such an error"""
 
 
 Message = Task | TaskProgress | Notice | Ended
-"""A worker tells how far its member is by a `TaskProgress`."""
+"""Workers report their member's progress as a `TaskProgress`."""
 _KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, TaskProgress, Notice, Ended)}
 
 
 def encode(message: Message) -> bytes:
-    """The message as a line."""
+    """The message as one line."""
     return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
-    """The message of a line that `encode` made."""
+    """The message of a line made by `encode`."""
     content = json.loads(line)
     return _KINDS[content.pop("kind")](**content)
 
 
 class Lines:
-    """Cuts what comes out of a pipe into lines."""
+    """Splits the output of a pipe into lines."""
 
     def __init__(self) -> None:
         self.rest = b""

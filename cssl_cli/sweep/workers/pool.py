@@ -1,7 +1,8 @@
-"""Members of a sweep in several processes at a time.
+"""Running several members of a sweep at a time, each in its own process.
 
-Members that share a run go to one worker, one after the other. A worker that dies costs its member only: another takes
-its place. Members that another process works on, and those to be tried again, come after the others.
+Members that share a run go to one worker, one after the other. If a worker is killed or hits an unexpected error, only
+the member it was running is lost: another worker takes its place. Members in use by another process, and retries, come
+last.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cssl_cli.sweep.workers.messages import Ended, Notice, Task
 from cssl_cli.sweep.workers.process import WorkerProcess, end_in_words, killed_in_words, tail, threads_each
 from cssl_cli.sweep.workers.stages import Missing
 
-TICK = 0.25  # seconds between two looks at signals and clock
+TICK = 0.25  # seconds between checks of signals and the clock
 TAIL_LINES = 10  # of a failed member's log
 ENDING_TIME = 10.0  # seconds for a worker to end
 # Exit statuses of workers that were asked to end.
@@ -41,9 +42,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a member: complete (no `error`), failed, or `in_use` by another process.
+    """How a member ended: complete (no `error`), failed, or `in_use` by another process.
 
-    The `error` says what went wrong, where if not in the run, and what to do.
+    The `error` says what went wrong, where (if not in the run), and what to do.
     """
 
     error: str | None = None
@@ -52,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How the members are worked on: how many `workers`, where logs go, how often a failed one is tried again."""
+    """How to run the members: how many `workers`, where logs go, how often to retry a failed member."""
 
     workers: int
     home: Path
@@ -65,7 +66,7 @@ class PoolSettings:
 
 @dataclass
 class _Work:
-    """A member at work in a slot."""
+    """A member being run in a slot."""
 
     job: Job
     group: deque[Job]
@@ -76,9 +77,9 @@ class _Work:
 
 
 class Pool:
-    """Completes jobs; `outcomes` has what became of each that was begun, `not_started` counts those left by `deadline`.
+    """Completes jobs. `outcomes` records how each started job ended; `not_started` counts those left by `deadline`.
 
-    `missing` says what a member lacks at this moment: another process may have finished it.
+    `missing` returns what a member lacks now: another process may have finished it.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Pool:
         self.outcomes: dict[str, Outcome] = {}
         self.attempts: dict[str, int] = {}
         self.to_try_again: dict[str, Outcome] = {}
-        self.lost: list[str] = []  # failed while all were to save
+        self.lost: list[str] = []  # failed while all workers were to save
         self.slots = settings.workers
         self.met_in_use: set[str] = set()
         self.durations: list[float] = []
@@ -103,10 +104,10 @@ class Pool:
         self.stopping = False
 
     def run(self, jobs: Sequence[Job], *, done_before: int) -> None:
-        """Complete the jobs; `done_before` were complete already.
+        """Complete the jobs; `done_before` were already complete.
 
-        A signal that asks to end lets all workers save and end, then raises `Interrupted`; a second one kills them. An
-        error of the reporter's lets them save, too.
+        On a signal to end, all workers save and end, then `Interrupted` is raised; a second signal kills them. They
+        also save after an error in the reporter.
         """
         groups: dict[Path, deque[Job]] = {}
         for job in jobs:
@@ -118,7 +119,7 @@ class Pool:
             try:
                 while self._fill() or self.at_work:
                     ready = self.selector.select(TICK)
-                    if pending and not self.stopping:  # before a worker that got the signal, too, tells of it
+                    if pending and not self.stopping:  # before a worker that also got the signal reports it
                         self._stop_all()
                     self._listen([key.data for key, _ in ready])
                     self.reporter.show(self._progress())
@@ -136,7 +137,7 @@ class Pool:
 
     # ------------------------------------------------------------------ handing out
     def _fill(self) -> bool:
-        """Give work to the workers that have none; whether any is left."""
+        """Give work to idle workers; returns whether any is left."""
         if self.stopping:
             return False
         for slot in range(self.slots):
@@ -145,7 +146,7 @@ class Pool:
         return bool(self.waiting or self.later)
 
     def _next_group(self) -> deque[Job] | None:
-        """Members of one run, on which nobody here works; those that were put off come when all others have ended."""
+        """Members of one run that nobody here works on; deferred ones come once all others have ended."""
         if not self.waiting and not self.at_work:
             self.waiting, self.later = self.later, deque()
         busy = {work.job.path for work in self.at_work.values()}
@@ -156,7 +157,7 @@ class Pool:
         return None
 
     def _begin(self, slot: int, group: deque[Job]) -> None:
-        """Start the first of the group that is to be done; the others follow it."""
+        """Start the first member of the group that needs work; the others follow it."""
         while group:
             job = group.popleft()
             if time.monotonic() >= self.settings.deadline:
@@ -191,7 +192,7 @@ class Pool:
             return
 
     def _hand_out(self, slot: int, task: Task) -> None:
-        if slot in self.processes and not self.processes[slot].is_alive():  # it died when it had nothing to do
+        if slot in self.processes and not self.processes[slot].is_alive():  # it died while idle
             self._remove(slot)
         if slot in self.processes:
             self.processes[slot].send(task)
@@ -201,7 +202,7 @@ class Pool:
 
     # ------------------------------------------------------------------ listening
     def _listen(self, slots: Sequence[int]) -> None:
-        """Take in what the workers in these slots tell."""
+        """Handle the messages of the workers in these slots."""
         for slot in slots:
             messages = self.processes[slot].messages()
             if messages is None:
@@ -226,19 +227,19 @@ class Pool:
         work.progress = replace(progress, detail=progress.detail or (work.progress.detail if same else ""))
 
     def _remove(self, slot: int) -> int:
-        """Wait for the end of a worker that ends; its exit status."""
+        """Wait for an ending worker; returns its exit status."""
         process = self.processes.pop(slot)
         self.selector.unregister(process.events)
         return process.end(ENDING_TIME)
 
     def _settle(self, slot: int, ended: Ended) -> None:
-        """Enter what became of the slot's member, and leave the others of its run to the next free worker."""
+        """Record how the slot's member ended, and leave the others of its run to the next free worker."""
         work = self.at_work.pop(slot)
         if work.group:
             self.waiting.appendleft(work.group)
         job, attempt = work.job, self.attempts[work.job.name]
         seconds = time.monotonic() - work.begun
-        if self.stopping:  # whatever it had got to, the same command goes on from there
+        if self.stopping:  # however far it got, the same command resumes there
             if ended.error is not None and ended.stopped is None and not ended.in_use:
                 self.lost.append(job.name)
                 self._say_failed(work, f"{job.name} failed: {ended.error}")
@@ -271,7 +272,7 @@ class Pool:
         self._say_failed(work, head)
 
     def _say_failed(self, work: _Work, head: str) -> None:
-        """What happened, with the end of the member's log as far as it says something else."""
+        """Report the failure, with the end of the member's log unless it repeats the message."""
         told = escaped_text(head).splitlines()
         lines = tail(work.log, work.log_start, TAIL_LINES + len(told))
         lines = [line for line in lines if not any(_repeats(line, said) for said in told)]
@@ -293,7 +294,7 @@ class Pool:
             process.stop()
 
     def _end_all(self) -> None:
-        """End the workers; after an error here, those that are at work have a moment to save."""
+        """End the workers; after an error here, busy ones get a moment to save."""
         for process in self.processes.values():
             process.stop()
         for process in self.processes.values():
@@ -319,24 +320,24 @@ class Pool:
         )
 
     def _seconds_left(self, running: Sequence[MemberProgress], waiting: int) -> float | None:
-        """From the mean time of the members that have been completed."""
+        """Estimated from the mean time of the completed members."""
         if not self.durations:
             return None
         mean = statistics.fmean(self.durations)
         work = mean * waiting + sum(max(mean - member.seconds, 0.0) for member in running)
-        if work == 0 and running:  # all of them last longer than those before
+        if work == 0 and running:  # all of them take longer than the completed ones
             return None
         return work / max(min(self.settings.workers, waiting + len(running)), 1)
 
 
 def _with_note(what: str, note: str) -> str:
-    """The note after the first line, which says what went wrong."""
+    """The text with the note after its first line, which says what went wrong."""
     first, line_break, rest = what.partition("\n")
     return f"{first}{note}{line_break}{rest}"
 
 
 def _repeats(line: str, said: str) -> bool:
-    """Whether a line of a log says no more than `said`."""
+    """Whether a line of a log only repeats `said`."""
     of_failure = line.partition(" failed: ")[2]
     return line == said or (of_failure != "" and of_failure in said)
 

@@ -1,4 +1,4 @@
-"""One worker as the sweep sees it: a process, a pipe to it, a pipe from it."""
+"""A worker as seen by the sweep: a process with a pipe to it and a pipe from it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from cssl_cli.host.files import open_in_place, open_to_read
 from cssl_cli.host.signals import ENDING, blocked_signals
 from cssl_cli.sweep.workers.messages import COMPILING, THREADS, Lines, Message, Task, decode, encode
 
-# With the sweep's own import path, wherever it was started from.
+# Uses the sweep's own import path, whatever the working directory.
 _CODE = "import sys; sys.path[:] = {path!r}; from cssl_cli.sweep.workers.worker import main; main()"
 
 
 def threads_each(workers: int) -> int:
-    """The threads of one of so many workers: an equal share of the cores that this process may use, at least one."""
+    """Threads for each of `workers` workers: an equal share of the cores available to this process, at least one."""
     return max(1, available_cores() // workers)
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerProcess:
-    """Starts with its first task. `messages` tells what has come from it; `stop` asks it to save and end."""
+    """A worker process, started with its first task. `messages` returns its output; `stop` asks it to save and end."""
 
     def __init__(self, task: Task, *, threads: int) -> None:
-        """Start on `task`. A number of threads that the user has set goes before `threads`."""
+        """Start on `task`. A thread count set by the user takes precedence over `threads`."""
         log = open_log(task.log)
         try:
-            with blocked_signals():  # the worker lets them in once it has its own way with them
+            with blocked_signals():  # the worker unblocks them once its handlers are installed
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", _CODE.format(path=sys.path)],
                     stdin=subprocess.PIPE,
@@ -51,7 +51,7 @@ class WorkerProcess:
 
     def send(self, task: Task) -> None:
         assert self.process.stdin is not None
-        with suppress(OSError):  # one that has died is noticed by the end of its events
+        with suppress(OSError):  # a dead worker is noticed at the end of its messages
             self.process.stdin.write(encode(task))
             self.process.stdin.flush()
 
@@ -59,18 +59,18 @@ class WorkerProcess:
         return self.process.poll() is None
 
     def messages(self) -> list[Message] | None:
-        """What has come since the last call, waiting for it; None at the end of the process."""
+        """Wait for messages since the last call; None once the process has ended."""
         data = os.read(self.events, 1 << 16)
         return [decode(line) for line in self.lines.feed(data)] if data else None
 
     def stop(self) -> None:
-        """Ask it to save what it works on and to end; it does the same when this process dies."""
+        """Ask it to save its work and end; it does the same if this process dies."""
         assert self.process.stdin is not None
         with suppress(OSError):
             self.process.stdin.close()
 
     def end(self, timeout: float) -> int:
-        """Wait for its end, at most `timeout` seconds, then kill it; its exit status, negative for a signal."""
+        """Wait up to `timeout` seconds for its end, then kill it; returns its exit status, negative for a signal."""
         self.stop()
         try:
             return self.process.wait(timeout)
@@ -83,7 +83,7 @@ class WorkerProcess:
 
 
 def open_log(path: str) -> int:
-    """A handle on the end of a log, made with its folder where needed; nowhere if it cannot be a file."""
+    """A handle that appends to a log, creating file and folder as needed; the null device if that fails."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return open_in_place(Path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -92,14 +92,14 @@ def open_log(path: str) -> int:
 
 
 def end_in_words(status: int) -> str:
-    """How a process ended, of which nothing else is known."""
+    """How a process ended, given only its exit status."""
     if status >= 0:
         return f"its process ended unexpectedly (exit code {status})"
     return killed_in_words(-status)
 
 
 def killed_in_words(number: int) -> str:
-    """What a signal did."""
+    """What a signal did to a process."""
     try:
         name = signal.Signals(number).name
     except ValueError:
@@ -112,7 +112,7 @@ def killed_in_words(number: int) -> str:
 
 
 def tail(path: str, start: int, lines: int) -> list[str]:
-    """The last lines of a log from the position `start` on; none when it cannot be read."""
+    """The last lines of a log from position `start`; empty if it cannot be read."""
     try:
         with open_to_read(Path(path)) as file:
             size = file.seek(0, os.SEEK_END)

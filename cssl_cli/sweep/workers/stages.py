@@ -1,4 +1,4 @@
-"""Carrying members of a sweep through their stages, with what they share kept between them."""
+"""Runs the stages of members, keeping what members share between them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from cssl_cli.runs.run_dir import RunDir
 
 @dataclass(frozen=True)
 class Missing:
-    """Which results of a member are not there yet."""
+    """Which results of a member are missing."""
 
     probe: bool
     analysis: bool
 
 
 class UnexpectedError(RunError):
-    """A bug, or a library's failure (memory, a device): after it, the process is not to be trusted."""
+    """A bug, or a failure of a library (memory, a device); the process cannot be trusted after it."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a member failed: the `error`, and the `sentence` for those who know which member it is."""
+    """Why a member failed: the `error`, and a `sentence` for readers who know which member it is."""
 
     error: CsslError
     sentence: str
 
 
 class Workshop:
-    """Carries members through their stages and keeps what they share: the loaded images and the baselines.
+    """Runs the stages of members and keeps what they share: the loaded images and the baselines.
 
-    `home` is where the run directories are, `data_root` where the images lie, in place of the recipes' data.root.
+    `home` is the folder of the run directories; `data_root` replaces the recipes' data.root.
     """
 
     def __init__(self, home: Path, reporter: Reporter, device_name: str | None, data_root: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Workshop:
         self.data: tuple[str, Any] = ("", None)
 
     def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
-        """Do the stages that are missing; the failure, or None. `Interrupted` is raised."""
+        """Run the missing stages; returns the failure, if any. Raises `Interrupted`."""
         run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
         try:
             self._stages(recipe, missing)
@@ -53,7 +53,7 @@ class Workshop:
             raise
         except CsslError as error:
             failed = error
-        except Exception as error:  # a bug in one member must not cost a night's sweep; its traceback is kept
+        except Exception as error:  # a bug in one member must not cost a whole sweep; its traceback is kept
             first_line = str(error).partition("\n")[0]
             failed = UnexpectedError(f"{type(error).__name__}: {first_line}", remedy=self._keep_traceback(run))
         else:
@@ -63,14 +63,14 @@ class Workshop:
         return failure
 
     def _keep_traceback(self, run: RunDir) -> str:
-        """Where the traceback of what is being handled was written to; it is said where that cannot be."""
+        """Write the current traceback to the run and say where it is; report it if it cannot be written."""
         text = traceback.format_exc()
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             run.write_bytes("error.log", text.encode(errors="backslashreplace"))
         except (OSError, CsslError):
             self.reporter.say(text)
-            return "The traceback could not be kept; it is among the messages."
+            return "The traceback could not be saved; it is among the messages."
         return f"The traceback is in {run.file('error.log')}."
 
     def _stages(self, recipe: Recipe, missing: Missing) -> None:
@@ -94,7 +94,7 @@ class Workshop:
             probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
 
     def dataset(self, recipe: Recipe) -> Any:
-        """The recipe's images; kept until a recipe with other data comes."""
+        """The recipe's images, kept until a recipe with other data comes."""
         from cssl_cli.runs.images import prepare_data
 
         key = repr(recipe.settings("data", data_root=self.data_root))

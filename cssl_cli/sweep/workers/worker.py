@@ -1,8 +1,8 @@
-"""A worker: the process that carries members of a sweep through their stages, one after another.
+"""A worker: the process that runs members of a sweep, one after another.
 
-Tasks come in on stdin; progress and ends go out on what was stdout when it began. What it and its libraries print goes
-to the member's log. When stdin ends, the sweep has stopped or is gone: the member at work saves its state, and the
-worker ends.
+It reads tasks from stdin and writes progress and results to its original stdout. Anything that it or a library prints
+goes to the member's log. The end of stdin means that the sweep has stopped or died: the current member saves its state
+and the worker ends.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Noti
 from cssl_cli.sweep.workers.process import open_log
 from cssl_cli.sweep.workers.stages import Failure, Missing, UnexpectedError, Workshop
 
-SAVING_TIME = 300.0  # seconds that a worker may take to stop
-LINE_INTERVAL = 5.0  # between lines of one task in the log
-EVENT_INTERVAL = 0.2  # between events of one task
-# These reach a group of processes and are meant for the sweep, which stops its workers itself.
+SAVING_TIME = 300.0  # seconds that a worker may take to save and end
+LINE_INTERVAL = 5.0  # seconds between lines of one task in the log
+EVENT_INTERVAL = 0.2  # seconds between progress messages of one task
+# These go to the whole process group but are meant for the sweep, which stops its workers itself.
 NOT_FOR_WORKERS = tuple(number for number in ENDING if number != signal.SIGTERM)
-OOM_PREFERENCE = 300  # when memory runs out, a member is to go rather than the sweep
+OOM_PREFERENCE = 300  # when memory runs out, the kernel should kill a member rather than the sweep
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _Worker(events).work(_listen())
     sys.stdout.flush()
-    os._exit(0)  # all is told and on disk; Python and torch would take a while to take themselves apart
+    os._exit(0)  # everything is sent and on disk; a clean exit of Python and torch takes a while
 
 
 def _offer_to_die_first() -> None:
@@ -56,7 +56,7 @@ def _offer_to_die_first() -> None:
 
 
 def _listen() -> queue.SimpleQueue[Task | None]:
-    """The tasks as they come; None at the end, when whatever is at work is stopped, too."""
+    """A queue of the incoming tasks; None at the end, which also stops the current member."""
     tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -71,7 +71,7 @@ def _listen() -> queue.SimpleQueue[Task | None]:
             tasks.put(None)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(SAVING_TIME)
-            os._exit(1)  # files appear whole or not at all, so that nothing is damaged
+            os._exit(1)  # files appear whole or not at all, so nothing is damaged
 
     threading.Thread(target=listen, daemon=True).start()
     return tasks
@@ -105,12 +105,12 @@ class _Worker:
         except Stopped as stopped:
             reporter.say("interrupted")
             return Ended(error="interrupted", stopped=stopped.number, retire=True)
-        except CsslError as error:  # before its stages: the device cannot be used
+        except CsslError as error:  # before its stages: the device is unusable
             failure = Failure(error, str(error))
         return _ended(failure)
 
     def send(self, message: Message) -> None:
-        with suppress(OSError):  # a sweep that is gone does not listen; stdin says so
+        with suppress(OSError):  # a dead sweep does not read; the end of stdin reports it
             os.write(self.events, encode(message))
 
 
@@ -138,7 +138,7 @@ def _open_workshop(task: Task) -> Workshop:
 
 
 def _redirect_output(log: str) -> None:
-    """Let stdout and stderr, those of libraries too, go to the end of the file `log`, or nowhere if it cannot be."""
+    """Append stdout and stderr, also of libraries, to the file `log`, or discard them if it cannot be opened."""
     handle = open_log(log)
     for stream in (1, 2):
         os.dup2(handle, stream)
@@ -146,9 +146,9 @@ def _redirect_output(log: str) -> None:
 
 
 class _LogReporter:
-    """Writes sentences and, every few seconds, the state of a task to the log.
+    """Logs sentences and, every few seconds, the state of a task.
 
-    Notices, and the state of a task, it sends to the sweep, too.
+    Notices and task states also go to the sweep.
     """
 
     def __init__(self, send: Callable[[Message], None]) -> None:

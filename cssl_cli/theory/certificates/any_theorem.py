@@ -1,4 +1,4 @@
-"""The bound of several certificates together: an image that any of them certifies is classified right."""
+"""The combined bound of several certificates: an image that any of them certifies is classified correctly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUANTITIES = ("error_bound", "error_bound_per_class", "certified_share_per_class
 
 
 def combined(geometry: ClassGeometry | Absent, certified: Mapping[str, Tensor]) -> dict[str, Quantity]:
-    """`QUANTITIES` from the images (N,) that each certificate, by name, certifies."""
+    """The bound of all certificates together, `QUANTITIES`, from the images (N,) that each certifies, by name."""
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
     if not certified:

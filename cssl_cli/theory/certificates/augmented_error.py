@@ -1,12 +1,12 @@
 """The error of G_f on augmented views of new images, beside that on the clean ones. (docs/theory.md, 10.)
 
 A random half of each class gives the centres, means over images and augmented views. The augmented views of every
-image of the other half are classified; the error is the mean over images of the share of its views that are wrong.
+image in the other half are classified; the error is the mean over images of the share of misclassified views.
 
-The views of an image are wrong together, more or less, so the interval takes images as the units. With mean p and
-variance s² of the n shares within classes (in all, where a class has a single one), the images tell as much as n* =
-p(1 − p)n/s² independent views, and the interval is that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey
-Methodology 1998); n* is at most all the views.
+The views of an image are correlated, so the interval treats images as the units. With mean p and variance s² of the n
+shares within classes (over all, if a class has a single one), the images are worth n* = p(1 − p)n/s² independent views,
+and the interval is that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey Methodology 1998); n* is at
+most the number of all views.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ QUANTITIES = ("views", "clean")
 def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Generator) -> dict[str, Quantity]:
     """`views`, the error on augmented views of images outside the centres, and `clean`, on these images themselves.
 
-    Both with intervals for the error of these centres on the population. `generator` draws the halves. A class of a
-    single image only gives its centre.
+    Both have intervals for the error of these centres on the population. `generator` draws the halves. A class with a
+    single image only contributes its centre.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
@@ -89,7 +89,7 @@ def share_interval(shares: Tensor, classes: Tensor, trials: int, confidence: flo
     if variance > 0:
         effective = min(mean * (1 - mean) * n / variance, float(n * trials))
     error = (1 - confidence) / 2
-    # The variance is itself estimated: as much as Student's interval is longer than the normal one.
+    # The variance is an estimate, which widens the interval as much as Student's is wider than the normal one.
     effective = min(effective, effective * (_quantile(error, effective) / _quantile(error, degrees)) ** 2)
     wrong, right = mean * effective, (1 - mean) * effective
     low = float(betaincinv(wrong, right + 1, error)) if wrong > 0 else 0.0

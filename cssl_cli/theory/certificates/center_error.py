@@ -1,7 +1,8 @@
-"""The error of the paper's classifier G_f on the table itself: what every certificate bounds. (docs/theory.md, 10.)
+"""The error of the paper's classifier G_f on the table itself, which every certificate bounds. (docs/theory.md, 10.)
 
-Centres and images are of the same table (resubstitution), so the error is too low for new images, and says little of
-them where the features have as many dimensions as a class has images: `population` has the error of held-out centres.
+Centres and images come from the same table (resubstitution), so the error is too low for new images, and nearly
+meaningless for them if the feature dimension reaches the number of images per class: `population` has the error of
+held-out centres.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ QUANTITIES = ("error", "error_per_class", "chance")
 def nearest_center_error(geometry: ClassGeometry | Absent) -> dict[str, Quantity]:
     """`error`, the share of clean images not strictly nearest to the centre of their class, and `error_per_class`.
 
-    `chance` is the error of giving all images the name of the largest class, from which on a bound is vacuous.
+    `chance` is the error of always naming the largest class; a bound at or above it is vacuous.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)

@@ -1,9 +1,9 @@
-"""How far f(x₀) can lie from the centre of its class, by a chain of views through every image of the class.
+"""How far f(x₀) can lie from its class centre, by a chain of views through every image of the class.
 
-From x₀ to the mean f̄_x of another image x of its class the way leads from the clean view to the view of x₀ nearest to
-x, over the gap d_A^f between the two images, and from the nearest view of x to its mean. Averaged over the class this
+To reach the mean f̄_x of another image x of its class from x₀, go from the clean view to the view of x₀ nearest to x,
+cross the gap d_A^f between the two images, and go from the nearest view of x to its mean. Averaged over the class, this
 bounds ‖f(x₀) − μ_l‖; taken along one direction w it bounds wᵀ(f(x₀) − μ_l). The images x (the *reference*) may be the
-class itself, x₀ among them, or a sample that x₀ is not part of. (docs/theory.md, 10, Theorems B and C.)
+class itself, including x₀, or a sample without x₀. (docs/theory.md, 10, Theorems B and C.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def chain_reach(
 ) -> Tensor:
     """D̄ (n,) ≥ ‖f(x₀) − μ_l‖ of n query images, from n′ reference images of their class. (Theorem B.)
 
-    distances:      (n, n′) d_A^f, right to a relative `TOLERANCE`, by which they are enlarged here.
+    distances:      (n, n′) d_A^f, exact to a relative `TOLERANCE`, by which they are enlarged here.
     eccentricity:   (n,) of the queries.
     farthest:       (n,) a bound on ‖f(x₀) − f(v)‖ over all reference views, 2r on the sphere.
     radius, diameter: (n′,) of the reference images.
@@ -61,9 +61,9 @@ def directional_margins(
 ) -> Tensor:
     """½‖μ_k − μ_l‖ − T_k(x₀), (V, n, K − 1), of queries (n, V, D) of class l = `own`. (Theorem C.)
 
-    `reference` (n′, V, D) and `reference_means` (n′, D) are images of the class, the mean of whose means is centre l;
+    `reference` (n′, V, D) and `reference_means` (n′, D) are images of the class; centre l is the mean of the means.
     `itself` says that they are the queries, in the same order. The first axis is the number m′ = 1 … V of stored views
-    behind the suprema. Two centres that coincide have margin 0.
+    behind the suprema. Two coinciding centres have margin 0.
 
     With a_i the least projection of query i's views on w = (μ_k − μ_l)/‖μ_k − μ_l‖, b_j the greatest of reference image
     j's, P_i that of the clean view and q_j that of the mean of j, the chain is P_i − q_j + max(0, b_j − a_i). Its mean
@@ -87,7 +87,7 @@ def _mean_excess(values: Tensor, thresholds: Tensor) -> Tensor:
     """Mean over j of max(0, value_j − threshold_i), (..., n), of values (..., n′) and thresholds (..., n)."""
     ascending = values.sort(dim=-1).values
     below = torch.searchsorted(ascending, thresholds, right=True)
-    # Sums over the values from a place on; the last is the empty sum.
+    # Sums over the values from each position on; the last is the empty sum.
     tails = ascending.flip(-1).cumsum(dim=-1).flip(-1)
     tails = torch.cat([tails, torch.zeros_like(tails[..., :1])], dim=-1)
     size = values.shape[-1]

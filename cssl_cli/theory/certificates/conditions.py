@@ -1,19 +1,19 @@
-"""When does a bound on ‖f(x₀) − μ_l‖ show that x₀ of class l is classified right? Three conditions, as margins.
+"""When a bound on ‖f(x₀) − μ_l‖ shows that x₀ of class l is classified correctly: three conditions, as margins.
 
 G_f sends x₀ to class l rather than k iff f(x₀) lies on l's side of the bisector of μ_l and μ_k. With e = μ_l − μ_k, the
 signed distance of f(x₀) to the bisector is (f(x₀)ᵀe − ½(‖μ_l‖² − ‖μ_k‖²)) / ‖e‖. A *margin* is a lower bound of that
-distance, given only ‖f(x₀) − μ_l‖ ≤ D̄; x₀ is classified right if its margins against all k ≠ l are positive:
+distance, given only ‖f(x₀) − μ_l‖ ≤ D̄; x₀ is classified correctly if its margins against all k ≠ l are positive:
 
-    ball   ½‖e‖ − D̄: no more is used;
-    cap    the least signed distance over {‖f‖ = ‖f(x₀)‖, ‖f − μ_l‖ ≤ D̄}: the norm of f(x₀) is used too;
+    ball   ½‖e‖ − D̄: uses nothing else;
+    cap    the least signed distance over {‖f‖ = ‖f(x₀)‖, ‖f − μ_l‖ ≤ D̄}: also uses the norm of f(x₀);
     paper's shape   ½(r² + min_k ‖μ_k‖²) − r D̄ − ½D̄² − μ_lᵀμ_k, over ‖e‖: the form of the paper's Theorem 1, with
            √(2ρ) sharpened to ρ and ρ to ρ²/2. Never better than the cap.
 
 The proofs are in docs/theory.md, 10.
 
-**Rounding.** A certificate is a proof about the numbers in the table, so bounds that come out of floating-point sums
-are rounded to the safe side: D̄ is enlarged by `REACH_PAD`, and a margin counts if margin · ‖e‖, half the difference of
-the squared distances to the two centres, exceeds `ROUNDING` r².
+**Rounding.** A certificate is a proof about the numbers in the table, so bounds from floating-point sums are rounded to
+the safe side: D̄ is enlarged by `REACH_PAD`, and a margin counts if margin · ‖e‖, half the difference of the squared
+distances to the two centres, exceeds `ROUNDING` r².
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SQUARE_PAD = 1e-13  # times r²: rounding of a difference of mean squares, befor
 
 
 def others(centers: Tensor, own: int) -> Tensor:
-    """The centres (K − 1, D) of all classes but `own`, in order."""
+    """The centres (K − 1, D) of all classes except `own`, in order."""
     return torch.cat([centers[:own], centers[own + 1 :]])
 
 
@@ -58,7 +58,7 @@ def cap_margins(reach: Tensor, centers: Tensor, own: int, *, least_norm: Tensor,
     along_unit = own_center / length.clamp(min=tiny)
     along = edges @ along_unit
     across = torch.linalg.vector_norm(edges - torch.outer(along, along_unit), dim=1)
-    # c = high − depth; the depth of the cap is written so that a small one keeps its digits.
+    # c = high − depth; this form of the depth keeps its digits when the cap is small.
     depth = (reach.square() - (low - length).square()) / (2 * length).clamp(min=tiny) + (high - low)
     depth = torch.minimum(depth.clamp(min=0), 2 * high)
     plane = high - depth

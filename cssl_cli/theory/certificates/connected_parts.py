@@ -1,15 +1,15 @@
-"""Theorem A with connected parts for cliques, and which classes the edges d_A^f ≤ δ join. (docs/theory.md, 10.)
+"""Theorem A with connected parts instead of cliques, and classes joined by edges d_A^f ≤ δ. (docs/theory.md, 10.)
 
-Let x₀, x₁, …, x_j be images of diameter at most ε, each within d_A^f ≤ δ of the next. From any view of x₀ the way leads
-within x₀ to its view nearest to x₁ (ε), across (δ), within x₁ (ε), and so on to any view of x_j, so that
+Let x₀, x₁, …, x_j be images of diameter at most ε, each within d_A^f ≤ δ of the next. From any view of x₀, go within x₀
+to its view nearest to x₁ (ε), cross to x₁ (δ), move within x₁ (ε), and so on to any view of x_j, so that
 
     ‖f(v) − f(v′)‖ ≤ jδ + (j + 1)ε    for all views v of x₀, v′ of x_j.
 
-A component of the graph d_A^f ≤ δ on a class's images of diameter at most ε, with h steps between any two of them at
-most (its hop diameter), therefore stands in Theorem A with b = hδ + (h + 1)ε. Components, unlike the largest clique,
-are found exactly. But the same images are a clique, too, at their largest distance δ′ ≤ hδ + (h − 1)ε, with a step
+A component of the graph d_A^f ≤ δ on a class's images of diameter at most ε, with at most h steps between any two of
+them (its hop diameter), therefore satisfies Theorem A with b = hδ + (h + 1)ε. Components, unlike the largest clique,
+can be found exactly. But the same images are also a clique at their largest distance δ′ ≤ hδ + (h − 1)ε, with a step
 δ′ + 2ε that is no longer: on a table, connectivity certifies nothing that cliques at every δ would not. Such arguments
-are in Wang et al., ICLR 2022 (arXiv 2203.13457) and in Zhang, Wang and Wang (arXiv 2511.03114).
+appear in Wang et al., ICLR 2022 (arXiv 2203.13457) and in Zhang, Wang and Wang (arXiv 2511.03114).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ EDGE_LEVELS = (0.01, 0.05, 0.25, 0.5)  # shares of the pairs within classes that
 def connected_parts(
     geometry: ClassGeometry | Absent, within: Sequence[Tensor], *, max_images: int, generator: torch.Generator
 ) -> dict[str, Quantity]:
-    """The bound of Theorem A with connected parts and what it rests on; the share of edges across classes.
+    """The bound of Theorem A with connected parts and the terms behind it; the share of edges across classes.
 
-    `within` are the distances d_A^f (n_k, n_k) of each of the table's K classes. Edges are counted among at most
-    `max_images` images, equally many of each class, which `generator` draws.
+    `within` holds the distances d_A^f (n_k, n_k) of each of the table's K classes. Edges are counted among at most
+    `max_images` images, equally many per class, drawn by `generator`.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
@@ -63,22 +63,22 @@ def connected_parts(
 
 
 def best_parts(geometry: ClassGeometry, within: Sequence[Tensor]) -> list[GoodSet]:
-    """For each class with images the largest certified connected part, or the one that came nearest to it."""
+    """For each class with images, the largest certified connected part, or else the one that came nearest to it."""
     return [_Components(geometry, own, within[label]).best() for own, label in enumerate(geometry.classes)]
 
 
 def hop_diameter(adjacent: NDArray[np.bool_]) -> int:
     """The most steps between two vertices of a connected graph (n, n), diagonal True.
 
-    By powers of the graph: two vertices are h steps apart or fewer where its h-th power joins them. Doubling h until
-    all are joined, and back by halves, takes 2 log₂ h products.
+    Uses powers of the graph: two vertices are at most h steps apart if its h-th power joins them. Doubling h until all
+    are joined, then bisecting, takes 2 log₂ h products.
     """
     powers = [adjacent]
     while not powers[-1].all():
         powers.append(_joined(powers[-1], powers[-1]))
     if len(powers) == 1:
         return min(1, len(adjacent) - 1)
-    hops, reached = 2 ** (len(powers) - 2), powers[-2]  # not yet all are joined by so many
+    hops, reached = 2 ** (len(powers) - 2), powers[-2]  # this many steps do not yet join all
     for exponent in reversed(range(len(powers) - 2)):
         further = _joined(reached, powers[exponent])
         if not further.all():
@@ -100,7 +100,7 @@ class _Components(ThresholdSearch):
         return np.array([len(members) for members in found]), np.array(hops)
 
     def component(self, place: int) -> NDArray[np.int64]:
-        """The members of the largest component, of equal ones that of the image of least diameter."""
+        """The members of the largest component; among equals, that of the image of least diameter."""
         num_tight = int(self.num_tight[place])
         if num_tight == 1:
             return np.zeros(1, dtype=np.int64)
@@ -110,7 +110,7 @@ class _Components(ThresholdSearch):
 
     @cached_property
     def linkages(self) -> dict[int, NDArray[np.float64]]:
-        """For every number of tight images the order in which components merge as δ grows."""
+        """For each number of tight images, the order in which components merge as δ grows."""
         sizes = np.unique(self.num_tight).tolist()
         return {
             size: linkage(squareform(self.distances[:size, :size], checks=False), "single")
@@ -119,7 +119,7 @@ class _Components(ThresholdSearch):
         }
 
     def eccentricity(self, place: int, members: NDArray[np.int64]) -> int:
-        """How many steps its first member is from another at most: no more than the hop diameter."""
+        """The most steps from its first member to another, a lower bound of the hop diameter."""
         adjacent = self.graph(self.deltas[place], self.num_tight[place])[np.ix_(members, members)]
         reached, hops = adjacent[0], int(len(members) > 1)
         while not reached.all():
@@ -179,7 +179,7 @@ def _parts(geometry: ClassGeometry, within: Sequence[Tensor]) -> dict[str, Quant
 
 # ---------------------------------------------------------------------- edges
 def _edges(geometry: ClassGeometry, max_images: int, generator: torch.Generator) -> dict[str, Quantity]:
-    """Which share of the edges d_A^f ≤ δ joins images of different classes, at a few δ."""
+    """The share of the edges d_A^f ≤ δ that join images of different classes, at a few δ."""
     table = geometry.table
     assert table.labels is not None
     rows = balanced_subset(table.labels.cpu(), max_images, generator).to(table.labels.device)

@@ -1,9 +1,9 @@
-"""What a certificate reports: a bound on the error from the images it leaves uncertified, and its margins.
+"""What a certificate reports: a bound on the error, from the images it leaves uncertified, and its margins.
 
-A point certified is a point classified right, so the error is at most the share of the others. Such a bound is vacuous
-unless it is below chance, 1 − max_k p_k: without any encoder, one name for all images errs no more. Of a single class
-nothing is known without a bound, since that name may be its own (no error) or another (nothing but errors): a bound on
-the error in it is vacuous from 1 on. (docs/theory.md, 10.)
+A certified point is classified correctly, so the error is at most the share of the other points. The bound is vacuous
+unless it is below chance, 1 − max_k p_k, which always naming the largest class achieves without an encoder. For a
+single class nothing is known without a bound: its error is 0 if its name is the one always given, else 1. A bound on
+the error in one class is therefore vacuous only from 1 on. (docs/theory.md, 10.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from cssl_cli.theory.estimate import Direction, Estimate, Quantity
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-ONE_CLASS = 1.0  # what is known of the error in one class without a bound
+ONE_CLASS = 1.0  # the trivial bound on the error in one class
 
 
 def is_vacuous(bound: float, chance: float) -> bool:
-    """Whether a bound on an error is no better than `chance`, what is known without it; up to rounding."""
+    """Whether a bound on an error is no better than `chance`, up to rounding."""
     return bound >= chance - 1e-12
 
 
@@ -63,7 +63,7 @@ def error_bound_per_class(geometry: ClassGeometry, bounds: Tensor, estimator: st
 
 
 def bounds_from_certified(geometry: ClassGeometry, certified: Tensor, estimator: str) -> dict[str, Quantity]:
-    """`error_bound`, `error_bound_per_class` and `certified_share_per_class` from which images (N,) are certified."""
+    """`error_bound`, `error_bound_per_class` and `certified_share_per_class`, given which images (N,) are certified."""
     uncertified = ~certified
     bounds = geometry.class_means(uncertified)
     return {
@@ -94,7 +94,7 @@ def margins_of_images(geometry: ClassGeometry, margins: Tensor) -> dict[str, Qua
 
 
 def _quantile(values: Tensor, level: float) -> Tensor:
-    """The quantile of values (n,), interpolated; torch.quantile refuses more than 2²⁴ numbers."""
+    """The interpolated quantile of values (n,); torch.quantile rejects more than 2²⁴ numbers."""
     ascending = values.sort().values
     rank = level * (len(ascending) - 1)
     below, above = ascending[int(rank)], ascending[min(int(rank) + 1, len(ascending) - 1)]

@@ -1,8 +1,8 @@
-"""Bounds on the error with m labelled images a class, from means and variances alone. (docs/theory.md, 10.)
+"""Bounds on the error with m labelled images per class, from means and variances only. (docs/theory.md, 10.)
 
-A centre is the mean of m labelled images, μ̂_k = μ_k + ε_k, and a new image x of class i lies at c_i + ξ, c_i the mean
-clean feature. It is no nearer to μ̂_i than to μ̂_j iff Δ = ‖f(x) − μ̂_j‖² − ‖f(x) − μ̂_i‖² ≤ 0. With e = μ_j − μ_i, Σ the
-covariance of clean features, S that of the f̄_x behind the centres, all of these being independent,
+A centre is the mean of m labelled images, μ̂_k = μ_k + ε_k, and a new image x of class i lies at c_i + ξ, c_i being the
+mean clean feature. x is no nearer to μ̂_i than to μ̂_j iff Δ = ‖f(x) − μ̂_j‖² − ‖f(x) − μ̂_i‖² ≤ 0. With e = μ_j − μ_i,
+Σ the covariance of clean features, S that of the f̄_x behind the centres, all independent,
 
     E Δ = ‖c_i − μ_j‖² − ‖c_i − μ_i‖² + (tr S_j − tr S_i)/m,
     Var Δ = 4 eᵀΣ_i e + (4/m) tr Σ_i(S_i + S_j) + Var(‖ε_j‖² − 2(c_i − μ_j)ᵀε_j) + Var(‖ε_i‖² − 2(c_i − μ_i)ᵀε_i),
@@ -11,7 +11,7 @@ covariance of clean features, S that of the f̄_x behind the centres, all of the
 and by Cantelli's inequality P[Δ ≤ 0] ≤ Var Δ / (Var Δ + (E Δ)²) where E Δ > 0. Only the first term of the variance does
 not vanish as m grows: 4 eᵀΣ_i e/‖e‖⁴ is four times the directional CDNV (`neural_collapse`).
 
-Luthra, Salunkhe and Galanti (arXiv 2603.03530) have clean images throughout (μ = c, S = Σ, v = tr Σ) and bound the
+Luthra, Salunkhe and Galanti (arXiv 2603.03530) use clean images throughout (μ = c, S = Σ, v = tr Σ) and bound the
 variance by norms; with d = ‖e‖, Ṽ = eᵀΣ_i e/d⁴, V = (v_i + v_j)/d², Θ = (E‖ξ_i‖⁴ + E‖ξ_j‖⁴)/d⁴,
 
     P[Δ ≤ 0] ≤ [4Ṽ + (√A + √B + √C)²] / (1 + (v_j − v_i)/(m d²))²,
@@ -33,9 +33,9 @@ from cssl_cli.theory.certificates.error_bounds import is_vacuous
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity
 
-MIN_IMAGES = 4  # of a class: two halves with a covariance each
+MIN_IMAGES = 4  # in a class: two halves, each with a covariance
 BLOCK_NUMBERS = 20_000_000  # entries of covariances held at a time
-ROUNDING = 1e-12  # of r²: an E Δ below it is none
+ROUNDING = 1e-12  # relative to r²: a smaller E Δ counts as none
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class PairMoments:
 def few_shot_bound(geometry: ClassGeometry | Absent, shots: Sequence[int]) -> dict[str, Quantity]:
     """`cantelli_1`, …, bounds on the error that `few_labels` measures, and `luthra_1`, …, for each of `shots`.
 
-    Of the population, from estimated moments, so that one may fall short of the error by their noise. The second are
-    for centres of clean images, at equal shares of the classes. A class needs four images.
+    For the population, from estimated moments, so a bound may fall short of the error by their noise. The `luthra`
+    bounds are for centres of clean images and equal class shares. A class needs four images.
     """
     names = [f"{whose}_{count}" for whose in ("cantelli", "luthra") for count in shots]
     if isinstance(geometry, Absent):
@@ -131,7 +131,7 @@ def cantelli_bounds(moments: PairMoments, shots: int, *, negligible: float = 0.0
 
 
 def luthra_bounds(moments: PairMoments, shots: int, *, negligible: float = 0.0) -> Tensor:
-    """The same by Luthra, Salunkhe and Galanti, for moments of clean images throughout; may exceed 1."""
+    """As `cantelli_bounds`, by Luthra, Salunkhe and Galanti, for moments of clean images; may exceed 1."""
     square = moments.distance.clamp(min=torch.finfo(moments.distance.dtype).tiny)  # d²
     spread = (moments.trace.unsqueeze(0) + moments.trace.unsqueeze(1)) / square
     fourth = (moments.fourth.unsqueeze(0) + moments.fourth.unsqueeze(1)) / square.square()
@@ -150,9 +150,9 @@ def luthra_bounds(moments: PairMoments, shots: int, *, negligible: float = 0.0) 
 def pair_moments(classes: list[tuple[Tensor, Tensor]], *, unbiased: bool = True) -> PairMoments:
     """The moments from clean features and view means, both (n_k, D), of each class.
 
-    With `unbiased`, of the population: squared distances less the noise of the means, covariances with divisor n − 1,
-    traces of products within a class from halves of it, since the images' own terms would swamp them where D ≫ n. Not
-    so: those of the table as a population of its own.
+    With `unbiased`, estimates for the population: squared distances less the noise of the means, covariances with
+    divisor n − 1, and traces of products within a class from halves of it, since the images' own terms would dominate
+    where D ≫ n. Otherwise, the moments of the table as its own population.
     """
     sizes = classes[0][0].new_tensor([len(clean) for clean, _ in classes])
     scale = sizes / (sizes - 1) if unbiased else torch.ones_like(sizes)  # of second moments with divisor n
@@ -170,7 +170,8 @@ def pair_moments(classes: list[tuple[Tensor, Tensor]], *, unbiased: bool = True)
         [(x @ (centers - center).T).square().mean(dim=0) for x, center in zip(deviations, centers, strict=True)]
     ) * scale.unsqueeze(1)
     if unbiased:
-        # ‖c_i − μ_j‖² has tr Σ_i/n_i + tr S_j/n_j too much, ‖c_i − μ_i‖² the trace of the covariance of f − f̄ over n_i.
+        # ‖c_i − μ_j‖² is too high by tr Σ_i/n_i + tr S_j/n_j, ‖c_i − μ_i‖² by the trace of the covariance of f − f̄
+        # over n_i.
         noise = (2 * shared - trace).unsqueeze(1) / sizes.unsqueeze(1) + (trace / sizes).unsqueeze(0)
         distance = (distance - noise).fill_diagonal_(0)
         product = product.diagonal_scatter(_by_halves(classes))
@@ -208,7 +209,7 @@ def _traces_of_products(first: list[Tensor], second: list[Tensor]) -> Tensor:
 
 
 def _by_halves(classes: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """tr Σ_k S_k (K′,), unbiased: Σ from every other image of the class, S from the rest, and the other way round."""
+    """tr Σ_k S_k (K′,), unbiased: Σ from every other image of the class, S from the rest, and vice versa."""
     found = []
     for pair in classes:
         halves = [[part - part.mean(dim=0) for part in (images[::2], images[1::2])] for images in pair]
@@ -220,7 +221,7 @@ def _by_halves(classes: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _trace_of_product(first: Tensor, second: Tensor) -> Tensor:
-    """tr XᵀX YᵀY = ‖XYᵀ‖² of (n, D) and (l, D), by the smaller matrices."""
+    """tr XᵀX YᵀY = ‖XYᵀ‖² of (n, D) and (l, D), using the smaller matrices."""
     if min(len(first), len(second)) > first.shape[1]:
         return ((first.T @ first) * (second.T @ second)).sum()
     return (first @ second.T).square().sum()

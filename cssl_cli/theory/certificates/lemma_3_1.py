@@ -1,17 +1,17 @@
-"""Lemma 3.1: the right side (1 − σ) + R_ε over (δ, ε), where its premise holds, its corollaries. (docs/theory.md, 10.)
+"""Lemma 3.1: the right side (1 − σ) + R_ε over (δ, ε), where its premise holds, and corollaries. (docs/theory.md, 10.)
 
-*If all images of the main parts of diameter at most ε are classified right, the error is at most (1 − σ) + R_ε.* The
-right side alone is no bound: it falls to 0 as δ and ε grow, where the premise asks that all images be classified right.
-What stands for the premise in the paper is the condition of Lemma 3.2, for every class l and every k ≠ l
+*If all images of the main parts of diameter at most ε are classified correctly, the error is at most (1 − σ) + R_ε.*
+The right side alone is no bound: it falls to 0 as δ and ε grow, where the premise requires all images to be classified
+correctly. In the paper, the condition of Lemma 3.2 stands in for the premise: for every class l and every k ≠ l
 
     μ_lᵀμ_k < r²(1 − ρ_l − √(2ρ_l) − Δ_μ/2),   ρ_l = 2(1 − σ) + R_ε/p_l + σ (δ + 2ε)/r,
 
-whose *slack* is its right side less its left, in units of r², at its least over the pairs of classes. On a table the
-premise can also be counted, image by image; that uses the errors it is to bound.
+The condition's *slack* is its right side minus its left, in units of r², minimized over the pairs of classes. On a
+table the premise can also be checked by counting, image by image; but that uses the errors it is to bound.
 
-The paper's corollaries put Theorem 2 for R_ε, R_ε ≤ η(ε) √L_align: with InfoNCE on the unit sphere at temperature 1,
+The paper's corollaries bound R_ε by Theorem 2, R_ε ≤ η(ε) √L_align. With InfoNCE on the unit sphere at temperature 1,
 L₁ = ½ L_align − 1, the error is at most (1 − σ) + η √(2 + 2 L₁); with the cross-correlation of d standardised features,
-L₁ = Σ_i (1 − M_ii)² and L_align ≤ 2 √(d L₁), at most (1 − σ) + √2 η d^¼ L₁^¼. They need Lemma 3.2's condition, too.
+L₁ = Σ_i (1 − M_ii)² and L_align ≤ 2 √(d L₁), at most (1 − σ) + √2 η d^¼ L₁^¼. They also need Lemma 3.2's condition.
 """
 
 from __future__ import annotations
@@ -134,14 +134,14 @@ def lemma_3_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:
 
 
 def premise(grid: ThresholdGrid) -> NDArray[np.bool_]:
-    """Where (D, E) all images of the main parts of diameter at most ε are classified right."""
+    """Where (D, E) all images of the main parts of diameter at most ε are classified correctly."""
     geometry = grid.geometry
     wrong = misclassified(geometry.table.features[:, 0], geometry.positions, geometry.centers)
     of_classes = [wrong[images].cpu().numpy() for images in geometry.members]
     found = np.ones((len(grid.deltas), len(grid.epsilons)), dtype=bool)
     for place, parts in enumerate(grid.parts):
         for part, errors, diameter in zip(parts, of_classes, grid.diameters, strict=True):
-            tightest = diameter[part][errors[part]].min(initial=np.inf)  # diameter of an error
+            tightest = diameter[part][errors[part]].min(initial=np.inf)  # least diameter of a misclassified image
             found[place] &= grid.epsilons < tightest
     return found
 
@@ -157,11 +157,11 @@ def corollaries(
     standardized: FeatureTable,
     correlation: Constants | Absent,
 ) -> dict[str, Quantity]:
-    """`COROLLARIES` at their least; η with the constants of the features in question.
+    """The least value of each of `COROLLARIES`; η uses the constants of the features in question.
 
     `infonce` belongs to the grid's own table: its corollary is taken where the condition of Lemma 3.2 holds, and is a
     bound only there. `correlation` belongs to the `standardized` table, each coordinate of mean 0 and variance 1, whose
-    ε are quantiles of its own diameters; these features have no common length, so the condition cannot be tested.
+    ε are quantiles of its own diameters; these features have no common norm, so the condition cannot be tested.
     """
     if isinstance(grid, Absent):
         return dict.fromkeys(COROLLARIES, grid)
@@ -197,9 +197,9 @@ def _corollary(
     *,
     holds: NDArray[np.bool_] | None,
 ) -> Quantity:
-    """(1 − σ) + η(ε) · root at its least where the condition `holds` (D, E); anywhere, and vacuous, if nowhere.
+    """The least (1 − σ) + η(ε) · root where the condition `holds` (D, E); anywhere, and vacuous, if it holds nowhere.
 
-    `root` is or bounds √L_align.
+    `root` equals or bounds √L_align.
     """
     if isinstance(constants, Absent):
         return constants

@@ -1,13 +1,13 @@
-"""What holds for new images: held-out centres, and the certificates with a binomial bound. (docs/theory.md, 10.)
+"""Statements about new images: held-out centres, and certificates with a binomial bound. (docs/theory.md, 10.)
 
 One half of each class, the reference, gives the centres and the images behind the averages of Theorems B and C; every
-image of the other half, a query, is tested against it. "Certified" implies "classified right" for each query, and the
-queries are independent of the reference, so the error of the reference's centres on the population is at most the
-probability of being uncertified, of which U of n₂ queries give the Clopper–Pearson bound. An interval for the error
-itself, from the same queries, is shorter: the certificate explains that number, it does not improve on it.
+image of the other half, a query, is tested against it. "Certified" implies "classified correctly" for each query, and
+the queries are independent of the reference, so the population error of the reference's centres is at most the
+probability of being uncertified, whose Clopper–Pearson bound follows from U of n₂ queries. An interval for the error
+itself, from the same queries, is shorter: the certificate explains that number but does not improve on it.
 
-One split, not several: over folds or repeated splits the tests are no longer independent of one another, since the
-centres of one are the queries of another, and no binomial bound holds for their mean.
+There is one split, not several: over folds or repeated splits the tests would not be independent, since the centres of
+one are the queries of another, and no binomial bound would hold for their mean.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ SAMPLING = (
 
 @dataclass(frozen=True)
 class Tested:
-    """What became of the n₂ queries, class after class.
+    """How the n₂ queries fared, class by class.
 
     certified_by_views: (V, n₂) by Theorem C with the suprema over the first 1 … V stored views, or by Theorem B, which
-        takes all. An image certified with more views is certified with fewer.
+        uses all. An image certified with more views is certified with fewer.
     wrong: (n₂,) misclassified by the reference's centres.
-    positions: (n₂,) the class, as the geometry numbers them.
+    positions: (n₂,) the class, by the geometry's numbering.
     """
 
     certified_by_views: Tensor
@@ -66,14 +66,14 @@ class Tested:
 def population(
     geometry: ClassGeometry | Absent, within: Sequence[Tensor], *, generator: torch.Generator
 ) -> dict[str, Quantity]:
-    """The error of held-out centres and what is certified of it, `QUANTITIES`.
+    """The error of held-out centres and its certified bounds, `QUANTITIES`.
 
     `error` of the reference's centres on the queries, with its interval; `error_bound`, the 95 % upper bound on the
-    population's error by certificates, beside `chance` and `error_upper`, the same bound straight from the errors;
+    population's error by certificates, beside `chance` and `error_upper`, the same bound computed from the errors;
     the `uncertified_share`; `by_views`, the bound with 1 … V stored views behind the suprema.
 
-    `within` are the distances d_A^f (n_k, n_k) of each of the table's K classes; `generator` draws the halves. A class
-    of a single image is all reference; no statement is made about it.
+    `within` holds the distances d_A^f (n_k, n_k) of each of the table's K classes; `generator` draws the halves. A
+    class with a single image is all reference; no statement is made about it.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
@@ -88,8 +88,8 @@ def certify_queries(
 ) -> Tested:
     """Which queries are certified by B or C and which are misclassified.
 
-    `references` and `queries` hold, for each class with images, places in its list of members. Nothing of one query
-    enters the test of another.
+    `references` and `queries` hold, for each class with images, positions in its list of members. Each query is tested
+    without using any other.
     """
     reference_images = [images[places] for images, places in zip(geometry.members, references, strict=True)]
     centers = torch.stack([geometry.means[images].mean(dim=0) for images in reference_images])
@@ -117,7 +117,7 @@ def certify_queries(
         )
         around = best_margins(reach, centers, own, least_norm=norms, largest_norm=norms, radius=radius)
         by_views = certified(along, centers, own, radius) | certified(around, centers, own, radius)
-        # With more views certified, hence with fewer: to the last bit, whatever the rounding.
+        # Certified with more views implies certified with fewer; enforced here, whatever the rounding.
         passed.append(by_views.flip(0).cummax(dim=0).values.flip(0))
         positions.append(torch.full_like(query, own))
         wrong.append(misclassified(features[query, 0], positions[-1], centers))
@@ -125,7 +125,7 @@ def certify_queries(
 
 
 class _Report:
-    """The counts of the tested images put into estimates and bounds."""
+    """Turns the counts of the tested images into estimates and bounds."""
 
     def __init__(self, geometry: ClassGeometry, tested: Tested) -> None:
         self.geometry, self.tested = geometry, tested

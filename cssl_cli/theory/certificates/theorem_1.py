@@ -6,7 +6,7 @@ R_ε = P[diam(x) > ε] over the stored views. With ‖f‖ ≡ r, Δ_μ = 1 − 
     ρ_l = 2(1 − σ) + R_ε / p_l + σ (δ + 2ε)/r,   ρ_max = max_l ρ_l,
 
 if μ_lᵀμ_k < r²(1 − ρ − √(2ρ) − Δ_μ/2) for all l ≠ k and ρ = ρ_max, the error is at most (1 − σ) + R_ε. No ρ above
-0.77 meets the condition, whatever the centres; ρ is reported as it comes out, which may be far above 2.
+0.77 can meet the condition, whatever the centres; ρ is reported unclipped and may be far above 2.
 
 Sharpened (docs/theory.md, 10): with s the share of class l in its main part and of diameter at most ε, ‖f(x₀) − μ_l‖ ≤
 rρ′, ρ′ = 2(1 − s) + s min{(δ + 2ε)/r, 2}, and μ_lᵀμ_k < r²(1 − ρ′ − ρ′²/2 − Δ_μ/2) suffices, class by class, for an
@@ -44,7 +44,7 @@ TELLING = "where (1 − σ) + R_ε is below 1 − max p, the error of always nam
 
 
 def rho_needed(centers: Tensor, radius: float) -> float | None:
-    """The ρ ≥ 0 at which the theorem's condition on the centres (K, D) turns, for all pairs; None if it fails at 0.
+    """The ρ ≥ 0 at which the condition on the centres (K, D) becomes an equality, for all pairs; None if it fails at 0.
 
     1 − ρ − √(2ρ) − Δ_μ/2 = max_{k≠l} μ_lᵀμ_k/r² is a quadratic equation in √ρ.
     """
@@ -56,10 +56,10 @@ def rho_needed(centers: Tensor, radius: float) -> float | None:
 
 
 def theorem_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:
-    """ρ at its least over the grid of (δ, ε), the ρ the centres allow, and the bounds on the error: `QUANTITIES`.
+    """The least ρ over the grid of (δ, ε), the ρ that the centres allow, and the bounds on the error: `QUANTITIES`.
 
-    `rho` is ρ_max, at its least among the places where the bound, if the condition held, would be below chance;
-    `rho_per_class`, `delta`, `epsilon`, `sigma` and `R_epsilon` are those of the same place.
+    `rho` is the least ρ_max among the grid points whose bound, if the condition held, would be below chance;
+    `rho_per_class`, `delta`, `epsilon`, `sigma` and `R_epsilon` belong to the same point.
     """
     if isinstance(grid, Absent):
         return dict.fromkeys(QUANTITIES, grid)
@@ -116,19 +116,19 @@ def theorem_1(grid: ThresholdGrid | Absent) -> dict[str, Quantity]:
 
 
 def _paper_bound(grid: ThresholdGrid, needed: float | None) -> float:
-    """The least (1 − σ) + R_ε among the places of the grid with ρ_max below `needed`; 1 if there is none."""
+    """The least (1 − σ) + R_ε among the grid points with ρ_max below `needed`; 1 if there is none."""
     if needed is None:
         return 1.0
     return float(np.where(grid.rhos.max(axis=2) < needed, grid.right_side, 1.0).min())
 
 
 def _sharp_sizes(grid: ThresholdGrid) -> NDArray[np.int64]:
-    """For each class the largest certified number (K′,) of images in a main part and of diameter at most ε, or 0."""
+    """For each class, the largest certified number (K′,) of main-part images of diameter at most ε, or 0."""
     return np.array([np.where(_sharp(grid, own), sizes, 0).max() for own, sizes in enumerate(grid.good_sizes.T)])
 
 
 def _sharp(grid: ThresholdGrid, own: int) -> NDArray[np.bool_]:
-    """Whether the sharpened condition holds for the class at each place of the grid (E, D)."""
+    """Whether the sharpened condition holds for the class at each grid point (E, D)."""
     geometry = grid.geometry
     share = grid.good_sizes[:, :, own] / grid.sizes[own]
     reach = 2 * (1 - share) + share * np.minimum(grid.step, 2)
@@ -163,7 +163,7 @@ def pixel_rho(
     names = ("pixel_rho", "pixel_delta", "pixel_epsilon")
     if not len(deltas) or not len(epsilons):
         return dict.fromkeys(names, Absent("a grid of δ and of ε is needed"))
-    # No two views of an image are further apart than the sphere is wide: beyond the grid lies R = 0.
+    # Views on the sphere are at most its width apart: R = 0 beyond the grid.
     epsilons, r_epsilon = [*epsilons, 2 * radius], [*r_epsilon, 0.0]
     step = (lipschitz * np.asarray(deltas, float)[:, None] + 2 * np.asarray(epsilons, float)) / radius
     shares, rates = np.asarray(sigma, float)[:, None], np.asarray(r_epsilon, float)

@@ -1,13 +1,13 @@
-"""Theorem A: certificates by thresholds, class by class; the reading nearest the paper's theorem. (docs/theory.md, 10.)
+"""Theorem A: certificates by thresholds, class by class; the one closest to the paper's theorem. (docs/theory.md, 10.)
 
-For any δ, ε and any set G of images of class l, all of diameter at most ε and pairwise within d_A^f ≤ δ, a share s of
-the class,
+For any δ, ε and any set G of images of class l, all of diameter at most ε and pairwise within d_A^f ≤ δ, with share s
+of the class,
 
     D̄ = min{ s b + 2r(1 − s), (s b² + 4r²(1 − s) − V_l)₊^½ },    b = min(2r, δ + 2ε),  V_l = E‖f(v) − μ_l‖²,
 
-bounds ‖f(x₀) − μ_l‖ for x₀ in G. If D̄ meets, for each other class, the ball or the cap condition, all of G is
-classified right, and at most the share 1 − s of the class is not. δ and ε are chosen for each class from quantiles of
-its distances and diameters, so that the largest G found is certified.
+bounds ‖f(x₀) − μ_l‖ for x₀ in G. If D̄ meets the ball or the cap condition against each other class, all of G is
+classified correctly, and at most the share 1 − s of the class is not. δ and ε are chosen for each class from quantiles
+of its distances and diameters, to certify the largest G found.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ThresholdCertificate:
 
 
 def certify_a(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> ThresholdCertificate | Absent:
-    """The best set of every class; `within` are the distances d_A^f (n_k, n_k) of each of the table's K classes."""
+    """The best set of every class; `within` holds the distances d_A^f (n_k, n_k) of each of the table's K classes."""
     if isinstance(geometry, Absent):
         return geometry
     sets = [_Cliques(geometry, own, within[label]).best() for own, label in enumerate(geometry.classes)]
@@ -57,7 +57,7 @@ def certify_a(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> Thr
 
 
 def certificate_a(geometry: ClassGeometry | Absent, certified_a: ThresholdCertificate | Absent) -> dict[str, Quantity]:
-    """The bound on the table's error by Theorem A and what it rests on, `QUANTITIES`, from what `certify_a` found.
+    """The bound on the table's error by Theorem A and its terms, `QUANTITIES`, from the result of `certify_a`.
 
     A class that is not certified shows the set that came nearest to it.
     """
@@ -99,7 +99,7 @@ class _Cliques(ThresholdSearch):
         sizes = np.empty(len(self.deltas), dtype=np.int64)
         for delta in np.unique(self.deltas):
             adjacent = self.graph(delta, self.num_images)
-            # Neighbours among the first so many images, for all ε in one pass.
+            # Neighbours among the first images, for every count of them at once.
             tight = np.unique(self.num_tight)
             parts = np.add.reduceat(adjacent, np.r_[0, tight[:-1]], axis=1, dtype=np.int64)
             for size, degrees in zip(tight, parts.cumsum(axis=1).T, strict=True):

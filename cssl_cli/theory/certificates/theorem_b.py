@@ -1,12 +1,12 @@
-"""Theorem B: certificates by an averaged chain of views; no threshold, no clique. (docs/theory.md, 10.)
+"""Theorem B: certificates by an averaged chain of views, without threshold or clique. (docs/theory.md, 10.)
 
 For an image x₀ of class l, the mean over the images x of its class of
 
     min{2r, ecc(x₀) + d_A^f(x₀, x) + rad(x)}    (alignment + concentration + alignment)
 
-bounds ‖f(x₀) − μ_l‖, and so do two second moments (`chains.chain_reach`); x₀ is certified if that bound meets, for each
-other class, the ball or the cap condition (`conditions`). On the other side stands divergence, half the distance to the
-nearest centre.
+bounds ‖f(x₀) − μ_l‖, and so do two second moments (`chains.chain_reach`); x₀ is certified if that bound meets the ball
+or the cap condition (`conditions`) against each other class. The bound competes with divergence, half the distance to
+the nearest centre.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ChainCertificate:
 
 
 def certify_b(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> ChainCertificate | Absent:
-    """Tests every image; `within` are the distances d_A^f (n_k, n_k) of each of the table's K classes."""
+    """Tests every image; `within` holds the distances d_A^f (n_k, n_k) of each of the table's K classes."""
     if isinstance(geometry, Absent):
         return geometry
     reach, margins = torch.zeros_like(geometry.radius), torch.zeros_like(geometry.radius)
@@ -78,7 +78,7 @@ def certificate_b(
 ) -> dict[str, Quantity]:
     """The bounds on the table's error by Theorem B and the terms behind them, `QUANTITIES`.
 
-    `within` and `certified_b` are what `certify_b` takes and finds.
+    `within` and `certified_b` are the input and the result of `certify_b`.
     """
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
@@ -128,6 +128,6 @@ def certificate_b(
 
 
 def _mean_off_diagonal(distances: Tensor) -> Tensor:
-    """Mean over pairs of distinct images; NaN for a class of one."""
+    """Mean over pairs of distinct images; NaN for a class of a single image."""
     size = len(distances)
     return (distances.sum() - distances.diagonal().sum()) / (size * (size - 1) if size > 1 else torch.nan)

@@ -1,12 +1,12 @@
 """Theorem C: certificates along the directions between centres, the sharpest of the family. (docs/theory.md, 10.)
 
-For k ≠ l and w = (μ_k − μ_l)/‖μ_k − μ_l‖, an image x₀ of class l is classified right if for every k
+For k ≠ l and w = (μ_k − μ_l)/‖μ_k − μ_l‖, an image x₀ of class l is classified correctly if for every k
 
     T_k(x₀) = mean over x of max{ wᵀf(x₀) − wᵀf̄_x, [wᵀf(x₀) − min_v wᵀf(v)] + [max_v wᵀf(v) − wᵀf̄_x] } < ½‖μ_k − μ_l‖,
 
-the minimum over views of x₀, the maximum over views of x, since T_k ≥ wᵀ(f(x₀) − μ_l). That inequality needs the first
-entry of the maximum alone, so it holds whichever views the extremes run over: with few of them the certificate is
-sharper, and what it loses with more is the cost of their spread along w.
+with the minimum over views of x₀ and the maximum over views of x, since T_k ≥ wᵀ(f(x₀) − μ_l). That inequality only
+needs the first entry of the maximum, so it holds for any set of views behind the extremes: with few views the
+certificate is sharper, and what more views lose is the cost of their spread along w.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def certify_c(geometry: ClassGeometry | Absent) -> DirectionalCertificate | Abse
 def certificate_c(
     geometry: ClassGeometry | Absent, certified_c: DirectionalCertificate | Absent
 ) -> dict[str, Quantity]:
-    """The bounds on the table's error by Theorem C, `QUANTITIES`, from what `certify_c` found."""
+    """The bounds on the table's error by Theorem C, `QUANTITIES`, from the result of `certify_c`."""
     if isinstance(geometry, Absent):
         return dict.fromkeys(QUANTITIES, geometry)
     if isinstance(certified_c, Absent):

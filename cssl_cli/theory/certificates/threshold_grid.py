@@ -1,7 +1,7 @@
-"""Main parts and diameters over a grid of (δ, ε): what Lemma 3.1 and Theorem 1 are read from. (docs/theory.md, 10.)
+"""Main parts and diameters over a grid of (δ, ε), for Lemma 3.1 and Theorem 1. (docs/theory.md, 10.)
 
 δ runs over quantiles of the distances d_A^f within classes, ε over quantiles of the images' diameters. At each δ every
-class has a main part, a set of its images pairwise within δ that a search found, and σ is the least of their shares.
+class has a main part, a set of images pairwise within δ found by a search, and σ is the least of their shares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.concentration.main_parts import main_part, pairs_grid, quantile_grid
 from cssl_cli.theory.estimate import Absent
 
-# ρ charges twice for every image outside the main part and R_ε at K times its value: both must be small.
+# ρ counts every image outside the main part twice and R_ε K times: both must be small.
 DELTA_LEVELS = (0.0, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 EPSILON_LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 1.0)
 
@@ -32,13 +32,13 @@ def rho(
 ) -> NDArray[np.float64]:
     """ρ = 2(1 − σ) + R_ε/p + σ · step, for `step` = (δ + 2ε)/r or with L·d_A for d_A^f; arrays that broadcast.
 
-    Not clipped: from 2 on, the triangle inequality says as much without any ρ.
+    Not clipped, though from 2 on the triangle inequality says as much without any ρ.
     """
     return 2 * (1 - share) + r_epsilon / prior + share * step
 
 
 def threshold_grid(geometry: ClassGeometry | Absent, within: Sequence[Tensor]) -> ThresholdGrid | Absent:
-    """The grid of a table; `within` are the distances d_A^f (n_k, n_k) of each of its K classes."""
+    """The grid of a table; `within` holds the distances d_A^f (n_k, n_k) of each of its K classes."""
     if isinstance(geometry, Absent):
         return geometry
     if not geometry.on_sphere:
@@ -66,7 +66,7 @@ class ThresholdGrid:
 
     @cached_property
     def parts(self) -> list[list[NDArray[np.int64]]]:
-        """At every δ, the main part of each class, as places within the class."""
+        """The main part of each class at every δ, as positions within the class."""
         found: list[list[NDArray[np.int64]]] = [[] for _ in self.deltas]
         for matrix in self.within:
             distances = matrix.cpu().numpy()
@@ -90,7 +90,7 @@ class ThresholdGrid:
 
     @cached_property
     def good_sizes(self) -> NDArray[np.int64]:
-        """How many images (D, E, K′) are in the main part of their class and of diameter at most ε."""
+        """The number of images (D, E, K′) in the main part of their class and of diameter at most ε."""
         return np.array(
             [
                 [
@@ -110,7 +110,7 @@ class ThresholdGrid:
     def telling(self) -> NDArray[np.bool_]:
         """Where (D, E) the right side is below 1 − max p_k, the error of always naming the largest class.
 
-        True for the largest δ and ε at least, where it is 0.
+        Always true at the largest δ and ε, where the right side is 0.
         """
         return self.right_side < 1 - self.priors.max()
 
@@ -121,7 +121,7 @@ class ThresholdGrid:
 
     @cached_property
     def least_rho(self) -> tuple[int, int]:
-        """The place of the least ρ_max, that of the smallest class, where the right side is below chance."""
+        """The grid point of the least ρ_max (that of the smallest class) where the right side is below chance."""
         return _place(np.where(self.telling, self.rhos.max(axis=2), np.inf).argmin(), self.telling.shape)
 
     @cached_property
@@ -141,7 +141,7 @@ class ThresholdGrid:
 
     @cached_property
     def largest_slack(self) -> tuple[int, int]:
-        """The place on the grid of the largest slack, where the right side is below chance."""
+        """The grid point of the largest slack where the right side is below chance."""
         return _place(np.where(self.telling, self.slack, -np.inf).argmax(), self.telling.shape)
 
 

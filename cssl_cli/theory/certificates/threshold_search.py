@@ -1,12 +1,12 @@
-"""The choice of δ and ε for a class: what Theorem A shares with its version for connected parts. (docs/theory.md, 10.)
+"""The choice of δ and ε for a class, shared by Theorem A and its version for connected parts. (docs/theory.md, 10.)
 
-Of a set G of images of class l, a share s of it, all of diameter at most ε, let any two be joined by at most h steps
-from image to image, each over a distance d_A^f ≤ δ. Within an image no view is further than ε from another, so
+Let G be a set of images of class l with share s of it, all of diameter at most ε, any two joined by at most h steps
+from image to image, each over a distance d_A^f ≤ δ. No two views of an image are more than ε apart, so
 
     ‖f(x₀) − f(v)‖ ≤ b = min(2r, hδ + (h + 1)ε)    for x₀ ∈ G and any view v of any image of G,
 
 and D̄ = min{ s b + 2r(1 − s), (s b² + 4r²(1 − s) − V_l)₊^½ } bounds ‖f(x₀) − μ_l‖. With h = 1, G is a clique. δ and ε
-run over quantiles of the class's distances and diameters; the largest G found that is certified is taken.
+run over quantiles of the class's distances and diameters; the largest certified G found is used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from cssl_cli.theory.certificates.conditions import SQUARE_PAD, best_margins, ce
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.concentration.main_parts import pairs_grid, quantile_grid
 
-# A certified G is a large share s of its class, and takes s² of the pairs: D̄ ≥ 2r(1 − s) − rounding must stay below
-# what the cap allows, 0.82 r for a simplex of ten centres and 1.42 r at the very best.
+# A certified G has a large share s of its class and s² of the pairs: D̄ ≥ 2r(1 − s) − rounding must stay below what the
+# cap allows, 0.82 r for a simplex of ten centres and 1.42 r at best.
 EPSILON_LEVELS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
 DELTA_LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-MAX_SEARCHES = 20  # sets looked for in a class
+MAX_SEARCHES = 20  # sets searched for in a class
 
 
 class Part(NamedTuple):
-    """Images of a class, as places in its order by diameter, and the steps h between any two of them at most."""
+    """Images of a class, as positions in its order by diameter, and the most steps h between any two of them."""
 
     members: NDArray[np.int64]
     hops: int
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class GoodSet:
-    """A set G of a class: its images (a tensor of places in the table), what it was found with, and its margin.
+    """A set G of a class: its images (a tensor of positions in the table), the δ and ε behind it, and its margin.
 
     `step` is hδ + (h + 1)ε, uncapped; `margin` is the least over the other classes, `certified` says whether it is
     positive beyond rounding.
@@ -64,7 +64,7 @@ class ThresholdSearch(ABC):
         """`distances` (n_k, n_k) are the class's d_A^f."""
         self.geometry, self.own = geometry, own
         members = geometry.members[own]
-        # By diameter: the images of diameter at most ε are the first so many.
+        # Sorted by diameter: the images of diameter at most ε come first.
         self.diameters, order = geometry.diameter[members].sort(stable=True)
         self.images = members[order]
         self.num_images = len(members)
@@ -73,7 +73,7 @@ class ThresholdSearch(ABC):
         epsilon_grid = quantile_grid(self.diameters, EPSILON_LEVELS)
         self.deltas, self.epsilons = (grid.reshape(-1) for grid in np.meshgrid(delta_grid, epsilon_grid))
         self.num_tight = np.searchsorted(self.diameters.cpu().numpy(), self.epsilons, side="right")
-        # The choice looks at few numbers many times: on the CPU, so that a GPU is not waited for.
+        # The choice looks at few numbers many times: on the CPU, to avoid waiting for a GPU.
         self.centers = geometry.centers.cpu()
         to_center = (geometry.means[members] - geometry.centers[own]).square().sum(dim=1)
         self.spread = (to_center + geometry.scatter[members]).mean().item()
@@ -82,17 +82,17 @@ class ThresholdSearch(ABC):
 
     @abstractmethod
     def limits(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """At every place of the grid, how large a set can be at most and how few its steps h at least."""
+        """At every grid point, an upper bound of a set's size and a lower bound of its steps h."""
 
     @abstractmethod
     def part(self, place: int) -> Part:
-        """The set at a place of the grid."""
+        """The set at a grid point."""
 
     def best(self) -> GoodSet:
-        """The largest certified set found, else the one with the largest margin."""
+        """The largest certified set found, or else the one with the largest margin."""
         sizes, hops = self.limits()
         hopeful, margins = self.judge(sizes, hops)
-        # The largest set is looked for first; among equals, at the least thresholds.
+        # Search for the largest set first; among equals, at the least thresholds.
         order = np.lexsort((self.deltas + 2 * self.epsilons, -sizes))
         chosen: GoodSet | None = None
         found = []
@@ -104,7 +104,7 @@ class ThresholdSearch(ABC):
                 chosen = found[-1]
         if chosen:
             return chosen
-        # To show what is missing, one set more: where its size and steps, at best, would bring it nearest.
+        # To show what is missing, search once more, where size and steps could at best bring a set nearest.
         found.append(self.search(int(margins.argmax())))
         return max(found, key=lambda good: good.margin)
 
@@ -131,12 +131,12 @@ class ThresholdSearch(ABC):
         )
 
     def steps(self, hops: NDArray[np.int64]) -> NDArray[np.float64]:
-        """hδ + (h + 1)ε of sets of these steps h, one at each place of the grid."""
+        """hδ + (h + 1)ε of sets with these steps h, one at each grid point."""
         way: NDArray[np.float64] = hops * self.deltas * (1 + TOLERANCE) + (hops + 1) * self.epsilons
         return way
 
     def judge(self, sizes: NDArray[np.int64], hops: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Whether sets of these sizes and steps, one at each place, would be certified, and their margins."""
+        """Whether sets of these sizes and steps, one at each grid point, would be certified, and their margins."""
         centers, radius = self.centers, self.geometry.largest_norm
         share = centers.new_tensor(sizes / self.num_images)
         step = centers.new_tensor(self.steps(hops)).clamp(max=2 * radius)

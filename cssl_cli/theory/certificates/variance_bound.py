@@ -1,8 +1,8 @@
-"""What a mean and a variance alone say of the error of G_f: Cantelli's inequality. (docs/theory.md, 10.)
+"""What a mean and a variance alone imply about the error of G_f: Cantelli's inequality. (docs/theory.md, 10.)
 
 Along w = (μ_k − μ_l)/‖μ_k − μ_l‖ the clean images of class l have mean wᵀc_l and variance v, and one of them is nearer
 to μ_k than to μ_l, or as near, iff wᵀ(f(x) − c_l) ≥ θ = ½‖μ_k − μ_l‖ − wᵀ(c_l − μ_l). That has probability at most
-v/(v + θ²) if θ > 0. No views enter but through the centres: a comparator for the certificates.
+v/(v + θ²) if θ > 0. Views enter only through the centres: a comparator for the certificates.
 """
 
 from __future__ import annotations

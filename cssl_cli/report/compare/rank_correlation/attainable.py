@@ -1,4 +1,4 @@
-"""What few rows can show at all: the exact distribution of Kendall's τ over all orders of rows without ties."""
+"""What few rows can show at best: the exact distribution of Kendall's τ over all orders of rows without ties."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cssl_cli.report.compare.rank_correlation.signs import Floats
 
 @lru_cache(maxsize=64)
 def discordant_pairs(sizes: tuple[int, ...]) -> Floats:
-    """The probability of 0, 1, 2, … discordant pairs when every order of each group of so many rows is as likely.
+    """The probability of 0, 1, 2, … discordant pairs if every order within groups of these `sizes` is equally likely.
 
-    A row put before k others in an order is discordant with 0, …, k of them, each as likely: the distribution is that
-    of a sum of independent uniform numbers (Kendall, Biometrika 1938), over the rows of all groups.
+    A row put before k others in an order is discordant with 0, …, k of them, each equally likely: the distribution is
+    that of a sum of independent uniform numbers (Kendall, Biometrika 1938), over the rows of all groups.
     """
     probability = np.ones(1)
     for size in sizes:
@@ -24,7 +24,7 @@ def discordant_pairs(sizes: tuple[int, ...]) -> Floats:
 
 
 def p_without_ties(sizes: tuple[int, ...], score: float) -> float:
-    """The two-sided p-value of so many more concordant than discordant pairs."""
+    """The two-sided p-value of a `score`, the concordant minus the discordant pairs."""
     probability = discordant_pairs(sizes)
     return min(1.0, float(probability[np.abs(_scores(probability)) >= abs(score)].sum()))
 
@@ -36,7 +36,7 @@ def smallest_p_values(sizes: tuple[int, ...]) -> tuple[float, float]:
 
 
 def least_tau(sizes: tuple[int, ...], level: float) -> float | None:
-    """The least |τ| of which the two-sided p-value is at most `level`; None where not even a perfect order's is."""
+    """The least |τ| whose two-sided p-value is at most `level`; None if not even a perfect order reaches it."""
     probability = discordant_pairs(sizes)
     scores = _scores(probability)
     attained = [score for score in scores if score > 0 and p_without_ties(sizes, score) <= level]
@@ -44,6 +44,6 @@ def least_tau(sizes: tuple[int, ...], level: float) -> float | None:
 
 
 def _scores(probability: Floats) -> Floats:
-    """Concordant less discordant pairs, for each number of discordant ones."""
+    """Concordant minus discordant pairs, for each number of discordant ones."""
     num_pairs = len(probability) - 1
     return num_pairs - 2 * np.arange(num_pairs + 1, dtype=np.float64)

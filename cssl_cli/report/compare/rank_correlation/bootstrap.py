@@ -1,4 +1,4 @@
-"""Few rows: intervals from random weights of the rows, and what is said where every pair of rows agrees."""
+"""Few rows: intervals from random weights of the rows, and from what is possible if every pair of rows agrees."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Interval = tuple[float, float]
 REPLICATES = 2000
 CONFIDENCE = 0.95
 MIN_ROWS = 5
-MIN_ROWS_OF_GROUP = 3  # a group of fewer has no spread that could be resampled
+MIN_ROWS_OF_GROUP = 3  # a smaller group has no spread to resample
 
 
 def weights_within(codes: Ints) -> Floats | None:
-    """Random weights (R, N) of rows that stand group by group, of mean one in each group; None for too few rows.
+    """Random weights (R, N) of rows sorted by group, with mean one in each group; None for too few rows.
 
     The Bayesian bootstrap: n times a Dirichlet vector of concentration 1 − 2/n, for which the variance of a weighted
-    mean is the unbiased s²/n. Groups of one or two rows keep weight one.
+    mean is the unbiased s²/n. Rows in groups of one or two keep weight one.
     """
     sizes = group_sizes(codes)
     enough = sum(size for size in sizes if size >= MIN_ROWS_OF_GROUP) >= MIN_ROWS
@@ -42,9 +42,9 @@ def _dirichlet(sizes: tuple[int, ...]) -> Floats:
 
 
 def weighted_coefficients(x: Signs, y: Signs, weights: Floats) -> tuple[Floats, Floats]:
-    """τ_b and ρ, (R,) each, of rows that count with `weights` (R, N); NaN where a variable keeps but one value.
+    """τ_b and ρ, (R,) each, of rows with `weights` (R, N); NaN if a variable keeps only one value.
 
-    A weight of 2 is the same as the row standing there twice.
+    A weight of 2 is the same as repeating the row.
     """
 
     def pairs(matrix: Signs) -> Floats:
@@ -58,7 +58,7 @@ def weighted_coefficients(x: Signs, y: Signs, weights: Floats) -> tuple[Floats, 
 
 
 def percentile_interval(replicates: NDArray[np.float64]) -> Interval | None:
-    """The central 95 % of the replicates that are defined; None where fewer than half are."""
+    """The central 95 % of the defined replicates; None if fewer than half are defined."""
     defined = replicates[np.isfinite(replicates)]
     if 2 * len(defined) < len(replicates):
         return None
@@ -68,11 +68,11 @@ def percentile_interval(replicates: NDArray[np.float64]) -> Interval | None:
 
 @lru_cache(maxsize=64)
 def perfect_order_limits(lengths: tuple[int, ...]) -> tuple[float, float]:
-    """The lower ends of (τ, ρ) when groups with so many distinct values are all in perfect order.
+    """The lower ends of (τ, ρ) when groups with these numbers of distinct values are all in perfect order.
 
-    No resample would have a discordant pair then. Take normal x and y = r x + √(1 − r²) e: rows sorted by x are in
-    perfect order as long as r/√(1 − r²) exceeds −Δe/Δx of every two neighbours. The 2.5 % quantile of the largest such
-    ratio gives the r at which a perfect order has chance 2.5 %; τ = 2/π asin r and ρ = 6/π asin(r/2).
+    No resample would have a discordant pair. Instead take normal x and y = r x + √(1 − r²) e: rows sorted by x are in
+    perfect order if r/√(1 − r²) exceeds −Δe/Δx for every two neighbours. The 2.5 % quantile of the largest such ratio
+    gives the r at which a perfect order has probability 2.5 %; τ = 2/π asin r and ρ = 6/π asin(r/2).
     """
     generator = np.random.default_rng(SEED)
     draws = max(1000, min(20_000, 2_000_000 // max(1, sum(lengths))))

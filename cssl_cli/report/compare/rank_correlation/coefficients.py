@@ -4,9 +4,9 @@ With sx_ij = sign(x_i − x_j), zero between rows of different groups,
 
     τ_b = Σ sx·sy / √(Σ|sx| Σ|sy|),      ρ = Σ a·b / √(Σ a² Σ b²),   a_i = Σ_j sx_ij,   b_i = Σ_j sy_ij.
 
-a_i is twice the midrank of row i in its group less the mean, so that this is Spearman's ρ with ties; with several
-groups both are coefficients *within* groups: pairs, ranks and permutations of a group only. Shapes: N rows, M terms, R
-orders or resamples. Only numpy is needed. docs/statistics.md says what the numbers mean and how they err.
+a_i is twice the midrank of row i in its group minus the mean, so this is Spearman's ρ with ties; with several groups
+both are coefficients *within* groups, using pairs, ranks and permutations of each group only. Shapes: N rows, M terms,
+R orders or resamples. Only numpy is needed. docs/statistics.md explains what the numbers mean and how they err.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cssl_cli.report.compare.rank_correlation.signs import (
     variable,
 )
 
-MAX_ROWS_RESAMPLED = 60  # beyond that the normal limit, for p-values and for intervals
+MAX_ROWS_RESAMPLED = 60  # beyond that, p-values and intervals use the normal limit
 MIN_ROWS_COMPARED = 3
 BOOTSTRAP = "percentiles of the Bayesian bootstrap over rows"
 PERFECT_ORDER = "every pair agrees: from the normal correlation at which that has chance 2.5 %"
@@ -53,7 +53,7 @@ NO_INTERVALS: Intervals = (None, None)
 
 @dataclass(frozen=True)
 class Undefined:
-    """A coefficient that the rows cannot give, and the sentence that says why."""
+    """A coefficient that cannot be computed from the rows, and a sentence that says why."""
 
     reason: str
 
@@ -64,9 +64,9 @@ class Undefined:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """τ_b or ρ, its two-sided p-value against every order of the rows being as likely, and its 95 % interval.
+    """τ_b or ρ, its two-sided p-value if every order of the rows is equally likely, and its 95 % interval.
 
-    `p_method` is how the p-value was found.
+    `p_method` is how the p-value was computed.
     """
 
     value: float
@@ -83,8 +83,8 @@ class Coefficient:
 class RankCorrelation:
     """Both coefficients of two variables over n rows.
 
-    Of the `num_pairs` pairs of rows (of one group, where there are groups) `num_tied_pairs` are tied in one variable or
-    in both. `p_method`: how both p-values were found; `interval_method`: how the intervals, or why there are none.
+    Of the `num_pairs` pairs of rows (within groups, if there are any) `num_tied_pairs` are tied in one variable or
+    both. `p_method`: how both p-values were computed; `interval_method`: how the intervals were, or why there are none.
     """
 
     tau: Coefficient
@@ -102,10 +102,10 @@ class RankCorrelation:
 def rank_correlation(
     x: Sequence[float | None], y: Sequence[float | None], groups: Sequence[object] | None = None
 ) -> RankCorrelation | Undefined:
-    """τ_b and ρ between `x` (N) and `y` (N), over the rows that have both; within `groups` (N) where they are given.
+    """τ_b and ρ between `x` (N) and `y` (N), over the rows that have both; within `groups` (N) if given.
 
-    None, and numbers that are not finite, are missing. Undefined with fewer than three rows (in groups of two or more),
-    or where a variable is the same in all of them.
+    None and non-finite numbers count as missing. Undefined with fewer than three rows (in groups of two or more), or if
+    a variable is constant.
     """
     return rank_correlations(as_column(x)[:, None], as_column(y), group_codes(groups, len(y)))[0]
 
@@ -113,7 +113,7 @@ def rank_correlation(
 def rank_correlations(
     x: Floats, y: Floats, codes: Ints, *, with_intervals: bool = True
 ) -> list[RankCorrelation | Undefined]:
-    """As `rank_correlation`, for each of the M columns of `x` (N, M) with `y` (N) in groups `codes` (N).
+    """`rank_correlation` for each of the M columns of `x` (N, M) with `y` (N) in groups `codes` (N).
 
     NaN is missing. Columns that miss the same rows share their permutations and resamples.
     """
@@ -128,7 +128,7 @@ def rank_correlations(
 
 
 def _complete(x: Floats, y: Floats, codes: Ints, with_intervals: bool) -> list[RankCorrelation | Undefined]:
-    """The same for rows of which none misses a number."""
+    """`rank_correlations` for rows without missing numbers."""
     num_rows, grouped = len(y), len(np.unique(codes)) > 1
     x, y, codes = in_order(x, y, codes)
     if len(y) < MIN_ROWS_COMPARED:
@@ -149,7 +149,7 @@ def _complete(x: Floats, y: Floats, codes: Ints, with_intervals: bool) -> list[R
 
 
 def _both_vary(pair: Pair) -> bool:
-    """Whether there is a group in which both variables take more than one value."""
+    """Whether both variables take more than one value within some group."""
     return any(a and b for a, b in zip(pair.x.varies(), pair.y.varies(), strict=True))
 
 
@@ -157,12 +157,12 @@ def _few_rows(pairs: Sequence[Pair], codes: Ints, with_intervals: bool) -> Itera
     of_x, of_y = [pair.x.matrix for pair in pairs], pairs[0].y
     orders, method = orders_within(codes)
     tau_p = shares_as_far(permuted_scores(of_x, of_y.ranks, orders))
-    # Ranks are whole numbers, and so are these sums of their products.
+    # Ranks are integers, and so are these sums of their products.
     rho_p = shares_as_far(of_y.ranks[orders] @ np.stack([pair.x.ranks for pair in pairs], axis=1))
     weights = weights_within(codes) if with_intervals else None
     for position, pair in enumerate(pairs):
         of_tau: PValue = tau_p[position], method
-        if pair.num_untied == pair.num_pairs:  # then its distribution is known, whatever the number of orders
+        if pair.num_untied == pair.num_pairs:  # the distribution is then known, whatever the number of orders
             of_tau = p_without_ties(group_sizes(codes), pair.score), "exact"
         spans, how = NO_INTERVALS, TOO_FEW if with_intervals else None
         if weights is not None and pair.all_agree:
@@ -185,7 +185,7 @@ def _many_rows(pairs: Sequence[Pair], _: Ints, with_intervals: bool) -> Iterator
 
 
 def _of_perfect_order(pair: Pair) -> Intervals:
-    """The intervals where no two rows are discordant (or none concordant), ties or not."""
+    """The intervals if no two rows are discordant (or none concordant), with or without ties."""
     lengths = sorted(min(len(t), len(u)) for t, u in zip(pair.x.ties, pair.y.ties, strict=True))
     tau, rho = perfect_order_limits(tuple(lengths))
     tau, rho = min(tau, abs(pair.tau)), min(rho, abs(pair.rho))

@@ -1,4 +1,4 @@
-"""p-values of many terms that were screened together: the chance that any of them would look as good."""
+"""p-values of many terms screened together: the chance that any of them would look as good."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (M) that hold whatever the dependence of the M terms (Holm, Scand. J. Statist. 1979)."""
+    """Adjusted p-values (M), valid for any dependence of the M terms (Holm, Scand. J. Statist. 1979)."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -23,7 +23,8 @@ def step_down_min_p(scores: Floats) -> list[float]:
     """Adjusted p-values (M) from the scores (R, M) of all terms in the same orders of the rows, row 0 the observed one.
 
     Westfall and Young's step-down min-p (Resampling-Based Multiple Testing, 1993, algorithm 2.8): how often the least
-    p-value of this term and of those less clear would be as small. Terms that rank the rows alike count nearly as one.
+    p-value of this term and the less significant ones would be as small. Terms that rank the rows alike count almost as
+    one.
     """
     counts = _orders_as_far(scores)
     order = np.argsort(counts[0], kind="stable")
@@ -34,18 +35,18 @@ def step_down_min_p(scores: Floats) -> list[float]:
 
 
 def smallest_p_values_of(scores: Floats) -> list[float]:
-    """The least p-value that each term could have had, from the scores (R, M) of the terms in all orders."""
+    """The least p-value each term could have, from the scores (R, M) of the terms in all orders."""
     return [float(p) for p in p_values_of_orders(scores).min(axis=0)]
 
 
 def smallest_adjusted_p(scores: Floats) -> float:
-    """The least adjusted p-value that any term could have had, from the scores (R, M) of its terms in all orders."""
+    """The least adjusted p-value any term could have, from the scores (R, M) of the terms in all orders."""
     counts = _orders_as_far(scores)
     return float((counts.min(axis=1) <= counts.min(axis=0).min()).mean())
 
 
 def p_values_of_orders(scores: Floats) -> Floats:
-    """The p-value (R, M) that each term would have in each of the orders, from its scores (R, M) in all of them."""
+    """The p-value (R, M) of each term in each order, from its scores (R, M) in all orders."""
     return _orders_as_far(scores) / len(scores)
 
 

@@ -1,10 +1,10 @@
-"""Rows that share whole sets of augmentations, or parts of them: p-values and intervals that allow for it.
+"""Rows that share sets of augmentations, or parts of them: p-values and intervals that allow for it.
 
-Rows of one set (several methods under the same augmentations) are alike, and so are rows of one method. Where every set
-stands with every method once, orders of whole sets, the same for all methods, and of whole methods leave both kinds of
-likeness as they are, and resampling whole sets leaves the rows of a set together. Sets that share parts are alike, too:
-their orders are those of the parts (`parts.py`), and there is no interval, since none that was tried kept its coverage.
-Where methods share no sets, only the rows of a method may change places, and there is no interval either.
+Rows with the same set (several methods under the same augmentations) are alike, and so are rows of one method. If every
+set occurs once with every method, permuting whole sets (in all methods alike) and whole methods preserves both kinds of
+likeness, and resampling whole sets keeps the rows of a set together. Sets that share parts are alike, too: then the
+parts are permuted (`parts.py`), and there is no interval, since none that we tried kept its coverage. If methods share
+no sets, rows are only permuted within their method, again without an interval.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from cssl_cli.report.compare.rank_correlation.permutation import (
 )
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints, Signs, group_codes, signs
 
-MAX_ROWS_PERMUTED = 200  # beyond that orders of sets or of parts take too long
+MAX_ROWS_PERMUTED = 200  # beyond that, orders of sets or of parts take too long
 BOOTSTRAP = "percentiles of the Bayesian bootstrap, over rows or over sets, whichever is further"
 TOO_FEW = f"fewer than {MIN_ROWS} sets: no interval"
 SHARED_PARTS = "rows share parts, for which no interval kept its coverage: none"
@@ -60,10 +60,10 @@ Found = Sequence[RankCorrelation | Undefined]
 
 @dataclass(frozen=True)
 class Crossed:
-    """For each of N rows the numbers of its set and of its column (what it is apart from its set).
+    """The index of each of N rows' set and column (what distinguishes the row apart from its set).
 
-    parts: which of P parts each row has, (N, P), where sets share parts; None where they share none and every set has
-    every column.
+    parts: which of P parts each row has, (N, P), if sets share parts; None if they share none and every set has every
+    column.
     """
 
     sets: Ints
@@ -83,12 +83,12 @@ class Crossed:
         return None if self.parts is None else self.parts.shape[1]
 
     def rows(self, order: Ints) -> Crossed:
-        """The same of the rows of these numbers, in their order."""
+        """The same for a subset of the rows, in the given order."""
         sets, columns = (group_codes(list(of[order]), len(order)) for of in (self.sets, self.columns))
         return Crossed(sets, columns, None if self.parts is None else self.parts[order])
 
     def among(self, order: Ints) -> Crossed | None:
-        """What the rows of these numbers share when they stand alone; None where that is nothing."""
+        """What a subset of the rows shares on its own; None if nothing."""
         sets, columns = self.sets[order].tolist(), self.columns[order].tolist()
         if self.parts is not None:
             built_from = [frozenset(np.flatnonzero(of_row).tolist()) for of_row in self.parts[order]]
@@ -96,9 +96,9 @@ class Crossed:
         return crossed(list(zip(sets, columns, strict=True)))
 
     def orders(self, codes: Ints) -> tuple[Ints, PMethod]:
-        """Orders (R, N) of the rows by those of whole sets, or of parts, and, in each group, of whole columns.
+        """Orders (R, N) of the rows: those of whole sets, or of parts, and of whole columns within each group.
 
-        The first leaves the rows as they are. More than 60 rows are put in fewer orders, by the work that these take.
+        The first leaves the rows unchanged. More than 60 rows get fewer orders, as they take more work.
         """
         of_columns = classes_of_columns(self.sets, self.columns, codes)
         of_parts = self._classes_of_parts()
@@ -118,7 +118,7 @@ class Crossed:
         return classes_of_parts(self.parts, self.columns)
 
     def _images(self, orders: Ints) -> Ints:
-        """For each order of the parts (R, P), whose set each set (S) takes the place of (R, S)."""
+        """For each order of the parts (R, P), the set that takes the place of each set, (R, S)."""
         if self.parts is None:
             return orders
         sets = self.parts[np.unique(self.sets, return_index=True)[1]]
@@ -130,28 +130,28 @@ class Crossed:
 
 @dataclass(frozen=True)
 class WithinColumns:
-    """For each of N rows the number of its column, in which alone it may change its place."""
+    """The index of each of N rows' column; rows are only permuted within their column."""
 
     columns: Ints
 
     def rows(self, order: Ints) -> WithinColumns:
-        """The same of the rows of these numbers, in their order."""
+        """The same for a subset of the rows, in the given order."""
         return WithinColumns(self.columns[order])
 
     def orders(self, _codes: Ints) -> tuple[Ints, PMethod]:
-        """Orders (R, N) of the rows within their columns, of which the first leaves them as they are."""
+        """Orders (R, N) of the rows within their columns; the first leaves them unchanged."""
         orders, method = orders_within(np.sort(self.columns))
         return _by_class(self.columns, orders), method
 
 
 def _by_class(classes: Ints, orders: Ints) -> Ints:
-    """Orders (R, n) of things that stand class by class, for the things as they stand."""
+    """Orders (R, n) of items sorted by class, converted to the items' own sequence."""
     by_class = np.argsort(classes, kind="stable")
     return by_class[orders][:, np.argsort(by_class)]
 
 
 def crossed(design: Sequence[tuple[Hashable, Hashable]]) -> Crossed | None:
-    """The sets and columns of rows; None unless each of two or more sets has each of two or more columns once."""
+    """The sets and columns of rows; None unless each of at least two sets has each of at least two columns once."""
     sets = group_codes([of_set for of_set, _ in design], len(design))
     columns = group_codes([column for _, column in design], len(design))
     num_sets, num_columns = len(set(sets)), len(set(columns))
@@ -160,7 +160,7 @@ def crossed(design: Sequence[tuple[Hashable, Hashable]]) -> Crossed | None:
 
 
 def of_parts(built_from: Sequence[Set[Hashable]], columns: Sequence[Hashable]) -> Crossed | None:
-    """Rows of parts in columns; None where the rows share no parts, or no two parts may change places."""
+    """Rows by parts and columns; None if the rows share no parts or no two parts are exchangeable."""
     parts = incidence(built_from)
     distinct = len({*zip(map(frozenset, built_from), columns, strict=True)}) == len(columns)
     if not len(columns) or not distinct or parts.shape[1] > MAX_PARTS or not overlap(parts):
@@ -174,14 +174,14 @@ def of_parts(built_from: Sequence[Set[Hashable]], columns: Sequence[Hashable]) -
 def over_sets(
     found: Found, x: Floats, y: Floats, codes: Ints, design: Crossed | WithinColumns
 ) -> tuple[Found, Floats, PMethod]:
-    """`found` for the columns of `x` (N, M) and `y` (N), of which `y` misses none, with p and intervals over sets.
+    """`found` for the columns of `x` (N, M) and complete `y` (N), with p and intervals over sets.
 
     Or with p over parts, or over rows within columns, without intervals.
 
-    Also the scores (R, M) in all orders, row 0 the observed ones, and how the orders were found. A row that misses a
-    term keeps its place in the orders, without pairs for that term.
+    Also returns the scores (R, M) in all orders, row 0 the observed one, and how the orders were found. A row that
+    misses a term keeps its place in the orders, without pairs for that term.
     """
-    by_value = np.lexsort((*x.T[::-1], y))  # the order on entry will not matter
+    by_value = np.lexsort((*x.T[::-1], y))  # makes the result independent of the initial order
     x, y = x[by_value], y[by_value]
     codes, design = group_codes(list(codes[by_value]), len(y)), design.rows(by_value)
     of_x, of_y = [signs(column, codes) for column in x.T], signs(y, codes)
@@ -214,7 +214,7 @@ def over_sets(
 def _rank_products(of_x: Signs, y: Floats, orders: Ints, there: Mask, codes: Ints) -> Floats:
     """Σ a·b (R, 1) of the ranks among the rows that are `there`, in each order."""
     a = of_x.sum(axis=1, dtype=np.float64)
-    if there.all():  # rows stay in their groups, and ranks are those of the rows
+    if there.all():  # rows stay in their groups, and the ranks are unchanged
         return (y[orders] @ a)[:, None]
     permuted = y.astype(np.float32)[orders]
     products = np.zeros(len(orders))
@@ -225,18 +225,18 @@ def _rank_products(of_x: Signs, y: Floats, orders: Ints, there: Mask, codes: Int
 
 
 def without_intervals(result: RankCorrelation, why: str = SHARED_PARTS) -> RankCorrelation:
-    """The same without intervals, of rows that share parts or are alike in another way."""
+    """The result without intervals, for rows that share parts or are alike in another way."""
     return _between(result, (None, None), why) if result.interval_method is not None else result
 
 
 def without_tests(result: RankCorrelation) -> RankCorrelation:
-    """The same without p and intervals, of rows that share more than any orders allow for."""
+    """The result without p and intervals, for rows that share more than any orders allow for."""
     tau, rho = (replace(one, p=None, p_method=None) for one in _both(result))
     return without_intervals(replace(result, tau=tau, rho=rho))
 
 
 def _with_intervals(result: RankCorrelation, of_x: Signs, of_y: Signs, there: Mask, sets: Ints) -> RankCorrelation:
-    """The intervals over rows, widened to those over sets; none for few sets."""
+    """The intervals over rows, widened to those over sets; none with few sets."""
     x, y, sets = of_x[np.ix_(there, there)], of_y[np.ix_(there, there)], group_codes(list(sets[there]), there.sum())
     num_sets = int(sets.max()) + 1
     weights = weights_within(np.zeros(num_sets, dtype=np.int64))

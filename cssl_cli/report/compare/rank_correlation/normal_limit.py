@@ -1,4 +1,4 @@
-"""Many rows: p-values from the permutation variance, intervals from the derivatives in the weights of the rows."""
+"""Many rows: p-values from the permutation variance, intervals from derivatives with respect to the row weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def p_values(pair: Pair) -> tuple[float, float]:
     """Two-sided p-values of τ and of ρ, from the variance over all orders within groups.
 
     τ: normal, with Kendall's variance for ties (Rank Correlation Methods, 1970, chapter 4), summed over groups. ρ: the
-    usual t distribution, of N − 2 degrees of freedom for one group, by Wallace's normal deviate (Ann. Math. Statist.
-    1959), which is good to a thousandth here.
+    usual t distribution, with N − 2 degrees of freedom for one group, by Wallace's normal deviate (Ann. Math. Statist.
+    1959), which is accurate to a thousandth here.
     """
     tau_variance, rho_variance, start = 0.0, 0.0, 0
     a, b = pair.x.ranks, pair.y.ranks
@@ -38,7 +38,7 @@ def _two_sided(deviate: float) -> float:
 
 
 def _tau_variance(n: int, t: Floats, u: Floats) -> float:
-    """The variance of concordant less discordant pairs among n rows; `t`, `u`: how many rows share each value."""
+    """The variance of concordant minus discordant pairs among n rows; `t`, `u`: how many rows share each value."""
     pairs_t, pairs_u = t * (t - 1), u * (u - 1)
     variance = (n * (n - 1) * (2 * n + 5) - (pairs_t @ (2 * t + 5)) - (pairs_u @ (2 * u + 5))) / 18
     variance += pairs_t.sum() * pairs_u.sum() / (2 * n * (n - 1))
@@ -50,8 +50,8 @@ def _tau_variance(n: int, t: Floats, u: Floats) -> float:
 def intervals(pair: Pair) -> tuple[Interval, Interval]:
     """95 % intervals of τ and of ρ on Fisher's scale.
 
-    A row's derivative is that of the coefficient in the row's weight, at equal weights; the root of their summed
-    squares is the standard error, the limit of the bootstrap's.
+    A row's derivative is that of the coefficient with respect to the row's weight, at equal weights; the root of the
+    sum of squares is the standard error, the limit of the bootstrap's.
     """
     x, y, n = pair.x, pair.y, len(pair.x.ranks)
     root = math.sqrt(x.untied.sum() * y.untied.sum())

@@ -1,10 +1,11 @@
-"""Rows that are built from shared parts: which parts, and which columns, may change places.
+"""Rows built from shared parts: which parts, and which columns, are exchangeable.
 
-A row is a set of parts (a pair of augmentations, say) in a column (its method). Rows that share a part are alike, which
-orders of rows would tear apart. Two parts may change places where doing so maps the rows onto themselves, two columns
-where they have the same sets. Both are equivalences, and every order within their classes maps rows onto rows: for all
-pairs of m parts the m! orders of the parts, the quadratic assignment procedure (Hubert, Assignment Methods in
-Combinatorial Data Analysis, 1987). Under the null hypothesis that such parts are exchangeable each order is as likely.
+A row is a set of parts (a pair of augmentations, say) in a column (its method). Rows that share a part are alike, and
+arbitrary orders of rows would break that. Two parts are exchangeable if swapping them maps the rows onto themselves,
+two columns if they have the same sets. Both are equivalence relations, and every permutation within their classes maps
+rows onto rows: for all pairs of m parts, the m! orders of the parts, the quadratic assignment procedure (Hubert,
+Assignment Methods in Combinatorial Data Analysis, 1987). Under the null hypothesis that such parts are exchangeable,
+all these orders are equally likely.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MAX_PARTS = 62  # bits of a set
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """What each of N rows is built from: its parts, and the column that it stands in.
+    """What each of N rows is built from: its parts, and its column.
 
-    declared: whether somebody has said so, or it was read off the recipes.
+    declared: whether the parts were declared, rather than read off the recipes.
     """
 
     parts: Sequence[Set[Hashable]]
@@ -35,18 +36,18 @@ class BuiltFrom:
 
     @property
     def usable(self) -> bool:
-        """Whether the parts may be put in orders: somebody said so, or the rows leave nothing to decide."""
+        """Whether the parts may be permuted: they were declared, or the rows leave no doubt."""
         return self.declared or all_of_one_size(incidence(self.parts))
 
     def rows(self, order: Sequence[int]) -> BuiltFrom:
-        """The same of the rows of these numbers."""
+        """The same for a subset of the rows."""
         return BuiltFrom([self.parts[row] for row in order], [self.columns[row] for row in order], self.declared)
 
 
 def incidence(built_from: Sequence[Set[Hashable]]) -> Bools:
     """Which of the parts (P) each of N rows has, (N, P).
 
-    Left out are parts that all rows have, which distinguish none; parts that always come together count as one.
+    Parts that all rows have are left out, as they distinguish none; parts that always occur together count as one.
     """
     names = sorted({part for parts in built_from for part in parts}, key=repr)
     has = [tuple(name in parts for parts in built_from) for name in names]
@@ -55,9 +56,9 @@ def incidence(built_from: Sequence[Set[Hashable]]) -> Bools:
 
 
 def overlap(parts: Bools) -> bool:
-    """Whether sets (N, P) share parts so that they are not as free as rows without any.
+    """Whether sets (N, P) share parts in a way that makes them less free than rows without parts.
 
-    Not where no two different sets have a part in common, and not where each set lacks one part, another each.
+    False if no two different sets have a part in common, or if each set lacks exactly one part, each a different one.
     """
     sets = np.unique(parts, axis=0)
     sizes = sets.sum(axis=1)
@@ -66,19 +67,19 @@ def overlap(parts: Bools) -> bool:
 
 
 def all_of_one_size(parts: Bools) -> bool:
-    """Whether the sets (N, P) are all that have so many of the parts."""
+    """Whether the sets (N, P) are all possible sets of one size."""
     sets = np.unique(parts, axis=0)
     sizes = set(sets.sum(axis=1).tolist())
     return len(sizes) == 1 and len(sets) == math.comb(sets.shape[1], sizes.pop())
 
 
 def masks(parts: Bools) -> Ints:
-    """Each set (N, P) as one number (N,)."""
+    """Each set (N, P) as a bit mask (N,)."""
     return parts.astype(np.int64) @ (1 << np.arange(parts.shape[1], dtype=np.int64))
 
 
 def classes_of_parts(parts: Bools, columns: Ints) -> Ints:
-    """For each part (P) the number of its class; those of one class may change places, in all columns at once."""
+    """The class of each part (P); parts of one class are exchangeable, in all columns at once."""
     rows = set(zip(masks(parts).tolist(), columns.tolist(), strict=True))
 
     def may_change(one: int, other: int) -> bool:
@@ -90,7 +91,7 @@ def classes_of_parts(parts: Bools, columns: Ints) -> Ints:
 
 
 def classes_of_columns(sets: Ints, columns: Ints, codes: Ints) -> Ints:
-    """For each column the number of its class: those of one group (`codes`) that have the same sets."""
+    """The class of each column: columns of one class are in one group (`codes`) and have the same sets."""
     of_column = [
         (codes[columns == column].tolist()[0], frozenset(sets[columns == column].tolist()))
         for column in range(int(columns.max()) + 1)

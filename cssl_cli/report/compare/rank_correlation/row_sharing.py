@@ -1,4 +1,4 @@
-"""How the rows of a table are put in orders because of what they share, and what must be said of it."""
+"""How rows are permuted, given what they share, and the warnings this calls for."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cssl_cli.report.compare.rank_correlation.crossed import (
 from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom, incidence, overlap
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints, group_codes
 
-Design = Sequence[tuple[Hashable, Hashable]]  # of each row its set of augmentations, and what it is apart from that
+Design = Sequence[tuple[Hashable, Hashable]]  # of each row, its set of augmentations, and all else that identifies it
 
 
 @dataclass(frozen=True)
 class RowSharing:
-    """How the rows with the accuracy are put in orders because of what they share; None: every row by itself.
+    """How the rows with the accuracy are permuted, given what they share; None: every row independently.
 
-    warnings: what must be said of it. independent: False where they share more than any orders allow for, so that there
-    are no intervals; tested: False where that is known and not only read off the recipes: there is no p either.
+    warnings: what the report must say about it. independent: False if they share more than any orders allow for, so
+    that there are no intervals; tested: False if that is known, not just read off the recipes: there is no p either.
     """
 
     rows: Ints
@@ -38,16 +38,16 @@ class RowSharing:
 
 @dataclass(frozen=True)
 class Alike:
-    """What the rows share, of all of them and for those of one group."""
+    """What the rows share, over all rows and within one group."""
 
     sharing: RowSharing
     design: Design | None
     built_from: BuiltFrom | None
 
     def within(self, rows: NDArray[np.bool_], y: Floats) -> RowSharing:
-        """How the `rows` (N,) of one group are put in orders when they stand alone.
+        """How the `rows` (N,) of one group are permuted on their own.
 
-        As all rows are; where those are no full grid the group may still be one.
+        Like all rows; if those are no full grid, the group may still be one.
         """
         permuted = self.sharing.permuted
         if isinstance(permuted, Crossed):
@@ -61,7 +61,7 @@ class Alike:
 
 
 def sharing_of_rows(y: Floats, codes: Ints, design: Design | None, built_from: BuiltFrom | None) -> RowSharing:
-    """How rows with accuracies `y` (N), in groups `codes` (N), are put in orders; NaN is missing."""
+    """How rows with accuracies `y` (N), in groups `codes` (N), are permuted; NaN is missing."""
     there = np.flatnonzero(np.isfinite(y))
     over_sets = _over_sets(y, codes, design)
     if built_from is None:
@@ -81,7 +81,7 @@ def sharing_of_rows(y: Floats, codes: Ints, design: Design | None, built_from: B
 
 
 def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
-    """Over whole sets where they are crossed, no row lacks the accuracy, and the rows are few enough for orders."""
+    """Over whole sets if they are crossed, no row lacks the accuracy, and the rows are few enough."""
     rows = np.arange(len(y))
     num_sets = len({of_set for of_set, _ in design or ()})
     if design is None or not 1 < num_sets < len(y):
@@ -98,14 +98,14 @@ def _over_sets(y: Floats, codes: Ints, design: Design | None) -> RowSharing:
 
 
 def _of_one_group(found: Crossed, codes: Ints) -> bool:
-    """Whether each column is of one group: otherwise a column cannot change places within groups."""
+    """Whether each column lies in one group: otherwise it cannot be permuted within groups."""
     return len({*zip(found.columns.tolist(), codes.tolist(), strict=True)}) == found.num_columns
 
 
 def over_all_groups(codes: Ints, sharing: RowSharing, design: Design | None) -> RowSharing:
-    """The same over all rows, of groups `codes` (N) of which nothing keeps the rows together yet.
+    """The sharing over all rows, of groups `codes` (N), if nothing links the rows yet.
 
-    Rows of one method are alike. Where methods share no sets, rows change places within their methods only.
+    Rows of one method are alike. If methods share no sets, rows are only permuted within their method.
     """
     of_rows = codes[sharing.rows]
     num_groups = len(set(of_rows.tolist()))
@@ -129,7 +129,7 @@ def _found_all_sets(size: int, num_parts: int) -> str:
 
 
 def _why_not_over_parts(declared: bool, few: bool, may_change: bool) -> str:
-    """What is said of rows that share parts, and whose orders do not allow for it."""
+    """The warning about rows that share parts when their orders do not allow for it."""
     if not few:
         why = f"and are more than {MAX_ROWS_PERMUTED}"
     elif not may_change:

@@ -63,25 +63,25 @@ def screen_accuracy(
     design: Design | None = None,
     built_from: BuiltFrom | None = None,
 ) -> dict[str, Any]:
-    """One accuracy against each of the terms, those first that predict it best (by |τ| over all rows).
+    """One accuracy against each of the terms, best predictors first (by |τ| over all rows).
 
     `n` rows have the accuracy. Each of `terms` is {"term", "predicted_sign", "pooled", "within", "groups"}: over all
-    rows; within groups; and for each group of three rows or more by itself, without an interval. Each of these is a
-    `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign, None where it is 0 or nothing
-    is predicted) and, but for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
-    reason. Rows of which it is known that they share more than any orders allow for have no p (null) and no intervals.
-    `scopes` says of "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be
-    needed; `warnings` are sentences.
+    rows; within groups; and for each group of at least three rows alone, without an interval. Each of these is a
+    `RankCorrelation` as JSON types with `as_predicted` (whether τ has the predicted sign; None if τ is 0 or nothing is
+    predicted) and, except for single groups, `p_adjusted` of τ for the terms screened together; or `value` null and a
+    reason. Rows known to share more than any orders allow for have no p (null) and no intervals. `scopes` says for
+    "pooled" and "within" how many terms were screened, by which `correction`, and what |τ| would be needed; `warnings`
+    are sentences.
 
-    rows: one a variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: for each
-    the sign that the theory predicts of its association with an accuracy, +1 or −1, or None. titles: what the warnings
-    call the terms.
-    design: of each row what it shares with others (its set of augmentations) and what it is apart from that. Where
-    these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` have their number as `sets`.
-    Where groups share no sets, p over all rows is over orders within groups, `scopes` have their number as `within`,
-    and there are no intervals.
-    built_from: of each row the parts that its set is built from. Where rows share parts that may change places
-    (`parts.py`), p is over orders of the parts, `scopes` have their number as `parts`, and there are no intervals.
+    rows: one per variant, its quantities already averaged over seeds: seeds are replicates, not rows. terms: the sign
+    that the theory predicts for each term's association with an accuracy, +1 or −1, or None. titles: the names of the
+    terms in warnings.
+    design: for each row, what it shares with others (its set of augmentations) and what distinguishes it apart from
+    that. If these are crossed (`crossed.py`), p and intervals are over sets, and `scopes` give their number as `sets`.
+    If groups share no sets, p over all rows is over orders within groups, `scopes` give their number as `within`, and
+    there are no intervals.
+    built_from: for each row, the parts that its set is built from. If rows share exchangeable parts (`parts.py`), p is
+    over orders of the parts, `scopes` give their number as `parts`, and there are no intervals.
     """
     y = as_column([quantities.get(accuracy) for _, _, quantities in rows])
     x = (
@@ -133,7 +133,7 @@ _ONE_GROUP = Undefined("all rows are of one group").to_dict()
 def _scope(
     x: Floats, y: Floats, codes: Ints, predicted: Sequence[int | None], sharing: RowSharing
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The entries of all terms (N, M) over the rows in groups `codes`, and what can be said of them together."""
+    """The entries of all terms (N, M) over the rows in groups `codes`, and their joint facts."""
     found: Found = rank_correlations(x, y, codes)
     defined = [position for position, result in enumerate(found) if isinstance(result, RankCorrelation)]
     if not defined:
@@ -167,7 +167,7 @@ def _scope(
 def _scope_without_tests(
     found: Found, y: Floats, codes: Ints, predicted: Sequence[int | None]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The same for rows that share more than any orders allow for."""
+    """`_scope` for rows that share more than any orders allow for."""
     entries = _entries([without_tests(one) if isinstance(one, RankCorrelation) else one for one in found], predicted)
     defined = [entry["tau"] for entry in entries if "tau" in entry]
     for tau in defined:
@@ -185,7 +185,7 @@ def _scope_over_sets(
     defined: Sequence[int],
     sharing: Crossed | WithinColumns,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The same for rows that share their sets, or parts of them, or a method; `least_tau` is not known for them."""
+    """`_scope` for rows that share their sets, or parts of them, or a method; their `least_tau` is unknown."""
     found, scores, method = over_sets(found, x, y, codes, sharing)
     entries, scores = _entries(found, predicted), scores[:, defined]
     sizes, exact = _sizes_with(y, codes), method == "exact"
@@ -223,9 +223,9 @@ def _entries(found: Found, predicted: Sequence[int | None]) -> list[dict[str, An
 
 
 def _adjusted(x: Floats, y: Floats, codes: Ints, raw: Sequence[float]) -> tuple[list[float], str, float | None]:
-    """p-values of τ adjusted for all M terms, the method, and the least that was attainable where that is known.
+    """p-values of τ adjusted for all M terms, the method, and the least attainable one if known.
 
-    Few rows: in each order of the rows all terms are taken together, so that terms which rank the rows alike cost
+    Few rows: each order of the rows is applied to all terms together, so that terms which rank the rows alike cost
     little. A row that misses a term keeps its place in the orders, without pairs for that term.
     """
     there = np.isfinite(y)
@@ -239,7 +239,7 @@ def _adjusted(x: Floats, y: Floats, codes: Ints, raw: Sequence[float]) -> tuple[
 
 
 def _sizes_with(y: Floats, codes: Ints) -> tuple[int, ...]:
-    """The sizes of the groups of two rows or more that have the accuracy, the smallest first."""
+    """The sizes of the groups of at least two rows with the accuracy, the smallest first."""
     return tuple(sorted(size for size in group_sizes(codes[np.isfinite(y)]) if size > 1))
 
 
@@ -252,7 +252,7 @@ def _by_group(
         if rows.sum() >= MIN_ROWS_COMPARED:
             one = group_codes(None, int(rows.sum()))
             of_group: Found = rank_correlations(x[rows], y[rows], one, with_intervals=False)
-            # Several rows of a group may share a set, too: of methods with several temperatures, say.
+            # Several rows of a group may also share a set: those of methods with several temperatures, say.
             shared = alike.within(rows, y)
             there = shared.rows
             if shared.permuted is not None:
@@ -265,7 +265,7 @@ def _by_group(
 
 # ---------------------------------------------------------------------- warnings
 def _about_size(scopes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """Where so few rows have so few orders that little, or nothing, could be told from chance."""
+    """Warnings about too few rows, hence too few orders, to tell much or anything from chance."""
     said = []
     for name, scope in scopes.items():
         if scope is None or scope.get("smallest_p") is None:
@@ -297,13 +297,13 @@ def _of_what(scope: Mapping[str, Any]) -> str:
 def _about_missing(
     scopes: Mapping[str, Mapping[str, Any] | None], entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]
 ) -> list[str]:
-    """Terms that so many rows lack that even a perfect order of the others would show nothing."""
+    """Terms missing in so many rows that even a perfect order of the others would show nothing."""
     said = []
     for entry in entries:
         n, of = entry["pooled"].get("n"), (scopes["pooled"] or {}).get("n", 0)
         if n is not None and n < of:
             perfect = smallest_p_values((n,))[0] if n <= MAX_ROWS_RESAMPLED else 0.0
-            if "smallest_p" in entry["pooled"]:  # of rows that share sets or parts
+            if "smallest_p" in entry["pooled"]:  # rows that share sets or parts
                 perfect = entry["pooled"]["smallest_p"]
             if perfect is not None and perfect > LEVEL:
                 said.append(f"{called[entry['term']]}: {n} of {of} rows; even a perfect order has p = {perfect:.2g}.")
@@ -311,7 +311,7 @@ def _about_missing(
 
 
 def _about_groups(entries: Sequence[Mapping[str, Any]], called: Mapping[str, str]) -> list[str]:
-    """Terms whose association turns round inside the groups: they tell groups apart rather than their rows."""
+    """Terms whose association reverses within groups: they distinguish groups rather than rows."""
     said = []
     for entry in entries:
         pooled, within = (entry[scope].get("tau", {}).get("value", 0.0) for scope in ("pooled", "within"))

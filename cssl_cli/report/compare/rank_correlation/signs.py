@@ -1,4 +1,4 @@
-"""Who stands above whom: the signs of all differences between rows of a group, and their sums."""
+"""Which row is above which: the signs of all differences between rows of a group, and their sums."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DIGITS = 12  # that count: means of the same shares over other seeds differ in the last bits alone, which is no order
+DIGITS = 12  # significant digits: equal means over different seeds differ in the last bits, which is no order
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Signs = NDArray[np.float32]  # −1, 0, 1; sums of them stay exact up to 16 million
+Signs = NDArray[np.float32]  # −1, 0, 1; sums are exact up to 16 million
 
 
 def as_column(values: Sequence[float | None]) -> Floats:
-    """Numbers as an array (N,) to `DIGITS` significant digits, with NaN for what is missing or not finite."""
+    """Numbers as an array (N,) to `DIGITS` significant digits, with NaN for missing or non-finite ones."""
     rounded = (math.nan if value is None else float(f"{value:.{DIGITS - 1}e}") for value in values)
     column = np.fromiter(rounded, dtype=np.float64, count=len(values))
     column[~np.isfinite(column)] = math.nan
@@ -27,14 +27,14 @@ def as_column(values: Sequence[float | None]) -> Floats:
 
 
 def group_codes(groups: Sequence[object] | None, num_rows: int) -> Ints:
-    """One whole number a group, (N,); all zero without groups."""
+    """An integer per group, (N,); all zero without groups."""
     numbered: dict[object, int] = {}
     labels = [None] * num_rows if groups is None else groups
     return np.array([numbered.setdefault(label, len(numbered)) for label in labels], dtype=np.int64)
 
 
 def in_order(x: Floats, y: Floats, codes: Ints) -> tuple[Floats, Floats, Ints]:
-    """The rows of groups of two or more, group by group and in each by `y`: their order on entry will not matter."""
+    """The rows of groups of two or more, sorted by group, then by `y`: the result does not depend on their order."""
     size = np.bincount(codes, minlength=1)[codes]
     order = np.lexsort((*x.T[::-1], y, codes))
     order = order[size[order] > 1]
@@ -42,12 +42,12 @@ def in_order(x: Floats, y: Floats, codes: Ints) -> tuple[Floats, Floats, Ints]:
 
 
 def group_sizes(codes: Ints) -> tuple[int, ...]:
-    """How many rows each group has, for rows that stand group by group."""
+    """The number of rows in each group, for rows sorted by group."""
     return tuple(int(size) for size in np.bincount(codes) if size)
 
 
 def signs(values: Floats, codes: Ints) -> Signs:
-    """sign(v_i − v_j) (N, N) between rows of the same group, else 0, as also where a value is missing (NaN)."""
+    """sign(v_i − v_j) (N, N) between rows of the same group; 0 between groups or if a value is missing (NaN)."""
     same = codes[:, None] == codes
     return _signs(values) * same
 
@@ -59,7 +59,7 @@ def _signs(values: Floats) -> Signs:
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable over rows that stand group by group, as the signs (n_g, n_g) of each group's differences."""
+    """A variable over rows sorted by group, as the signs (n_g, n_g) of each group's differences."""
 
     blocks: tuple[Signs, ...]
 
@@ -75,17 +75,17 @@ class Variable:
 
     @cached_property
     def untied(self) -> Floats:
-        """With how many rows of its group each row is not tied (N,)."""
+        """The number of rows in its group with which each row is not tied (N,)."""
         return self._rows([np.abs(block).sum(axis=1, dtype=np.float64) for block in self.blocks])
 
     @cached_property
     def ranks(self) -> Floats:
-        """Twice each row's midrank in its group, less its mean (N,): a whole number."""
+        """Twice each row's midrank in its group, minus the mean (N,): an integer."""
         return self._rows([block.sum(axis=1, dtype=np.float64) for block in self.blocks])
 
     @cached_property
     def ties(self) -> list[Floats]:
-        """For each group, how many rows share each of its values."""
+        """For each group, the number of rows that share each of its values."""
         return [np.unique(ranks, return_counts=True)[1].astype(np.float64) for ranks in self._split(self.ranks)]
 
     @cached_property
@@ -98,7 +98,7 @@ class Variable:
         return self._rows([block @ part for block, part in zip(self.blocks, parts, strict=True)])
 
     def varies(self) -> list[bool]:
-        """Whether it takes more than one value, for each group."""
+        """For each group, whether the variable takes more than one value."""
         return [len(counts) > 1 for counts in self.ties]
 
     def _split(self, vector: NDArray[Any]) -> list[NDArray[Any]]:
@@ -109,7 +109,7 @@ class Variable:
 
 
 def variable(values: Floats, codes: Ints) -> Variable:
-    """The signs of `values` (N,) without missing ones, of rows that stand group by group."""
+    """The signs of `values` (N,), none missing, for rows sorted by group."""
     return Variable(tuple(_signs(part) for part in np.split(values, np.cumsum(group_sizes(codes))[:-1])))
 
 
@@ -128,17 +128,17 @@ class Pair:
 
     @property
     def concordance(self) -> Floats:
-        """With how many rows of its group each row is concordant, less those with which it is discordant (N,)."""
+        """For each row, the concordant minus the discordant rows of its group (N,)."""
         return self._agreements[0]
 
     @property
     def num_untied(self) -> int:
-        """Pairs of rows tied in neither variable."""
+        """The number of pairs of rows tied in neither variable."""
         return int(self._agreements[1].sum()) // 2
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of rows of one group."""
+        """The number of pairs of rows in one group."""
         return sum(len(block) * (len(block) - 1) // 2 for block in self.x.blocks)
 
     @property
@@ -148,7 +148,7 @@ class Pair:
 
     @property
     def score(self) -> float:
-        """Concordant less discordant pairs."""
+        """Concordant minus discordant pairs."""
         return float(self.concordance.sum()) / 2
 
     @cached_property

@@ -1,1 +1,1 @@
-"""The comparisons of rows as a terminal shows them: each file prints what its namesake one folder up computes."""
+"""Comparisons of rows for a terminal: each file prints what its namesake one folder up computes."""

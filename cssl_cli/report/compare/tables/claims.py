@@ -1,4 +1,4 @@
-"""The claims of a sweep file with their verdicts, and what each rests on, in sentences."""
+"""The claims of a sweep file in sentences: their verdicts, and the evidence for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STYLES = {YES: "green", NO: "red", OPEN: "yellow"}
 
 
 def print_claims(out: Console, answered: Sequence[Answer]) -> None:
-    """A line a claim with its verdict, and a line for each of its parts; nothing without claims."""
+    """Print a line per claim with its verdict, and a line for each of its parts; nothing without claims."""
     if not answered:
         return
     heading(out, "Claims")
@@ -40,7 +40,7 @@ def _verdict(claim: Answer) -> str:
     if verdict == OPEN:
         unfinished = claim["finished"] < claim["rows"]
         return f"open: {claim['finished']} of {plural(claim['rows'], 'row')} finished" if unfinished else verdict
-    refuted = verdict == NO and claim["beyond_noise"]  # one such difference is enough
+    refuted = verdict == NO and claim["beyond_noise"]  # a single such difference is enough
     if claim["noise_unknown"] and not refuted:
         return f"{verdict}, with seed noise unknown"
     if verdict == NO and not claim["beyond_noise"]:

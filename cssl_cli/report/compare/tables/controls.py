@@ -1,4 +1,4 @@
-"""A negative control in sentences: where it stands, which terms it fools, and what that is evidence of."""
+"""A negative control in sentences: how it compares, which terms it fools, and what that shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Entry = Mapping[str, Any]
 
 
 def print_control(out: Console, name: str, compared: Entry, accuracy: Column) -> None:
-    """Where the control stands, then the terms it fools and those it does not, each with its value and its place."""
+    """Print how the control compares, then the terms it fools and those it does not, each with value and place."""
     found = compared["accuracies"][accuracy.name]
     heading(out, f"Negative control {name}")
     if found["value"] is None:
@@ -47,7 +47,7 @@ def print_control(out: Console, name: str, compared: Entry, accuracy: Column) ->
 
 
 def _refuted(out: Console, shared: float | None) -> None:
-    """What the control is evidence of, where views of its classes coincide."""
+    """Print what the control shows if views of its classes coincide."""
     if not shared:
         return
     out.print(

@@ -1,4 +1,4 @@
-"""Reports of rank correlation: which terms predict an accuracy over the rows of a sweep, and what that is worth."""
+"""Rank correlations: which terms predict an accuracy over the rows of a sweep, and how far to trust that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cssl_cli.report.layout import heading, note, plural, print_widest, table
 Entry = Mapping[str, Any]
 Screened = Mapping[str, Any]
 TAU, P, ADJUSTED, RHO, WITHIN, PREDICTED, N, TIES = "τ", "p", "adj. p", "ρ", "within", "predicted", "n", "ties"
-# What is left out first where the terminal is narrow.
+# What to drop first in a narrow terminal.
 VERSIONS: tuple[tuple[frozenset[str], bool], ...] = (
     (frozenset(), True),
     (frozenset({RHO}), True),
@@ -33,9 +33,9 @@ HOW = {
 def print_correlations(
     out: Console, screened: Screened, *, accuracy_title: str, term_titles: Mapping[str, str]
 ) -> None:
-    """One accuracy against each term: a table, what its columns mean, and what so few rows cannot show.
+    """Print one accuracy against each term: a table, its legend, and what so few rows cannot show.
 
-    screened: what `rank_correlation.screening.screen_accuracy` says, or the same read from a file.
+    screened: the result of `rank_correlation.screening.screen_accuracy`, or the same read from a file.
     """
     heading(out, f"{accuracy_title} against each term, over rows")
     if not screened["terms"]:
@@ -68,7 +68,7 @@ def _cells(entry: Entry, with_intervals: bool, grouped: bool) -> list[str]:
 
 
 def _of_tau(found: Mapping[str, Any], with_interval: bool) -> tuple[str, str, str]:
-    """τ with its interval, p, adjusted p."""
+    """τ with its interval, p, and adjusted p."""
     if "tau" not in found:
         return "–", "–", "–"
     tau = found["tau"]
@@ -84,7 +84,7 @@ def signed(value: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p-value to three decimals, or that it is smaller than these show; a dash where there is none."""
+    """A p-value to three decimals, "<" the least of these if smaller; a dash if there is none."""
     if p is None:
         return "–"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -128,7 +128,7 @@ def _caption(screened: Screened) -> str:
 
 
 def _orders(scope: Mapping[str, Any]) -> str:
-    """What is put in orders."""
+    """What the orders permute."""
     if "within" in scope:
         return "of the rows within their methods"
     if scope.get("sets") is None:
@@ -140,12 +140,12 @@ def _orders(scope: Mapping[str, Any]) -> str:
 
 
 def _up(tau: float) -> str:
-    """Two decimals, rounded up: what is needed, not less."""
+    """Two decimals, rounded up, since it is a required minimum."""
     return f"{-(-round(100 * tau, 6) // 1) / 100:.2f}"
 
 
 def _reasons(out: Console, entries: Sequence[Entry], term_titles: Mapping[str, str]) -> None:
-    """Why coefficients over all rows are absent, each reason once."""
+    """Print why coefficients over all rows are missing, each reason once."""
     by_reason: dict[str, list[str]] = {}
     for entry in entries:
         if "reason" in entry["pooled"]:

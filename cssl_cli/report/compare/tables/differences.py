@@ -1,4 +1,4 @@
-"""Differences of two rows in words: how far apart, and whether that is more than the noise of seeds."""
+"""Differences of two rows in words: how large, and whether beyond seed noise."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def apart(name: str, found: PairedDifference | None) -> str:
 
 
 def _end(name: str, value: float) -> str:
-    """An end of an interval; one that is near 0 must not look as if it were 0, on which the words beside it depend."""
+    """An end of an interval; one near 0 is not rounded to 0, since the words beside it depend on its sign."""
     text = shown_difference(name, value)
     return text if float(text) or not value else ("just above 0" if value > 0 else "just below 0")
 
 
 def noise(found: PairedDifference | None) -> str:
-    """Whether a difference is more than the noise of seeds, in words."""
+    """Whether a difference is beyond seed noise, in words."""
     beyond = None if found is None else found.beyond_noise
     return "seed noise unknown" if beyond is None else "beyond seed noise" if beyond else "within seed noise"

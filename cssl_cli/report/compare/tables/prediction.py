@@ -18,9 +18,9 @@ FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")  # those of `draw_p
 
 
 def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column) -> None:
-    """The table of rank correlations with one accuracy, then the negative controls; a sentence with too few rows.
+    """Print the rank correlations with one accuracy, then the negative controls; a sentence if there are too few rows.
 
-    predicted: what `prediction_content` says of the rows, with this accuracy among its own.
+    predicted: the result of `prediction_content` for the rows, with this accuracy among its own.
     """
     if not any(row.done for row in rows):
         return
@@ -38,7 +38,7 @@ def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, 
 
 
 def _legend(rows: Sequence[Row]) -> str:
-    """What the names of the terms mean, as far as the table of accuracies and terms has not said it."""
+    """What the names of the terms mean, unless the table of accuracies and terms has explained it."""
     explained = {column.title for column in MAIN_TERMS}
     others = {column.title: column.meaning for column in TERMS if column.meaning and column.title not in explained}
     legend = "".join(f"; {title.rstrip(' ↑↓')}: {meaning}" for title, meaning in others.items())
@@ -51,10 +51,10 @@ def _legend(rows: Sequence[Row]) -> str:
 
 
 def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
-    """Draw the accuracy against the main terms; `content` has the rows and what `prediction_content` says of them.
+    """Draw the accuracy against the main terms; `content` has the rows and the result of `prediction_content`.
 
-    Gives the files, of which an earlier figure's are removed where there is nothing to draw. Raises InputError or
-    RunError where one cannot be written.
+    Returns the files; if there is nothing to draw, removes those of an earlier figure. Raises InputError or RunError
+    if one cannot be written.
     """
     from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
 
@@ -74,5 +74,5 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
 
 
 def _capital(text: str) -> str:
-    """A name that begins a title; k-NN keeps its small letter."""
+    """A name as the first word of a title; k-NN stays lower case."""
     return text if text[1] == "-" else text[0].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Published accuracies beside ours as a table, with how the protocols differ and the order of the rows."""
+"""Published accuracies beside ours as a table, with differences of protocol and the order of the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SELECTIONS = {"best_epoch": "best epoch on the test images", "last_epoch": "last
 
 
 def print_published(out: Console, compared: Comparison | None) -> None:
-    """A table of ours and theirs, then what must be known to compare them; nothing where either has no number."""
+    """Print ours beside theirs, then what matters for comparing them; nothing unless both have numbers."""
     if compared is None or not any(row["seeds"] for row in compared["rows"]):
         return
     like_theirs = compared["ours"] != compared["last"]

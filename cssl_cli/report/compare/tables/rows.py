@@ -1,4 +1,4 @@
-"""The table of a sweep: a row a variant, mean ± standard deviation over seeds, accuracies beside the main terms."""
+"""The table of a sweep: one row per variant, mean ± standard deviation over seeds, accuracies beside the main terms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTROL = " (control)"
 
 
 def print_table(out: Console, rows: Sequence[Row]) -> None:
-    """Accuracies beside terms in one table, or in parts one above the other where the terminal is too narrow."""
+    """Print accuracies beside terms in one table, or in parts below each other if the terminal is too narrow."""
     results = [result for row in rows for result in row.members]
     accuracies, companions = _with_values(rows, BEST_KNN), _with_values(rows, *COMPANIONS)
     first = (*LAST_EPOCH, *accuracies)
@@ -53,12 +53,12 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
 
 
 def _with_values(rows: Sequence[Row], *quantities: Column) -> tuple[Column, ...]:
-    """Those of the quantities that a row has; what is not always measured gets no empty column."""
+    """The quantities that some row has: those not always measured get no empty column."""
     return tuple(quantity for quantity in quantities if any(row.cells[quantity.name] for row in rows))
 
 
 def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[Sequence[Column]]]) -> None:
-    """Print the first of the versions, each in more parts than the one before, whose parts all fit; else the last."""
+    """Print the first version whose parts all fit, else the last; each has more parts than the one before."""
     grids: list[Table] = []
     for version in versions:
         grids = [compacted(out, _grid(rows, columns)) for columns in version if columns]
@@ -88,7 +88,7 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     grid.columns[0].no_wrap = True
     facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
-    # R_ε grows with the views and falls with ε: between unlike ones there is no best.
+    # R_ε grows with the views and falls with ε: values for different views or ε have no best.
     best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
@@ -108,16 +108,16 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 
 def _best(column: Column, rows: Sequence[Row]) -> float | None:
-    """The best mean that rows have in all their seeds; None where these are all the same.
+    """The best mean among rows with all their seeds; None if all are equal.
 
-    A negative control's does not count: what it is best at is no merit.
+    Negative controls do not count: being best is no merit there.
     """
     means = {mean for row in rows if not row.control and (mean := row.mean(column.name)) is not None}
     return column.best(list(means)) if len(means) > 1 else None
 
 
 def _cell(column: Column, row: Row, best: float | None) -> Text:
-    """Mean ± deviation, starred where best; a mean over some of the row's seeds only says so and is never the best."""
+    """Mean ± deviation, starred if best; a mean over only some of the row's seeds says so and is never the best."""
     summary = row.cells[column.name]
     if summary is None:
         return Text("– ")
@@ -131,7 +131,7 @@ def _cell(column: Column, row: Row, best: float | None) -> Text:
 
 
 def _range(accuracies: Sequence[float | None]) -> str:
-    """A baseline over all members: one number, or the least and the greatest."""
+    """A baseline over all members: one number, or the range."""
     present = [100 * accuracy for accuracy in accuracies if accuracy is not None]
     if not present:
         return "– "
@@ -157,7 +157,7 @@ def _caption(rows: Sequence[Row], shown: set[str]) -> str:
 
 
 def _legend(facts: dict[str, set[Any]], shown: set[str]) -> str:
-    """What the columns of terms mean."""
+    """The legend of the columns of terms."""
     values = {
         "epsilon": _span({EPSILON.value(grid) for grid in facts["epsilons"] if grid}),
         "delta": _span({DELTA.value(grid) for grid in facts["deltas"] if grid}),

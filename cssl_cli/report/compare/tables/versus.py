@@ -1,4 +1,4 @@
-"""Every row against one of them as a table: a part a quantity, a line in it for each row."""
+"""Every row compared with one of them, as a table: a part per quantity, with a line for each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERSIONS: tuple[frozenset[str], ...] = (frozenset(), frozenset({P}), frozenset({
 
 
 def print_comparison(out: Console, compared: dict[str, Any]) -> None:
-    """A part of the table for each quantity, a line in it for each row."""
+    """Print a part of the table for each quantity, with a line for each row."""
     heading(out, f"Difference from {compared['row']}, over the seeds that both have")
     shown = [entry for entry in compared["comparisons"] if any(entry["differences"].values())]
     quantities = [name for name in QUANTITIES if any(entry["differences"].get(name) for entry in shown)]
