@@ -65,7 +65,7 @@ def _chosen_by(names: list[str], path: Path, base: type[B]) -> type[B]:
 
 def _table(path: Path, name: str) -> ast.Dict:
     """The mapping of that name in a file."""
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in ast.parse(_source(path)).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             assert isinstance(statement, ast.Assign | ast.AnnAssign)
@@ -75,12 +75,23 @@ def _table(path: Path, name: str) -> ast.Dict:
 
 
 # ------------------------------------------------------------------------------------------------------------ one file
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            remedy="The fields of recipes are read from the package's source files: install it unpacked, with them.",
+        ) from error
+
+
 _DECLARATION = re.compile(r"^class Settings\b.*\n(?:(?:[ \t#].*)?\n)*", re.MULTILINE)  # to the next statement
 
 
 def _declared(path: Path) -> tuple[type, dict[str, Any]]:
     """The class `Settings` of a file, and its fields as pydantic takes them; `InputError` where it cannot be read."""
-    source = path.read_text(encoding="utf-8-sig") + "\n"
+    source = _source(path) + "\n"
     declaration = _DECLARATION.search(source)
     if declaration is None:
         raise _unreadable(path, "the file declares none")

@@ -6,6 +6,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,7 @@ train: {steps: 1, batch_size: 16}
 """
 SEEN = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer.testing
@@ -238,6 +240,16 @@ def test_a_class_that_cannot_be_read_is_told_with_its_file(tmp_path: Path, text:
 def test_no_field_is_lost_to_the_way_a_file_is_written(tmp_path: Path, text: str) -> None:
     (tmp_path / "new.py").write_text(text)
     assert {name: field.default for name, (_, field) in _declared(tmp_path / "new.py")[1].items()} == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("blocks", [data_blocks, augment_block])
+def test_a_package_without_its_sources_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: Callable[[], object]
+) -> None:
+    """As in a zip archive, or where only compiled files are installed."""
+    monkeypatch.setattr(declared, "PACKAGE", tmp_path)
+    with pytest.raises(InputError, match=r"No such file.*\n.*install it unpacked"):
+        blocks()
 
 
 def test_files_beside_the_methods_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
