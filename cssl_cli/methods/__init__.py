@@ -6,7 +6,7 @@ A method's file has the method's name in recipes and defines
   Recipes read it without importing the file (recipe/declared.py): what it uses is imported, and loads no torch.
 - `build(encoder, settings) -> Method`.
 
-Nothing else has to be registered.
+Nothing else has to be registered. A file whose name begins with `_` is no method.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ def output_std(z: Tensor) -> Tensor:
 
 
 def method_names() -> list[str]:
-    """The methods there are: the modules of this package."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The methods there are: the modules of this package whose names do not begin with `_`."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def build_method(settings: Mapping[str, Any], encoder: Encoder) -> Method:

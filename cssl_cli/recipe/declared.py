@@ -8,6 +8,7 @@ not imported: of it, the class is executed alone, with the imports of the names 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from keyword import iskeyword
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field, Strict, create_model
 
+from cssl_cli.errors import InputError
 from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, MethodBlock
 
 PACKAGE = Path(__file__).parent.parent
@@ -43,8 +45,12 @@ def augment_block() -> type[AugmentBlock]:
 
 
 def method_blocks() -> tuple[type[MethodBlock], ...]:
-    """A block for each file of a method, in the order of their names."""
-    paths = sorted(path for path in (PACKAGE / "methods").glob("*.py") if path.stem != "__init__")
+    """A block for each file of a method, in the order of their names.
+
+    A file whose name begins with `_`, or holds a dot more (of an editor, of a copy), is none, as for `method_names`.
+    """
+    files = (PACKAGE / "methods").glob("*.py")
+    paths = sorted(path for path in files if "." not in path.stem and not path.stem.startswith("_"))
     return tuple(_chosen_by([path.stem], path, MethodBlock) for path in paths)
 
 
@@ -59,7 +65,7 @@ def _chosen_by(names: list[str], path: Path, base: type[B]) -> type[B]:
 
 def _table(path: Path, name: str) -> ast.Dict:
     """The mapping of that name in a file."""
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in ast.parse(_source(path)).body:
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             assert isinstance(statement, ast.Assign | ast.AnnAssign)
@@ -69,20 +75,52 @@ def _table(path: Path, name: str) -> ast.Dict:
 
 
 # ------------------------------------------------------------------------------------------------------------ one file
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            remedy="The fields of recipes are read from the package's source files: install it unpacked, with them.",
+        ) from error
+
+
+_DECLARATION = re.compile(r"^class Settings\b.*\n(?:(?:[ \t#].*)?\n)*", re.MULTILINE)  # to the next statement
+
+
 def _declared(path: Path) -> tuple[type, dict[str, Any]]:
-    """The class `Settings` of a file, and its fields as pydantic takes them."""
-    source = path.read_text(encoding="utf-8")
-    declaration = re.search(r"^class Settings:\n(?:(?: .*)?\n)*", source, re.MULTILINE)
-    assert declaration is not None, f"{path} declares no class Settings"
-    tree = ast.parse(source[: declaration.end()], str(path))  # what comes after it is most of the file
-    node = tree.body[-1]
-    assert isinstance(node, ast.ClassDef)
-    settings, meanings = _executed(node, tree, path), _lines_under_fields(node)
+    """The class `Settings` of a file, and its fields as pydantic takes them; `InputError` where it cannot be read."""
+    source = _source(path) + "\n"
+    declaration = _DECLARATION.search(source)
+    if declaration is None:
+        raise _unreadable(path, "the file declares none")
+    try:
+        tree = ast.parse(source[: declaration.end()], str(path))  # what comes after it is most of the file
+        node = tree.body[-1]
+        assert isinstance(node, ast.ClassDef)
+        settings, meanings = _executed(node, tree, path), _lines_under_fields(node)
+    except (SyntaxError, NameError, AttributeError, ImportError, TypeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if settings.__bases__ != (object,):
+        raise _unreadable(path, "it is based on another class, whose fields would be missing")
     fields = {}
     for name, annotation in settings.__annotations__.items():
-        field = Field(getattr(settings, name, ...), alias=_as_written(name), description=meanings.get(name))
+        default = getattr(settings, name, ...)
+        if isinstance(default, dataclasses.Field):
+            raise _unreadable(path, f"the default of {name} is a field(); write the value itself")
+        field = Field(default, alias=_as_written(name), description=meanings.get(name))
         fields[name] = (_taking_lists(annotation), field)
     return settings, fields
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    remedy = (
+        "Recipes read the class without the rest of its file: it may use what the file imports, not what it defines."
+    )
+    if path.parent.name == "methods":
+        remedy += " Begin the name of a file that is no method with _."
+    return InputError(f"its class Settings cannot be read: {why}", where=str(path), remedy=remedy)
 
 
 def _executed(node: ast.ClassDef, tree: ast.Module, path: Path) -> type:
@@ -91,7 +129,9 @@ def _executed(node: ast.ClassDef, tree: ast.Module, path: Path) -> type:
     statements: list[ast.stmt] = []
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in names]
+            statement.names = [
+                alias for alias in statement.names if (alias.asname or alias.name.partition(".")[0]) in names
+            ]
             statements += [statement] if statement.names else []
     namespace: dict[str, Any] = {"__name__": f"cssl_cli.{path.parent.name}.{path.stem}"}
     exec(compile(ast.Module([*statements, node], []), str(path), "exec", dont_inherit=True), namespace)

@@ -66,7 +66,7 @@ def _certified(result: Result, encoder: str, bound: Mapping[str, Any]) -> str:
         return f"Certified {_at_most(bound['value'])} at 95 % confidence (Theorem B or C, {seen})."
     chance = quantity(result, encoder, "population", "chance")["value"]
     by_views = quantity(result, encoder, "population", "by_views")["value"] or []
-    less = [(count, value) for count, value in enumerate(by_views, start=1) if value < chance]
+    less = [(count, value) for count, value in enumerate(by_views, start=1) if chance is not None and value < chance]
     fewer = f"; with {plural(less[-1][0], 'view')} certified {_at_most(less[-1][1])}" if less else ""
     return (
         f"Nothing is certified with {seen}: {_at_most(bound['value'])} at 95 % confidence is not below chance, "

@@ -6,6 +6,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import pytest
 import cssl_cli
 from cssl_cli.augment import OPERATIONS
 from cssl_cli.data import SOURCES
+from cssl_cli.errors import InputError
 from cssl_cli.methods import method_names
-from cssl_cli.recipe import schema
+from cssl_cli.recipe import declared, schema
 from cssl_cli.recipe.declared import _declared, augment_block, data_blocks, method_blocks
 from cssl_cli.recipe.ranges import Count
 
@@ -132,6 +134,7 @@ train: {steps: 1, batch_size: 16}
 """
 SEEN = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer.testing
@@ -210,14 +213,55 @@ def test_all_that_is_declared_can_be_built() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import torch\n", "declares no class Settings"),
-        ("class Settings:\n    p: float = HALF\n", "HALF"),
+        ("import torch\n", "the file declares none"),
+        ("class Settings:\n    p: float = HALF\n", "name 'HALF' is not defined"),
+        ("x = (\nclass Settings:\n    p: float = 1\n", "was never closed"),
+        ("from nowhere import Half\n\nclass Settings:\n    p: Half = 1\n", "No module named 'nowhere'"),
+        ("from fractions import Fraction\n\nclass Settings(Fraction):\n    p: float = 1\n", "based on another class"),
+        ("from dataclasses import field\n\nclass Settings:\n    p: float = field(default=1.0)\n", "the default of p"),
     ],
 )
-def test_a_file_that_declares_nothing_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_class_that_cannot_be_read_is_told_with_its_file(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "new.py").write_text(text)
-    with pytest.raises((AssertionError, NameError), match=message):
+    with pytest.raises(InputError, match=message) as told:
         _declared(tmp_path / "new.py")
+    assert told.value.where == str(tmp_path / "new.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class Settings:\n    a: int = 1\n    b: int = 2",  # no line break at the end of the file
+        "class Settings:  # of two fields\n    a: int = 1\n# a comment at the margin\n    b: int = 2\n\nx = 3\n",
+        "class Settings():\n\ta: int = 1\n\n\tb: int = 2\n",
+        "\ufeffimport cssl_cli.recipe.ranges\nclass Settings:\n    a: cssl_cli.recipe.ranges.Count = 1\n    b: int = 2",
+    ],
+)
+def test_no_field_is_lost_to_the_way_a_file_is_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "new.py").write_text(text)
+    assert {name: field.default for name, (_, field) in _declared(tmp_path / "new.py")[1].items()} == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("blocks", [data_blocks, augment_block])
+def test_a_package_without_its_sources_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: Callable[[], object]
+) -> None:
+    """As in a zip archive, or where only compiled files are installed."""
+    monkeypatch.setattr(declared, "PACKAGE", tmp_path)
+    with pytest.raises(InputError, match=r"No such file.*\n.*install it unpacked"):
+        blocks()
+
+
+def test_files_beside_the_methods_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(shutil.copytree(declared.PACKAGE / "methods", tmp_path / "methods"))
+    monkeypatch.setattr(declared, "PACKAGE", tmp_path)
+    monkeypatch.setattr("cssl_cli.methods.__path__", [str(folder)])
+    before = method_names()
+    (folder / ".#simclr.py").symlink_to("someone@somewhere.1234")  # the lock of an editor
+    (folder / "._simclr.py").write_bytes(b"\x00\x05\x16\x07\xff")  # what some archives and network drives add
+    (folder / "simclr.conflict.py").write_text("nothing")
+    (folder / "_common.py").write_text("import torch\n")
+    assert [schema.names_of(block)[0] for block in method_blocks()] == method_names() == before
 
 
 def test_only_the_imports_that_settings_use_are_executed(tmp_path: Path) -> None:

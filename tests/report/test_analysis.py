@@ -58,6 +58,26 @@ def sentences(content: dict[str, Any]) -> list[str]:
 ALL = ("alignment", "divergence", "concentration", "lipschitz", "certificates", "losses", "companions", "classes")
 
 
+@pytest.mark.parametrize(
+    ("section", "place", "name"),
+    [
+        ("concentration", ("concentration", "pixels"), "mean_sigma_low"),
+        ("concentration", ("concentration", "pixels"), "mean_sigma_high"),
+        ("concentration", ("concentration", "pixels"), "share_near_other_class"),
+        ("concentration", ("concentration", "pixels"), "share_meeting_other_class"),
+        ("alignment", ("trained", "R_epsilon"), "mean_diameter_by_views"),
+        ("certificates", ("trained", "connected_parts"), "delta_per_class"),
+        ("certificates", ("trained", "population"), "chance"),
+    ],
+)
+def test_a_quantity_that_an_older_analysis_lacks_is_left_out(
+    show: Show, content: dict[str, Any], section: str, place: tuple[str, str], name: str
+) -> None:
+    content["trained"]["population"]["error_bound"]["vacuous"] = True
+    del content[place[0]][place[1]][name]
+    assert "More: --section NAME" in show(content, section)
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_no_table_is_cut(content: dict[str, Any], show: Show, width: int) -> None:
     printed = show(content, *ALL, width=width, lines=True)

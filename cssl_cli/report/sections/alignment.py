@@ -90,7 +90,7 @@ def _by_views(out: Console, result: Result) -> None:
     if by_views is None:
         return
     heading(out, "R_ε of the trained encoder by the number of views, the clean one included")
-    diameters = quantity(result, "trained", "R_epsilon", "mean_diameter_by_views")["value"]
+    diameters = quantity(result, "trained", "R_epsilon", "mean_diameter_by_views")["value"] or [None] * len(by_views)
     epsilons = result["settings"]["epsilons"]
     shown = range(0, len(epsilons), -(-len(epsilons) // MOST_EPSILONS))
     grid = table("views", *(f"ε = {epsilons[at]:g}" for at in shown), "mean diameter", text_columns=0)

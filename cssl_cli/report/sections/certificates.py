@@ -169,7 +169,7 @@ def _connected_parts(out: Console, result: Result) -> None:
     heading(out, "Connected parts (d_A^f ≤ δ, diameters ≤ ε) in Theorem A, trained encoder")
     grid = table("class", "certified", "share, %", "δ", "ε", "hops h", "b", "as a clique")
     columns = [
-        quantity(result, "trained", "connected_parts", f"{name}_per_class")["value"]
+        quantity(result, "trained", "connected_parts", f"{name}_per_class")["value"] or {}
         for name in ("delta", "epsilon", "hops", "step", "clique_step", "certified")
     ]
     for name in result["class_names"]:

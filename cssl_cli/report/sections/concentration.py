@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, plural, print_json, table
+from cssl_cli.runs.results import part
 from cssl_cli.theory.terms import BETWEEN, DELTA
 
 IN_FULL = {
@@ -66,7 +67,7 @@ def show_sweep_concentration(content: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _outside(quantities: Quantities, at: int) -> float:
-    curve = quantities["mean_sigma_low"]["value"]
+    curve = part(quantities, "mean_sigma_low").get("value")
     return float("inf") if curve is None else 1 - curve[at]
 
 
@@ -177,13 +178,13 @@ def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relativ
     heading(out, "Views of images of different classes")
     grid = table("distance", "least", "of", "within δ, %", "coincide, %")
     for name, entry in least.items():
-        near = by_distance[name]["share_near_other_class"]["value"]
+        near = part(by_distance[name], "share_near_other_class").get("value")
         grid.add_row(
             name.replace("_", " "),
             number(entry["value"]),
             " and ".join(entry.get("classes", ())) or "–",
             percent(near and near[DELTA.place(relative)]),
-            percent(by_distance[name]["share_meeting_other_class"]["value"]),
+            percent(part(by_distance[name], "share_meeting_other_class").get("value")),
         )
     out.print(compacted(out, grid))
     counted = next(entry["num_images"] for entry in least.values() if entry["value"] is not None)
@@ -195,16 +196,17 @@ def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relativ
 
 
 def _curves(out: Console, by_distance: Mapping[str, Quantities], relative: Sequence[float]) -> None:
-    shown = {name: q for name, q in by_distance.items() if q["mean_sigma_low"]["value"] is not None}
+    ends = {
+        name: [part(q, end).get("value") for end in ("mean_sigma_low", "mean_sigma_high")]
+        for name, q in by_distance.items()
+    }
+    shown = {name: (low, high) for name, (low, high) in ends.items() if low is not None}
     if not shown:
         return
     heading(out, "1−σ in %, over δ in units of the median distance between clean images of different classes")
     grid = table("δ", *(name.replace("_", " ") for name in shown), text_columns=0)
     for position, delta in enumerate(relative):
-        bands = (
-            outside_band(q["mean_sigma_low"]["value"], q["mean_sigma_high"]["value"], position) for q in shown.values()
-        )
-        grid.add_row(f"{delta:g}", *bands)
+        grid.add_row(f"{delta:g}", *(outside_band(low, high, position) for low, high in shown.values()))
     out.print(grid)
 
 
