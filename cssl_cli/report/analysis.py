@@ -94,7 +94,7 @@ def read_probe(path: Path) -> dict[str, Any] | None:
     """The latest probe.json of the run, if it has one that can be relied on."""
     try:
         return RunDir(path).latest_result(PROBE)
-    except DamagedError:  # which measure.py tells of
+    except DamagedError:  # of which `cssl probe` tells
         return None
 
 

@@ -213,7 +213,7 @@ def test_one_file_and_one_row_make_a_term_that_is_seen_everywhere(extended: Name
     members = [measured_member(f"row{value}", float(value)) for value in range(1, 7)]
     members.append(measured_member("faded", 9.0, recipe=CONTROL))
     rows = extended("compare.rows").rows_of(members)
-    table = printed(lambda out: extended("compare.sweep_table").print_table(out, rows))
+    table = printed(lambda out: extended("compare.tables.rows").print_table(out, rows))
     assert "kurt. ↑" in table
     assert "kurt. the mean fourth power" in " ".join(table.split())
     assert rows[2].mean("kurtosis") == 3.0
