@@ -1,7 +1,7 @@
-"""A file that holds its own checksum: SHA-256 over all its bytes, those of the digest itself read as zeros.
+"""Files that contain their own checksum: SHA-256 over all bytes, where the bytes of the digest count as zeros.
 
-A file and a checksum beside it could not be replaced at the same moment; this way each file is whole by itself. The
-digest stands at the end of the file (the last field of a JSON document or of the last record, a comment of a recipe,
+A file and a separate checksum could not be replaced at the same moment; this way each file is complete by itself. The
+digest is at the end of the file (the last field of a JSON document or of the last record, a comment of a recipe,
 the comment of a zip archive) or, in a safetensors file, among the facts of its header.
 """
 

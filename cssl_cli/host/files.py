@@ -1,7 +1,7 @@
-"""Files appear on disk whole or not at all; only regular files are opened.
+"""Writing files atomically, and opening only regular files.
 
-What a process writes aside it holds a lock on, so that others tell what is being written from what a killed process
-left.
+A process holds a lock on each temporary file it writes, so that others can tell a file being written from one that a
+killed process left behind.
 """
 
 from __future__ import annotations

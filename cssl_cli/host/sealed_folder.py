@@ -1,4 +1,4 @@
-"""A folder of files that hold their own checksums: each is written whole or not at all and verified when read."""
+"""A folder of files that contain their own checksums: each is written atomically and verified when read."""
 
 from __future__ import annotations
 

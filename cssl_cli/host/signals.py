@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: an exception wherever it stands, put off to a safe place, or else its end."""
+"""Termination signals: raised as an exception, deferred to a safe point, or enforced if nothing reacts."""
 
 from __future__ import annotations
 

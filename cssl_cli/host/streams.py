@@ -1,7 +1,7 @@
-"""Standard output and standard error, and what becomes of text that they cannot take.
+"""Standard output and standard error, and how text is handled that they cannot take.
 
-Results go to standard output: what it cannot represent is replaced, and when it cannot be written, that is an error.
-Progress and messages go to standard error as far as possible: a terminal or a reader that is gone costs no work.
+Results go to standard output: characters it cannot represent are replaced, and a failed write is an error.
+Progress and messages go to standard error where possible: a terminal or a reader that is gone never stops the work.
 """
 
 from __future__ import annotations

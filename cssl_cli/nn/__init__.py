@@ -1,1 +1,1 @@
-"""Encoders and the modules and operators they and the losses are built from."""
+"""Encoders, and the modules and operators that encoders and losses are built from."""

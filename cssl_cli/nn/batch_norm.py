@@ -1,4 +1,4 @@
-"""Batch norms: with statistics as exact as float32 holds on a CPU, too, and over sub-batches apart.
+"""Batch norms whose statistics are accurate to float32 on a CPU, and batch norms over separate sub-batches.
 
 Off the CPU and in compiled code, where each small kernel costs as much as a large one, none counts its batches: torch
 adds 1 to `num_batches_tracked` in each forward pass, one kernel each time. `Trainer` sets the counters instead.

@@ -1,11 +1,12 @@
-"""Log-sum-exps over all pairs of a batch, tile by tile, so that no matrix of all pairs is ever held.
+"""Log-sum-exps over all pairs of a batch, tile by tile, so that the matrix of all pairs is never stored.
 
 The divergence parts of the contrastive losses are means of log Σ exp s over the scores s of an anchor with all others.
-Forward, a tile of scores is made, summed along its rows and, since scores are symmetric, along its columns, and
-dropped; only the vectors and their log-sum-exps L are kept. Backward, the tile is made again: a score s_ij has the
-gradient g_i exp(s_ij − L_i) + g_j exp(s_ij − L_j), whose exponents are ≤ 0 whatever the temperature. Of the two
-products of a tile (scores, gradient) the former is needed above the diagonal only: over both directions 2 products of
-all pairs, where a dense matrix under autograd takes 3. A batch of one tile keeps its scores instead.
+In the forward pass, each tile of scores is computed, summed along its rows and, since scores are symmetric, along its
+columns, and discarded; only the vectors and their log-sum-exps L are kept. In the backward pass the tile is recomputed:
+a score s_ij has the gradient g_i exp(s_ij − L_i) + g_j exp(s_ij − L_j), whose exponents are ≤ 0 whatever the
+temperature. Of the two products of a tile (scores, gradient) the former is needed above the diagonal only: over both
+directions 2 products of all pairs, where a dense matrix under autograd takes 3. A batch of one tile keeps its scores
+instead.
 
 Queries against fixed keys need no second pass: all scores of a query are in one block of rows, so that the gradient of
 its log-sum-exp is taken along with it, and the backward pass only scales it.

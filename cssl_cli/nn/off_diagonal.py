@@ -1,4 +1,4 @@
-"""Sums of squares off the diagonal of a P×P product, block of rows by block of rows, so that it is never held whole.
+"""Sums of squares off the diagonal of a P×P product, computed in blocks of rows, so that it is never stored whole.
 
 The redundancy and covariance terms are Σ_{i≠j} M_ij² with M = aᵀb, whose gradient is that of a quadratic form: 2 b M′ᵀ
 for a and 2 a M′ for b, M′ being M with a diagonal of zeros. It needs nothing from outside, so it is taken while a block

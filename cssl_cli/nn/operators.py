@@ -1,4 +1,4 @@
-"""Operators of our own: functions over tensors that work in blocks, which torch.compile takes as one call each.
+"""Custom operators: tensor functions that work in blocks, each of which torch.compile sees as one call.
 
 Unrolled into a graph, hundreds of blocks would take minutes to compile. Nothing in them waits for the device.
 """

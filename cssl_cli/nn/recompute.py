@@ -1,7 +1,7 @@
-"""Encoders that keep less of a training pass: activations are computed again in the backward pass, images go in parts.
+"""Encoders that store less during training: activations are recomputed in the backward pass, batches split into parts.
 
-Gradients are those of the whole batch, up to rounding. What is computed again moves no running statistics of batch
-norms, and draws no random numbers.
+Gradients are those of the whole batch, up to rounding. Recomputation neither updates the running statistics of
+batch norms nor draws random numbers.
 """
 
 from __future__ import annotations

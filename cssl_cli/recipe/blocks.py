@@ -2,7 +2,7 @@
 
 Those of data sets, augmentations and methods are in their own files (declared.py); the defaults of all others are here
 and nowhere else. The line under a field is its description. The text of a type's range is derived from its constraints,
-or given by `Allowed` (ranges.py) where those cannot say it; faults and the reference in docs/recipes.md both use it.
+or given by `Allowed` (ranges.py) where those cannot say it; faults and docs/recipe-fields.md both use it.
 """
 
 from __future__ import annotations

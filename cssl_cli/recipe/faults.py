@@ -1,4 +1,4 @@
-"""From what pydantic finds to sentences for the user: every fault of a recipe, each with the place it came from."""
+"""Turns pydantic's errors into sentences for the user: every fault of a recipe, each with where it came from."""
 
 from __future__ import annotations
 

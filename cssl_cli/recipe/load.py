@@ -1,4 +1,4 @@
-"""From a name or a path, and overrides, to a recipe; or to one error that lists every fault."""
+"""Loads a recipe from a name or path and overrides, or raises one error that lists every fault."""
 
 from __future__ import annotations
 

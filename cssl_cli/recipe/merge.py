@@ -1,4 +1,4 @@
-"""How one mapping of settings changes another: `based_on`, a sweep's variants and overrides all follow `merge`."""
+"""Merging of settings: `based_on`, a sweep's variants and overrides all follow `merge`."""
 
 from __future__ import annotations
 

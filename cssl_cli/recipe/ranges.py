@@ -1,7 +1,7 @@
-"""Ranges of settings, and the words for one that its bounds cannot say.
+"""Ranges of settings, with a description where the bounds alone do not say it.
 
-What declares settings, here or in the numeric core, takes its types from this module. It loads neither pydantic nor
-torch.
+Everything that declares settings, here or in the numeric core, takes its types from this module. It loads
+neither pydantic nor torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the blocks say about themselves: which fields there are, and what each allows, in words."""
+"""Describes the blocks: which fields there are, and what each allows, in words."""
 
 from __future__ import annotations
 

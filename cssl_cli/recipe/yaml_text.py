@@ -1,4 +1,4 @@
-"""YAML text to plain Python and back, by YAML 1.2's rules for scalars and with nothing executed or guessed.
+"""YAML text to plain Python and back, by YAML 1.2's rules for scalars and without executing or guessing anything.
 
 PyYAML follows YAML 1.1, where `5e-4` is text, `on` is true and `1:30` is ninety; and it keeps the last of two equal
 keys. Here a file is composed into nodes by PyYAML and read from them: numbers, booleans and null as in YAML 1.2, every

@@ -1,4 +1,4 @@
-"""How this process asks the system for memory."""
+"""Settings of the memory allocator of this process."""
 
 from __future__ import annotations
 

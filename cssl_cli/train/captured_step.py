@@ -1,9 +1,9 @@
-"""The training step as a CUDA graph: its kernels are recorded once, and launched as a whole from then on.
+"""The training step as a CUDA graph: its kernels are recorded once and then launched together.
 
-A small encoder's step is hundreds of kernels that take less time than their launches. What a graph holds is kernels and
-addresses: it reads and writes the same memory at every replay, and no line of Python runs. So all that goes in (batch,
-theta, learning rate) and comes out (terms) has a buffer, weights and the optimizer's state are changed in place, and
-everything else begins and ends inside.
+The step of a small encoder is hundreds of kernels that run for less time than it takes to launch them. A graph holds
+kernels and addresses: every replay reads and writes the same memory, and no Python runs. So every input (batch, theta,
+learning rate) and output (terms) has a fixed buffer, weights and the optimizer's state are updated in place, and
+everything else is allocated and freed inside the graph.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The training loop over one step of static shape. It yields after every step and does no input or output.
+"""The training loop over one step of static shape. It yields after every step and does no I/O.
 
-Nothing in it waits for the device: the loss terms of an epoch collect in a tensor that is read every `CHECK_INTERVAL`
-steps or `CHECK_SECONDS`, at the end of the epoch and before a checkpoint, which is when an infinite or undefined loss
-is found.
+It does not wait for the device at each step: the loss terms of an epoch accumulate in a tensor, which is read every
+`CHECK_INTERVAL` steps or `CHECK_SECONDS`, at the end of the epoch and before a checkpoint. An infinite or undefined
+loss is found then.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One training step of static shape: augment both views, forward, backward, update. Compiled where that is asked for.
+"""One training step of static shape: augment both views, forward, backward, update. Compiled on request.
 
-Nothing in a step waits for the device. Each part of a step is a method of its own, so that it can be timed alone.
+Nothing in a step waits for the device. Each part of a step is a separate method, so that it can be timed alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""theta of the coming steps, sent to a GPU for many steps at once: a copy for each step would take longer to launch."""
+"""theta of many coming steps, copied to the GPU at once, since launching a copy for each step takes longer."""
 
 from __future__ import annotations
 

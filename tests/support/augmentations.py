@@ -4,12 +4,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cssl_cli.augment import Augmentation, build_augmentation
+from cssl_cli.augment import OPERATIONS, Augmentation, build_augmentation
 from cssl_cli.host.randomness import stream
 
 SIDE = 32
 JITTER = {"strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None}
-EVERYTHING = {
+NAMED = {
     "crop": {"scale": [0.08, 1.0], "ratio": [3 / 4, 4 / 3]},
     "flip": {"p": 0.5},
     "jitter": {"p": 0.8, **JITTER},
@@ -19,6 +19,7 @@ EVERYTHING = {
     "cutout": {"p": 0.5, "scale": [0.02, 0.2]},
     "fade": {"p": 0.3, "contrast": [0.1, 0.6]},
 }
+EVERYTHING: dict[str, dict] = {name: NAMED.get(name, {}) for name in OPERATIONS}  # a new one with its defaults
 # Less likely than this under a correct implementation; the draws are seeded, so a test passes always or never.
 SIGNIFICANCE = 1e-4
 

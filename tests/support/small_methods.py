@@ -6,26 +6,25 @@ from typing import Any
 
 import torch
 
-from cssl_cli.methods import Method, build_method
+from cssl_cli.methods import Method, build_method, method_names
 from cssl_cli.nn.encoder import build_encoder, materialize
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "simclr": {"name": "simclr", "temperature": 0.5, "projector": (16, 8)},
-    "barlow_twins": {"name": "barlow_twins", "lambda": 0.005, "projector": (16, 16)},
+# What a method needs beyond its defaults and a small projector.
+OWN: dict[str, dict[str, Any]] = {
+    "barlow_twins": {"lambda": 0.005, "projector": (16, 16)},
     "moco": {
-        "name": "moco",
         "temperature": 0.2,
         "queue": 40,  # no multiple of the keys of a step
         "ema_momentum": 0.9,
         "batch_norm_splits": 2,
-        "projector": (16, 8),
     },
-    "simsiam": {"name": "simsiam", "projector": (16, 16), "predictor": 4},
-    "byol": {"name": "byol", "ema_momentum": 0.9, "projector": (16, 8), "predictor": 16},
-    "vicreg": {"name": "vicreg", "invariance": 25.0, "variance": 25.0, "covariance": 1.0, "projector": (16, 16)},
-    "t_infonce": {"name": "t_infonce", "t_df": 5.0, "tau": 2.0, "projector": (16, 8)},
-    "simple_contrastive": {"name": "simple_contrastive", "lambda": 1.0, "projector": (16, 8)},
+    "simsiam": {"projector": (16, 16), "predictor": 4},
+    "byol": {"ema_momentum": 0.9, "predictor": 16},
+    "vicreg": {"projector": (16, 16)},
+    "t_infonce": {"t_df": 5.0, "tau": 2.0},
+    "simple_contrastive": {"lambda": 1.0},
 }
+SETTINGS = {name: {"name": name, "projector": (16, 8), **OWN.get(name, {})} for name in method_names()}
 
 
 def small_method(name: str, *, width: int = 4, seed: int = 0, **settings: Any) -> Method:
