@@ -114,14 +114,14 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
 
 
 def _meanings(result: Result) -> str:
-    """The legend of the rows."""
+    """The legend of the rows that have a value."""
     settings = result["settings"]
     said = [
         f"{shown.called} {shown.declared.meaning}".format(
             epsilon=f"{EPSILON.value(settings['epsilons']):g}", views=counted_in_words(settings["num_views"], "view")
         )
         for shown in in_summary()
-        if shown.declared.meaning and shown.term.of != "distance"
+        if shown.declared.meaning and shown.term.of != "distance" and _is_measured(result, shown)
     ]
     if result["concentration"]:
         said.append(
@@ -130,6 +130,11 @@ def _meanings(result: Result) -> str:
         )
     legend = "; ".join(said)
     return f"{legend[:1].upper()}{legend[1:]}"
+
+
+def _is_measured(result: Result, shown: Shown) -> bool:
+    """Whether any encoder has a value of it."""
+    return any(quantity(result, name, shown.term.name, shown.declared.name)["value"] is not None for name in COLUMNS)
 
 
 def _chance(result: Result) -> str:
