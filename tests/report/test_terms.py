@@ -205,7 +205,9 @@ def test_one_file_and_one_row_make_a_term_that_is_seen_everywhere(extended: Name
     shown = f"{found.value:.3f}"
     summary = {label: cells for label, _, cells in extended("summary").term_rows(content)}
     assert summary["kurtosis"] == [shown, "–", "–"]
-    assert "kurtosis the mean fourth power" in extended("summary").caption(content, None)
+    assert "Kurtosis the mean fourth power" in extended("summary").caption(
+        content, None
+    )  # the only term of this analysis
     section = printed(lambda out: extended("analysis").print_section(out, content, "companions"))
     assert f"kurtosis consist. {shown} – –" in " ".join(section.split())
 
