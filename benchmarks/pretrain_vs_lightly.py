@@ -59,7 +59,7 @@ def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device
     )
     encoder = build_encoder(recipe.settings("encoder"))
     with torch.device("meta"):
-        projector = MLP(encoder.num_features, [512, 128], batch_norm=False)  # type: ignore[arg-type]
+        projector = MLP(encoder.num_features, [512, 128], batch_norm=False)
     model = materialize(nn.Sequential(encoder, projector), torch.Generator().manual_seed(0)).to(device)
     criterion = NTXentLoss(temperature=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)

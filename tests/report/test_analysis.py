@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import re
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cssl_cli.report.analysis import show_analysis
-from cssl_cli.report.layout import console
-from cssl_cli.report.sections.concentration import print_concentration
 from cssl_cli.report.verdicts import verdicts
-from tests.support.commands import Invoke
 
 Show = Callable[..., str]
-
-
-@pytest.fixture(scope="session")
-def measured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The analysis of the tiny run."""
-    from cssl_cli.host.progress import Silent
-    from cssl_cli.runs.analyze import analyze
-
-    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("measured") / trained.name))
-    analyze(run, reporter=Silent())
-    return json.loads((run / "analysis.json").read_text())
-
-
-@pytest.fixture
-def content(measured: dict[str, Any]) -> dict[str, Any]:
-    return copy.deepcopy(measured)
-
-
-@pytest.fixture
-def show(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Show:
-    """The report of an analysis with sections, as one piece of text or, with `lines`, as it was printed."""
-
-    def shown(content: dict[str, Any], *sections: str, width: int = 80, lines: bool = False) -> str:
-        monkeypatch.setenv("COLUMNS", str(width))
-        capfd.readouterr()
-        show_analysis(tmp_path, content, sections, as_json=False)
-        printed = capfd.readouterr().out
-        return printed if lines else " ".join(printed.split())
-
-    return shown
 
 
 def sentences(content: dict[str, Any]) -> list[str]:
@@ -336,79 +298,3 @@ def test_what_was_measured_is_shown(content: dict[str, Any], show: Show) -> None
     printed = show(content, "certificates", "losses")
     for name, mark in marks.items():
         assert mark in printed, name
-
-
-# ---------------------------------------------------------------------- losses
-def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], show: Show) -> None:
-    for encoder in ("trained", "projector", "untrained"):
-        content[encoder]["nt_xent"]["batch_size"]["value"] = 100
-        content[encoder]["info_nce"]["loss"] |= {"num_images": 300, "num_views": 7}
-    content["loss_settings"] = {"temperature": 0.2, "batch_size": 100, "of_the_method": True}
-    printed = show(content, "losses")
-    assert "NT-Xent, frozen features, batches of 100, T = 0.2 errs" in printed
-    assert "InfoNCE with one negative, 300 images × 7 views, T = 0.2 errs" in printed
-    content["loss_settings"] = {"temperature": 0.5, "batch_size": 128, "of_the_method": False}
-    printed = show(content, "losses")
-    assert "batches of 100 (all images; 128 in training), T = 0.5 (the method has none) errs" in printed
-
-
-def test_the_settings_of_the_losses_are_in_the_analysis(
-    invoke: Invoke, measured: dict[str, Any], tiny_recipe: Path
-) -> None:
-    assert measured["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": True}
-    assert measured["trained"]["nt_xent"]["batch_size"]["value"] == 50  # all images of the table
-    twins = "method={name: barlow_twins, projector: [16, 8]}"
-    assert invoke("pretrain", tiny_recipe, twins, "train.epochs=1").code == 0
-    (run,) = Path("runs").iterdir()
-    found = json.loads(invoke("analyze", run, "--json", "--no-figures").stdout)
-    assert found["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": False}
-
-
-# ---------------------------------------------------------------------- concentration
-def test_the_multiple_at_which_concentration_is_read_is_named(
-    content: dict[str, Any], capfd: pytest.CaptureFixture[str]
-) -> None:
-    for deltas, words in (
-        ([0.1, 0.5], "1−σ rel.: at 0.5 times the distance in the between column as δ"),
-        ([0.5, 1.0], "1−σ rel.: at the distance in the between column as δ"),
-    ):
-        content["settings"]["deltas"] = deltas
-        for quantities in content["concentration"].values():
-            quantities["sigma_relative"]["value"] = [0.25, 0.5]
-            quantities["sigma_relative_high"]["value"] = [0.25, 0.5]
-        print_concentration(console(), content)
-        printed = capfd.readouterr().out
-        assert words in " ".join(printed.split())
-        assert "50.0" in printed
-        assert "W/B" not in printed
-
-
-def test_without_distances_there_is_a_sentence(content: dict[str, Any], show: Show) -> None:
-    content["concentration"] = {}
-    printed = show(content, "concentration")
-    assert "analyze.distances names no distance" in printed
-    assert "1−σ" not in printed
-
-
-def test_one_is_singular(content: dict[str, Any], show: Show) -> None:
-    content["settings"]["num_views"] = 1
-    content["trained"]["R_epsilon"]["curve"] |= {"num_images": 1, "num_views": 2}
-    printed = show(content, "alignment", "concentration")
-    assert "1 view each" in printed
-    assert "1 image, 2 views." in printed
-    assert not re.search(r"\b1 (views|images)\b", printed)
-
-
-def test_certificates_of_unlabelled_images_are_one_sentence(content: dict[str, Any], show: Show) -> None:
-    content["class_names"] = None
-    printed = show(content, "certificates", lines=True)
-    assert "\nCertificates\n–: the images have no labels.\n" in printed
-    assert "Theorem" not in printed.split("\nCertificates\n")[1]
-
-
-def test_few_labels_are_shown_as_far_as_they_were_measured(content: dict[str, Any], show: Show) -> None:
-    printed = show(content, "certificates")
-    for label in ("1 labelled image a class", "50 labelled images a class"):
-        assert label in printed
-    del content["trained"]["few_labels"]["error_50"]
-    assert "50 labelled images" not in show(content, "certificates")
