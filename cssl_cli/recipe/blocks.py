@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from cssl_cli.errors import InputError
 from cssl_cli.recipe.field_types import (
     DecayPair,
     DeltaGrid,
@@ -107,7 +108,15 @@ class MethodBlock(DeclaredBlock):
         """Raises `Disagreement` where the method cannot be trained in such batches."""
         check = getattr(self.declared, "check_batches", None)
         if check is not None:
-            check(self, batch_size, micro_batch)  # the block has the fields of the class
+            try:
+                check(self, batch_size, micro_batch)  # the block has the fields of the class
+            except NameError as error:
+                raise InputError(
+                    f"check_batches cannot be called: {error}",
+                    where=f"methods/{self.name}.py",
+                    remedy="It is read without the rest of its file: let it use what the file imports, not what it "
+                    "defines.",
+                ) from error
 
 
 # --------------------------------------------------------------------------------------------------------------- optim

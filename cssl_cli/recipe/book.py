@@ -37,7 +37,7 @@ def read_recipe_text(name: str) -> str:
     """The text of a shipped recipe or sweep; `InputError` when there is none of that name."""
     path = shipped_path(name)
     if path is None:
-        raise unknown_name("recipe", name, shipped_names())
+        raise unknown_name("recipe or sweep", name, shipped_names())
     return read_text(path)
 
 

@@ -106,6 +106,10 @@ def _declared(path: Path) -> tuple[type, dict[str, Any]]:
         raise _unreadable(path, "it is based on another class, whose fields would be missing")
     fields = {}
     for name, annotation in settings.__annotations__.items():
+        if name == "name":
+            raise _unreadable(path, "a recipe chooses the file by the field name; call this one something else")
+        if isinstance(annotation, str):
+            raise _unreadable(path, f"the type of {name} is in quotes; write it without")
         default = getattr(settings, name, ...)
         if isinstance(default, dataclasses.Field):
             raise _unreadable(path, f"the default of {name} is a field(); write the value itself")

@@ -109,17 +109,20 @@ def analyze_table(
 
 
 def measure(term: Term, pieces: Pieces) -> Quantities:
-    """The quantities of a term: calls its function with the pieces that its parameters name."""
+    """The quantities of a term: calls its function with the pieces that its parameters name.
+
+    Raises TypeError for a parameter without a piece, also for an optional one: a misspelt `weights` would cost the term
+    its interval without a word.
+    """
     function = term.load()
     arguments: dict[str, Any] = dict(term.settings)
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name in inspect.signature(function).parameters:
         if name in arguments:
             continue
         piece = term.pieces.get(name, name)
-        if hasattr(type(pieces), piece) or piece in vars(pieces):
-            arguments[name] = getattr(pieces, piece)
-        elif parameter.default is inspect.Parameter.empty:
+        if not hasattr(type(pieces), piece) and piece not in vars(pieces):
             raise TypeError(f"{term.function} asks for {name}, and there is no piece {piece} of an analysis")
+        arguments[name] = getattr(pieces, piece)
     quantities: Quantities = function(**arguments)
     return quantities
 

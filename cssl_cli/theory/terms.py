@@ -74,7 +74,8 @@ TERMS: tuple[Term, ...] = (
         also("curve_by_views", LOW, "R_ε by the number of views"),
         also("mean_diameter_by_views", LOW, "mean diameter by the number of views"),
     )),
-    Term("R_epsilon_bounds", "alignment", ".alignment.r_epsilon_bounds:r_epsilon_bounds", table=None, quantities=(
+    Term("R_epsilon_bounds", "alignment", ".alignment.r_epsilon_bounds:r_epsilon_bounds", table=None,
+         settings={"more_views": (16, 64, 256)}, quantities=(
         also("stored_views", EXACT, "views ≤"),
         also("iid_views", UNBIASED, "iid ≤"),
         also("converse", EXACT, "converse ≥"),

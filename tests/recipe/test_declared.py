@@ -17,6 +17,7 @@ from cssl_cli.data import SOURCES
 from cssl_cli.errors import InputError
 from cssl_cli.methods import method_names
 from cssl_cli.recipe import declared, schema
+from cssl_cli.recipe.blocks import MethodBlock
 from cssl_cli.recipe.declared import _declared, augment_block, data_blocks, method_blocks
 from cssl_cli.recipe.ranges import Count
 
@@ -219,6 +220,8 @@ def test_all_that_is_declared_can_be_built() -> None:
         ("from nowhere import Half\n\nclass Settings:\n    p: Half = 1\n", "No module named 'nowhere'"),
         ("from fractions import Fraction\n\nclass Settings(Fraction):\n    p: float = 1\n", "based on another class"),
         ("from dataclasses import field\n\nclass Settings:\n    p: float = field(default=1.0)\n", "the default of p"),
+        ("class Settings:\n    name: str = 'x'\n", "call this one something else"),
+        ("class Settings:\n    p: 'float' = 1\n", "the type of p is in quotes"),
     ],
 )
 def test_a_class_that_cannot_be_read_is_told_with_its_file(tmp_path: Path, text: str, message: str) -> None:
@@ -250,6 +253,19 @@ def test_a_package_without_its_sources_is_told(
     monkeypatch.setattr(declared, "PACKAGE", tmp_path)
     with pytest.raises(InputError, match=r"No such file.*\n.*install it unpacked"):
         blocks()
+
+
+def test_a_check_of_batches_that_needs_the_rest_of_its_file_is_told() -> None:
+    class Settings:
+        def check_batches(self, batch_size: int, micro_batch: int | None) -> None:
+            halves(batch_size)  # type: ignore[name-defined]  # noqa: F821
+
+    class Attract(MethodBlock):
+        name: str = "attract"
+
+    Attract.declared = Settings
+    with pytest.raises(InputError, match=r"methods/attract.py: check_batches cannot be called: name 'halves'"):
+        Attract().check_batches(128, None)
 
 
 def test_files_beside_the_methods_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

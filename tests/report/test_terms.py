@@ -116,7 +116,7 @@ def test_every_table_is_printed_by_its_section() -> None:
 
 
 def test_a_term_that_asks_for_what_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "asking.py").write_text("def asking(nothing): ...\n")
+    (tmp_path / "asking.py").write_text("def asking(nothing=None): ...  # nor is its default taken\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TypeError, match="asking:asking asks for nothing"):
         measure(Term("asking", "companions", "asking:asking", ()), Pieces(*[None] * 9))  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def r_epsilon_bounds(
     num_parameters: int | None,
     num_discrete: int,
     lipschitz: float | None,
-    more_views: Sequence[int] = (16, 64, 256),
+    more_views: Sequence[int],
 ) -> dict[str, Quantity]:
     """Bounds on R_ε in the order of `epsilons`, not clipped at 1; None where a bound is infinite.
 

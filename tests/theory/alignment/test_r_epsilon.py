@@ -26,14 +26,16 @@ def table_of(features):
     return FeatureTable.build(torch.as_tensor(features), None, [])
 
 
-def bounds_of(features, epsilons=EPSILONS, *, num_parameters=None, num_discrete=0, lipschitz=None, **options):
+def bounds_of(
+    features, epsilons=EPSILONS, *, num_parameters=None, num_discrete=0, lipschitz=None, more_views=(16, 64, 256)
+):
     return r_epsilon_bounds(
         table_of(features),
         epsilons,
         num_parameters=num_parameters,
         num_discrete=num_discrete,
         lipschitz=lipschitz,
-        **options,
+        more_views=more_views,
     )
 
 
