@@ -339,7 +339,7 @@ TERMS: tuple[Term, ...] = (
                  key="label_energy", called="label energy", expected=1, share=True),
         Declared("tau", CONSISTENT, "τ, Contextures", shown=In.SWEEP | In.CONTROLS, key="contexture_tau",
                  called="τ (Contextures)", expected=-1),
-        Declared("tau_dimension", CONSISTENT, "   at so many functions"),
+        also("tau_dimension", CONSISTENT, "number of functions at τ"),
         also("functions", EXACT, "numbers of leading functions"),
         also("eigenvalues", CONSISTENT, "λ over functions"),
         also("in_sample", CONSISTENT, "λ over functions, in-sample"),

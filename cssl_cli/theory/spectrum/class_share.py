@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cssl_cli.theory.spectrum.view_covariances import ViewCovariances, ViewMoments, total, view_covariances
+from cssl_cli.theory.spectrum.view_covariances import ViewMoments, total, view_covariances
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ RIDGE = 0.05  # ρ over the mean eigenvalue of Σ
 GROUPS = 10  # of images, for the jackknife; even, since two halves are made of them
 MIN_IMAGES = 4  # in all, and of each class: two in either half
 IMAGES_A_DIRECTION = 2  # with fewer, what the jackknife leaves of the bias matters
-MOST_POINTS = 64  # of a curve over the number of functions
+PER_DOUBLING = 8  # points of a curve over the number of functions
 EQUAL = 1e-24  # views whose variance is below this share of their mean square are equal
 OVER_ALL = ("shared", "of_image", "about_class", "share")
 CURVES = ("functions", "eigenvalues", "in_sample", "label_energy", "leading_label_energy", "tau", "tau_dimension")
@@ -211,7 +211,6 @@ def _information(moments: ViewMoments) -> tuple[float, float, float, float]:
 
 
 def _points(most: int) -> Tensor:
-    """At most 64 numbers from 1 to `most`, both included, closer together where they are small."""
-    if most <= MOST_POINTS:
-        return torch.arange(1, most + 1)
-    return torch.logspace(0, math.log10(most), MOST_POINTS, dtype=torch.float64).round().long().unique()
+    """Numbers of functions, some at each doubling, with `most` at the end; the same ones for every width up to it."""
+    spaced = 2 ** (torch.arange(PER_DOUBLING * most.bit_length(), dtype=torch.float64) / PER_DOUBLING)
+    return torch.cat([spaced.round().long().clamp(max=most), torch.tensor([most])]).unique()
