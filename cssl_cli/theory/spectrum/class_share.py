@@ -11,48 +11,87 @@ leaves the views of an image little in common but the class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cssl_cli.theory.spectrum.view_covariances import ViewCovariances
+from cssl_cli.theory.spectrum.view_covariances import ViewMoments, total, view_covariances
 
 
 @dataclass(frozen=True)
 class ClassShare:
     """In nats: `shared`, what two views share; `about_class`, what of a view is about the class, None without classes.
 
-    share: the latter over the former, no unit; None too where nothing is shared.
+    The lists hold the same with each group of images left out in turn, to first order; empty without groups.
     """
 
     shared: float
     about_class: float | None
+    shared_without: tuple[float, ...] = ()
+    about_class_without: tuple[float, ...] = ()
 
     @property
     def share(self) -> float | None:
-        if self.about_class is None or self.shared <= 0:
-            return None
-        return self.about_class / self.shared
+        """The latter over the former, no unit; None without classes, and where nothing is shared."""
+        return None if self.about_class is None or self.shared <= 0 else self.about_class / self.shared
+
+    @property
+    def share_without(self) -> tuple[float, ...]:
+        """The share with each group left out."""
+        if self.share is None:
+            return ()
+        pairs = zip(self.about_class_without, self.shared_without, strict=True)
+        return tuple(about / shared for about, shared in pairs)
 
 
-def class_share(covariances: ViewCovariances, *, ridge: float) -> ClassShare:
-    """The share, with ρ = `ridge` times the mean eigenvalue of Σ; ridge > 0. Raises ValueError for features without
-    variance."""
-    of_view, of_pair = covariances.of_view, covariances.of_pair
+def class_share(parts: Sequence[ViewMoments], *, ridge: float, labelled: ViewMoments | None = None) -> ClassShare:
+    """The share over all images, which `parts` hold in groups; ρ is `ridge` > 0 times the mean eigenvalue of Σ.
+
+    labelled: the moments of the images whose class is known, where those are not all; they are left out of no group.
+    Raises ValueError for features without variance.
+    """
+    whole = total(parts)
+    covariances = view_covariances(whole)
+    of_classes = (covariances if labelled is None else view_covariances(labelled)).of_classes
+    given = [covariances.of_view, covariances.of_pair, *([] if of_classes is None else [of_classes])]
+    with torch.enable_grad():
+        leaves = [matrix.clone().requires_grad_() for matrix in given]
+        values = _information(*leaves, ridge=ridge)
+        slopes = [torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True) for value in values]
+    without: list[list[float]] = [[] for _ in values]
+    for part in parts if len(parts) > 1 else ():
+        rest = view_covariances(whole.without(part))
+        moved = [rest.of_view, rest.of_pair]
+        if of_classes is not None:
+            moved.append(rest.of_classes if labelled is None and rest.of_classes is not None else of_classes)
+        changes = [after - before for after, before in zip(moved, given, strict=True)]
+        for value, slope, found in zip(values, slopes, without, strict=True):
+            change = sum((s * c).sum().item() for s, c in zip(slope, changes, strict=True) if s is not None)
+            found.append(value.item() + change)
+    numbers = [value.item() for value in values]
+    return ClassShare(
+        numbers[0],
+        numbers[1] if of_classes is not None else None,
+        tuple(without[0]),
+        tuple(without[1]) if of_classes is not None else (),
+    )
+
+
+def _information(of_view: Tensor, of_pair: Tensor, of_classes: Tensor | None = None, *, ridge: float) -> list[Tensor]:
+    """I(v; v′) and, with classes, half of Pillai's trace: functions of the covariances that can be differentiated."""
     mean_eigenvalue = of_view.trace() / len(of_view)
     if not mean_eigenvalue > 0:
         raise ValueError("all views have the same features")
     regular = of_view + ridge * mean_eigenvalue * torch.eye(len(of_view), dtype=of_view.dtype, device=of_view.device)
     factor = torch.linalg.cholesky(regular)
     # log det(I − (R⁻¹M)²) = log det(R − M) + log det(R + M) − 2 log det R, without an eigendecomposition.
-    shared = _log_det(factor) - 0.5 * sum(
-        _log_det(torch.linalg.cholesky(both)) for both in (regular - of_pair, regular + of_pair)
-    )
-    if covariances.of_classes is None:
-        return ClassShare(float(shared), None)
-    pillai = torch.cholesky_solve(covariances.of_classes, factor).trace()
-    return ClassShare(float(shared), 0.5 * float(pillai))
+    halves = [_log_det(torch.linalg.cholesky(both)) for both in (regular - of_pair, regular + of_pair)]
+    shared = _log_det(factor) - 0.5 * (halves[0] + halves[1])
+    if of_classes is None:
+        return [shared]
+    return [shared, 0.5 * torch.cholesky_solve(of_classes, factor).trace()]
 
 
 def _log_det(factor: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ BLOCK = 1024  # images whose views are put in float64 together
 
 @dataclass(frozen=True)
 class ViewMoments:
-    """Sums over images, from which the covariances of any union of disjoint sets of images follow.
+    """Sums over images, of which the covariances are made; those of disjoint sets of images add up.
 
     num_views: m, of each image. images: (K,), of each class; a single class without labels. first: (K, D), sums of the
-    images' mean features φ̄. of_views: (D, D), sum over images of the mean of φφᵀ over views. of_images: (K, D, D), sums
-    of φ̄φ̄ᵀ.
+    images' mean features φ̄. of_views: (D, D), sum over images of the mean of φφᵀ over views. of_images: (D, D), sum of
+    φ̄φ̄ᵀ. noise: (K,) the factor of an image's φ̄φ̄ᵀ in `of_noise`, (D, D), from which the noise in the class means is
+    estimated. It depends on the sizes of the classes among all images of the table.
     """
 
     num_views: int
@@ -30,25 +31,19 @@ class ViewMoments:
     first: Tensor
     of_views: Tensor
     of_images: Tensor
+    noise: Tensor
+    of_noise: Tensor
 
-    def __add__(self, other: ViewMoments) -> ViewMoments:
-        assert self.num_views == other.num_views
+    def without(self, part: ViewMoments) -> ViewMoments:
+        """Those of the other images, when `part` is of some of them."""
         return ViewMoments(
             self.num_views,
-            self.images + other.images,
-            self.first + other.first,
-            self.of_views + other.of_views,
-            self.of_images + other.of_images,
-        )
-
-    def __sub__(self, other: ViewMoments) -> ViewMoments:
-        assert self.num_views == other.num_views
-        return ViewMoments(
-            self.num_views,
-            self.images - other.images,
-            self.first - other.first,
-            self.of_views - other.of_views,
-            self.of_images - other.of_images,
+            self.images - part.images,
+            self.first - part.first,
+            self.of_views - part.of_views,
+            self.of_images - part.of_images,
+            self.noise,
+            self.of_noise - part.of_noise,
         )
 
 
@@ -57,8 +52,8 @@ class ViewCovariances:
     """Σ `of_view`, M `of_pair` and B `of_classes`, each (D, D) float64; B is None without two classes.
 
     M is over distinct views, so that the noise of single views is not in it. From B the noise of the class means is
-    taken away: within-class covariance of the images' mean features over n_k. Both are unbiased but for the mean over
-    all images, which is estimated from the same images.
+    taken away: the covariance of the images' mean features within a class over n_k. Both are unbiased but for the mean
+    over all images, which is estimated from the same images.
     """
 
     of_view: Tensor
@@ -68,57 +63,98 @@ class ViewCovariances:
     num_views: int
 
 
-def view_moments(features: Tensor, labels: Tensor | None, *, num_classes: int) -> ViewMoments:
-    """The moments of features (N, m, D) of m ≥ 2 augmented views each; float64, whatever the features are."""
+def view_moments(features: Tensor, labels: Tensor | None, *, num_classes: int, groups: int = 1) -> list[ViewMoments]:
+    """The moments of `groups` disjoint parts of the images: features (N, m, D) of m ≥ 2 augmented views each.
+
+    The images of each class are dealt to the groups in turn. Computed in float64, whatever the features are. Classes of
+    fewer than two images do not count as classes.
+    """
     num_images, num_views, width = features.shape
     if labels is None:
         labels, num_classes = torch.zeros(num_images, dtype=torch.int64), 1
-    labels = labels.to(features.device)
-    of_views = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    of_images = of_views.new_zeros(num_classes, width, width)
-    first = of_views.new_zeros(num_classes, width)
-    for start in range(0, num_images, BLOCK):
-        views = features[start : start + BLOCK].double()
-        means, of_block = views.mean(dim=1), labels[start : start + BLOCK]
-        flat = views.flatten(0, 1)
-        of_views += flat.T @ flat / num_views
-        first.index_add_(0, of_block, means)
-        for label in of_block.unique().tolist():
-            of_class = means[of_block == label]
-            of_images[label] += of_class.T @ of_class
-    return ViewMoments(num_views, labels.bincount(minlength=num_classes), first, of_views, of_images)
+    labels = labels.cpu()
+    noise = _noise_factors(labels.bincount(minlength=num_classes))
+    found = []
+    dealt = labels.argsort(stable=True)
+    for group in range(groups):
+        rows = dealt[group::groups].sort().values
+        of_views = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+        of_images, of_noise = torch.zeros_like(of_views), torch.zeros_like(of_views)
+        first = of_views.new_zeros(num_classes, width)
+        for block in rows.split(BLOCK):
+            views = features[block.to(features.device)].double()
+            means, of_block = views.mean(dim=1), labels[block].to(features.device)
+            flat = views.flatten(0, 1)
+            of_views += flat.T @ flat / num_views
+            of_images += means.T @ means
+            first.index_add_(0, of_block, means)
+            if not _all_equal(noise):
+                of_noise += means.T @ (means * noise.to(features.device)[of_block].unsqueeze(1))
+        if _all_equal(noise):  # classes of one size: nothing to weight
+            of_noise = noise[0].item() * of_images
+        counts = labels[rows].bincount(minlength=num_classes)
+        found.append(ViewMoments(num_views, counts, first, of_views, of_images, noise, of_noise))
+    return found
 
 
-def view_covariances(moments: ViewMoments) -> ViewCovariances:
-    """The covariances that the moments give; classes of fewer than two images count for Σ and M only."""
-    num_images, num_views = int(moments.images.sum()), moments.num_views
-    mean = moments.first.sum(dim=0) / num_images
-    centre = torch.outer(mean, mean)
-    of_view = moments.of_views / num_images - centre
-    of_mean = moments.of_images.sum(dim=0) / num_images - centre
-    # E φ̄φ̄ᵀ = M + (Σ − M) / m: the noise of single views is taken away.
-    of_pair = (num_views * of_mean - of_view) / (num_views - 1)
-    return ViewCovariances(of_view, of_pair, _between_classes(moments), num_images, num_views)
+def _noise_factors(sizes: Tensor) -> Tensor:
+    """p(1 − p) / (n (n − 1)) for the share p of each class (K,) of n images; 0 where n is below 2."""
+    counted = torch.where(sizes >= 2, sizes, 0).double()
+    shares = counted / counted.sum().clamp(min=1)
+    return torch.where(sizes >= 2, shares * (1 - shares) / (counted * (counted - 1)).clamp(min=1), 0.0)
 
 
-def _between_classes(moments: ViewMoments) -> Tensor | None:
-    kept = (moments.images >= 2).nonzero().squeeze(1)
-    if len(kept) < 2:
-        return None
-    sizes = moments.images[kept].double()
-    shares = sizes / sizes.sum()
-    means = moments.first[kept] / sizes.unsqueeze(1)
-    deviations = means - shares @ means
-    between = deviations.T @ (deviations * shares.unsqueeze(1))
-    for label, size, share, mean in zip(kept.tolist(), sizes.tolist(), shares.tolist(), means, strict=True):
-        within = (moments.of_images[label] - size * torch.outer(mean, mean)) / (size - 1)
-        between -= share * (1 - share) / size * within
-    return between
+def _all_equal(values: Tensor) -> bool:
+    return bool((values == values[0]).all())
 
 
 def total(parts: Sequence[ViewMoments]) -> ViewMoments:
     """The moments of all parts together."""
     whole = parts[0]
     for part in parts[1:]:
-        whole = whole + part
+        whole = ViewMoments(
+            whole.num_views,
+            whole.images + part.images,
+            whole.first + part.first,
+            whole.of_views + part.of_views,
+            whole.of_images + part.of_images,
+            whole.noise,
+            whole.of_noise + part.of_noise,
+        )
     return whole
+
+
+def view_covariances(moments: ViewMoments) -> ViewCovariances:
+    """The covariances of the images that the moments are of."""
+    num_images, num_views = int(moments.images.sum()), moments.num_views
+    mean = moments.first.sum(dim=0) / num_images
+    centre = torch.outer(mean, mean)
+    of_view = moments.of_views / num_images - centre
+    of_mean = moments.of_images / num_images - centre
+    # E φ̄φ̄ᵀ = M + (Σ − M) / m: the noise of single views is taken away.
+    of_pair = (num_views * of_mean - of_view) / (num_views - 1)
+    return ViewCovariances(of_view, of_pair, _between_classes(moments), num_images, num_views)
+
+
+def _between_classes(moments: ViewMoments) -> Tensor | None:
+    kept = ((moments.images > 0) & (moments.noise > 0)).nonzero().squeeze(1)
+    if len(kept) < 2:
+        return None
+    sizes, noise = moments.images[kept].double().to(moments.first.device), moments.noise[kept].to(moments.first.device)
+    shares = sizes / sizes.sum()
+    means = moments.first[kept] / sizes.unsqueeze(1)
+    deviations = means - shares @ means
+    between = deviations.T @ (deviations * shares.unsqueeze(1))
+    # Σ_k p(1 − p)/n times the covariance within class k. Where images were left out, the factors of all images are
+    # scaled by the square of the share that is left, which is exact up to 1/n.
+    within = moments.of_noise - means.T @ (means * (noise * sizes).unsqueeze(1))
+    return between - within * _left(moments, kept) ** -2
+
+
+def _left(moments: ViewMoments, kept: Tensor) -> float:
+    """The share of the images that `moments` are of among those that its noise factors were made for."""
+    sizes = moments.images[kept].double()
+    shares = sizes / sizes.sum()
+    # noise = p(1 − p) / (n (n − 1)) of all n, solved for n with the shares that are left, and summed over classes.
+    ratio = (shares * (1 - shares) / moments.noise[kept]).clamp(min=0)
+    return float(sizes.sum() / (0.5 + (0.25 + ratio).sqrt()).sum())
