@@ -154,7 +154,7 @@ def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, h
     return {
         "row": same[0].name,
         "same": [candidate.name for candidate in same[1:]],
-        "augment": {name: block for name, block in recipe.settings("augment").items() if block is not None},
+        "augment": recipe.augment.model_dump(mode="json", exclude_none=True),
         "negative_control": recipe.augment.fade is not None,
         **{name: quantity.to_dict() for name, quantity in _quantities(share, num_images, has_labels).items()},
     }
