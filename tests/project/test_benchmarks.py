@@ -227,7 +227,18 @@ def test_step_choices_without_kept_memory(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("step_choices.keep_freed_memory", lambda: False)
     monkeypatch.setattr("step_choices.WAYS", {name: way for name, way in WAYS.items() if not way["compiled"]})
     written = run(
-        "step_choices", "--encoder", "small", "--width", 2, "--batch-size", 20, "--steps", 1, "--repetitions", 1, "--no-gradients"
+        "step_choices",
+        "--encoder",
+        "small",
+        "--width",
+        2,
+        "--batch-size",
+        20,
+        "--steps",
+        1,
+        "--repetitions",
+        1,
+        "--no-gradients",
     )
     assert [name.partition(", times")[0] for name in written["ratios"]] == ["channels_last"]
 
