@@ -306,7 +306,7 @@ def counters(method: Method) -> set[int]:
 
 @pytest.mark.parametrize("name", method_names())
 def test_batches_are_counted_as_torch_counts_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make_trainer(name)
+    trainer = make_trainer(name, epochs=2)
     by_torch = set()
     for progress in trainer.run():
         if progress.step == 3:  # within an epoch: nothing has been set
@@ -314,7 +314,7 @@ def test_batches_are_counted_as_torch_counts_them(name: str, monkeypatch: pytest
             break
     # As on a GPU, where no step touches them.
     monkeypatch.setattr("cssl_cli.nn.batch_norm.launch_bound", lambda _: True)
-    trainer = make_trainer(name)
+    trainer = make_trainer(name, epochs=2)
     for progress in trainer.run():
         if progress.step == 3:
             assert counters(trainer.method) == {0}

@@ -7,31 +7,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 from torch._dynamo.utils import counters
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.errors import RunError
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import method_names
-from cssl_cli.nn.batch_norm import BatchNorm2d
-from cssl_cli.nn.recompute import Encoder
 from cssl_cli.train.loop import Trainer
+from tests.support.small_methods import OneLayer
 from tests.train.test_loop import exact, finish, make_trainer, random_images, same_state, through_a_file
 
 compile_with = torch.compile
-
-
-class OneLayer(Encoder):
-    """The least that a method can be traced around: tracing takes a second for every few layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), BatchNorm2d(8), nn.ReLU(inplace=True))
-        self.num_features = 8
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layers(images).mean(dim=(2, 3))
 
 
 make_small = functools.partial(make_trainer, encoder=OneLayer)
