@@ -39,7 +39,11 @@ from cssl_cli.runs.run_dir import ANALYSIS, METRICS, PROBE, RunDir
 
 SMALL_RUN = ("data.num_train=200", "data.num_test=60", "encoder.width=2", "train={epochs: 2, batch_size: 32}")
 ANALYSIS_OF = ("analyze.num_images=300", "analyze.num_views=4", "analyze.bootstrap=100")
-SMALL_ANALYSIS = ("analyze.num_images=30", "analyze.num_views=2", "analyze.bootstrap=10", "analyze.refine_pairs=5")
+SMALL_ANALYSIS = (
+    "probe.penalties=[0.1]",
+    "analyze={num_images: 20, num_views: 2, classes: [bar, ring], epsilons: [0.2], deltas: [0.5, 1]}",
+    "analyze={bootstrap: 0, refine_pairs: 1, distances: [pixels, trained]}",
+)
 SAME, MOST_OTHERS = 1e-2, 0.05  # relative difference of a number, and the share of them that may differ by more
 AT_LEAST_RIGHT = 0.5  # linear accuracy of simclr-shapes; its file says 57 to 62 %
 PUBLISHED = {"abcde": 0.8976, "a": 0.6274}  # k-NN after 800 epochs on CIFAR-10: arXiv 2111.00743, Table 1
@@ -242,6 +246,7 @@ def recipe_on(setting: Setting, overrides: list[str]) -> Recipe:
     data = data_block(setting)
     if setting.small:
         overrides = ["encoder={name: small, width: 2}", "train.batch_size=16", "optim.warmup_epochs=0", *overrides]
+        overrides += ["method.projector=[16, 8]", "probe.penalties=[0.1]"]
     return load_recipe("simclr-cifar10", ["probe.center_views=1", f"data={data}", *overrides])
 
 

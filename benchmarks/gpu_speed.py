@@ -39,6 +39,7 @@ from cssl_cli.train import loop as train
 WATCHED_STEPS = 10  # during which waits are counted
 SETTLING_STEPS = 5
 ROUNDS = 3
+SECONDS_OF_A_ROUND = 0.5
 COMPILED = {"eager": "false", "compiled": "true", "CUDA graph": "graph"}
 # Where the time on the device goes, by parts of the kernels' names; the first match counts.
 KINDS = {
@@ -86,7 +87,11 @@ def resnet18(findings: Findings, setting: Setting) -> None:
 def moco(findings: Findings, setting: Setting) -> None:
     begin(setting)
     network, encoder, batch = large_encoder(setting)
-    settings = [encoder, f"train.batch_size={batch}"]
+    settings = [
+        encoder,
+        f"train.batch_size={batch}",
+        *(["method={queue: 64, projector: [16, 8]}"] if setting.small else []),
+    ]
     both_ways(findings, setting, f"MoCo, {network}, batch {batch}", "moco-cifar10", settings, random_dataset(setting))
 
 
@@ -144,7 +149,7 @@ def profiled(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `cssl pretrain --profile` reports for a recipe, and the columns of its row."""
     if setting.small:
-        profiling.SECONDS, profiling.ROUNDS, profiling.WARM_UP_STEPS = 0.01, 1, 2
+        profiling.SECONDS, profiling.ROUNDS, profiling.WARM_UP_STEPS, profiling.TRACED_STEPS = 0.01, 1, 2, 1
     clock = FirstStep()
     run, found = profiling.profile(
         recipe, out=setting.folder, reporter=clock, device_name=setting.device, dataset=dataset
@@ -197,7 +202,7 @@ def speed_of(recipe: Recipe, dataset: Dataset, device: torch.device) -> dict[str
     first = measuring.seconds_of(lambda: next(steps), device)
     settling = measuring.seconds_of(lambda: advance(steps, SETTLING_STEPS), device)  # during which a graph is recorded
     one = measuring.seconds_of(lambda: advance(steps, SETTLING_STEPS), device) / SETTLING_STEPS
-    number = max(2, min(200, round(0.5 / one)))
+    number = max(2, min(200, round(SECONDS_OF_A_ROUND / one)))
     spent = [measuring.seconds_of(lambda: advance(steps, number), device) / number for _ in range(ROUNDS)]
     seconds = statistics.median(spent)
     compiled = trainer.training_step.compiled
@@ -277,9 +282,11 @@ def against_lightly(findings: Findings, setting: Setting) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ shared
 def begin(setting: Setting) -> torch.device:
-    """The device. For the smallest sizes, the machine's rates are measured roughly and nothing is compiled."""
+    """The device. For the smallest sizes, rates and speeds are measured roughly and nothing is compiled."""
+    global SECONDS_OF_A_ROUND
     device = choose_device(setting.device)
     if setting.small:
+        SECONDS_OF_A_ROUND = 0.01
         torch.set_num_threads(1)
         rates.MATRIX_SIDE = dict.fromkeys(rates.MATRIX_SIDE, 64)
         rates.COPY_BYTES = dict.fromkeys(rates.COPY_BYTES, 2**16)

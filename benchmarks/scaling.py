@@ -29,6 +29,7 @@ from cssl_cli.runs.device import choose_device
 
 MEMORY_STEPS = 3
 LEAST_IMAGES = 20  # some of every class
+OTHER_VIEWS, OTHER_IMAGES = 8, 1000  # of an analysis where the number of the other grows
 
 
 def main() -> None:
@@ -127,9 +128,8 @@ def held_at_most(device: torch.device) -> int:
 
 # ---------------------------------------------------------------------------------------------------------- analysis
 def analysis(report: measuring.Report, options: argparse.Namespace) -> list[Panel]:
-    middle_views, middle_images = 8, 1000
-    of_images = [(images, middle_views) for images in options.analysis_images]
-    of_views = [(middle_images, views) for views in options.analysis_views]
+    of_images = [(images, OTHER_VIEWS) for images in options.analysis_images]
+    of_views = [(OTHER_IMAGES, views) for views in options.analysis_views]
     seconds: dict[tuple[int, int], list[float]] = {size: [] for size in of_images + of_views}
     for _, size in product(range(options.repetitions), seconds):
         images, views = size

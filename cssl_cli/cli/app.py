@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, pretrain, probe, recipes, sweep
+from cssl_cli.cli import analyze, pretrain, probe, rank, recipes, sweep
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.errors import InputError
 
@@ -78,4 +78,5 @@ _add(pretrain.pretrain, pretrain.EXAMPLES)
 _add(probe.probe, probe.EXAMPLES)
 _add(analyze.analyze, analyze.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)
+_add(rank.rank, rank.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)

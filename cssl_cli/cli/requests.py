@@ -171,6 +171,35 @@ def read_accuracy(name: str, targets: Targets) -> Column:
     return accuracy
 
 
+# ---------------------------------------------------------------------- rank
+def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
+    """The recipes of the rows of sweeps, and single recipes, by name; overrides among the arguments change them all.
+
+    Of each row that of its first seed. `InputError` where two of different content have one name.
+    """
+    from cssl_cli.recipe import load_recipe
+    from cssl_cli.recipe.files import find, follow
+    from cssl_cli.sweep.sweep import load_sweep
+
+    overrides = [argument for argument in arguments if is_override(argument) and not _is_there(argument)]
+    named = [argument for argument in arguments if argument not in overrides]
+    if not named:
+        raise InputError("nothing is named to rank", remedy="Give a sweep, or recipes.")
+    found: dict[str, Recipe] = {}
+    for name in named:
+        if follow(find(name, None)).kind == "recipe":
+            rows = {(recipe := load_recipe(name, overrides)).name: recipe}
+        else:
+            rows = {}
+            for member in load_sweep(name, overrides).members:
+                rows.setdefault(member.row, member.recipe)
+        for row, recipe in rows.items():
+            known = found.setdefault(row, recipe)
+            if known.settings("augment") != recipe.settings("augment"):
+                raise InputError(f"two of the candidates are called {row}", where=name, remedy="Rename one of them.")
+    return found
+
+
 # ---------------------------------------------------------------------- sweep
 @dataclass(frozen=True)
 class SweepTable:

@@ -199,7 +199,7 @@ def build(root, cache_dir, keys):
 
 def test_a_killed_builder_frees_the_next_which_clears_its_leftovers(root, cache_dir):
     write_classes(root, {"a": 4, "b": 4})
-    processes = multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context("fork")
     building = processes.Event()
     builder = processes.Process(target=build_and_hang, args=(root, cache_dir, building))
     builder.start()
@@ -213,7 +213,7 @@ def test_a_killed_builder_frees_the_next_which_clears_its_leftovers(root, cache_
 
 def test_two_processes_that_build_at_once_both_end_well(root, cache_dir):
     write_classes(root, {"a": 30, "b": 30})
-    processes = multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context("fork")
     keys = processes.Queue()
     builders = [processes.Process(target=build, args=(root, cache_dir, keys)) for _ in range(2)]
     for builder in builders:

@@ -23,6 +23,10 @@ from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
 from tests.support.commands import Invoke
 
 CPU = torch.device("cpu")
+QUICK = (
+    "analyze={bootstrap: 0, refine_pairs: 0, distances: [pixels], deltas: [1], epsilons: [0.5]}",
+    *("--images", 20, "--views", 3),
+)
 
 
 class Flat(nn.Module):
@@ -153,19 +157,10 @@ def test_accuracies_carry_the_precision_and_do_not_replace_others(invoke: Invoke
 def test_terms_carry_the_precision_and_do_not_replace_others(
     invoke: Invoke, run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    quick = [
-        "analyze.bootstrap=0",
-        "analyze.refine_pairs=0",
-        "analyze.distances=[pixels]",
-        "--images",
-        20,
-        "--views",
-        3,
-    ]
-    plain = json.loads(invoke("analyze", run, *quick, "--no-figures", "--json").stdout)
+    plain = json.loads(invoke("analyze", run, *QUICK, "--no-figures", "--json").stdout)
     assert "feature_error" not in plain
     assert "precision" not in plain["settings"]
-    done = invoke("analyze", run, *quick, "--no-figures", "--precision", "bfloat16")
+    done = invoke("analyze", run, *QUICK, "--no-figures", "--precision", "bfloat16")
     assert done.code == 0, done.stderr
     assert "Terms of features in bfloat16, off those in float32 by" in " ".join(done.stdout.split())
     rough = RunDir(run).read_json(ANALYSIS)
@@ -208,7 +203,7 @@ def test_what_is_stored_in_tf32_is_shown_where_nothing_computes_in_it(run: Path)
 def test_accuracies_in_a_lower_precision_are_told_of_any_run(
     invoke: Invoke, run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert invoke("analyze", run, "--no-figures").code == 0
+    assert invoke("analyze", run, *QUICK, "--no-figures").code == 0
     result = RunDir(run).latest_result(ANALYSIS)
     other = Path(shutil.copytree(run, run.parent / "other"))
     assert invoke("probe", other, "--precision", "bfloat16").code == 0

@@ -22,9 +22,10 @@ from cssl_cli.runs.run_dir import METRICS, RunDir
 from tests.support.commands import TINY_RECIPE
 
 OVERRIDES = (
-    "train={steps: 6, batch_size: 64, precision: float32}",
-    "analyze={num_images: 30, num_views: 3, epsilons: [0.2], bootstrap: 20, refine_pairs: 2}",
-    "analyze.distances=[pixels, trained]",
+    "data={name: shapes, num_train: 128, num_test: 60, size: 16}",
+    "train={steps: 4, batch_size: 64, precision: float32}",
+    "analyze={num_images: 20, classes: [bar, cross, ring, square], num_views: 3, epsilons: [0.2], deltas: [0.5, 1]}",
+    "analyze={bootstrap: 20, refine_pairs: 2, distances: [pixels, trained]}",
     "probe.penalties=[0.1]",
 )
 ABOUT_TIME = {"seconds", "images_per_second", "device_memory_mb"}

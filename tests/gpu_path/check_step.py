@@ -22,24 +22,27 @@ from tests.gpu_path.fake_cuda import CUDA, Ledger, fake_cuda, last_step, trainer
 
 # Kernels of an uncompiled step, with torch 2.14; other versions split operations a little differently.
 KERNELS = {
-    "barlow_twins-shapes": 484,
-    "byol-shapes": 598,
-    "moco-shapes": 531,
+    "barlow_twins-shapes": 254,
+    "byol-shapes": 368,
+    "moco-shapes": 301,
     "simclr-shapes": 382,
-    "simple_contrastive-shapes": 417,
-    "simsiam-shapes": 553,
-    "t_infonce-shapes": 378,
-    "vicreg-shapes": 477,
+    "simple_contrastive-shapes": 187,
+    "simsiam-shapes": 323,
+    "t_infonce-shapes": 148,
+    "vicreg-shapes": 247,
     "simclr-cifar10": 520,
-    "byol-cifar10": 1030,
-    "moco-cifar10": 994,
 }
 TOLERANCE = 1.04
 
 
+# The other operations are the same for all methods, and more than half of what a step launches: SimCLR has them all.
+FLIP_ONLY = tuple(f"augment.{name}=null" for name in ("crop", "jitter", "gray", "blur"))
+
+
 def follow(name: str, *overrides: str) -> Ledger:
     """The step of a recipe, which must wait for nothing and stay on the device."""
-    recipe, ledger = load_recipe(name, ["train.batch_size=64", *overrides]), Ledger()
+    short = () if name.startswith("simclr") else FLIP_ONLY
+    recipe, ledger = load_recipe(name, ["train.batch_size=64", *short, *overrides]), Ledger()
     with trainer_of(recipe) as trainer:
         views, terms = last_step(trainer, ledger, num_steps=1 if name.endswith("cifar10") else 2)
         parameters = [one for one in trainer.method.parameters() if one.requires_grad]
@@ -73,7 +76,7 @@ def test_every_method_is_among_them() -> None:
 
 
 def test_lars_takes_all_weights_together() -> None:
-    assert follow("simclr-shapes", "optim={name: lars, lr: 0.1}").of_parts()["update"][0] < 40
+    assert follow("simclr-shapes", *FLIP_ONLY, "optim={name: lars, lr: 0.1}").of_parts()["update"][0] < 40
 
 
 # ---------------------------------------------------------------------- sabotage
@@ -81,7 +84,7 @@ def test_a_look_at_the_loss_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     backward = TrainingStep.backward
     monkeypatch.setattr(TrainingStep, "backward", lambda self, terms: backward(self, terms) or float(terms["loss"]))
     with pytest.raises(DataDependentOutputException):
-        follow("simclr-shapes")
+        follow("simclr-shapes", *FLIP_ONLY)
 
 
 def test_a_tensor_of_the_host_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +104,7 @@ def test_a_tensor_of_the_host_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_copy_that_waits_is_caught(monkeypatch: pytest.MonkeyPatch, blocking: object) -> None:
     monkeypatch.setattr(theta_ahead, "sent", blocking)
     with pytest.raises(AssertionError, match="True"):
-        follow("simclr-shapes")
+        follow("simclr-shapes", *FLIP_ONLY)
 
 
 def test_small_kernels_by_the_hundred_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +128,7 @@ def test_augmentations(names: list[str]) -> None:
     assert ledger.copies == []
 
 
-@pytest.mark.parametrize("tile", [16, None])
+@pytest.mark.parametrize("tile", [40, None])
 def test_losses_in_blocks(tile: int | None) -> None:
     with fake_cuda(), Ledger() as ledger:
         z = torch.zeros((100, 24), device=CUDA, requires_grad=True)

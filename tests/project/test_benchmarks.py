@@ -210,7 +210,8 @@ def test_images_are_the_same_however_they_come(way: str, tmp_path: Path):
 def test_step_choices(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr("step_choices.keep_freed_memory", lambda: True)  # not of the process that tests
-    written = run("step_choices", "--encoder", "small", "--width", 2, "--batch-size", 20, "--repetitions", 1)
+    sizes = ("--encoder", "small", "--width", 2, "--batch-size", 20, "--steps", 1, "--repetitions", 1)
+    written = run("step_choices", *sizes)
     case = "small width 2, batch 20"
     assert [name for name, _, _ in (ratio.partition(", times") for ratio in written["ratios"])] == list(WAYS)[1:]
     distances = {name: value for name, value in written["numbers"].items() if name.startswith("gradient")}
@@ -226,7 +227,18 @@ def test_step_choices_without_kept_memory(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("step_choices.keep_freed_memory", lambda: False)
     monkeypatch.setattr("step_choices.WAYS", {name: way for name, way in WAYS.items() if not way["compiled"]})
     written = run(
-        "step_choices", "--encoder", "small", "--width", 2, "--batch-size", 20, "--repetitions", 1, "--no-gradients"
+        "step_choices",
+        "--encoder",
+        "small",
+        "--width",
+        2,
+        "--batch-size",
+        20,
+        "--steps",
+        1,
+        "--repetitions",
+        1,
+        "--no-gradients",
     )
     assert [name.partition(", times")[0] for name in written["ratios"]] == ["channels_last"]
 
@@ -280,8 +292,10 @@ def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert ("-c", "import torch") in started
 
 
-def test_interval_coverage(run: Run):
-    written = run("interval_coverage", "--tables", 8, "--designs", "2x5", "--large", 100)
+def test_interval_coverage(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("interval_coverage.BATCH_TABLES", 2)
+    monkeypatch.setattr("interval_coverage.NEW_IMAGES", 100)
+    written = run("interval_coverage", "--tables", 2, "--designs", "2x5", "--large", 100)
     assert list(written["ratios"]) == []
     assert all(0 <= share <= 1 for share in written["numbers"].values())
     counted = {name.partition(":")[0] for name in written["numbers"]}
@@ -319,7 +333,8 @@ def test_differences_are_as_often_beyond_seed_noise_as_their_p_is_small():
     assert single <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
-def test_scaling(run: Run, tmp_path: Path):
+def test_scaling(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scaling.OTHER_IMAGES", 30)
     figure = tmp_path / "growth.svg"
     written = run(
         "scaling", "--batch-sizes", 4, 8, "--widths", 1, 2, "--width", 1, "--batch-size", 4, "--turn-images", 8,
@@ -331,7 +346,7 @@ def test_scaling(run: Run, tmp_path: Path):
 
 def test_a_script_finds_its_parts_from_any_folder(tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "scaling.py"), "--help"],
+        [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--help"],  # which loads no torch for that
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -339,7 +354,7 @@ def test_a_script_finds_its_parts_from_any_folder(tmp_path: Path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "How cost grows" in done.stdout
+    assert "Is the package right on a GPU" in done.stdout
 
 
 def test_every_benchmark_says_what_it_measures():

@@ -1,5 +1,5 @@
-"""The GPU path without a GPU: the checks of `tests/gpu_path`, in processes of their own, since they replace parts of
-torch when they are imported."""
+"""The GPU path without a GPU: the checks of `tests/gpu_path`, in two processes: `check_run.py` replaces parts of torch
+before the package is imported."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.mark.long
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA: nothing to pretend with")
-@pytest.mark.parametrize("checks", ["check_run.py", "check_step.py", "check_compile.py"])
-def test_the_gpu_path(checks: str, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("checks", [("check_run.py",), ("check_step.py", "check_compile.py")], ids=" ".join)
+def test_the_gpu_path(checks: tuple[str, ...], record_property: Callable[[str, object], None]) -> None:
     arguments = ["-m", "pytest", "-n0", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}"]
     ended = subprocess.run(
-        [sys.executable, *arguments, str(TESTS / "gpu_path" / checks)],
+        [sys.executable, *arguments, *(str(TESTS / "gpu_path" / name) for name in checks)],
         cwd=TESTS.parent,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -33,4 +33,5 @@ def test_the_gpu_path(checks: str, record_property: Callable[[str, object], None
     passed = re.search(r"(\d+) passed", ended.stdout)
     assert passed is not None
     assert "skipped" not in ended.stdout
-    record_property("gpu path", f"{checks.removesuffix('.py')}: {passed[0]}")
+    names = ", ".join(name.removesuffix(".py") for name in checks)
+    record_property("gpu path", f"{names}: {passed[0]}")

@@ -82,6 +82,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cs
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
+@pytest.mark.long  # beside the others that fork: their server takes seconds to start
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: signal.Signals) -> None:
     folder = tiny_recipe.parent
@@ -103,6 +104,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: 
     assert json.loads((run_path(folder / "runs") / "status").read_text())["state"] == "finished"
 
 
+@pytest.mark.long
 def test_a_second_process_on_the_same_run_is_refused(tiny_recipe: Path) -> None:
     folder = tiny_recipe.parent
     endless = [*LONGER, "train.steps=1000000"]

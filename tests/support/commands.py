@@ -18,15 +18,23 @@ method: {name: simclr, temperature: 0.5, projector: [16, 8]}
 optim: {name: sgd, lr: 0.05}
 train: {epochs: 3, batch_size: 64}
 probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
-analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 4}
+analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 1}
 """
 
-# For sweeps, which measure it many times.
-QUICKLY_MEASURED = (
-    TINY_RECIPE.replace("refine_pairs: 4", "refine_pairs: 0, distances: [pixels, trained], deltas: [0.5, 1.0]")
-    .replace("num_images: 50, num_views: 4", "num_images: 30, num_views: 3")
-    .replace("penalties: [0.001, 0.1]", "penalties: [0.1]")
-)
+# For tests of what surrounds the measurements: images of half the side, a quarter of the weights, no search.
+QUICKLY_MEASURED = """
+name: tiny
+seed: 3
+data: {name: shapes, num_train: 256, num_test: 100, size: 8}
+augment: {crop: {scale: [0.3, 1.0]}, flip: {p: 0.5}, jitter: {p: 0.8, strength: 0.5}, gray: {p: 0.2}, blur: {p: 0.5}}
+encoder: {name: small, width: 2}
+method: {name: simclr, temperature: 0.5, projector: [16, 8]}
+optim: {name: sgd, lr: 0.05}
+train: {epochs: 3, batch_size: 64}
+probe: {knn_k: 10, center_views: 2, penalties: [0.1]}
+analyze: {num_images: 30, num_views: 3, epsilons: [0.2, 0.5], deltas: [0.5, 1.0], bootstrap: 20, refine_pairs: 0,
+          distances: [pixels, trained]}
+"""
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,7 @@ from cssl_cli.sweep import run as launch
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
 from cssl_cli.sweep.sweep import load_sweep
-from tests.support.commands import TINY_RECIPE, CommandLine, command
+from tests.support.commands import QUICKLY_MEASURED, CommandLine
 
 SWEEP = """
 name: shared
@@ -29,13 +29,13 @@ axes:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE.replace("epochs: 3", "steps: 4"))
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 4"))
     (tmp_path / "shared.yaml").write_text(SWEEP)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
+def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path, cssl_here: CommandLine) -> None:
     code = (
         "import sys; from cssl_cli.cli.app import app\n"
         "try: app(['sweep', 'shared.yaml', '--jobs', '2', '--out', 'runs'], prog_name='cssl')\n"
@@ -58,20 +58,14 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path) -> None:
         (launch.member_path(sweep, sweep.members[0], folder / "runs") / "environment.json").read_text()
     )
     assert len(environment["processes"]) == 1, "members that share a run trained it more than once"
-    again = subprocess.run(
-        command("sweep", "shared.yaml", "--jobs", "2", "--only", "crop-*", "--out", "runs"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    again = cssl_here("sweep", "shared.yaml", "--jobs", "2", "--only", "crop-*", "--out", "runs")
     assert again.returncode == 0, again.stderr
     assert "crop" not in again.stderr, "a finished member was taken up again"
 
 
 @pytest.mark.parametrize("options", [("--jobs", "2", "--report"), ("--retry", "1", "--concentration-only")])
-def test_workers_are_for_running(folder: Path, cssl: CommandLine, options: tuple[str, ...]) -> None:
-    done = cssl("sweep", "shared.yaml", *options)
+def test_workers_are_for_running(folder: Path, cssl_here: CommandLine, options: tuple[str, ...]) -> None:
+    done = cssl_here("sweep", "shared.yaml", *options)
     assert done.returncode == 2
     assert "--jobs and --retry are" in done.stderr.replace("\n", " ")
     assert not (folder / "runs").exists()

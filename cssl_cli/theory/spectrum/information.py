@@ -1,7 +1,7 @@
 """What features of a view tell of another view, of its image and of its class. (docs/theory.md, 16.)
 
-For features that are normal with the covariances of `view_covariances`, with R = Σ + ρI and λ_i the eigenvalues of R⁻¹M,
-a view shares with another one of its image, and with the image itself,
+For features that are normal with the covariances of `view_covariances`, R = Σ + ρI, and λ_i the eigenvalues of R⁻¹M, a
+view shares with another one of its image, and with the image itself,
 
     I(v; v′) = −½ Σ log(1 − λ_i²)   and   I(v; x) = −½ Σ log(1 − λ_i)
 

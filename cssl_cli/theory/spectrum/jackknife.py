@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 def pseudo_values(measure: Callable[[ViewMoments], Sequence[float]], parts: Sequence[ViewMoments]) -> Tensor:
-    """Of several numbers, (numbers, G): `measure` gives them for the moments of any images, `parts` are the G groups."""
+    """Of several numbers, (numbers, G): `measure` gives them for the moments of any images, `parts` are G groups."""
     whole, groups = total(parts), len(parts)
     at_all = torch.tensor(measure(whole), dtype=torch.float64)
     without = torch.tensor([measure(whole.without(part)) for part in parts], dtype=torch.float64)

@@ -69,9 +69,9 @@ PAIRS = [f"crop-with-{name}" for name in "bcdefghijk"]
 
 SIZES: dict[str, Rows] = {
     "ten in two groups": table(NESTED, 2, 1, reference=True),
-    "ten": table(PAIRS, 1, 5),
-    "twenty": table(NESTED, 4, 7, reference=True),
-    "forty": table(PAIRS, 4, 2),
+    "ten": table(PAIRS, 1, 2),
+    "twenty": table(NESTED, 4, 4, reference=True),
+    "forty": table(PAIRS, 4, 1),
 }
 
 

@@ -101,7 +101,7 @@ def test_bounds_hold_on_random_tables():
     informative = {"stored_views": 0, "iid_views": 0, "converse": 0}
 
     @given(seeds, st.integers(3, 5), st.sampled_from([1.0, 0.3, 7.0]))
-    @settings(max_examples=400)
+    @settings(max_examples=150)
     def check(seed, num_views, factor):
         features = factor * reference.random_table(np.random.default_rng(seed), num_views=num_views)[0]
         scale = np.linalg.norm(features[0, 0])
@@ -116,7 +116,7 @@ def test_bounds_hold_on_random_tables():
             informative[name] += not bounds[name].vacuous
 
     check()
-    assert all(count > 30 for count in informative.values()), informative
+    assert all(count > 12 for count in informative.values()), informative
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -91,7 +91,7 @@ def test_a_point_at_its_centre_has_the_whole_distance(num_classes):
 
 # ---------------------------------------------------------------------- against points
 @given(seeds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_every_point_within_reach_lies_beyond_its_margins_and_the_cap_is_attained(seed):
     random = np.random.default_rng(seed)
     centers = random_centers(seed, width=2 + seed % 2)

@@ -109,7 +109,7 @@ def spread(features, labels, label, mu):
 # ---------------------------------------------------------------------- what is certified
 def test_every_certified_point_is_right_and_certified_by_theorem_b():
     spoke, chained = 0, 0
-    for seed in range(100):
+    for seed in range(50):
         features, labels = reference.random_instance(seed)
         geometry, within = build(features, labels)
         wrong = misclassified(geometry.table.features[:, 0], geometry.positions, geometry.centers)
@@ -119,8 +119,8 @@ def test_every_certified_point_is_right_and_certified_by_theorem_b():
                 assert not wrong[part.images].any(), seed
                 assert by_b[part.images].all(), seed
                 spoke, chained = spoke + 1, chained + (part.hops > 1)
-    assert spoke > 60
-    assert chained > 1
+    assert spoke > 30
+    assert chained > 0
 
 
 @pytest.mark.parametrize("seed", range(12))

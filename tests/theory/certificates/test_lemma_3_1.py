@@ -61,7 +61,7 @@ def test_right_sides_and_slacks_agree_with_loops(seed):
 # ---------------------------------------------------------------------- the lemma
 def test_the_lemma_is_never_wrong_and_what_is_counted_is_its_premise():
     holds, spoke = 0, 0
-    for seed in range(120):
+    for seed in range(60):
         features, labels = reference.random_instance(seed)
         grid = grid_of(features, labels)
         found = lemma_3_1(grid)
@@ -86,8 +86,8 @@ def test_the_lemma_is_never_wrong_and_what_is_counted_is_its_premise():
         assert found["counted_bound"].value == pytest.approx(counted)
         assert wrong.mean() <= found["counted_bound"].value + 1e-12
         spoke += found["counted_bound"].value < 1
-    assert holds > 50
-    assert spoke > 40
+    assert holds > 25
+    assert spoke > 20
 
 
 def test_a_collapsed_simplex_has_the_slack_of_rho_zero():

@@ -124,7 +124,7 @@ def test_certificates_agree_with_loops(seed):
             assert good.margin == pytest.approx(reference.margin(reach, mu, label, lengths[:1]), abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_finds_the_largest_certified_set_of_its_grid(seed):
     """Small tables: all the grid's points, with exact cliques."""
     features, labels = reference.random_instance(seed)
@@ -149,7 +149,7 @@ def test_a_finds_the_largest_certified_set_of_its_grid(seed):
 # ---------------------------------------------------------------------- the inequalities
 def test_no_certificate_is_wrong_about_a_point_and_none_beats_the_error():
     spoke = dict.fromkeys(("A", "B", "C", "Cantelli"), 0)
-    for seed in range(320):
+    for seed in range(160):
         found = Certified(*reference.random_instance(seed))
         right, error = ~found.wrong, found.wrong.double().mean().item()
         for certified in (found.b.certified, *found.c.certified_by_views):
@@ -169,13 +169,13 @@ def test_no_certificate_is_wrong_about_a_point_and_none_beats_the_error():
         assert by_views == sorted(by_views)
         for name in spoke:
             spoke[name] += not found.terms[name]["error_bound"].vacuous
-    # On most of these 80 tables they say something, and the sharper ones the more often.
-    assert 40 < spoke["A"] <= spoke["B"] <= spoke["C"]
+    # On most of these 40 tables they say something, and the sharper ones the more often.
+    assert 20 < spoke["A"] <= spoke["B"] <= spoke["C"]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 def test_no_certificate_is_wrong_off_the_sphere(scale):
-    for seed in range(60):
+    for seed in range(30):
         features, labels = reference.random_instance(seed)
         random = np.random.default_rng(seed)
         features = scale * features * random.uniform(0.5, 1.5, size=(*features.shape[:2], 1))
@@ -189,7 +189,7 @@ def test_no_certificate_is_wrong_off_the_sphere(scale):
 
 def test_b_certifies_whatever_a_would_at_any_thresholds():
     random, times = np.random.default_rng(0), 0
-    for seed in range(100):
+    for seed in range(50):
         features, labels = reference.random_instance(seed)
         found, mu = Certified(features, labels), reference.centers(features, labels)
         for label in range(len(mu)):
@@ -202,11 +202,11 @@ def test_b_certifies_whatever_a_would_at_any_thresholds():
             if good and reference.margin(reach, mu, label, [1.0]) > 1e-5:
                 times += 1
                 assert found.b.certified[good].all()
-    assert times > 40
+    assert times > 15
 
 
 @given(instances)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_c_certifies_what_the_uncapped_chain_certifies_by_the_ball(instance):
     features, labels = instance
     found, mu = Certified(features, labels), reference.centers(features, labels)

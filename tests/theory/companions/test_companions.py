@@ -88,7 +88,7 @@ def simplex(num_classes):
 
 # ---------------------------------------------------------------------- against loops
 @given(tables)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_measure_agrees_with_loops(drawn):
     features, labels = drawn
     found = everything(build(features, labels))
@@ -249,7 +249,7 @@ def test_ratios_to_the_baseline():
 
 # ---------------------------------------------------------------------- invariances and ranges
 @given(tables)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_ranges(drawn):
     features, labels = drawn
     found = values(build(features, labels))
@@ -375,6 +375,6 @@ def test_direction_of_error_of_the_plug_in_measures():
         return (centers[labels] + random.normal(size=(len(labels), 6)))[:, None], labels
 
     large = values(build(*sample(3000)))
-    small = [values(build(*sample(4))) for _ in range(200)]
+    small = [values(build(*sample(4))) for _ in range(80)]
     for name in ("nc1", "ratio", "cdnv"):
         assert np.mean([found[name] for found in small]) < large[name]

@@ -176,7 +176,7 @@ def test_it_is_valid_json_and_complete(seed):
 
 # ---------------------------------------------------------------------- inequalities and invariances
 def test_sigma_grows_with_delta_and_its_bounds_do_not_cross():
-    for seed in range(300):
+    for seed in range(120):
         vectors, labels = random_table(seed)
         found = values(measure(vectors, labels, deltas=np.linspace(0, 2, 9)))
         curves = [(found["sigma_low"], found["sigma_high"]), (found["mean_sigma_low"], found["mean_sigma_high"])]
@@ -190,7 +190,7 @@ def test_sigma_grows_with_delta_and_its_bounds_do_not_cross():
 
 
 def test_more_views_bring_images_together_at_the_same_deltas():
-    for seed in range(200):
+    for seed in range(80):
         vectors, labels = random_table(seed)
         fewer, more = values(measure(vectors[:, :1], labels)), values(measure(vectors, labels))
         assert fewer["yardstick"] == more["yardstick"]

@@ -149,7 +149,7 @@ def test_every_bound_on_random_tables():
     spoke = dict.fromkeys(("rms_bound", "pair_bound", "centred_pair_bound", "alignment_bound"), 0)
 
     @given(seeds, st.sampled_from([3, 4]), st.sampled_from([True, True, False]))
-    @settings(max_examples=500)
+    @settings(max_examples=200)
     def check(seed, num_views, centred):
         features, labels = reference.random_table(np.random.default_rng(seed), num_views=num_views)
         measured = correlation_of(features, labels, standardize=centred)
@@ -178,7 +178,7 @@ def test_every_bound_on_random_tables():
                 assert bounds["pair_bound"] * math.sqrt(2) <= bounds["theorem_4_bound"] + 1e-9
 
     check()
-    assert all(count > 10 for count in spoke.values()), spoke
+    assert all(count > 4 for count in spoke.values()), spoke
 
 
 # ---------------------------------------------------------------------- closed forms

@@ -94,7 +94,7 @@ def test_every_inequality_on_random_tables():
     spoke = {"mean_bound": 0, "mean_bound_from_loss_alone": 0}
 
     @given(seeds, st.sampled_from([3, 4]), st.sampled_from([0.05, *TEMPERATURES, 3.0]))
-    @settings(max_examples=400)
+    @settings(max_examples=150)
     def check(seed, num_views, temperature):
         features, labels = reference.random_table(np.random.default_rng(seed), num_views=num_views)
         measured = loss_of(features, labels, temperature=temperature)
@@ -110,7 +110,7 @@ def test_every_inequality_on_random_tables():
             assert means[k] @ means[l] <= value(measured, name) + 1e-9
 
     check()
-    assert all(count > 30 for count in spoke.values()), spoke
+    assert all(count > 12 for count in spoke.values()), spoke
 
 
 @given(seeds)

@@ -120,7 +120,7 @@ def test_floor_and_bound_on_random_tables():
     spoke = 0
 
     @given(seeds, st.sampled_from([0.05, 0.2, 1.0]), st.sampled_from([True, False, False, False]))
-    @settings(max_examples=150)
+    @settings(max_examples=60)
     def check(seed, temperature, uneven):
         nonlocal spoke
         random = np.random.default_rng(seed)
@@ -136,7 +136,7 @@ def test_floor_and_bound_on_random_tables():
         spoke += not measured["mean_bound"].vacuous
 
     check()
-    assert spoke > 15
+    assert spoke > 6
 
 
 @given(seeds, st.integers(2, 5), st.sampled_from([0.1, 0.5]))
@@ -228,7 +228,7 @@ def test_a_loss_below_every_floor_has_no_bound():
 def test_the_noise_of_the_batches_lets_no_bound_lie_below_what_it_bounds():
     """Few batches of unequal classes may give a loss below its own floor, which is exact."""
     below = 0
-    for seed in range(40):
+    for seed in range(15):
         features, labels = reference.random_table(np.random.default_rng(seed), sizes=[1, 5], num_views=3)
         measured = loss_of(features, labels, batch_size=3, num_batches=3, seed=seed)
         bound = measured["mean_bound"]

@@ -44,7 +44,7 @@ def gap(views, others):
 
 # ---------------------------------------------------------------------- the chain
 @given(tables)
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_norm_trace_and_bound_are_in_order(table):
     features, labels = table
     found = values(features, labels)
@@ -63,7 +63,7 @@ def test_norm_trace_and_bound_are_in_order(table):
 
 
 @given(tables)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_theorem_4_holds_with_it_and_is_never_better_than_with_the_least(table):
     features, labels = table
     table = build(standardized_table(torch.as_tensor(features)), labels)

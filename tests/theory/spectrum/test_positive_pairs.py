@@ -172,7 +172,7 @@ def test_along_its_own_eigenfunctions_a_table_has_its_eigenvalues() -> None:
 
 
 def test_what_two_functions_share_counts_once() -> None:
-    """The second direction is hardly another than the first: what it adds is that of the rest, λ = ½ without classes."""
+    """The second direction is hardly another than the first: what it adds is that of the rest, λ = ½, no class."""
     population = replace(APART, of_image=np.sqrt([0.5] * 10), of_view=np.sqrt([0.5] * 10)).covariances
     directions = torch.zeros(10, 2, dtype=torch.float64)
     directions[0] = 1.0

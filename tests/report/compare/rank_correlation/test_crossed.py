@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -155,9 +156,10 @@ def drawn(generator: np.random.Generator, design: Crossed, of_x: float, of_y: fl
 @pytest.mark.parametrize("within", [False, True])
 @pytest.mark.parametrize(("of_x", "of_y", "method"), [(1.0, 0.8, 0.0), (0.8, 0.8, 1.0)])
 def test_p_values_hold_under_the_null_where_sets_and_methods_have_effects(
-    within: bool, of_x: float, of_y: float, method: float
+    within: bool, of_x: float, of_y: float, method: float, draws: Callable[..., None]
 ) -> None:
     """Over rows a p-value of at most 0.05 comes several times too often, over sets it does not."""
+    draws(resamples=20, orders=2000)  # intervals are not looked at
     generator, design, tables = np.random.default_rng(11), full(5, 4), 100
     found = np.array(
         [
@@ -174,8 +176,9 @@ def test_p_values_hold_under_the_null_where_sets_and_methods_have_effects(
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_intervals_over_sets_cover(within: bool) -> None:
+def test_intervals_over_sets_cover(within: bool, draws: Callable[..., None]) -> None:
     """Where the term is one of the set, which is the worst case: 0.92 rather than 0.75 over rows."""
+    draws(orders=20)  # p-values are not looked at
     generator, design, tables = np.random.default_rng(13), full(5, 4), 100
     covered = np.zeros(2)
     for _ in range(tables):
@@ -259,7 +262,8 @@ def test_methods_that_share_no_sets_are_put_in_orders_within_methods() -> None:
     assert found["terms"][0]["within"]["tau"] == plain["terms"][0]["within"]["tau"]
 
 
-def test_p_over_rows_within_methods_holds_its_level_where_methods_differ() -> None:
+def test_p_over_rows_within_methods_holds_its_level_where_methods_differ(draws: Callable[..., None]) -> None:
+    draws(resamples=20, orders=2000)
     generator, rejected, independent = np.random.default_rng(6), 0, 0
     design = [(row, 0) for row in range(12)]
     for _ in range(60):

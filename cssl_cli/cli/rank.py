@@ -1,0 +1,58 @@
+"""`cssl rank`: augmentations ranked before any training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cssl_cli.cli.options import DataRoot, Device, Json, read_data_root
+from cssl_cli.runs.options import require_device_name
+
+EXAMPLES = (
+    "cssl rank quickstart",
+    "cssl rank paper-pairs --labels 10",
+    "cssl rank simclr-shapes barlow_twins-shapes moco-shapes",
+    'cssl rank paper-richness "data={name: folder, root: images}"',
+)
+
+
+def rank(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="SWEEP|RECIPE... [KEY=VALUE]...", help="Sweeps or recipes, by name or file."),
+    ],
+    images: Annotated[int, typer.Option(min=2, help="Training images to measure on.")] = 4000,
+    labels: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Use the labels of N images of each class only.")
+    ] = None,
+    data_root: DataRoot = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Rank augmentations before any training.
+
+    For each set of augmentations of the sweeps and recipes: what two views of an image share, and how much of it is
+    about the class. It takes seconds a set, and predicts which set is worth training with (docs/predictors.md says how
+    well). Without labels, the information that views share ranks alone.
+    """
+    from cssl_cli.cli.requests import read_candidates
+
+    candidates = read_candidates(targets)
+    require_device_name(device)
+    root = read_data_root(data_root)
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.rank import show_ranking
+    from cssl_cli.runs.rank import Candidate
+    from cssl_cli.runs.rank import rank as measure
+
+    with TerminalReporter() as reporter:
+        result = measure(
+            [Candidate(name, recipe) for name, recipe in candidates.items()],
+            reporter=reporter,
+            num_images=images,
+            labels_per_class=labels,
+            device_name=device,
+            data_root=root,
+        )
+    show_ranking(result, as_json)

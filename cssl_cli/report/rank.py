@@ -1,0 +1,70 @@
+"""What `cssl rank` prints: augmentations, best first, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cssl_cli.report.layout import compacted, console, note, number, percent, plural, print_json, table
+
+LEVEL = 0.05
+USUAL_IMAGES = 4000
+
+
+def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
+    """Print the ranking as a table with its legend, or as JSON."""
+    if as_json:
+        return print_json(result)
+    out = console()
+    has_labels = result["class_names"] is not None
+    columns = ("share, %", "about class", "shared") if has_labels else ("shared",)
+    grid = table("", "augmentations", *columns, "not told from", text_columns=2)
+    grid.columns[-1].justify, grid.columns[-1].no_wrap = "left", False
+    alike = _not_told_apart(result)
+    for place, row in enumerate(result["rows"], start=1):
+        cells = {"share, %": percent(row["share"]["value"], row["share"].get("interval"))}
+        cells |= {"about class": number(row["about_class"]["value"]), "shared": number(row["shared"]["value"])}
+        same = ", ".join([row["row"], *row["same"]])
+        grid.add_row(f"{place}", same, *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
+    out.print(compacted(out, grid))
+    return note(out, _legend(result, has_labels))
+
+
+def _not_told_apart(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """For each row, the rows whose difference from it is within the noise, by their places."""
+    places = {row["row"]: place for place, row in enumerate(result["rows"], start=1)}
+    found: dict[str, list[int]] = {}
+    for entry in result["differences"]:
+        if entry["p_adjusted"] > LEVEL:
+            found.setdefault(entry["better"], []).append(places[entry["worse"]])
+            found.setdefault(entry["worse"], []).append(places[entry["better"]])
+    return {name: [str(place) for place in sorted(others)] for name, others in found.items()}
+
+
+def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
+    measured = (
+        f"{plural(result['num_images'], 'training image')}, {plural(result['num_views'], 'view')} each, in fixed "
+        "features that need no training. shared: information that two views of an image share, in nats. "
+    )
+    if has_labels:
+        few = result["labels_per_class"]
+        of = "" if few is None else f" (labels of {plural(few, 'image')} a class)"
+        measured += (
+            f"about class: what of a view is about its class{of}. share: that over shared, with its 95 % interval over "
+            "images and views. The theory's reading: a good augmentation leaves the views of an image little in common "
+            "but the class, so more is better. "
+        )
+    else:
+        measured += (
+            "Without labels the least shared comes first. This cannot see an augmentation that destroys the class "
+            "together with all else: a set that turns images gray would be first. "
+        )
+    if result["num_images"] < USUAL_IMAGES:
+        measured += (
+            f"Fewer images than the {USUAL_IMAGES:,} for which the ranking was tried: noise makes shared too large, "
+            "most where little is shared. "
+        )
+    return measured + (
+        "not told from: places whose difference is within noise (jackknife over the same images, Holm over all pairs, "
+        f"{100 * LEVEL:g} %). What it predicts, and how well: docs/predictors.md."
+    )

@@ -1,0 +1,247 @@
+"""Ranking augmentations before any training, by what two views of an image share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import stdtr, stdtrit
+from torch import Tensor
+
+from cssl_cli.augment import Augmentation
+from cssl_cli.data import Dataset
+from cssl_cli.data.image_set import ImageSet, subset
+from cssl_cli.errors import InputError
+from cssl_cli.features.patches import PATCH, PatchFeatures
+from cssl_cli.host.progress import Reporter
+from cssl_cli.host.randomness import stream
+from cssl_cli.recipe import Recipe
+from cssl_cli.runs.device import choose_device
+from cssl_cli.runs.images import prepare_data
+from cssl_cli.runs.run_dir import RESULTS_FORMAT
+from cssl_cli.runs.setup import make_augmentation
+from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
+from cssl_cli.theory.spectrum.class_share import ClassShare, class_share
+from cssl_cli.theory.spectrum.view_covariances import ViewMoments, view_moments
+
+NUM_IMAGES = 4000
+NUM_VIEWS = 2
+RIDGE = 0.05  # of the mean eigenvalue
+GROUPS = 20  # of images, left out in turn for the intervals
+LEAST_IMAGES = 2 * GROUPS
+BLOCK = 512  # images augmented at a time
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of augmentations to rank: that of a recipe, by the name of its row."""
+
+    name: str
+    recipe: Recipe
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    *,
+    reporter: Reporter,
+    num_images: int = NUM_IMAGES,
+    labels_per_class: int | None = None,
+    device_name: str | None = None,
+    data_root: str | None = None,
+) -> dict[str, Any]:
+    """The candidates' augmentations, best first, with what two views share and how much of it is about the class.
+
+    Measured on `num_images` pretraining images in fixed features (`features/patches.py`), the same images and filters
+    for all; candidates with the same augmentation are one row. labels_per_class: use the labels of so many images of
+    each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
+    if the candidates have different images, or there are too few.
+    """
+    first = _of_one_data_set(candidates)
+    device = choose_device(device_name)
+    dataset = prepare_data(first, reporter, data_root=data_root)
+    images = _images(dataset, num_images)
+    features = PatchFeatures.fit(images.images, stream(first.seed, "patches")).to(device)
+    alike: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        alike.setdefault(repr(candidate.recipe.settings("augment")), []).append(candidate)
+    shares: dict[str, ClassShare | None] = {}
+    for number, (same, *_) in enumerate(alike.values(), start=1):
+        augmentation = make_augmentation(same.recipe, images.images.shape[-1])
+        table = _view_features(images.images, augmentation, features, stream(first.seed, "rank"), device)
+        shares[same.name] = _share(table, images.labels, len(dataset.class_names), labels_per_class)
+        reporter.advance("rank the augmentations", number, len(alike))
+    rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
+    rows.sort(key=_order)
+    return {
+        "format": RESULTS_FORMAT,
+        "content_key": dataset.content_key,
+        "num_images": len(images),
+        "num_views": NUM_VIEWS,
+        "class_names": None if images.labels is None else list(dataset.class_names),
+        "labels_per_class": labels_per_class,
+        "seed": first.seed,
+        "rows": rows,
+        "differences": _differences([row["row"] for row in rows], shares, images.labels is not None),
+    }
+
+
+def _of_one_data_set(candidates: Sequence[Candidate]) -> Recipe:
+    first = candidates[0].recipe
+    for candidate in candidates:
+        if candidate.recipe.settings("data") != first.settings("data"):
+            raise InputError(
+                f"{candidates[0].name} and {candidate.name} are of different images",
+                where="data",
+                remedy="A ranking compares augmentations of the same images: rank these apart.",
+            )
+    return first
+
+
+def _images(dataset: Dataset, num_images: int) -> ImageSet:
+    """A class-balanced part of the training images, of the unlabelled ones where there are no others."""
+    source = dataset.train if dataset.train is not None else dataset.pretrain
+    chosen = subset(source, num_images, num_classes=len(dataset.class_names), where="--images")
+    if len(chosen) < LEAST_IMAGES:
+        raise InputError(
+            f"a ranking takes {LEAST_IMAGES} images, and there are {len(chosen)}",
+            where="--images" if len(source) >= LEAST_IMAGES else "data",
+            remedy=f"Give {LEAST_IMAGES} or more; {NUM_IMAGES:,} are the rule.",
+        )
+    if chosen.images.shape[-1] < PATCH:
+        raise InputError(f"images of fewer than {PATCH} pixels a side cannot be ranked", where="data", remedy="")
+    return chosen
+
+
+def _view_features(
+    images: Tensor,
+    augmentation: Augmentation,
+    features: PatchFeatures,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Features (N, NUM_VIEWS, D) of augmented views, float32, on the CPU."""
+    theta = augmentation.draw(len(images) * NUM_VIEWS, generator)
+    theta = theta.reshape(len(images), NUM_VIEWS, augmentation.num_parameters)
+    blocks = []
+    for start in range(0, len(images), BLOCK):
+        of_block, at = images[start : start + BLOCK].to(device), theta[start : start + BLOCK].to(device)
+        views = [features(augmentation.apply(of_block, at[:, view])) for view in range(NUM_VIEWS)]
+        blocks.append(torch.stack(views, dim=1).cpu())
+    return torch.cat(blocks)
+
+
+def _share(table: Tensor, labels: Tensor | None, num_classes: int, labels_per_class: int | None) -> ClassShare | None:
+    """The share of the features (N, V, D), None where they do not vary."""
+    parts = view_moments(table, labels, num_classes=num_classes, groups=GROUPS)
+    labelled: ViewMoments | None = None
+    if labels is not None and labels_per_class is not None:
+        known = torch.cat([(labels == label).nonzero().squeeze(1)[:labels_per_class] for label in range(num_classes)])
+        (labelled,) = view_moments(table[known], labels[known], num_classes=num_classes)
+    try:
+        return class_share(parts, ridge=RIDGE, labelled=labelled)
+    except ValueError:
+        return None
+
+
+# ---------------------------------------------------------------------- rows
+def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Any]:
+    recipe = same[0].recipe
+    return {
+        "row": same[0].name,
+        "same": [candidate.name for candidate in same[1:]],
+        "augment": recipe.augment.model_dump(mode="json", exclude_none=True),
+        "negative_control": recipe.augment.fade is not None,
+        **{name: quantity.to_dict() for name, quantity in _quantities(share, num_images, has_labels).items()},
+    }
+
+
+def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Quantity]:
+    if share is None:
+        return dict.fromkeys(("share", "shared", "about_class"), Absent("all views have the same features"))
+    sample = Sample(num_images, NUM_VIEWS)
+    shared: Quantity = Estimate(
+        value=share.shared,
+        estimator="information that two views share, in nats, for normal fixed features with the sample's covariances; "
+        "the noise of so many images is in it, so compare at equal numbers of images",
+        errs="high",
+        sample=sample,
+        interval=_interval(share.shared, share.shared_without),
+    )
+    if share.about_class is None or share.share is None:
+        absent = Absent("the images have no labels" if not has_labels else "the labelled images are of fewer than two")
+        return {"share": absent, "shared": shared, "about_class": absent}
+    return {
+        "share": Estimate(
+            value=share.share,
+            estimator="about_class over shared; too low by the noise in the latter",
+            errs="low",
+            sample=sample,
+            interval=_interval(share.share, share.share_without),
+        ),
+        "shared": shared,
+        "about_class": Estimate(
+            value=share.about_class,
+            estimator="half of Pillai's trace of the classes in the fixed features of a view, the noise in the class "
+            "means taken away: the information of a view about its class to first order, in nats",
+            errs="either",
+            sample=sample,
+            interval=_interval(share.about_class, share.about_class_without),
+        ),
+    }
+
+
+def _order(row: dict[str, Any]) -> tuple[bool, float]:
+    """Best first: the greatest share, or without labels the least shared; rows without a number last."""
+    share, shared = row["share"]["value"], row["shared"]["value"]
+    value = -share if share is not None else shared
+    return value is None, 0.0 if value is None else value
+
+
+# ---------------------------------------------------------------------- noise
+def jackknife_error(without: Sequence[float]) -> float:
+    """Standard error from the values with each of G groups left out: the delete-a-group jackknife."""
+    values = np.asarray(without)
+    return float(np.sqrt((len(values) - 1) / len(values) * np.square(values - values.mean()).sum()))
+
+
+def _interval(value: float, without: Sequence[float]) -> tuple[float, float] | None:
+    if len(without) < 2:
+        return None
+    margin = float(stdtrit(len(without) - 1, 1 - LEVEL / 2)) * jackknife_error(without)
+    return value - margin, value + margin
+
+
+def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has_labels: bool) -> list[dict[str, Any]]:
+    """Every two rows, the better one first: their difference, and its p adjusted over all pairs (Holm).
+
+    On the same groups of images: what two sets of augmentations have in common cancels.
+    """
+    found: list[dict[str, Any]] = []
+    for better, worse in combinations(names, 2):
+        numbers = [_compared(shares[name], has_labels) for name in (better, worse)]
+        if None in numbers:
+            continue
+        (value, without), (other, without_other) = numbers  # type: ignore[misc]
+        difference = value - other
+        error = jackknife_error([one - two for one, two in zip(without, without_other, strict=True)])
+        p = 0.0 if error == 0 else 2 * float(stdtr(len(without) - 1, -abs(difference) / error))
+        found.append({"better": better, "worse": worse, "difference": difference, "error": error, "p": p})
+    adjusted, least = 0.0, len(found)
+    for entry in sorted(found, key=lambda entry: entry["p"]):
+        adjusted = max(adjusted, min(1.0, least * entry["p"]))
+        entry["p_adjusted"], least = adjusted, least - 1
+    return found
+
+
+def _compared(share: ClassShare | None, has_labels: bool) -> tuple[float, tuple[float, ...]] | None:
+    """The number that rows are ordered by, greater being better, and the same with each group left out."""
+    if share is None:
+        return None
+    if has_labels and share.share is not None:
+        return share.share, share.share_without
+    return -share.shared, tuple(-value for value in share.shared_without)

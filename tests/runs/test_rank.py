@@ -1,0 +1,166 @@
+"""Ranking augmentations before training: what a row holds, how noise is judged, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+from cssl_cli.errors import InputError
+from cssl_cli.features import patches
+from cssl_cli.host.progress import Silent
+from cssl_cli.recipe import load_recipe
+from cssl_cli.runs import rank as ranking
+from cssl_cli.runs.rank import Candidate, jackknife_error, rank
+from tests.support.commands import TINY_RECIPE, Invoke
+
+SETS = """
+name: sets
+base: tiny.yaml
+axes:
+  augment:
+    crop: {augment: {jitter: null, blur: null}}
+    full: {}
+seeds: 2
+"""
+NONE = "augment={crop: null, flip: null, jitter: null, gray: null, blur: null}"
+
+
+@pytest.fixture(autouse=True)
+def few_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D = 48 in place of 768, for which few images will do."""
+    monkeypatch.setattr(patches, "NUM_FILTERS", 6)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_RECIPE)
+
+    def candidate(name: str, *overrides: str) -> Candidate:
+        return Candidate(name, load_recipe(str(path), overrides))
+
+    return candidate
+
+
+def ranked(*candidates: Candidate, **options) -> dict:
+    return rank(candidates, reporter=Silent(), **{"num_images": 240, **options})
+
+
+def test_the_richer_set_is_ahead_of_none_and_equal_sets_are_one_row(tiny) -> None:
+    result = ranked(tiny("none", NONE), tiny("full"), tiny("again", "method.temperature=0.2"))
+    assert [(row["row"], row["same"]) for row in result["rows"]] == [("full", ["again"]), ("none", [])]
+    full, none = result["rows"]
+    assert none["augment"] == {}
+    for row in result["rows"]:
+        share, shared, about = (row[name]["value"] for name in ("share", "shared", "about_class"))
+        assert share == pytest.approx(about / shared)
+        low, high = row["share"]["interval"]
+        assert low < share < high
+        assert (row["share"]["errs"], row["share"]["num_images"], row["share"]["num_views"]) == ("low", 240, 2)
+    (difference,) = result["differences"]
+    assert (difference["better"], difference["worse"]) == ("full", "none")
+    assert difference["difference"] == pytest.approx(full["share"]["value"] - none["share"]["value"])
+    assert 0 < difference["p_adjusted"] == difference["p"] < 1
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_views_that_are_the_image_share_all_but_the_ridge(tiny) -> None:
+    """λ is 1/(1 + ρ/s) along a direction of variance s: what two equal views share is known without pairs."""
+    candidate = tiny("none", NONE)
+    dataset = ranking.prepare_data(candidate.recipe, Silent())
+    images = ranking._images(dataset, 240)
+    features = ranking.PatchFeatures.fit(images.images, ranking.stream(3, "patches"))
+    clean = features(images.images.float() / 255).double()
+    variances = torch.linalg.eigvalsh(torch.cov(clean.T, correction=0)).clamp(min=0)
+    ridge = ranking.RIDGE * variances.mean()
+    expected = -0.5 * torch.log1p(-((variances / (variances + ridge)) ** 2)).sum().item()
+    assert ranked(candidate)["rows"][0]["shared"]["value"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_labels_of_a_few_images_change_what_is_about_the_class_alone(tiny) -> None:
+    (all_known,) = ranked(tiny("full"))["rows"]
+    (as_many,) = ranked(tiny("full"), labels_per_class=24)["rows"]
+    (few,) = ranked(tiny("full"), labels_per_class=10)["rows"]
+    assert few["shared"] == as_many["shared"] == all_known["shared"]
+    assert as_many["about_class"]["value"] == pytest.approx(all_known["about_class"]["value"], rel=1e-9)
+    assert few["about_class"]["value"] != pytest.approx(all_known["about_class"]["value"], rel=0.01)
+
+
+def test_without_labels_the_least_shared_is_first(tiny, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(250):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((16, 16)).save(tmp_path / "images" / f"{number}.png")
+    data = f"data={{name: folder, root: {tmp_path / 'images'}, size: 16}}"
+    result = ranked(tiny("none", data, NONE), tiny("full", data))
+    assert result["class_names"] is None
+    assert [row["row"] for row in result["rows"]] == ["full", "none"]
+    assert result["rows"][0]["share"] == {"value": None, "reason": "the images have no labels"}
+    assert result["rows"][0]["shared"]["value"] < result["rows"][1]["shared"]["value"]
+    assert result["differences"][0]["better"] == "full"
+
+
+def test_a_set_that_leaves_nothing_is_last_without_a_number(tiny) -> None:
+    gone = tiny("gone", NONE, "augment.fade={contrast: [0, 0]}")
+    result = ranked(gone, tiny("full"))
+    assert [row["row"] for row in result["rows"]] == ["full", "gone"]
+    assert result["rows"][1]["share"]["reason"] == "all views have the same features"
+    assert result["rows"][1]["negative_control"]
+    assert result["differences"] == []
+
+
+def test_candidates_of_different_images_and_too_few_images_are_refused(tiny) -> None:
+    with pytest.raises(InputError, match="full and other are of different images"):
+        ranked(tiny("full"), tiny("other", "data.num_train=300"))
+    with pytest.raises(InputError, match="takes 40 images, and there are 30") as refused:
+        ranked(tiny("full"), num_images=30)
+    assert refused.value.where == "--images"
+
+
+# ---------------------------------------------------------------------- noise
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=(20, 50))  # groups of 50
+    without = [np.delete(values, group, axis=0).mean() for group in range(20)]
+    assert jackknife_error(without) == pytest.approx(values.mean(axis=1).std(ddof=1) / np.sqrt(20))
+
+
+def test_p_of_all_pairs_are_adjusted_by_holm() -> None:
+    random = np.random.default_rng(1)
+    shares = {}
+    for name, level in (("a", 0.06), ("b", 0.05), ("c", 0.0495)):
+        without = level + 0.0005 * random.normal(size=20)
+        shares[name] = ranking.ClassShare(1.0, level, (1.0,) * 20, tuple(without))
+    found = ranking._differences(["a", "b", "c"], shares, True)
+    for entry in found:
+        one, two = (np.array(shares[entry[name]].share_without) for name in ("better", "worse"))
+        error = np.sqrt(19 / 20 * ((one - two - (one - two).mean()) ** 2).sum())
+        assert entry["p"] == pytest.approx(2 * stats.t.sf(entry["difference"] / error, 19))
+    ordered = sorted(found, key=lambda entry: entry["p"])
+    expected = np.maximum.accumulate([min(1, (3 - k) * entry["p"]) for k, entry in enumerate(ordered)])
+    assert [entry["p_adjusted"] for entry in ordered] == pytest.approx(expected.tolist())
+
+
+# ---------------------------------------------------------------------- the command
+def test_the_command_ranks_sweeps_and_recipes_together(tiny_recipe: Path, invoke: Invoke) -> None:
+    sweep = tiny_recipe.with_name("sets.yaml")
+    sweep.write_text(SETS)
+    done = invoke("rank", sweep, tiny_recipe, "--images", "100")
+    assert done.code == 0, done.stderr
+    assert "full, tiny" in done.stdout
+    assert "100 training images, 2 views each" in done.stdout
+    told = json.loads(invoke("rank", sweep, "augment.flip=null", "--images", "100", "--json").stdout)
+    assert all("flip" not in row["augment"] for row in told["rows"])
+
+
+def test_names_that_mean_two_sets_are_refused(tiny_recipe: Path, invoke: Invoke) -> None:
+    other = tiny_recipe.with_name("other.yaml")
+    other.write_text(TINY_RECIPE.replace("gray: {p: 0.2}", "gray: {p: 0.3}"))
+    refused = invoke("rank", tiny_recipe, other)
+    assert (refused.code, "two of the candidates are called tiny" in refused.stderr) == (2, True)
+    assert invoke("rank", "augment.flip=null").code == 2
