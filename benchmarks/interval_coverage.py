@@ -250,10 +250,10 @@ def of_spectrum(population: Population, images: int, tables: int) -> Coverages:
     the mean over tables."""
     runs = [positive_pairs(population.table(images, number)) for number in range(tables)]
     many = positive_pairs(population.table(max(4, 10 * NEW_IMAGES // population.num_classes), tables))
-    energies = [run["leading_label_energy"] for run in runs]
-    mean = sum(energy.value for energy in energies) / tables
+    energies = [run["leading_label_energy"] for run in runs if isinstance(run["leading_label_energy"], Estimate)]
     found = Coverages()
     for energy in energies:
+        mean = sum(one.value for one in energies) / len(energies)
         found.add("positive_pairs.leading_label_energy", energy, mean)
     for run in runs:
         for name in OVER_ALL:

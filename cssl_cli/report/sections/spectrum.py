@@ -34,14 +34,15 @@ def spectrum(out: Console, result: Result) -> None:
         grid.add_row(str(count), *cells)
     out.print(compacted(out, grid))
     best = quantity(result, "trained", "positive_pairs", "tau_dimension")["value"]
-    return note(
-        out,
+    said = (
         f"{plural(functions['num_images'], 'image')}, {plural(functions['num_views'], 'augmented view')}. "
-        "Cross-fitted: functions from one half of the images, measured on the other. λ: share of a function's variance common to "
-        "the views of an image; the first ones are too low, the last ones too high. Energy: share of the labels' "
+        "Functions from one half of the images, measured on the other. λ: share of a function's variance common "
+        "to the views of an image; the first ones are too low, the last ones too high. Energy: share of the labels' "
         "variance that so many leading functions explain; too low."
-        + ("" if best is None else f" τ, of the trained encoder, is least for {plural(best, 'function')}."),
     )
+    if best is not None:
+        said += f" τ of the trained encoder is least for {plural(best, 'function')}."
+    return note(out, said)
 
 
 def _by_number(result: Result, encoder: str, curve: str) -> Mapping[int, float]:
