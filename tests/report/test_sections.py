@@ -69,7 +69,7 @@ def test_an_analysis_without_the_spectrum_says_so(content: dict[str, Any], show:
     for encoder in ("trained", "projector", "untrained"):
         del content[encoder]["positive_pairs"]
     printed = show(content, "spectrum")
-    assert "–: not measured." in printed
+    assert "–: not measured by the version that made this analysis; --again measures it." in printed
     assert "I(v; v′)" not in printed
 
 

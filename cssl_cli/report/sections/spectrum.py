@@ -18,7 +18,8 @@ def spectrum(out: Console, result: Result) -> None:
     heading(out, "Positive pairs: λ of the leading functions, and the labels' variance that they explain, %")
     functions = quantity(result, "trained", "positive_pairs", "functions")
     if functions["value"] is None:
-        return note(out, f"–: {functions.get('reason', 'not measured')}.")
+        older = "not measured by the version that made this analysis; --again measures it"
+        return note(out, f"–: {functions.get('reason', older)}.")
     measured = {
         f"{head} {name}": _by_number(result, encoder, curve)
         for curve, head in CURVES.items()
