@@ -313,7 +313,7 @@ def test_spectrum_coverage(run: Run):
         f"{what} {n}: {k}" for what in ("mean", "coverage") for n in names for k in kinds
     }
     assert all(0 <= value <= 1 for name, value in written["numbers"].items() if name.startswith("coverage"))
-    assert 0.9 < written["numbers"]["mean shared: 80x20 flat"] < 1.1
+    assert 0.95 < written["numbers"]["mean shared: 80x20 hash"] < 1.05
 
 
 def intervals_of_an_analysis() -> set[str]:
