@@ -334,11 +334,11 @@ TERMS: tuple[Term, ...] = (
     )),
     Term("risk_decomposition", "companions", ".companions.risk_decomposition:risk_decomposition",
          pieces={"table": "raw_clean", "generator": "generator_of_halves"}, quantities=(
-        Declared("usability", LOW, "usability error", shown=In.SWEEP | In.CONTROLS, expected=-1, share=True),
-        Declared("probe_generalization", HIGH, "probe generalization error", shown=In.SWEEP | In.CONTROLS, expected=-1,
+        Declared("best_probe_risk", LOW, "risk of the best linear probe", shown=In.SWEEP | In.CONTROLS, expected=-1,
                  share=True),
-        Declared("risk", UNBIASED, "risk of a linear probe", shown=In.CONTROLS, key="probe_risk", expected=-1,
-                 share=True),
+        Declared("probe_generalization", HIGH, "   more for a trained one", shown=In.SWEEP | In.CONTROLS,
+                 called="probe generalization", expected=-1, share=True),
+        Declared("probe_risk", UNBIASED, "risk of a trained linear probe", shown=In.CONTROLS, expected=-1, share=True),
     )),
     # Measured by `cssl_cli.runs`, on more than the features of one encoder.
     Term("concentration", "concentration", ".concentration.sigma:concentration", of="distance", table=None, quantities=(

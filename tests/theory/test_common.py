@@ -179,7 +179,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "few_labels": DRAWN,
         "few_shot_bound": IN_ORDER,
         "risk_decomposition.probe_generalization": HALVES,
-        "risk_decomposition.risk": HALVES,
+        "risk_decomposition.probe_risk": HALVES,
     },
     "scaled": {
         "lidar": RIDGE,
@@ -220,7 +220,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "augmented_error": HALVES,
         "few_labels": DRAWN,
         "risk_decomposition.probe_generalization": HALVES,
-        "risk_decomposition.risk": HALVES,
+        "risk_decomposition.probe_risk": HALVES,
     },
     "with_an_empty_class": {"class_centers.priors": EMPTY},
     "without_labels": {

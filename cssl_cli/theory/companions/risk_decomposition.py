@@ -33,16 +33,16 @@ from cssl_cli.features.probe.linear import fit_linear, split_validation
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable
 
-QUANTITIES = ("usability", "probe_generalization", "risk")
+QUANTITIES = ("best_probe_risk", "probe_generalization", "probe_risk")
 PENALTIES = tuple(10.0**exponent for exponent in range(-5, 2))
 VALIDATION = 0.1  # share of the training images on which the penalty is chosen
 
 
 def risk_decomposition(table: FeatureTable, *, generator: torch.Generator) -> dict[str, Quantity]:
-    """`risk`, R_{U,S}, and its parts `usability`, R_{U,F}, and `probe_generalization`, of clean images; all ≤ 1.
+    """`probe_risk`, R_{U,S}, and its parts `best_probe_risk`, R_{U,F}, and `probe_generalization`, of clean images.
 
-    `generator` draws the half of each class that trains the probe of `risk`, and the images that choose its penalty.
-    The interval of `risk` is for the error of that probe on the population. A class with a single image is only
+    `generator` draws the half of each class that trains the probe of `probe_risk`, and the images that choose its
+    penalty. The interval is for the error of that probe on the population. A class with a single image is only
     trained on.
     """
     reason = _why_absent(table)
@@ -51,7 +51,7 @@ def risk_decomposition(table: FeatureTable, *, generator: torch.Generator) -> di
     assert table.labels is not None
     clean, labels = table.features[:, 0].float(), table.labels  # as `cssl probe` has them
     fitted, _ = fit_linear(clean, labels, penalties=PENALTIES[:1], validation_fraction=VALIDATION, generator=generator)
-    usability = (fitted.predict(clean) != labels).double().mean().item()
+    best = (fitted.predict(clean) != labels).double().mean().item()
     tested = split_validation(labels, fraction=0.5, generator=generator)
     probe, facts = fit_linear(
         clean[~tested], labels[~tested], penalties=PENALTIES, validation_fraction=VALIDATION, generator=generator
@@ -62,8 +62,8 @@ def risk_decomposition(table: FeatureTable, *, generator: torch.Generator) -> di
     whole, halved = Sample(table.num_images, 1), Sample(num_tested, 1)
     warning = _separable_warning(table)
     return {
-        "usability": Estimate(
-            usability,
+        "best_probe_risk": Estimate(
+            best,
             "error of a linear probe on the clean images that it was trained on, the weakest penalty: approximation, "
             "usability and encoder generalization in one",
             "low",
@@ -71,14 +71,15 @@ def risk_decomposition(table: FeatureTable, *, generator: torch.Generator) -> di
             warning=warning,
         ),
         "probe_generalization": Estimate(
-            risk - usability,
-            "risk less usability; no interval, as every resample would take a new probe",
+            risk - best,
+            "risk of the probe trained on one half less that of the best; no interval, as every resample would take a "
+            "new probe",
             "high",
             halved,
             absent=table.classes_below(2),
             warning=warning,
         ),
-        "risk": Estimate(
+        "probe_risk": Estimate(
             risk,
             f"error of a linear probe trained on a random half of each class, penalty {facts['penalty']:g}, on the "
             f"other {num_tested} clean images",
@@ -106,6 +107,6 @@ def _separable_warning(table: FeatureTable) -> str | None:
     if table.num_images > 2 * (width + 1):
         return None
     return (
-        f"a linear probe of {width:,} features can fit random labels of {table.num_images:,} images: usability is too "
-        "low and probe generalization too high, whatever the encoder"
+        f"a linear probe of {width:,} features can fit random labels of {table.num_images:,} images: the risk of the "
+        "best probe is too low and probe generalization too high, whatever the encoder"
     )
