@@ -69,6 +69,8 @@ def member(
         "spread": {"ratio": estimate(terms.get("ratio"))},
         "uniformity": {"uniformity": estimate(terms.get("uniformity"))},
         "effective_rank": {"rankme": estimate(terms.get("rankme"))},
+        "clid": {name: estimate(terms.get(name)) for name in ("intrinsic_dimension", "cluster_learnability")},
+        "risk_decomposition": {name: estimate(terms.get(name)) for name in ("best_probe_risk", "probe_generalization")},
     }
     settings = {"epsilons": EPSILONS, "deltas": DELTAS, "num_images": 500, "num_views": views, "classes": None}
     axes = {"augment": row} if method is None else {"method": method, "augment": row.removeprefix(f"{method}-")}

@@ -34,6 +34,10 @@ OF_FEATURES = {
     "ratio": 6.5,
     "uniformity": -1.7,
     "rankme": 38.0,
+    "intrinsic_dimension": 9.5,
+    "cluster_learnability": 0.65,
+    "best_probe_risk": 0.12,
+    "probe_generalization": 0.23,
 }
 OF_DISTANCES = {
     name: {
