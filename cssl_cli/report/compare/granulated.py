@@ -311,3 +311,10 @@ def best_first(found: Mapping[str, Any], most: int) -> tuple[list[Mapping[str, A
     """The first `most` terms that have Ψ, and how many others have it."""
     known = [entry for entry in found["terms"] if entry["mean_psi"]["value"] is not None]
     return known[:most], max(0, len(known) - most)
+
+
+def short_axes(axes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The axes' names without the folder they share with no other: `epochs` for `train.epochs`."""
+    names = [str(axis["axis"]) for axis in axes]
+    last = [name.rpartition(".")[2] for name in names]
+    return [short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli.host.files import require_writable
+from cssl_cli.report.compare.granulated import short_axes
 from cssl_cli.report.figures.style import (
     BLUE,
     GRAY,
@@ -59,21 +60,27 @@ def prediction_by_axis(
     figure = new_figure(
         f"{plain(accuracy_title)}: what predicts it along each axis",
         _caption(found, shown, len(left_out)),
-        (6.0, 1.85 + ROW_HEIGHT * len(shown)),
+        (6.0, 1.75 + ROW_HEIGHT * len(shown)),
     )
     legend_above(figure, _handles())
     names = [str(axis["axis"]) for axis in found["axes"]]
-    heat, errors = figure.subplots(1, 2, width_ratios=(len(names) + 1.5, 2.6))
-    _draw_psi(heat, shown, names, [str(term_titles.get(entry["term"], entry["term"])) for entry in shown])
+    heads = [
+        f"{plain(head, 14)}\n{counted_in_words(axis['num_pairs'], 'pair')}"
+        for head, axis in zip(short_axes(found["axes"]), found["axes"], strict=True)
+    ]
+    heat, errors = figure.subplots(1, 2, width_ratios=(len(names) + 2.2, 2.6))
+    _draw_psi(heat, shown, names, heads, [str(term_titles.get(entry["term"], entry["term"])) for entry in shown])
     _draw_errors(errors, shown)
     return figure
 
 
-def _draw_psi(axes: Axes, entries: Sequence[Entry], names: Sequence[str], titles: Sequence[str]) -> None:
+def _draw_psi(
+    axes: Axes, entries: Sequence[Entry], names: Sequence[str], heads: Sequence[str], titles: Sequence[str]
+) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     colors = LinearSegmentedColormap.from_list("psi", [VERMILION, "#FFFFFF", BLUE])
-    rows = [[_value(entry["psi"][name]) for name in names] + [float("nan")] for entry in entries]
+    rows = [[_value(entry["psi"][name]) for name in names] + [float("nan")] * 2 for entry in entries]
     axes.imshow(rows, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="none")
     for position, entry in enumerate(entries):
         for column, name in enumerate(names):
@@ -82,7 +89,8 @@ def _draw_psi(axes: Axes, entries: Sequence[Entry], names: Sequence[str], titles
         starred = mean["p_adjusted"] is not None and mean["p_adjusted"] <= 0.05
         text = _signed(mean["value"]) + ("*" if starred else "")
         axes.text(len(names), position, text, **_looks(0.0) | {"weight": "bold"})
-    axes.set_xticks(range(len(names) + 1), [_wrapped(name) for name in names] + ["Ψ"])
+        axes.text(len(names) + 1, position, _information(entry["information"]), **_looks(0.0))
+    axes.set_xticks(range(len(heads) + 2), [*heads, "Ψ", "K"])
     axes.set_yticks(range(len(entries)), [plain(title, 34) for title in titles])
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
@@ -142,9 +150,8 @@ def _signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _wrapped(name: str) -> str:
-    """An axis's name in lines, one for each of its parts."""
-    return plain(name).replace(".", ".\n").replace("_", "_\n" if len(name) > 12 else "_")
+def _information(found: Entry | None) -> str:
+    return "–" if found is None else f"{found['value']:.3f}"
 
 
 def _caption(found: Mapping[str, Any], shown: Sequence[Entry], num_left_out: int) -> str:
@@ -153,6 +160,12 @@ def _caption(found: Mapping[str, Any], shown: Sequence[Entry], num_left_out: int
         "such lines; tied: the term does not change along it. Ψ: the mean of ψ, which sorts the terms"
         + ("; *: adjusted p at most 0.05." if any(_has_p(entry) for entry in shown) else "; no p is known.")
     ]
+    chance = [entry["information"]["expected"] for entry in shown if entry["information"]]
+    if chance:
+        sentences.append(
+            "K: what the term's order says of the accuracy's once two axes are known, as a share of what is open; "
+            f"up to {max(chance):.3f} by chance."
+        )
     if any(entry["sign_error"] for entry in shown):
         sentences.append(
             "Sign error: the share of pairs that the term, by its predicted sign, orders wrongly between two settings "

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cssl_cli.report.compare.granulated import LEVEL, best_first
+from cssl_cli.report.compare.granulated import LEVEL, best_first, short_axes
 from cssl_cli.report.compare.tables.correlations import p_value, signed
 from cssl_cli.report.layout import compacted, fits, heading, note, plural, table
 
@@ -121,13 +121,6 @@ LEFT_OUT: tuple[tuple[Cell, ...], ...] = (
 )
 
 
-def short_axes(axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The axes' names without the folder they share with no other: `epochs` for `train.epochs`."""
-    names = [str(axis["axis"]) for axis in axes]
-    last = [name.rpartition(".")[2] for name in names]
-    return [short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)]
-
-
 def _warnings(found: Mapping[str, Any]) -> list[str]:
     orders = found["orders"]
     if orders["num_orders"] == 0:
@@ -167,8 +160,8 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
         counts = [entry["sign_error"]["num_environments"] for entry in found["terms"] if entry["sign_error"]]
         sentences.append(
             "Worst: the greatest share of pairs that the term, by its predicted sign, orders wrongly between two "
-            f"settings of an axis, all else equal; {max(counts)} such environments of {noise['least_pairs']} pairs or more, "
-            f"without {noise['num_left_out']:,} of {noise['num_pairs']:,} pairs within noise."
+            f"settings of an axis, all else equal; {max(counts)} such environments of {noise['least_pairs']} pairs or "
+            f"more, without {noise['num_left_out']:,} of {noise['num_pairs']:,} pairs within noise."
         )
     if others:
         sentences.append(f"The other {plural(others, 'term')} are in table.json and --json.")
