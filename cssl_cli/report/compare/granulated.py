@@ -1,6 +1,6 @@
 """Which terms predict an accuracy along every axis of a sweep: the protocol of generalization measures, as JSON types.
 
-`measures` has the mathematics, docs/statistics.md (section 6) what the numbers mean.
+`measures` has the mathematics, docs/statistics.md (section 12) what the numbers mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MIN_ROWS = 8
 MIN_AXES = 2
 NUM_RANDOM = 50  # random orders of a term, for what it shows by chance; fewer where pairs are many
 LEAST_RANDOM = 10
-WORK = 30_000_000  # pairs times orders times sets of axes, about
+WORK = 30_000_000  # pairs times orders times terms, about
 QUANTILES = (0.5, 0.9)
 LEVEL = 0.05
 
@@ -54,7 +54,8 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
 
     `axes`: their settings, lines and pairs. `terms`: each {"term", "predicted_sign", "n", "psi": ψ by axis with its
     counts, or None; "mean_psi": Ψ with `p` and `p_adjusted`; "information": K, the axes `given` where it is attained
-    and the value `expected` of a random order; "sign_error": its `worst` environment and the distribution over all}.
+    and the value `expected` of random orders given these; "sign_error": its `worst` environment and the distribution
+    over all}.
     `orders` says over which orders p is, or the `reason` why there is none; `noise` which pairs no environment counts.
     """
     import numpy as np
@@ -163,27 +164,25 @@ def _p_values(over: _Orders, grid: Grid, x: Floats, y: Floats) -> tuple[list[dic
 # ---------------------------------------------------------------------- information
 def _information(grid: Grid, x: Floats, y: Floats) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
     """K of each column of `x` (N, M) with what a random order of its values has, and the pairs it is from."""
-    import numpy as np
-
-    from cssl_cli.report.compare.measures.information import cells_of, information, least_information, pairs_of
+    from cssl_cli.report.compare.measures.information import (
+        cells_of,
+        expected_information,
+        information,
+        least_information,
+        pairs_of,
+    )
 
     pairs = pairs_of(y)
     cells = cells_of(grid, pairs)
-    found = information(x, pairs, cells)
-    least, where = least_information(found)
-    alike = _alike(x)
-    count = int(min(NUM_RANDOM, max(LEAST_RANDOM, WORK // max(1, len(pairs.first) * len(cells) * len(set(alike))))))
-    expected = {}
-    for column in dict.fromkeys(alike):
-        shuffled = least_information(information(_shuffled(x[:, column], count), pairs, cells))[0]
-        expected[column] = _number(float(np.mean(shuffled)))
+    least, where = least_information(information(x, pairs, cells))
+    count = int(min(NUM_RANDOM, max(LEAST_RANDOM, WORK // max(1, len(pairs.first) * x.shape[1]))))
     entries: list[dict[str, Any] | None] = [
         None
         if where[position] < 0
         else {
             "value": float(least[position]),
             "given": [grid.axes[axis] for axis in cells[where[position]].given],
-            "expected": expected[alike[position]],
+            "expected": _number(expected_information(grid, x[:, position], pairs, cells[where[position]], count)),
         }
         for position in range(x.shape[1])
     ]
@@ -195,36 +194,6 @@ def _information(grid: Grid, x: Floats, y: Floats) -> tuple[list[dict[str, Any] 
     }
 
 
-def _alike(x: Floats) -> list[int]:
-    """For each column of `x` (N, M), the first one that lacks the same rows and has about as many tied pairs.
-
-    About: to a twentieth of all pairs.
-    """
-    import numpy as np
-
-    first: dict[Any, int] = {}
-    found = []
-    for position, column in enumerate(x.T):
-        there = np.isfinite(column)
-        sizes, count = np.unique(column[there], return_counts=True)[1], int(there.sum())
-        tied = float((sizes * (sizes - 1)).sum()) / max(1, count * (count - 1))
-        found.append(first.setdefault((there.tobytes(), round(20 * tied)), position))
-    return found
-
-
-def _shuffled(column: Floats, count: int) -> Floats:
-    """The values of a column (N) in `count` random orders (N, R); missing ones keep their places."""
-    import numpy as np
-
-    from cssl_cli.report.compare.rank_correlation.permutation import SEED
-
-    there = np.flatnonzero(np.isfinite(column))
-    found = np.repeat(column[:, None], count, axis=1)
-    orders = np.argsort(np.random.default_rng(SEED).random((len(there), count)), axis=0)
-    found[there] = column[there][orders]
-    return found
-
-
 # ---------------------------------------------------------------------- environments
 def _sign_errors(
     rows: Sequence[Row], grid: Grid, x: Floats, y: Floats, accuracy: str, directions: Floats
@@ -233,6 +202,7 @@ def _sign_errors(
     import numpy as np
 
     from cssl_cli.report.compare.measures.environments import MIN_PAIRS, environments_of, sign_errors
+    from cssl_cli.report.compare.measures.grid import shuffled
 
     errors = np.array(standard_errors(rows, accuracy), dtype=np.float64)
     found = environments_of(grid, y, errors)
@@ -240,7 +210,8 @@ def _sign_errors(
     expected = {}
     alike = _alike(x)
     for column in dict.fromkeys(alike):
-        random = sign_errors(found, _shuffled(x[:, column], NUM_RANDOM), np.ones(NUM_RANDOM))[0]
+        together = np.zeros(len(y), dtype=np.int64)
+        random = sign_errors(found, shuffled(x[:, column], together, NUM_RANDOM), np.ones(NUM_RANDOM))[0]
         known = random[np.isfinite(random).all(axis=1)]
         expected[column] = float(known.max(axis=0).mean()) if len(known) else None
     entries: list[dict[str, Any] | None] = []
@@ -273,6 +244,23 @@ def _sign_errors(
         "rows_of_unknown_noise": int(np.isnan(errors).sum()),
     }
     return entries, noise
+
+
+def _alike(x: Floats) -> list[int]:
+    """For each column of `x` (N, M), the first one that lacks the same rows and has about as many tied pairs.
+
+    About: to a twentieth of all pairs.
+    """
+    import numpy as np
+
+    first: dict[Any, int] = {}
+    found = []
+    for position, column in enumerate(x.T):
+        there = np.isfinite(column)
+        sizes, count = np.unique(column[there], return_counts=True)[1], int(there.sum())
+        tied = float((sizes * (sizes - 1)).sum()) / max(1, count * (count - 1))
+        found.append(first.setdefault((there.tobytes(), round(20 * tied)), position))
+    return found
 
 
 def standard_errors(rows: Sequence[Row], accuracy: str) -> list[float]:

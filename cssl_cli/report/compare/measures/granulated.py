@@ -55,7 +55,7 @@ def along_axes(grid: Grid, x: Floats, y: Floats) -> list[AlongAxis]:
         tied = pairs.signs == 0
         found.append(
             AlongAxis(
-                np.where(pairs.num_lines > 0, (pairs.shares * pairs.signs * of_y).sum(axis=0), np.nan),
+                np.where(pairs.num_lines > 0, np.clip((pairs.shares * pairs.signs * of_y).sum(axis=0), -1, 1), np.nan),
                 pairs.num_lines,
                 there.sum(axis=0),
                 (there & (tied | (of_y == 0))).sum(axis=0),

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cssl_cli.report.compare.rank_correlation.permutation import SEED
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
 Signs = NDArray[np.int8]  # −1, 0, 1; a pair without both values counts as 0
@@ -87,3 +88,13 @@ def signs_of(values: Floats, first: Ints, second: Ints) -> Signs:
     """sign(v_i − v_j) of each pair, (P) or (P, M), for `values` (N) or (N, M); 0 where one is missing (NaN)."""
     a, b = values[first], values[second]
     return np.subtract(a > b, a < b, dtype=np.int8)
+
+
+def shuffled(column: Floats, groups: Ints, count: int) -> Floats:
+    """The values of a column (N) in `count` random orders (N, R) within `groups` (N); missing ones keep their place."""
+    there = np.flatnonzero(np.isfinite(column))
+    by_group = there[np.argsort(groups[there], kind="stable")]
+    drawn = np.random.default_rng(SEED).random((len(there), count)) / 2
+    found = np.repeat(column[:, None], count, axis=1)
+    found[by_group] = column[there][np.argsort(groups[there][:, None] + drawn, axis=0)]
+    return found

@@ -6,8 +6,8 @@ rows have in a set S of axes (those of the one and those of the other). The crit
     K = min over S of at most two axes of  I(V_μ; V_g | U_S) / H(V_g | U_S),
 
 between 0 and 1: near 0 if some axes explain what the term knows. Estimated from the counts of all pairs of rows, which
-is biased upwards: a random term has K > 0, the more so the fewer pairs a choice of settings has. Pairs with equal
-accuracies are left out; pairs tied in the term are a third value of V_μ, which says little rather than nothing.
+is biased upwards, the more so the fewer rows have the same settings: `expected_information` says by how much. Pairs
+with equal accuracies are left out; pairs tied in the term are a third value of V_μ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cssl_cli.report.compare.measures.grid import Grid, Signs, signs_of
+from cssl_cli.report.compare.measures.grid import Grid, Signs, shuffled, signs_of
 from cssl_cli.report.compare.rank_correlation.parts import Bools
 from cssl_cli.report.compare.rank_correlation.permutation import SEED
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
 MAX_GIVEN = 2  # axes
-MAX_PAIRS = 100_000  # beyond that, so many of the pairs are drawn
+MAX_PAIRS = 50_000  # beyond that, so many of the pairs are drawn
 CHUNK = 2_000_000  # pairs times terms at once
 
 
@@ -76,13 +76,19 @@ def cells_of(grid: Grid, pairs: Pairs) -> list[Cells]:
 
 
 def _cells(grid: Grid, pairs: Pairs, given: tuple[int, ...]) -> Cells:
-    codes = np.zeros(len(grid.codes), dtype=np.int64)
-    for axis in given:
-        codes = codes * len(grid.settings[axis]) + grid.codes[:, axis]
+    codes = _settings(grid, given)
     a, b = codes[pairs.first], codes[pairs.second]
     low, high = np.minimum(a, b), np.maximum(a, b)
     known, cell = np.unique(low * (codes.max() + 1) + high, return_inverse=True)
     return Cells(given, cell.reshape(-1), a > b, known // (codes.max() + 1) == known % (codes.max() + 1))
+
+
+def _settings(grid: Grid, given: tuple[int, ...]) -> Ints:
+    """A code (N) of each row's settings in the axes `given`."""
+    codes = np.zeros(len(grid.codes), dtype=np.int64)
+    for axis in given:
+        codes = codes * len(grid.settings[axis]) + grid.codes[:, axis]
+    return codes
 
 
 def information(x: Floats, pairs: Pairs, cells: list[Cells]) -> Floats:
@@ -95,7 +101,8 @@ def information(x: Floats, pairs: Pairs, cells: list[Cells]) -> Floats:
     for start in range(0, x.shape[1], step):
         columns = slice(start, start + step)
         of_x = signs_of(x[:, columns], pairs.first, pairs.second)
-        there = np.isfinite(x[pairs.first, columns]) & np.isfinite(x[pairs.second, columns])
+        known = np.isfinite(x[:, columns])
+        there = known[pairs.first] & known[pairs.second]
         for position, one in enumerate(cells):
             found[position, columns] = _of_counts(_counts(one, of_x, pairs.signs, there))
     return found
@@ -106,6 +113,16 @@ def least_information(found: Floats) -> tuple[Floats, Ints]:
     filled = np.where(np.isfinite(found), found, np.inf)
     least = filled.min(axis=0)
     return np.where(np.isfinite(least), least, np.nan), np.where(np.isfinite(least), filled.argmin(axis=0), -1)
+
+
+def expected_information(grid: Grid, column: Floats, pairs: Pairs, cells: Cells, count: int) -> float:
+    """What a term (N) that says nothing beyond the settings of `cells` has given these, by bias.
+
+    The mean over `count` random orders of its values among the rows with the same settings: what it knows of the
+    settings stays.
+    """
+    random = shuffled(column, _settings(grid, cells.given), count)
+    return float(information(random, pairs, [cells]).mean())
 
 
 def _counts(cells: Cells, of_x: Signs, of_y: Signs, there: Bools) -> Floats:

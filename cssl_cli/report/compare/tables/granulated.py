@@ -53,11 +53,12 @@ def _widest(
             made.add_row(title, *(cell(entry) for _, cell in columns))
         return compacted(out, made)
 
+    mean = MEAN if found["orders"]["num_orders"] else MEAN[:1]
     for left_out in LEFT_OUT:
-        kept = [column for column in (*MEAN, *axes, *OTHERS) if column[1] not in left_out]
+        kept = [column for column in (*mean, *axes, *OTHERS) if column[1] not in left_out]
         if fits(out, whole := grid(kept)):
             return [whole]
-    return [grid([*MEAN, *(column for column in OTHERS if column[1] is not _median)]), grid(axes)]
+    return [grid([*mean, *(column for column in OTHERS if column[1] is not _median)]), grid(axes)]
 
 
 # ---------------------------------------------------------------------- cells
@@ -124,7 +125,7 @@ LEFT_OUT: tuple[tuple[Cell, ...], ...] = (
 def _warnings(found: Mapping[str, Any]) -> list[str]:
     orders = found["orders"]
     if orders["num_orders"] == 0:
-        return [f"No p of Ψ: {orders['reason']}."]
+        return [f"No p of Ψ: {orders['reason']}{_held_fixed(orders)}."]
     if orders["smallest_p"] is not None and orders["smallest_p"] > LEVEL:
         return [
             f"Only {plural(orders['num_orders'], 'order')} of the settings: no Ψ can have p below "
@@ -144,17 +145,17 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
         f"is the same along it, which counts 0. Ψ: the mean of ψ, over {found['n']} rows."
     ]
     if orders["num_orders"]:
-        held = f", {' and '.join(orders['held_fixed'])} held fixed" if orders["held_fixed"] else ""
         drawn = "drawn orders" if orders["p_method"] == "Monte Carlo" else "orders"
         sentences.append(
-            f"p: against {orders['num_orders']:,} {drawn} of the settings of each axis, the same in all rows{held}, "
-            "two-sided; adj. p: for all terms."
+            f"p: against {orders['num_orders']:,} {drawn} of the settings of each axis, the same in all "
+            f"rows{_held_fixed(orders)}, two-sided; adj. p: for all terms."
         )
     drawn = ", drawn" if pairs["drawn"] else ""
     sentences.append(
         "K: the share of what is open about the order of two accuracies, once the settings of up to two axes are "
         f"known, that the order of the term tells; the least over the axes ({pairs['num_pairs']:,} pairs{drawn}). "
-        f"Chance: the mean of {pairs['num_random']} random orders of the term, above 0 by bias."
+        f"Chance: the mean of {pairs['num_random']} random orders of the term among rows of the same settings of "
+        "these axes, above 0 by bias."
     )
     if any(entry["sign_error"] for entry in found["terms"]):
         counts = [entry["sign_error"]["num_environments"] for entry in found["terms"] if entry["sign_error"]]
@@ -166,3 +167,9 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
     if others:
         sentences.append(f"The other {plural(others, 'term')} are in table.json and --json.")
     return " ".join(sentences)
+
+
+def _held_fixed(orders: Mapping[str, Any]) -> str:
+    """Which axes are left as they are, and why."""
+    held = " and ".join(orders["held_fixed"])
+    return f" ({held} held fixed: the sweep file does not say as `parts` what its variants share)" if held else ""

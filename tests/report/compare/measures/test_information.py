@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from cssl_cli.report.compare.measures import information as module
-from cssl_cli.report.compare.measures.grid import Grid
-from cssl_cli.report.compare.measures.information import cells_of, information, least_information, pairs_of
+from cssl_cli.report.compare.measures.grid import Grid, shuffled
+from cssl_cli.report.compare.measures.information import (
+    cells_of,
+    expected_information,
+    information,
+    least_information,
+    pairs_of,
+)
 from tests.support.grids import effects, full_grid, random_sample
 
 
@@ -106,16 +112,46 @@ def test_many_terms_at_once_like_one_by_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # ---------------------------------------------------------------------- how it errs
-def test_a_random_term_has_more_than_nothing_the_more_so_the_fewer_the_rows() -> None:
-    """The bias that the report's `chance` is there for."""
+def test_a_random_term_has_more_than_nothing_and_the_reference_says_how_much() -> None:
+    """The bias shrinks with the rows; as a minimum, K is mostly a little below the reference of its set."""
     generator = np.random.default_rng(2)
-    chance = []
+    found = []
     for sizes in ((3, 3), (4, 4, 3), (5, 5, 5)):
         grid = full_grid(*sizes)
         y = effects(grid, generator, (1,) * len(sizes))
         x = generator.permuted(np.repeat(y[:, None], 60, axis=1), axis=0)
-        chance.append(float(np.mean(found_in(grid, x, y)[1])))
-    assert chance[0] > 0.05 > 0.01 > chance[1] > chance[2] > 0
+        pairs = pairs_of(y)
+        cells = cells_of(grid, pairs)
+        least, where = least_information(information(x, pairs, cells))
+        expected = [expected_information(grid, x[:, i], pairs, cells[where[i]], 10) for i in range(60)]
+        found.append((float(least.mean()), float(np.mean(expected))))
+    biased, expected = zip(*found, strict=True)
+    assert biased[0] > 0.04 > 0.01 > biased[1] > biased[2] > 0
+    assert all(0.8 * a < b < 2.5 * a for a, b in zip(biased, expected, strict=True))
+
+
+def test_the_reference_keeps_what_the_term_knows_of_the_settings() -> None:
+    """Given its axis, a term that only copies it says nothing, in any order within the settings; alone it says much."""
+    grid, generator = full_grid(4, 3, 3), np.random.default_rng(3)
+    y = 5 * grid.codes[:, 0] + generator.standard_normal(36)
+    x = grid.codes[:, 0] + 0.01 * generator.standard_normal(36)
+    pairs = pairs_of(y)
+    nothing, of_axis = cells_of(grid, pairs)[:2]
+    alone = information(x[:, None], pairs, [nothing])[0, 0]
+    assert alone > 0.35 > 0.05 > expected_information(grid, x, pairs, nothing, 30)
+    given = information(x[:, None], pairs, [of_axis])[0, 0]
+    assert expected_information(grid, x, pairs, of_axis, 30) == pytest.approx(given, abs=0.08)
+
+
+def test_random_orders_stay_within_groups_and_leave_missing_values_in_place() -> None:
+    column = np.array([1, 2, np.nan, 3, 4, 5.0])
+    groups = np.array([0, 1, 0, 0, 1, 0])
+    found = shuffled(column, groups, 200)
+    assert np.isnan(found[2]).all()
+    assert (np.sort(found[[0, 3, 5]], axis=0) == np.array([[1], [3], [5]])).all()
+    assert (np.sort(found[[1, 4]], axis=0) == np.array([[2], [4]])).all()
+    assert len(np.unique(found[[0, 3, 5]], axis=1).T) == 6
+    assert len(np.unique(found[[1, 4]], axis=1).T) == 2
 
 
 def test_of_many_pairs_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
