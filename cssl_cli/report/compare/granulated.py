@@ -13,6 +13,7 @@ from cssl_cli.report.compare.catalogue import SIGNS
 from cssl_cli.report.compare.rows import Row, is_finished
 
 if TYPE_CHECKING:
+    from cssl_cli.report.compare.measures.environments import Environments
     from cssl_cli.report.compare.measures.grid import Grid
     from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
@@ -55,8 +56,8 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
     `axes`: their settings, lines and pairs. `terms`: each {"term", "predicted_sign", "n", "psi": ψ by axis with its
     counts, or None; "mean_psi": Ψ with `p` and `p_adjusted`; "information": K, the axes `given` where it is attained
     and the value `expected` of random orders given these; "sign_error": its `worst` environment and the distribution
-    over all}.
-    `orders` says over which orders p is, or the `reason` why there is none; `noise` which pairs no environment counts.
+    over all}. `orders` says over which orders p is, or the `reason` why there is none; `noise` which pairs no
+    environment counts.
     """
     import numpy as np
 
@@ -81,7 +82,7 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
     p_values, over = _p_values(orders, grid, x, y)
     informed, pairs = _information(grid, x, y)
     wrong, noise = _sign_errors(rows, grid, x, y, accuracy, directions)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for position, term in enumerate(terms):
         entries.append(
             {
@@ -202,26 +203,18 @@ def _sign_errors(
     import numpy as np
 
     from cssl_cli.report.compare.measures.environments import MIN_PAIRS, environments_of, sign_errors
-    from cssl_cli.report.compare.measures.grid import shuffled
 
     errors = np.array(standard_errors(rows, accuracy), dtype=np.float64)
     found = environments_of(grid, y, errors)
     wrong, counts = sign_errors(found, x, directions)
-    expected = {}
-    alike = _alike(x)
-    for column in dict.fromkeys(alike):
-        together = np.zeros(len(y), dtype=np.int64)
-        random = sign_errors(found, shuffled(x[:, column], together, NUM_RANDOM), np.ones(NUM_RANDOM))[0]
-        known = random[np.isfinite(random).all(axis=1)]
-        expected[column] = float(known.max(axis=0).mean()) if len(known) else None
     entries: list[dict[str, Any] | None] = []
     for position in range(x.shape[1]):
-        known = np.flatnonzero(np.isfinite(wrong[:, position]))
-        if not len(known):
+        counted = np.flatnonzero(np.isfinite(wrong[:, position]))
+        if not len(counted):
             entries.append(None)
             continue
-        of_term = wrong[known, position]
-        worst = known[int(of_term.argmax())]
+        of_term = wrong[counted, position]
+        worst = counted[int(of_term.argmax())]
         axis, *settings = found.named[worst]
         entries.append(
             {
@@ -229,10 +222,10 @@ def _sign_errors(
                 "axis": grid.axes[axis],
                 "settings": [grid.settings[axis][setting] for setting in settings],
                 "num_pairs": int(counts[worst, position]),
-                "expected_worst": expected[alike[position]],
+                "expected_worst": _worst_by_chance(found, x[:, position]),
                 "mean": float(of_term.mean()),
                 "quantiles": {str(q): float(np.quantile(of_term, q)) for q in QUANTILES},
-                "num_environments": len(known),
+                "num_environments": len(counted),
                 "direction": int(directions[position]),
             }
         )
@@ -246,21 +239,17 @@ def _sign_errors(
     return entries, noise
 
 
-def _alike(x: Floats) -> list[int]:
-    """For each column of `x` (N, M), the first one that lacks the same rows and has about as many tied pairs.
-
-    About: to a twentieth of all pairs.
-    """
+def _worst_by_chance(found: Environments, column: Floats) -> float | None:
+    """The mean over random orders of a term (N) of its greatest sign error."""
     import numpy as np
 
-    first: dict[Any, int] = {}
-    found = []
-    for position, column in enumerate(x.T):
-        there = np.isfinite(column)
-        sizes, count = np.unique(column[there], return_counts=True)[1], int(there.sum())
-        tied = float((sizes * (sizes - 1)).sum()) / max(1, count * (count - 1))
-        found.append(first.setdefault((there.tobytes(), round(20 * tied)), position))
-    return found
+    from cssl_cli.report.compare.measures.environments import sign_errors
+    from cssl_cli.report.compare.measures.grid import shuffled
+
+    random = shuffled(column, np.zeros(len(column), dtype=np.int64), NUM_RANDOM)
+    errors = sign_errors(found, random, np.ones(NUM_RANDOM))[0]
+    known = errors[np.isfinite(errors).all(axis=1)]
+    return float(known.max(axis=0).mean()) if len(known) else None
 
 
 def standard_errors(rows: Sequence[Row], accuracy: str) -> list[float]:

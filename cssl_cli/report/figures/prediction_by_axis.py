@@ -89,7 +89,8 @@ def _draw_psi(
         starred = mean["p_adjusted"] is not None and mean["p_adjusted"] <= 0.05
         text = _signed(mean["value"]) + ("*" if starred else "")
         axes.text(len(names), position, text, **_looks(0.0) | {"weight": "bold"})
-        axes.text(len(names) + 1, position, _information(entry["information"]), **_looks(0.0))
+        text, color = _information(entry["information"])
+        axes.text(len(names) + 1, position, text, **_looks(0.0) | {"color": color})
     axes.set_xticks(range(len(heads) + 2), [*heads, "Ψ", "K"])
     axes.set_yticks(range(len(entries)), [plain(title, 34) for title in titles])
     axes.tick_params(length=0)
@@ -150,8 +151,12 @@ def _signed(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _information(found: Entry | None) -> str:
-    return "–" if found is None else f"{found['value']:.3f}"
+def _information(found: Entry | None) -> tuple[str, str]:
+    """K and its colour: gray if it is no more than by chance."""
+    if found is None:
+        return "–", INK
+    by_chance = found["expected"] is not None and found["value"] <= found["expected"]
+    return f"{found['value']:.3f}", GRAY if by_chance else INK
 
 
 def _caption(found: Mapping[str, Any], shown: Sequence[Entry], num_left_out: int) -> str:
@@ -160,12 +165,10 @@ def _caption(found: Mapping[str, Any], shown: Sequence[Entry], num_left_out: int
         "such lines; tied: the term does not change along it. Ψ: the mean of ψ, which sorts the terms"
         + ("; *: adjusted p at most 0.05." if any(_has_p(entry) for entry in shown) else "; no p is known.")
     ]
-    chance = [entry["information"]["expected"] for entry in shown if entry["information"]]
-    if chance:
-        sentences.append(
-            "K: what the term's order says of the accuracy's once two axes are known, as a share of what is open; "
-            f"up to {max(chance):.3f} by chance."
-        )
+    sentences.append(
+        "K: what the order of the term says of that of the accuracy once two axes are known, as a share of what is "
+        "open; gray: no more than by chance."
+    )
     if any(entry["sign_error"] for entry in shown):
         sentences.append(
             "Sign error: the share of pairs that the term, by its predicted sign, orders wrongly between two settings "

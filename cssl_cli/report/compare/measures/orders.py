@@ -16,6 +16,7 @@ from cssl_cli.report.compare.rank_correlation.parts import MAX_PARTS, classes_of
 from cssl_cli.report.compare.rank_correlation.permutation import PMethod
 from cssl_cli.report.compare.rank_correlation.signs import Ints, group_codes
 
+MAX_MOVED = 4_000_000  # rows times orders
 INCOMPLETE = "no two settings of an axis change places without mapping a row onto one that is missing"
 TOO_MANY = f"the axes have more than {MAX_PARTS} settings"
 
@@ -33,4 +34,4 @@ def orders_of_settings(parts: Sequence[Set[Hashable]], fixed: Sequence[Hashable]
     if not has.shape[1] or len(set(classes_of_parts(has, columns).tolist())) == has.shape[1]:
         return INCOMPLETE
     sets = group_codes([row.tobytes() for row in has], len(parts))
-    return Crossed(sets, columns, has).orders(columns)
+    return Crossed(sets, columns, has).orders(columns, most=max(1000, MAX_MOVED // len(parts)))

@@ -30,7 +30,9 @@ def print_granulated(out: Console, found: Mapping[str, Any], *, title: str, term
     if not entries:
         return
     heading(out, f"{title} against each term, along each axis")
-    for grid in _widest(out, found, entries, term_titles):
+    for position, grid in enumerate(_widest(out, found, entries, term_titles)):
+        if position:
+            out.print()
         out.print(grid)
     for sentence in _warnings(found):
         out.print(Text(sentence, style="yellow"))
@@ -41,7 +43,7 @@ def _widest(
     out: Console, found: Mapping[str, Any], entries: Sequence[Entry], term_titles: Mapping[str, str]
 ) -> list[Table]:
     """Everything in one table if it fits, with fewer columns if not; else ψ by axis in a second table."""
-    axes = [
+    axes: list[Column] = [
         (f"ψ {head}", partial(_psi, axis["axis"]))
         for axis, head in zip(found["axes"], short_axes(found["axes"]), strict=True)
     ]

@@ -9,6 +9,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from cssl_cli.report.compare.measures import orders as orders_module
 from cssl_cli.report.compare.measures.granulated import along_axes, mean_over_axes, psi_in_orders
 from cssl_cli.report.compare.measures.grid import Grid, grid_of
 from cssl_cli.report.compare.measures.information import (
@@ -152,6 +153,15 @@ def test_axes_held_fixed_and_grids_that_lack_rows() -> None:
     none = partial_grid([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0)])
     assert orders_of_settings(parts_of(none), [()] * 6) == INCOMPLETE
     assert orders_of_settings([frozenset([row]) for row in range(80)], [()] * 80) == TOO_MANY
+
+
+def test_of_more_orders_than_there_is_time_for_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = full_grid(5, 4, 2)
+    monkeypatch.setattr(orders_module, "MAX_MOVED", 0)
+    orders, method = orders_of_settings(parts_of(grid), [()] * 40)
+    assert (orders.shape, method) == ((1000, 40), "Monte Carlo")
+    assert orders[0].tolist() == list(range(40))
+    assert len(np.unique(orders, axis=0)) == 1000
 
 
 def within_lines(line: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
