@@ -62,15 +62,19 @@ def prediction_by_axis(
         _caption(found, shown, len(left_out)),
         (6.0, 1.75 + ROW_HEIGHT * len(shown)),
     )
-    legend_above(figure, _handles())
     names = [str(axis["axis"]) for axis in found["axes"]]
     heads = [
         f"{plain(head, 14)}\n{counted_in_words(axis['num_pairs'], 'pair')}"
         for head, axis in zip(short_axes(found["axes"]), found["axes"], strict=True)
     ]
-    heat, errors = figure.subplots(1, 2, width_ratios=(len(names) + 2.2, 2.6))
-    _draw_psi(heat, shown, names, heads, [str(term_titles.get(entry["term"], entry["term"])) for entry in shown])
-    _draw_errors(errors, shown)
+    titles = [str(term_titles.get(entry["term"], entry["term"])) for entry in shown]
+    if any(entry["sign_error"] for entry in shown):
+        legend_above(figure, _handles())
+        heat, errors = figure.subplots(1, 2, width_ratios=(len(names) + 2.2, 2.6))
+        _draw_errors(errors, shown)
+    else:
+        heat = figure.subplots()
+    _draw_psi(heat, shown, names, heads, titles)
     return figure
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.text import Text
 from rich.console import Console
 
 from cssl_cli.report.compare import granulated as module
@@ -21,8 +22,8 @@ from cssl_cli.report.compare.rows import Row, rows_of
 from cssl_cli.report.compare.tables.granulated import print_granulated
 from cssl_cli.report.compare.tables.prediction import draw_prediction, figures_of
 from cssl_cli.report.figures import prediction_by_axis as figure_module
-from cssl_cli.report.figures.prediction_by_axis import draw_prediction_by_axis
-from cssl_cli.report.figures.style import save
+from cssl_cli.report.figures.prediction_by_axis import draw_prediction_by_axis, prediction_by_axis
+from cssl_cli.report.figures.style import drawing
 from cssl_cli.sweep.sweep import Member
 from tests.support.synthetic_members import random_member
 from tests.support.synthetic_sweeps import Values, rows, sweep_of
@@ -255,20 +256,45 @@ def test_the_figure_shows_every_axis_and_the_worst_case(
 
     def kept(figure: Any, folder: Path, name: str) -> list[Path]:
         drawn.append(figure)
-        return save(figure, folder, name)
+        return [folder / name]
 
     monkeypatch.setattr(figure_module, "save", kept)
     paths = draw_prediction_by_axis(found, tmp_path, accuracy_title="Linear accuracy", term_titles=LABELS)
-    assert [path.name for path in paths] == ["prediction_by_axis.png", "prediction_by_axis.svg"]
-    text = paths[1].read_text(encoding="utf-8")
-    for said in ("alignment ↓", "−1.00*", "tied", "scale", "9 pairs", "sign error", "median environment"):
-        assert f"<!-- {said}" in text, said
+    assert paths == [tmp_path / "prediction_by_axis"]
     heat, errors = drawn[0].axes
+    said = {text.get_text() for axes in (heat, errors) for text in axes.findobj(Text)}
+    assert said >= {
+        "alignment ↓",
+        "−1.00*",
+        "tied",
+        "scale\n18 pairs",
+        "width\n9 pairs",
+        "Ψ",
+        "K",
+        "sign error",
+        "1.000",
+    }
     colours = heat.images[0].get_array()
     assert colours.shape == (3, 5)
     assert colours[0, :3].tolist() == pytest.approx([-1, -1, -1])
     points = {tuple(line.get_xydata()[0]) for line in errors.lines if len(line.get_xydata()) == 1}
     assert (0.0, 0.0) in points
+
+
+def test_without_a_pair_beyond_noise_nothing_is_said_of_the_worst_case(
+    grid: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "standard_errors", lambda rows, _: [1.0] * len(rows))
+    found = granulated_content(grid, ["linear"])["linear"]
+    assert {one["sign_error"] for one in found["terms"]} == {None}
+    assert "worst" not in table(found).splitlines()[2]
+    assert "No worst case: no two settings of an axis have 5 pairs that differ beyond noise." in " ".join(
+        table(found).split()
+    )
+    with drawing():
+        figure = prediction_by_axis(found, accuracy_title="Linear accuracy", term_titles=LABELS)
+    assert figure is not None
+    assert len(figure.axes) == 1
 
 
 def test_no_figure_without_terms(found: dict[str, Any], tmp_path: Path) -> None:

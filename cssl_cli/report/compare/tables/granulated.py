@@ -56,11 +56,12 @@ def _widest(
         return compacted(out, made)
 
     mean = MEAN if found["orders"]["num_orders"] else MEAN[:1]
+    others = OTHERS if any(entry["sign_error"] for entry in entries) else OTHERS[:2]
     for left_out in LEFT_OUT:
-        kept = [column for column in (*mean, *axes, *OTHERS) if column[1] not in left_out]
+        kept = [column for column in (*mean, *axes, *others) if column[1] not in left_out]
         if fits(out, whole := grid(kept)):
             return [whole]
-    return [grid([*mean, *(column for column in OTHERS if column[1] is not _median)]), grid(axes)]
+    return [grid([*mean, *(column for column in others if column[1] is not _median)]), grid(axes)]
 
 
 # ---------------------------------------------------------------------- cells
@@ -165,6 +166,10 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
             "Worst: the greatest share of pairs that the term, by its predicted sign, orders wrongly between two "
             f"settings of an axis, all else equal; {max(counts)} such environments of {noise['least_pairs']} pairs or "
             f"more, without {noise['num_left_out']:,} of {noise['num_pairs']:,} pairs within noise."
+        )
+    else:
+        sentences.append(
+            f"No worst case: no two settings of an axis have {noise['least_pairs']} pairs that differ beyond noise."
         )
     if others:
         sentences.append(f"The other {plural(others, 'term')} are in table.json and --json.")
