@@ -20,7 +20,7 @@ from cssl_cli.report.compare.granulated import granulated_content, standard_erro
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.rows import Row, rows_of
 from cssl_cli.report.compare.tables.granulated import print_granulated
-from cssl_cli.report.compare.tables.prediction import draw_prediction, figures_of
+from cssl_cli.report.compare.tables.prediction import draw_by_axis, figures_of
 from cssl_cli.report.figures import prediction_by_axis as figure_module
 from cssl_cli.report.figures.prediction_by_axis import draw_prediction_by_axis, prediction_by_axis
 from cssl_cli.report.figures.style import drawing
@@ -308,10 +308,10 @@ def test_a_sweep_draws_it_beside_the_other_and_removes_an_earlier_one(
 ) -> None:
     (tmp_path / "prediction_by_axis.png").touch()
     without = {"rows": [], "correlations": {}, "granulated": {}, "controls": []}
-    assert draw_prediction(without, LINEAR, tmp_path) == []
+    assert draw_by_axis(without, LINEAR, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
     assert figures_of(without, LINEAR) == ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
     monkeypatch.setattr(figure_module, "save", lambda _, folder, name: [folder / f"{name}.png", folder / f"{name}.svg"])
-    paths = draw_prediction({**without, "granulated": {"linear": found}}, LINEAR, tmp_path)
+    paths = draw_by_axis({**without, "granulated": {"linear": found}}, LINEAR, tmp_path)
     assert [path.name for path in paths] == ["prediction_by_axis.png", "prediction_by_axis.svg"]
     assert {path.name for path in paths} < set(figures_of({**without, "granulated": {"linear": found}}, LINEAR))

@@ -58,13 +58,12 @@ def _legend(rows: Sequence[Row]) -> str:
 
 
 def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
-    """Draw the accuracy against the main terms, and what predicts it along each axis.
+    """Draw the accuracy against the main terms; `content` has the rows and the result of `prediction_content`.
 
-    `content` has the rows and the result of `prediction_content`. Returns the files; if there is nothing to draw,
-    removes those of an earlier figure. Raises InputError or RunError if one cannot be written.
+    Returns the files; if there is nothing to draw, removes those of an earlier figure. Raises InputError or RunError
+    if one cannot be written.
     """
     from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
-    from cssl_cli.report.figures.prediction_by_axis import NAME, draw_prediction_by_axis
 
     found = content["correlations"].get(accuracy.name, {"terms": []})
     drawn = {**found, "terms": [entry for entry in found["terms"] if entry["term"] in FIGURE_TERMS]}
@@ -78,18 +77,24 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
     )
     if not paths:
         remove_accuracy_vs_terms(folder)
-    found, drawn_by_axis = content["granulated"].get(accuracy.name), []
+    return paths
+
+
+def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+    """Draw what predicts the accuracy along each axis; like `draw_prediction` in all else."""
+    from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
+    from cssl_cli.report.figures.prediction_by_axis import NAME, draw_prediction_by_axis
+
+    found, paths = content["granulated"].get(accuracy.name), []
     if found is not None:
-        drawn_by_axis = draw_prediction_by_axis(
-            found, folder, accuracy_title=_capital(accuracy.label), term_titles=LABELS
-        )
-    if not drawn_by_axis:
+        paths = draw_prediction_by_axis(found, folder, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
+    if not paths:
         remove_accuracy_vs_terms(folder, NAME)
-    return [*paths, *drawn_by_axis]
+    return paths
 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
-    """The files that `draw_prediction` would write."""
+    """The files that `draw_prediction` and `draw_by_axis` would write."""
     return (*FIGURES, *(BY_AXIS if accuracy.name in content["granulated"] else ()))
 
 
