@@ -327,6 +327,21 @@ TERMS: tuple[Term, ...] = (
         *(Declared(f"luthra_{shots}", CONSISTENT, "   Luthra et al.: ≤", after=f"few_shot_bound.cantelli_{shots}")
           for shots in SHOTS),
     )),
+    Term("clid", "companions", ".companions.clid:clid", settings={"max_images": 1000},
+         pieces={"table": "raw_clean", "weights": "class_weights", "generator": "generator_of_halves"}, quantities=(
+        Declared("intrinsic_dimension", CONSISTENT, "intrinsic dimension", shown=In.SWEEP | In.CONTROLS, expected=1),
+        Declared("cluster_learnability", EITHER, "cluster learnability", shown=In.SWEEP | In.CONTROLS, expected=1),
+        also("learnability_by_clustering", EITHER, "cluster learnability, start by start"),
+        Declared("cluster_chance", EXACT, "   by chance"),
+    )),
+    Term("risk_decomposition", "companions", ".companions.risk_decomposition:risk_decomposition",
+         pieces={"table": "raw_clean", "generator": "generator_of_halves"}, quantities=(
+        Declared("best_probe_risk", LOW, "risk of the best linear probe", shown=In.SWEEP | In.CONTROLS, expected=-1,
+                 share=True),
+        Declared("probe_generalization", HIGH, "   more for a trained one", shown=In.SWEEP | In.CONTROLS,
+                 called="probe generalization", expected=-1, share=True),
+        Declared("probe_risk", UNBIASED, "risk of a trained linear probe", shown=In.CONTROLS, expected=-1, share=True),
+    )),
     Term("positive_pairs", "spectrum", ".spectrum.positive_pairs:positive_pairs", pieces={"table": "raw"}, quantities=(
         Declared("share", CONSISTENT, "share about the class", shown=In.SUMMARY | In.SWEEP | In.CONTROLS,
                  key="class_share", called="class share", expected=1, digits=3,

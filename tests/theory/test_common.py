@@ -165,6 +165,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "cross_correlation": STANDARDIZED,
         "explicit_tau": STANDARDIZED,
         "lemma_3_1.cross_correlation_bound": STANDARDIZED,
+        "risk_decomposition": STANDARDIZED,
     },
     "views_in_another_order": {
         "certificate_c.by_views": FIRST_VIEWS,
@@ -179,6 +180,8 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "few_labels": DRAWN,
         "few_shot_bound": IN_ORDER,
         "positive_pairs": IN_GROUPS,
+        "risk_decomposition.probe_generalization": HALVES,
+        "risk_decomposition.probe_risk": HALVES,
     },
     "scaled": {
         "lidar": RIDGE,
@@ -213,12 +216,15 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "few_labels": DRAWN,
         "few_shot_bound": IN_ORDER,
         "positive_pairs": DISTINCT,
+        "risk_decomposition": HALVES,
     },
     "classes_in_another_order": {
         "population": HALVES,
         "augmented_error": HALVES,
         "few_labels": DRAWN,
         "positive_pairs": IN_GROUPS,
+        "risk_decomposition.probe_generalization": HALVES,
+        "risk_decomposition.probe_risk": HALVES,
     },
     "with_an_empty_class": {"class_centers.priors": EMPTY},
     "without_labels": {

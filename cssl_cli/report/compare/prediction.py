@@ -1,4 +1,4 @@
-"""Which terms predict an accuracy over the rows of a table: rank correlations and negative controls."""
+"""Which terms predict an accuracy over the rows of a table: rank correlations, along each axis, negative controls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, LABELS, SIGNS
 from cssl_cli.report.compare.controls import compare_control
+from cssl_cli.report.compare.granulated import granulated_content
 from cssl_cli.report.compare.rows import Row, circumstances
 from cssl_cli.report.compare.sharing import sharing_of
 
@@ -21,7 +22,7 @@ UNLIKE = {
 
 
 def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = None) -> dict[str, Any]:
-    """`correlations` of accuracies with the terms, and the negative `controls`, as JSON types.
+    """`correlations` of accuracies with the terms, `granulated` by axis, and the negative `controls`, as JSON types.
 
     accuracies: their names; None for every one that a row has.
     """
@@ -29,6 +30,7 @@ def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = N
         accuracies = [accuracy.name for accuracy in ACCURACIES if any(row.cells[accuracy.name] for row in rows)]
     return {
         "correlations": {accuracy: screen(rows, accuracy) for accuracy in accuracies},
+        "granulated": granulated_content(rows, accuracies),
         "controls": [{"row": row.name, **compare_control(row, rows, accuracies)} for row in rows if row.control],
     }
 

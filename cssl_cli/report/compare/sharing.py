@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cssl_cli.recipe.blocks import AugmentBlock
 from cssl_cli.report.compare.rows import Row
 
 if TYPE_CHECKING:
@@ -40,6 +42,37 @@ def sharing_of(rows: Sequence[Row]) -> Sharing:
     of_data = [(_settings(row, ("data",)), column) for row, column in zip(rows, columns, strict=True)]
     built_from = BuiltFrom([_operations(row) for row in rows], of_data, declared=False)
     return Sharing([(_views(row), column) for row, column in zip(rows, columns, strict=True)], built_from)
+
+
+@dataclass(frozen=True)
+class ChangingPlaces:
+    """What may change places in the rows of a sweep: the parts of each row, and its variants of the axes held fixed.
+
+    Held fixed are axes whose variants share operations that the sweep file does not declare as parts.
+    """
+
+    parts: list[Parts]
+    fixed: list[tuple[str, ...]]
+    fixed_axes: tuple[str, ...]
+
+
+def changing_places(rows: Sequence[Row]) -> ChangingPlaces:
+    """The parts of the rows' variants, axis by axis; a variant without known parts is its own."""
+    from cssl_cli.report.compare.rank_correlation.parts import all_of_one_size, incidence
+
+    axes = _varying(rows)
+    known = {axis: _parts_along(rows, axes, axis) for axis in axes}
+    fixed = [
+        axis
+        for axis, (of_variant, told) in known.items()
+        if not told and not all_of_one_size(incidence(list(of_variant.values())))
+    ]
+    free = [axis for axis in axes if axis not in fixed]
+    return ChangingPlaces(
+        [frozenset[Hashable]().union(*(known[axis][0][_variant(row, axis)] for axis in free)) for row in rows],
+        [_variants(row, fixed) for row in rows],
+        tuple(fixed),
+    )
 
 
 def _by_axes(rows: Sequence[Row], axes: Sequence[str]) -> Sharing:
@@ -100,7 +133,12 @@ def _variants(row: Row, axes: Sequence[str]) -> tuple[str, ...]:
 
 def _operations(row: Row) -> Parts:
     """The operations of the row's augmentation; with other settings an operation is a different one."""
-    operations = row.members[0].member.recipe.augment.model_dump(by_alias=True)
+    return _operations_of(row.members[0].member.recipe.augment)
+
+
+@lru_cache(maxsize=1024)  # rows of a sweep share their blocks
+def _operations_of(augment: AugmentBlock) -> Parts:
+    operations = augment.model_dump(by_alias=True)
     return frozenset((name, repr(settings)) for name, settings in operations.items() if settings is not None)
 
 

@@ -42,6 +42,7 @@ from cssl_cli.report.compare.rank_correlation.parts import (
 )
 from cssl_cli.report.compare.rank_correlation.permutation import (
     NUM_ORDERS,
+    SEED,
     PMethod,
     orders_within,
     permuted_scores,
@@ -95,16 +96,20 @@ class Crossed:
             return of_parts(built_from, columns) or crossed(list(zip(sets, columns, strict=True)))
         return crossed(list(zip(sets, columns, strict=True)))
 
-    def orders(self, codes: Ints) -> tuple[Ints, PMethod]:
+    def orders(self, codes: Ints, most: int | None = None) -> tuple[Ints, PMethod]:
         """Orders (R, N) of the rows: those of whole sets, or of parts, and of whole columns within each group.
 
-        The first leaves the rows unchanged. More than 60 rows get fewer orders, as they take more work.
+        The first leaves the rows unchanged. More than 60 rows get fewer orders, as they take more work. most: beyond
+        so many orders, this number of them is drawn.
         """
         of_columns = classes_of_columns(self.sets, self.columns, codes)
         of_parts = self._classes_of_parts()
         orders, method = orders_within(np.sort(np.r_[of_parts, of_parts.max() + 1 + of_columns]))
         if method == "Monte Carlo" and len(codes) > MAX_ROWS_RESAMPLED:
             orders = orders[: max(1000, NUM_ORDERS * MAX_ROWS_RESAMPLED**2 // len(codes) ** 2)]
+        if most is not None and len(orders) > most:
+            drawn = 1 + np.random.default_rng(SEED).permutation(len(orders) - 1)[: most - 1]
+            orders, method = orders[np.r_[0, drawn]], "Monte Carlo"
         num_parts = len(of_parts)
         images = self._images(_by_class(of_parts, orders[:, :num_parts]))
         columns = _by_class(of_columns, orders[:, num_parts:] - num_parts)

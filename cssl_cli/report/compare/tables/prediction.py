@@ -12,13 +12,17 @@ from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, MAIN_TERMS, 
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
+from cssl_cli.report.compare.tables.granulated import print_granulated
 from cssl_cli.report.layout import note
 
-FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")  # those of `draw_prediction`
+FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
+BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
 
 
 def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column) -> None:
-    """Print the rank correlations with one accuracy, then the negative controls; a sentence if there are too few rows.
+    """Print the rank correlations with one accuracy, those along each axis, then the negative controls.
+
+    With too few rows, a sentence says so.
 
     predicted: the result of `prediction_content` for the rows, with this accuracy among its own.
     """
@@ -31,6 +35,9 @@ def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, 
     else:
         out.print()
         note(out, found["warnings"][0])
+    if accuracy.name in predicted["granulated"]:
+        found = predicted["granulated"][accuracy.name]
+        print_granulated(out, found, title=_capital(accuracy.label), term_titles=LABELS)
     done = {row.name for row in rows if row.done}
     for control in predicted["controls"]:
         if control["row"] in done:
@@ -71,6 +78,24 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
     if not paths:
         remove_accuracy_vs_terms(folder)
     return paths
+
+
+def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+    """Draw what predicts the accuracy along each axis; like `draw_prediction` in all else."""
+    from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
+    from cssl_cli.report.figures.prediction_by_axis import NAME, draw_prediction_by_axis
+
+    found, paths = content["granulated"].get(accuracy.name), []
+    if found is not None:
+        paths = draw_prediction_by_axis(found, folder, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
+    if not paths:
+        remove_accuracy_vs_terms(folder, NAME)
+    return paths
+
+
+def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
+    """The files that `draw_prediction` and `draw_by_axis` would write."""
+    return (*FIGURES, *(BY_AXIS if accuracy.name in content["granulated"] else ()))
 
 
 def _capital(text: str) -> str:
