@@ -134,8 +134,8 @@ def _searched(name: str, start: Values, numbers: Sequence[Sequence[Any]]) -> Sea
     """The field with its range: of a pair, from the least that the first may be to the most that the second may be."""
     least = next((item for item in numbers[0] if isinstance(item, Ge | Gt)), None)
     most = next((item for item in numbers[-1] if isinstance(item, Le | Lt)), None)
-    high = None if most is None else most.le if isinstance(most, Le) else _inside(most.lt, -1)
-    low = None if least is None else least.ge if isinstance(least, Ge) else _inside(least.gt, 1) if least.gt else None
+    low = None if least is None else _lowest(least)
+    high = None if most is None else _highest(most)
     if low is not None and high is not None:
         return SearchedField(name, start, low, high, logarithmic=False)
     if min(start) <= 0:
@@ -154,9 +154,19 @@ def _searched(name: str, start: Values, numbers: Sequence[Sequence[Any]]) -> Sea
     )
 
 
-def _inside(end: float, direction: int) -> float:
-    """A number next to the end of a range that the range does not hold."""
-    return end + direction * abs(end) * 10**-DIGITS
+def _lowest(least: Ge | Gt) -> float | None:
+    """The low end of a range, or a number next to it where it is not part of the range; None above an open 0."""
+    if isinstance(least, Ge):
+        return float(least.ge)  # type: ignore[arg-type]
+    end = float(least.gt)  # type: ignore[arg-type]
+    return end + abs(end) * 10**-DIGITS if end else None
+
+
+def _highest(most: Le | Lt) -> float:
+    if isinstance(most, Le):
+        return float(most.le)  # type: ignore[arg-type]
+    end = float(most.lt)  # type: ignore[arg-type]
+    return end - abs(end) * 10**-DIGITS
 
 
 def _rounded(value: float) -> float:

@@ -52,7 +52,7 @@ def _verdict(result: Mapping[str, Any]) -> str:
         by = f"{100 * difference['value']:+.2f} points on new images [{low:+.2f}, {high:+.2f}]"
         by += f", p = {difference['p']:.2g}"
         if result["proposal"] is not None:
-            return f"The proposal has the greater share: {by}. To train with it:"
+            return f"The proposal has the greater share: {by}. {_caution(result)}To train with it:"
         if difference["p"] > LEVEL:
             why = f"{by}, which is within noise"
         elif together is None:
@@ -65,6 +65,16 @@ def _verdict(result: Mapping[str, Any]) -> str:
     return f"Nothing was gained: {why}. Nothing is proposed."
 
 
+def _caution(result: Mapping[str, Any]) -> str:
+    number = result["num_images"]["climbed_on"]
+    if number >= USUAL_IMAGES:
+        return ""
+    return (
+        f"But it was found with {number:,} images and not the {USUAL_IMAGES:,} for which the share was tried: "
+        "the fewer they are, the more noise favours weak augmentations, in new images as in those climbed on. "
+    )
+
+
 def _legend(result: Mapping[str, Any]) -> str:
     images, evaluations = result["num_images"], result["evaluations"]
     found = "found" if result["proposal"] is None else "proposal"
@@ -74,11 +84,6 @@ def _legend(result: Mapping[str, Any]) -> str:
     text += "with other filters and views. Intervals: 95 %, over images and views. "
     if images["climbed_on"] < images["asked"]:
         text += f"There are not twice {images['asked']:,} images: half of what there is served for each. "
-    if images["climbed_on"] < USUAL_IMAGES:
-        text += (
-            f"Fewer images than the {USUAL_IMAGES:,} for which the share was tried: noise favours weak augmentations, "
-            "in new images as in those climbed on. "
-        )
     for field in result["fields"]:
         if field["at_ends"]:
             ends = " and ".join(f"{end:g}" for end in field["at_ends"])

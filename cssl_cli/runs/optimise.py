@@ -140,9 +140,9 @@ def optimise(
     """What climbing the share over the `fields` of the recipe's augmentation found, and what of it new images confirm.
 
     Climbs on `num_images` training images and judges on as many others; where there are not so many, on half of what
-    there is. "proposal" is None unless the share is greater on the new images, beyond noise, and on all of them
-    together. Raises InputError for
-    images without labels (what views share alone is least where nothing is left of the images), and too few of them.
+    there is. "proposal" is None unless the share is greater on the new images, beyond noise, and on all together.
+    Raises InputError for images without labels (what views share alone is least where nothing is left of the images),
+    and too few of them.
     """
     device = choose_device(device_name)
     dataset = prepare_data(recipe, reporter, data_root=data_root)
@@ -153,32 +153,7 @@ def optimise(
             remedy="Rank sets of your choice instead: cssl rank.",
         )
     seen, unseen, both = _samples(dataset, num_images, recipe.seed, device)
-
-    def score(settings: Settings) -> float | None:
-        try:
-            return _share(seen, with_values(recipe, settings))
-        except InputError:  # such as a crop that fits in no image
-            if all(values == field.start for field, values in settings.items()):
-                raise
-            return None
-
-    def progress(number: int, best: float) -> None:
-        if number < evaluations:  # which would end the task, as it ends below
-            told = f"evaluation {number} of at most {evaluations}, best share {100 * best:.1f} %"
-            reporter.advance(TASK, number, evaluations, told)
-
-    found = climb(score, fields, evaluations=evaluations, progress=progress)
-    told = f"{found.num_evaluations} evaluations, best share {100 * found.score:.1f} %"
-    reporter.advance(TASK, evaluations, evaluations, told)
-    start = unseen.measure(recipe, groups=GROUPS)
-    moved = found.score > found.start_score
-    proposed = with_values(recipe, found.settings)
-    after = unseen.measure(proposed, groups=GROUPS) if moved else start
-    difference = _difference(start, after) if moved else None
-    confirmed = difference is not None and difference["value"] > 0 and difference["p"] <= LEVEL
-    # Only where there is something to doubt: it takes as long as four evaluations.
-    together = {"start": _share(both, recipe), "found": _share(both, proposed)} if confirmed else None
-    gained = together is not None and (together["found"] or 0.0) > (together["start"] or 0.0)
+    found = _climbed(recipe, fields, seen, evaluations, reporter)
     return {
         "format": RESULTS_FORMAT,
         "content_key": dataset.content_key,
@@ -194,6 +169,50 @@ def optimise(
         "evaluations": {"allowed": evaluations, "made": found.num_evaluations, "converged": found.converged},
         "fields": [_field(field, values) for field, values in found.settings.items()],
         "climbed_on": {"start": found.start_score, "found": found.score},
+        **_judged(recipe, found, unseen, both, reporter),
+    }
+
+
+def _climbed(
+    recipe: Recipe, fields: Sequence[SearchedField], seen: _Sample, evaluations: int, reporter: Reporter
+) -> Climb:
+    """The climb of the share on the images that it sees."""
+
+    def score(settings: Settings) -> float | None:
+        try:
+            return _share(seen.measure(with_values(recipe, settings)))
+        except InputError:  # such as a crop that fits in no image
+            if all(values == field.start for field, values in settings.items()):
+                raise
+            return None
+
+    def progress(number: int, best: float) -> None:
+        if number < evaluations:  # which would end the task, as it ends below
+            told = f"evaluation {number} of at most {evaluations}, best share {100 * best:.1f} %"
+            reporter.advance(TASK, number, evaluations, told)
+
+    found = climb(score, fields, evaluations=evaluations, progress=progress)
+    told = f"{found.num_evaluations} evaluations, best share {100 * found.score:.1f} %"
+    reporter.advance(TASK, evaluations, evaluations, told)
+    return found
+
+
+def _judged(recipe: Recipe, found: Climb, unseen: _Sample, both: _Sample, reporter: Reporter) -> dict[str, Any]:
+    """What the images that the climb did not see, and then all of them together, say of what it found."""
+    proposed = with_values(recipe, found.settings)
+    start = after = unseen.measure(recipe, groups=GROUPS)
+    difference = together = None
+    if found.score > found.start_score:
+        reporter.advance("compare with the start", 1, 4)
+        after = unseen.measure(proposed, groups=GROUPS)
+        difference = _difference(start, after)
+    gained = difference is not None and difference["value"] > 0 and difference["p"] <= LEVEL
+    if gained:
+        reporter.advance("compare with the start", 2, 4)
+        together = {"start": _share(both.measure(recipe)), "found": _share(both.measure(proposed))}
+        gained = (together["found"] or 0.0) > (together["start"] or 0.0)
+    reporter.advance("compare with the start", 4, 4)
+    return {
         "judged_on": {name: _told(share, len(unseen.images)) for name, share in (("start", start), ("found", after))},
         "difference": difference,
         "together": together,
@@ -227,8 +246,7 @@ def _difference(start: ClassShare | None, after: ClassShare | None) -> dict[str,
     return {"value": value, "interval": list(interval), "p": jackknife_p(value, without)}
 
 
-def _share(sample: _Sample, recipe: Recipe) -> float | None:
-    found = sample.measure(recipe)
+def _share(found: ClassShare | None) -> float | None:
     return None if found is None else found.share
 
 

@@ -230,7 +230,7 @@ def test_the_command_prints_how_to_train_the_proposal(
     told = json.loads(invoke(*arguments, "--json").stdout)
     assert told["command"] in done.stdout.splitlines()
     assert "augment.jitter.strength lies at an end of its range, 2.5" in " ".join(done.stdout.split())
-    assert "Fewer images than the 4,000" in " ".join(done.stdout.split())
+    assert "found with 100 images and not the 4,000" in " ".join(done.stdout.split())
     _, command, target, *overrides = shlex.split(told["command"])
     assert (command, target) == ("pretrain", str(tiny_recipe))
     trained = load_recipe(target, overrides)
