@@ -89,6 +89,6 @@ def _legend(result: Mapping[str, Any]) -> str:
             ends = " and ".join(f"{end:g}" for end in field["at_ends"])
             text += f"{field['field']} lies at an end of its range, {ends}. "
     return text + (
-        "The share was tried as a predictor on ordinary sets of augmentations (docs/predictors.md), not on sets found "
-        f"by climbing it: train start and {found}, and compare."
+        "The share was tried as a predictor on ordinary sets of augmentations, not on sets found by climbing it, where "
+        f"it can mislead (docs/predictors.md has a case): train start and {found}, and compare."
     )
