@@ -16,6 +16,7 @@ from cssl_cli.host.paths import is_override, user_path
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe
+    from cssl_cli.recipe.searched import SearchedField
     from cssl_cli.report.compare.catalogue import Column
     from cssl_cli.sweep.request import SweepRequest
 
@@ -198,6 +199,40 @@ def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
             if known.settings("augment") != recipe.settings("augment"):
                 raise InputError(f"two of the candidates are called {row}", where=name, remedy="Rename one of them.")
     return found
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """A recipe, as its arguments name it, and the fields of its augmentation over which to climb the share."""
+
+    arguments: tuple[str, ...]
+    recipe: Recipe
+    fields: tuple[SearchedField, ...]
+
+
+def read_search(arguments: Sequence[str], fields: str, *, labels: int | None) -> SearchRequest:
+    """What to search, from the arguments and --optimise; `InputError` if they are not one recipe and its fields."""
+    from cssl_cli.recipe import load_recipe
+    from cssl_cli.recipe.files import find, follow
+    from cssl_cli.recipe.searched import read_searched
+
+    overrides = [argument for argument in arguments if is_override(argument) and not _is_there(argument)]
+    named = [argument for argument in arguments if argument not in overrides]
+    kinds = [follow(find(name, None)).kind for name in named]
+    if kinds != ["recipe"]:
+        given = (
+            "none is named" if not named else f"{' '.join(named)} {'is a sweep' if len(named) == 1 else 'are several'}"
+        )
+        raise InputError(f"takes one recipe, and {given}", where="--optimise", remedy="Name a single recipe.")
+    if labels is not None:
+        raise InputError(
+            "a climb would fit the few images whose labels it uses",
+            where="--labels",
+            remedy="Leave it out with --optimise.",
+        )
+    recipe = load_recipe(named[0], overrides)
+    names = [name for part in fields.split(",") if (name := part.strip())]
+    return SearchRequest((named[0], *overrides), recipe, read_searched(recipe, names))
 
 
 # ---------------------------------------------------------------------- sweep

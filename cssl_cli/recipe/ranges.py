@@ -46,7 +46,7 @@ class Absolute:
         return no_info_after_validator_function(absolute, handler(source))
 
 
-def _ascending(pair: tuple[float, float]) -> bool:
+def ascending(pair: tuple[float, float]) -> bool:
     return pair[0] <= pair[1]
 
 
@@ -65,14 +65,14 @@ Width = Annotated[int, Ge(1), Le(4096)]
 ImageCount = Annotated[int, Ge(2)]
 LayerWidth = Annotated[int, Ge(1), Le(65536)]
 Widths = Annotated[tuple[LayerWidth, ...], MinLen(1), Allowed("a list of whole numbers from 1 to 65536")]
-PositiveRange = Annotated[tuple[Positive, Positive], Predicate(_ascending), Allowed("[low, high] with 0 < low <= high")]
+PositiveRange = Annotated[tuple[Positive, Positive], Predicate(ascending), Allowed("[low, high] with 0 < low <= high")]
 AreaRange = Annotated[
     tuple[Positive, Annotated[float, Le(1)]],
-    Predicate(_ascending),
+    Predicate(ascending),
     Allowed("[low, high] with 0 < low <= high <= 1"),
 ]
 ShareRange = Annotated[
-    tuple[Probability, Probability], Predicate(_ascending), Allowed("[low, high] with 0 <= low <= high <= 1")
+    tuple[Probability, Probability], Predicate(ascending), Allowed("[low, high] with 0 <= low <= high <= 1")
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]

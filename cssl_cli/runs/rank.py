@@ -64,7 +64,7 @@ def rank(
     first = _of_one_data_set(candidates)
     device = choose_device(device_name)
     dataset = prepare_data(first, reporter, data_root=data_root)
-    images = _images(dataset, num_images)
+    images = images_to_rank(dataset, num_images)
     features = PatchFeatures.fit(images.images, stream(first.seed, "patches")).to(device)
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -72,8 +72,8 @@ def rank(
     shares: dict[str, ClassShare | None] = {}
     for number, (same, *_) in enumerate(alike.values(), start=1):
         augmentation = make_augmentation(same.recipe, images.images.shape[-1])
-        table = _view_features(images.images, augmentation, features, stream(first.seed, "rank"), device)
-        shares[same.name] = _share(table, images.labels, len(dataset.class_names), labels_per_class)
+        table = view_features(images.images, augmentation, features, stream(first.seed, "rank"), device)
+        shares[same.name] = share_of(table, images.labels, len(dataset.class_names), labels_per_class)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
     rows.sort(key=_order)
@@ -102,14 +102,17 @@ def _of_one_data_set(candidates: Sequence[Candidate]) -> Recipe:
     return first
 
 
-def _images(dataset: Dataset, num_images: int) -> ImageSet:
-    """A class-balanced part of the training images, of the unlabelled ones where there are no others."""
+def images_to_rank(dataset: Dataset, num_images: int, *, least: int = LEAST_IMAGES) -> ImageSet:
+    """A class-balanced part of the training images, of the unlabelled ones where there are no others.
+
+    Raises InputError for fewer than `least` images, or images too small for the features.
+    """
     source = dataset.train if dataset.train is not None else dataset.pretrain
     chosen = subset(source, num_images, num_classes=len(dataset.class_names), where="--images")
-    if len(chosen) < LEAST_IMAGES:
+    if len(chosen) < least:
         raise InputError(
-            f"a ranking takes {LEAST_IMAGES} images, and there are {len(chosen)}",
-            where="--images" if len(source) >= LEAST_IMAGES else "data",
+            f"a ranking takes {least} images, and there are {len(chosen)}",
+            where="--images" if len(source) >= least else "data",
             remedy=f"Give {LEAST_IMAGES} or more; {NUM_IMAGES:,} are the rule.",
         )
     if chosen.images.shape[-1] < PATCH:
@@ -117,7 +120,7 @@ def _images(dataset: Dataset, num_images: int) -> ImageSet:
     return chosen
 
 
-def _view_features(
+def view_features(
     images: Tensor,
     augmentation: Augmentation,
     features: PatchFeatures,
@@ -135,9 +138,16 @@ def _view_features(
     return torch.cat(blocks)
 
 
-def _share(table: Tensor, labels: Tensor | None, num_classes: int, labels_per_class: int | None) -> ClassShare | None:
-    """The share of the features (N, V, D), None where they do not vary."""
-    parts = view_moments(table, labels, num_classes=num_classes, groups=GROUPS)
+def share_of(
+    table: Tensor,
+    labels: Tensor | None,
+    num_classes: int,
+    labels_per_class: int | None = None,
+    *,
+    groups: int = GROUPS,
+) -> ClassShare | None:
+    """The share of the features (N, V, D), None where they do not vary; with one group of images, without noise."""
+    parts = view_moments(table, labels, num_classes=num_classes, groups=groups)
     labelled: ViewMoments | None = None
     if labels is not None and labels_per_class is not None:
         known = torch.cat([(labels == label).nonzero().squeeze(1)[:labels_per_class] for label in range(num_classes)])
@@ -156,11 +166,12 @@ def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, h
         "same": [candidate.name for candidate in same[1:]],
         "augment": recipe.augment.model_dump(mode="json", exclude_none=True),
         "negative_control": recipe.augment.fade is not None,
-        **{name: quantity.to_dict() for name, quantity in _quantities(share, num_images, has_labels).items()},
+        **{name: quantity.to_dict() for name, quantity in quantities(share, num_images, has_labels).items()},
     }
 
 
-def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Quantity]:
+def quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Quantity]:
+    """What is told of a set of augmentations, with intervals."""
     if share is None:
         return dict.fromkeys(("share", "shared", "about_class"), Absent("all views have the same features"))
     sample = Sample(num_images, NUM_VIEWS)
@@ -170,7 +181,7 @@ def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> 
         "the noise of so many images is in it, so compare at equal numbers of images",
         errs="high",
         sample=sample,
-        interval=_interval(share.shared, share.shared_without),
+        interval=jackknife_interval(share.shared, share.shared_without),
     )
     if share.about_class is None or share.share is None:
         absent = Absent("the images have no labels" if not has_labels else "the labelled images are of fewer than two")
@@ -181,7 +192,7 @@ def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> 
             estimator="about_class over shared; too low by the noise in the latter",
             errs="low",
             sample=sample,
-            interval=_interval(share.share, share.share_without),
+            interval=jackknife_interval(share.share, share.share_without),
         ),
         "shared": shared,
         "about_class": Estimate(
@@ -190,7 +201,7 @@ def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> 
             "means taken away: the information of a view about its class to first order, in nats",
             errs="either",
             sample=sample,
-            interval=_interval(share.about_class, share.about_class_without),
+            interval=jackknife_interval(share.about_class, share.about_class_without),
         ),
     }
 
@@ -209,28 +220,38 @@ def jackknife_error(without: Sequence[float]) -> float:
     return float(np.sqrt((len(values) - 1) / len(values) * np.square(values - values.mean()).sum()))
 
 
-def _interval(value: float, without: Sequence[float]) -> tuple[float, float] | None:
+def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval by Student's t; None without groups."""
     if len(without) < 2:
         return None
     margin = float(stdtrit(len(without) - 1, 1 - LEVEL / 2)) * jackknife_error(without)
     return value - margin, value + margin
 
 
-def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has_labels: bool) -> list[dict[str, Any]]:
-    """Every two rows, the better one first: their difference, and its p adjusted over all pairs (Holm).
+def jackknife_p(value: float, without: Sequence[float]) -> float:
+    """Two-sided p of a value of 0, by Student's t."""
+    error = jackknife_error(without)
+    return 0.0 if error == 0 else 2 * float(stdtr(len(without) - 1, -abs(value) / error))
 
-    On the same groups of images: what two sets of augmentations have in common cancels.
-    """
+
+Jackknifed = tuple[float, tuple[float, ...]]  # a number, and the same with each group left out
+
+
+def difference_of(one: Jackknifed, other: Jackknifed) -> Jackknifed:
+    """On the same groups of images: what two sets of augmentations have in common cancels."""
+    return one[0] - other[0], tuple(first - second for first, second in zip(one[1], other[1], strict=True))
+
+
+def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has_labels: bool) -> list[dict[str, Any]]:
+    """Every two rows, the better one first: their difference, and its p adjusted over all pairs (Holm)."""
     found: list[dict[str, Any]] = []
     for better, worse in combinations(names, 2):
         numbers = [_compared(shares[name], has_labels) for name in (better, worse)]
         if None in numbers:
             continue
-        (value, without), (other, without_other) = numbers  # type: ignore[misc]
-        difference = value - other
-        error = jackknife_error([one - two for one, two in zip(without, without_other, strict=True)])
-        p = 0.0 if error == 0 else 2 * float(stdtr(len(without) - 1, -abs(difference) / error))
-        found.append({"better": better, "worse": worse, "difference": difference, "error": error, "p": p})
+        difference, without = difference_of(*numbers)  # type: ignore[arg-type]
+        entry = {"difference": difference, "error": jackknife_error(without), "p": jackknife_p(difference, without)}
+        found.append({"better": better, "worse": worse, **entry})
     adjusted, least = 0.0, len(found)
     for entry in sorted(found, key=lambda entry: entry["p"]):
         adjusted = max(adjusted, min(1.0, least * entry["p"]))
@@ -238,7 +259,7 @@ def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has
     return found
 
 
-def _compared(share: ClassShare | None, has_labels: bool) -> tuple[float, tuple[float, ...]] | None:
+def _compared(share: ClassShare | None, has_labels: bool) -> Jackknifed | None:
     """The number that rows are ordered by, greater being better, and the same with each group left out."""
     if share is None:
         return None

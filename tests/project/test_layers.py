@@ -73,6 +73,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "finished",
         "images",
         "machine",
+        "optimise",
         "pretrain",
         "probe",
         "profile",

@@ -74,7 +74,7 @@ def test_views_that_are_the_image_share_all_but_the_ridge(tiny) -> None:
     """λ is 1/(1 + ρ/s) along a direction of variance s: what two equal views share is known without pairs."""
     candidate = tiny("none", NONE)
     dataset = ranking.prepare_data(candidate.recipe, Silent())
-    images = ranking._images(dataset, 240)
+    images = ranking.images_to_rank(dataset, 240)
     features = ranking.PatchFeatures.fit(images.images, ranking.stream(3, "patches"))
     clean = features(images.images.float() / 255).double()
     variances = torch.linalg.eigvalsh(torch.cov(clean.T, correction=0)).clamp(min=0)
