@@ -61,10 +61,11 @@ def rank(
     each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
     if the candidates have different images, or there are too few.
     """
-    first = _of_one_data_set(candidates)
+    first = _of_one_data_set(candidates, data_root)
     device = choose_device(device_name)
     dataset = prepare_data(first, reporter, data_root=data_root)
     images = _images(dataset, num_images)
+    labels_per_class = _labels_there(images, labels_per_class)
     features = PatchFeatures.fit(images.images, stream(first.seed, "patches")).to(device)
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -90,10 +91,10 @@ def rank(
     }
 
 
-def _of_one_data_set(candidates: Sequence[Candidate]) -> Recipe:
+def _of_one_data_set(candidates: Sequence[Candidate], data_root: str | None) -> Recipe:
     first = candidates[0].recipe
     for candidate in candidates:
-        if candidate.recipe.settings("data") != first.settings("data"):
+        if candidate.recipe.settings("data", data_root=data_root) != first.settings("data", data_root=data_root):
             raise InputError(
                 f"{candidates[0].name} and {candidate.name} are of different images",
                 where="data",
@@ -117,6 +118,15 @@ def _images(dataset: Dataset, num_images: int) -> ImageSet:
     return chosen
 
 
+def _labels_there(images: ImageSet, labels_per_class: int | None) -> int | None:
+    """No more than the largest class has; `InputError` for images without labels."""
+    if labels_per_class is None:
+        return None
+    if images.labels is None:
+        raise InputError("the images have no labels", where="--labels", remedy="Leave it out.")
+    return min(labels_per_class, int(images.labels.bincount().max()))
+
+
 def _view_features(
     images: Tensor,
     augmentation: Augmentation,
@@ -138,10 +148,12 @@ def _view_features(
 def _share(table: Tensor, labels: Tensor | None, num_classes: int, labels_per_class: int | None) -> ClassShare | None:
     """The share of the features (N, V, D), None where they do not vary."""
     parts = view_moments(table, labels, num_classes=num_classes, groups=GROUPS)
-    labelled: ViewMoments | None = None
+    labelled: list[ViewMoments] | None = None
     if labels is not None and labels_per_class is not None:
-        known = torch.cat([(labels == label).nonzero().squeeze(1)[:labels_per_class] for label in range(num_classes)])
-        (labelled,) = view_moments(table[known], labels[known], num_classes=num_classes)
+        # Drawn, the same for all candidates: the first files of a folder may be alike.
+        order = torch.randperm(len(labels), generator=stream(0, "rank/labels"))
+        known = torch.cat([order[labels[order] == label][:labels_per_class] for label in range(num_classes)])
+        labelled = view_moments(table[known], labels[known], num_classes=num_classes, groups=GROUPS)
     try:
         return class_share(parts, ridge=RIDGE, labelled=labelled)
     except ValueError:
@@ -173,7 +185,7 @@ def _quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> 
         interval=_interval(share.shared, share.shared_without),
     )
     if share.about_class is None or share.share is None:
-        absent = Absent("the images have no labels" if not has_labels else "the labelled images are of fewer than two")
+        absent = Absent("the images have no labels" if not has_labels else "no two classes have two labelled images")
         return {"share": absent, "shared": shared, "about_class": absent}
     return {
         "share": Estimate(
@@ -229,7 +241,8 @@ def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has
         (value, without), (other, without_other) = numbers  # type: ignore[misc]
         difference = value - other
         error = jackknife_error([one - two for one, two in zip(without, without_other, strict=True)])
-        p = 0.0 if error == 0 else 2 * float(stdtr(len(without) - 1, -abs(difference) / error))
+        ratio = abs(difference) / error if error > 0 else np.inf if difference else 0.0
+        p = 2 * float(stdtr(len(without) - 1, -ratio))
         found.append({"better": better, "worse": worse, "difference": difference, "error": error, "p": p})
     adjusted, least = 0.0, len(found)
     for entry in sorted(found, key=lambda entry: entry["p"]):

@@ -46,26 +46,30 @@ class ClassShare:
         return tuple(about / shared for about, shared in pairs)
 
 
-def class_share(parts: Sequence[ViewMoments], *, ridge: float, labelled: ViewMoments | None = None) -> ClassShare:
+def class_share(
+    parts: Sequence[ViewMoments], *, ridge: float, labelled: Sequence[ViewMoments] | None = None
+) -> ClassShare:
     """The share over all images, which `parts` hold in groups; ρ is `ridge` > 0 times the mean eigenvalue of Σ.
 
-    labelled: the moments of the images whose class is known, where those are not all; they are left out of no group.
-    Raises ValueError for features without variance.
+    labelled: the moments of the images whose class is known, where those are not all, in as many groups; a group of
+    these is left out together with one of all. Raises ValueError for features without variance.
     """
     whole = total(parts)
     covariances = view_covariances(whole)
-    of_classes = (covariances if labelled is None else view_covariances(labelled)).of_classes
+    with_classes = whole if labelled is None else total(labelled)
+    of_classes = view_covariances(with_classes).of_classes
     given = [covariances.of_view, covariances.of_pair, *([] if of_classes is None else [of_classes])]
     with torch.enable_grad():
         leaves = [matrix.clone().requires_grad_() for matrix in given]
         values = _information(*leaves, ridge=ridge)
         slopes = [torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True) for value in values]
     without: list[list[float]] = [[] for _ in values]
-    for part in parts if len(parts) > 1 else ():
+    for part, of_known in zip(parts, labelled or parts, strict=True) if len(parts) > 1 else ():
         rest = view_covariances(whole.without(part))
         moved = [rest.of_view, rest.of_pair]
         if of_classes is not None:
-            moved.append(rest.of_classes if labelled is None and rest.of_classes is not None else of_classes)
+            left = rest if labelled is None else view_covariances(with_classes.without(of_known))
+            moved.append(of_classes if left.of_classes is None else left.of_classes)
         changes = [after - before for after, before in zip(moved, given, strict=True)]
         for value, slope, found in zip(values, slopes, without, strict=True):
             change = sum((s * c).sum().item() for s, c in zip(slope, changes, strict=True) if s is not None)
