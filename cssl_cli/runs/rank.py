@@ -16,7 +16,7 @@ from cssl_cli.augment import Augmentation
 from cssl_cli.data import Dataset
 from cssl_cli.data.image_set import ImageSet, subset
 from cssl_cli.errors import InputError
-from cssl_cli.features.patches import PATCH, PatchFeatures
+from cssl_cli.features.patches import PATCH, PatchFeatures, at_a_time
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
@@ -33,7 +33,6 @@ NUM_VIEWS = 2
 RIDGE = 0.05  # of the mean eigenvalue
 GROUPS = 20  # of images, left out in turn for the intervals
 LEAST_IMAGES = 2 * GROUPS
-BLOCK = 512  # images augmented at a time
 LEVEL = 0.05
 
 
@@ -138,8 +137,9 @@ def _view_features(
     theta = augmentation.draw(len(images) * NUM_VIEWS, generator)
     theta = theta.reshape(len(images), NUM_VIEWS, augmentation.num_parameters)
     blocks = []
-    for start in range(0, len(images), BLOCK):
-        of_block, at = images[start : start + BLOCK].to(device), theta[start : start + BLOCK].to(device)
+    step = at_a_time(images.shape[-1])
+    for start in range(0, len(images), step):
+        of_block, at = images[start : start + step].to(device), theta[start : start + step].to(device)
         views = [features(augmentation.apply(of_block, at[:, view])) for view in range(NUM_VIEWS)]
         blocks.append(torch.stack(views, dim=1).cpu())
     return torch.cat(blocks)

@@ -90,6 +90,22 @@ def test_views_that_are_the_image_share_all_but_the_ridge(tiny) -> None:
     assert ranked(candidate)["rows"][0]["shared"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_large_images_are_augmented_a_few_at_a_time_to_the_same_ranking(tiny, monkeypatch) -> None:
+    candidate = tiny("full", "data.size=64")
+    whole = ranked(candidate, num_images=60)
+    sizes, features = [], patches.PatchFeatures.__call__
+
+    def counted(self, images):
+        sizes.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(patches.PatchFeatures, "__call__", counted)
+    monkeypatch.setattr(patches, "BLOCK", 64)
+    (row,) = ranked(candidate, num_images=60)["rows"]
+    assert max(sizes) == 16
+    assert row["share"]["value"] == pytest.approx(whole["rows"][0]["share"]["value"])
+
+
 def test_the_labels_of_a_few_images_change_what_is_about_the_class_alone(tiny) -> None:
     (all_known,) = ranked(tiny("full"))["rows"]
     (as_many,) = ranked(tiny("full"), labels_per_class=24)["rows"]
