@@ -231,6 +231,14 @@ def test_names_that_mean_two_sets_are_refused(tiny_recipe: Path, invoke: Invoke)
     assert invoke("rank", "augment.flip=null").code == 2
 
 
+def test_a_control_is_marked(tiny_recipe: Path, invoke: Invoke) -> None:
+    plain = invoke("rank", tiny_recipe, "--images", "40").stdout
+    control = invoke("rank", tiny_recipe, "augment.fade={}", "--images", "40").stdout
+    assert "control" not in plain
+    assert "tiny (control)" in control
+    assert "(control): a negative control" in control
+
+
 def test_of_many_rows_with_one_augmentation_a_few_are_named(tiny_recipe: Path, invoke: Invoke) -> None:
     sweep = tiny_recipe.with_name("rates.yaml")
     rates = "".join(f"    r{k}: {{optim: {{lr: 0.{k}}}}}\n" for k in range(1, 10))
