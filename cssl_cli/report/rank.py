@@ -76,8 +76,8 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
         )
     if any(row["negative_control"] for row in result["rows"]):
         measured += (
-            "(control): a negative control, whose views fade to gray. Where it is ahead of other sets, do not trust the "
-            "ranking. "
+            "(control): a negative control, whose views fade to gray. Where it is ahead of other sets, do not trust "
+            "the ranking. "
         )
     return measured + (
         "not told from: places whose difference is within noise (jackknife over the same images, Holm over all pairs, "
