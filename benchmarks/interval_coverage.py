@@ -31,6 +31,7 @@ from cssl_cli.theory.certificates.few_labels import few_labels
 from cssl_cli.theory.class_geometry import class_geometry, misclassified
 from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.estimate import Absent, Estimate
+from cssl_cli.theory.spectrum.positive_pairs import OVER_ALL, positive_pairs
 
 WIDTH, VIEWS = 16, 5
 LOSS = LossSettings(temperature=0.5, batch_size=64)
@@ -244,11 +245,29 @@ def of_concentration(population: Population, images: int, tables: int) -> Covera
     return found
 
 
+def of_spectrum(population: Population, images: int, tables: int) -> Coverages:
+    """Over all directions, against many images; the label energy, whose interval is for the directions found, against
+    the mean over tables."""
+    runs = [positive_pairs(population.table(images, number)) for number in range(tables)]
+    many = positive_pairs(population.table(max(4, 10 * NEW_IMAGES // population.num_classes), tables))
+    energies = [run["leading_label_energy"] for run in runs if isinstance(run["leading_label_energy"], Estimate)]
+    found = Coverages()
+    for energy in energies:
+        mean = sum(one.value for one in energies) / len(energies)
+        found.add("positive_pairs.leading_label_energy", energy, mean)
+    for run in runs:
+        for name in OVER_ALL:
+            if isinstance(run[name], Estimate):
+                found.add(f"positive_pairs.{name}", run[name], many[name].value)
+    return found
+
+
 OTHERS: Mapping[str, Callable[[Population, int, int], Coverages]] = {
     "nt_xent": of_batches,
     "held_out": of_held_out_centers,
     "few_labels": of_few_labels,
     "concentration": of_concentration,
+    "positive_pairs": of_spectrum,
 }
 
 

@@ -34,6 +34,7 @@ from cssl_cli.report.sections.certificates import certificates, classes
 from cssl_cli.report.sections.concentration import print_concentration
 from cssl_cli.report.sections.divergence import divergence
 from cssl_cli.report.sections.losses import losses
+from cssl_cli.report.sections.spectrum import spectrum
 from cssl_cli.report.summary import accuracy_rows, caption, in_summary, term_rows
 from cssl_cli.report.verdicts import verdicts
 from cssl_cli.runs.results import CLASSIFIERS
@@ -47,6 +48,7 @@ SECTION_PARTS: Mapping[str, Callable[[Console, Result], None]] = {
     "concentration": print_concentration,
     "certificates": certificates,
     "losses": losses,
+    "spectrum": spectrum,
 }
 SECTIONS = (*SECTION_TITLES, "classes")
 MIN_RUNS = 3  # least number for which rank correlations are meaningful

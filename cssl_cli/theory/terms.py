@@ -19,6 +19,7 @@ SECTIONS: Final = {
     "certificates": "Certificates",
     "losses": "Losses",
     "companions": "Companion measures",
+    "spectrum": "Positive-pair spectrum",
 }
 EPSILON = Point("epsilons", 0.5, " at ε = {:g}")
 DELTA = Point("deltas", 0.5, " at {:g} δ₀")  # δ₀, the yardstick, is the median distance of clean images of two classes
@@ -340,6 +341,24 @@ TERMS: tuple[Term, ...] = (
         Declared("probe_generalization", HIGH, "   more for a trained one", shown=In.SWEEP | In.CONTROLS,
                  called="probe generalization", expected=-1, share=True),
         Declared("probe_risk", UNBIASED, "risk of a trained linear probe", shown=In.CONTROLS, expected=-1, share=True),
+    )),
+    Term("positive_pairs", "spectrum", ".spectrum.positive_pairs:positive_pairs", pieces={"table": "raw"}, quantities=(
+        Declared("share", CONSISTENT, "share about the class", shown=In.SUMMARY | In.SWEEP | In.CONTROLS,
+                 key="class_share", called="class share", expected=1, digits=3,
+                 meaning="what two views of an image share that is about its class, over all they share"),
+        Declared("about_class", CONSISTENT, "   about the class, nats"),
+        Declared("shared", CONSISTENT, "   I(v; v′), nats", shown=In.SWEEP | In.CONTROLS, key="shared_information",
+                 called="I(v; v′)", expected=-1),
+        Declared("of_image", CONSISTENT, "I(v; x), nats"),
+        Declared("leading_label_energy", LOW, "label energy, K − 1 functions", shown=In.SWEEP | In.CONTROLS,
+                 key="label_energy", called="label energy", expected=1, share=True),
+        Declared("tau", CONSISTENT, "τ, Contextures", shown=In.SWEEP | In.CONTROLS, key="contexture_tau",
+                 called="τ (Contextures)", expected=-1),
+        also("tau_dimension", CONSISTENT, "number of functions at τ"),
+        also("functions", EXACT, "numbers of leading functions"),
+        also("eigenvalues", CONSISTENT, "λ over functions"),
+        also("in_sample", CONSISTENT, "λ over functions, in-sample"),
+        also("label_energy", LOW, "label energy over functions"),
     )),
     # Measured by `cssl_cli.runs`, on more than the features of one encoder.
     Term("concentration", "concentration", ".concentration.sigma:concentration", of="distance", table=None, quantities=(

@@ -305,6 +305,17 @@ def test_interval_coverage(run: Run, monkeypatch: pytest.MonkeyPatch):
     }
 
 
+def test_spectrum_coverage(run: Run):
+    written = run("spectrum_coverage", "--designs", "80x20", "--tables", 2, "--kinds", "flat", "hash", "--views", 2)
+    names = ("shared", "of_image", "about_class", "share", "leading_label_energy")
+    kinds = ("80x20 flat", "80x20 hash")
+    assert set(written["numbers"]) == {
+        f"{what} {n}: {k}" for what in ("mean", "coverage") for n in names for k in kinds
+    }
+    assert all(0 <= value <= 1 for name, value in written["numbers"].items() if name.startswith("coverage"))
+    assert 0.95 < written["numbers"]["mean shared: 80x20 hash"] < 1.05
+
+
 def intervals_of_an_analysis() -> set[str]:
     """TERM.QUANTITY of what has an interval that no other test holds to its law."""
     population = importlib.import_module("interval_coverage").Population(2, "wide")

@@ -13,6 +13,7 @@ import typer
 from PIL import Image
 
 from cssl_cli.cli.app import app
+from cssl_cli.features import patches
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
 from cssl_cli.report.figures import figures
@@ -43,7 +44,9 @@ def shortened(line: str) -> str:
 
 def _changes(command: str) -> str:
     of_sweeps = ("--concentration-only", "--only", "--jobs", "--report")
-    of_shapes = command.startswith(("cssl pretrain simclr-shapes", "cssl analyze simclr-shapes "))
+    of_shapes = command.startswith(
+        ("cssl pretrain simclr-shapes", "cssl analyze simclr-shapes ", "cssl rank quickstart")
+    )
     if of_shapes or any(option in command for option in of_sweeps):
         return QUICK
     return QUICK_FOLDER if command.startswith("cssl pretrain simclr-folder") else ""
@@ -59,6 +62,7 @@ def words(line: str) -> list[str]:
 def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     of_centers = figures.ANALYSIS_FIGURES["class_centers"]  # one for all, which take seconds
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": of_centers})
+    monkeypatch.setattr(patches, "NUM_FILTERS", 6)
     generator = np.random.default_rng(0)
     for number in range(40):
         folder = tmp_path / "path" / "to" / "images" / ("cat" if number % 2 else "dog")

@@ -17,7 +17,10 @@ def sentences(content: dict[str, Any]) -> list[str]:
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in verdicts(content)]
 
 
-ALL = ("alignment", "divergence", "concentration", "lipschitz", "certificates", "losses", "companions", "classes")
+ALL = (
+    *("alignment", "divergence", "concentration", "lipschitz", "certificates", "losses", "companions", "spectrum"),
+    "classes",
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,7 @@ ALL = ("alignment", "divergence", "concentration", "lipschitz", "certificates", 
         ("alignment", ("trained", "R_epsilon"), "mean_diameter_by_views"),
         ("certificates", ("trained", "connected_parts"), "delta_per_class"),
         ("certificates", ("trained", "population"), "chance"),
+        ("spectrum", ("trained", "positive_pairs"), "tau_dimension"),
     ],
 )
 def test_a_quantity_that_an_older_analysis_lacks_is_left_out(

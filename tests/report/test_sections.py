@@ -43,6 +43,36 @@ def test_the_settings_of_the_losses_are_in_the_analysis(
     assert found["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": False}
 
 
+# ---------------------------------------------------------------------- spectrum
+def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: Show) -> None:
+    for encoder, count in (("trained", 16), ("projector", 5), ("untrained", 16)):
+        found = content[encoder]["positive_pairs"]
+        found["functions"]["value"] = list(range(1, count + 1))
+        found["eigenvalues"]["value"] = [0.9 - 0.05 * place for place in range(count)]
+        found["label_energy"]["value"] = [0.02 * (place + 1) for place in range(count)]
+    content["trained"]["positive_pairs"]["tau_dimension"]["value"] = 1
+    printed = show(content, "spectrum", width=120)
+    assert "functions λ encoder λ projector λ untrained energy encoder energy projector energy untrained" in printed
+    assert " 4 0.750 0.750 0.750 8.0 8.0 8.0 8 0.550 – 0.550 16.0 – 16.0 16 0.150 – 0.150 32.0 – 32.0 " in printed
+    assert "3 0.800" not in printed
+    assert "τ of the trained encoder is least for 1 function." in printed
+    for name in ("label_energy", "tau_dimension"):
+        for encoder in ("trained", "projector", "untrained"):
+            content[encoder]["positive_pairs"][name] = {"value": None, "reason": "the images have no labels"}
+    printed = show(content, "spectrum", width=120)
+    assert "functions λ encoder λ projector λ untrained ──" in printed
+    assert "is least for" not in printed
+
+
+def test_an_analysis_without_the_spectrum_says_so(content: dict[str, Any], show: Show) -> None:
+    """That of an older version."""
+    for encoder in ("trained", "projector", "untrained"):
+        del content[encoder]["positive_pairs"]
+    printed = show(content, "spectrum")
+    assert "–: not measured by the version that made this analysis; --again measures it." in printed
+    assert "I(v; v′)" not in printed
+
+
 # ---------------------------------------------------------------------- concentration
 def test_the_multiple_at_which_concentration_is_read_is_named(
     content: dict[str, Any], capfd: pytest.CaptureFixture[str]

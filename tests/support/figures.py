@@ -6,7 +6,16 @@ import html
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-NAMES = {"concentration", "r_epsilon", "class_centers", "projection", "training", "certificate", "theorem_1"}
+NAMES = {
+    "concentration",
+    "r_epsilon",
+    "class_centers",
+    "projection",
+    "training",
+    "certificate",
+    "theorem_1",
+    "spectrum",
+}
 BOTH = {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
 
 

@@ -71,6 +71,7 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
             "priors": quantity(dict.fromkeys(class_names(num_classes), 1 / num_classes), exact),
         },
         "lemma_3_1": lemma_3_1(spread),
+        "positive_pairs": positive_pairs(spread, num_classes),
         "certificate_c": {"by_views": quantity([min(1.0, 0.35 + 0.09 * m) for m in range(8)], exact)},
         "center_error": {"error": quantity(0.23, exact), "chance": quantity(1 - 1 / num_classes, exact)},
         "population": {
@@ -78,6 +79,19 @@ def encoder(num_classes: int, spread: float, rng: np.random.Generator) -> dict[s
             "by_views": quantity([min(1.0, 0.41 + 0.09 * m) for m in range(8)], "high", num_images=500),
             "chance": quantity(1 - 1 / num_classes, exact, num_images=500),
         },
+    }
+
+
+def positive_pairs(spread: float, num_classes: int) -> dict[str, Any]:
+    """Eigenvalues that fall sooner for a larger spread, and a label energy that grows with the functions."""
+    functions = np.array([1, 2, 3, 4, 6, 8, 11, 16, 23, 32])
+    values = 0.95 / (1 + spread * functions / 10)
+    energy = 0.6 * (1 - np.exp(-functions / num_classes))
+    return {
+        "functions": quantity(functions.tolist(), "exact for the table", num_views=7),
+        "eigenvalues": quantity(values.tolist(), "consistent", num_views=7),
+        "in_sample": quantity((values + 0.03).tolist(), "consistent", num_views=7),
+        "label_energy": quantity(energy.tolist(), "low", num_views=7),
     }
 
 

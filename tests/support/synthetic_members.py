@@ -70,6 +70,12 @@ def member(
         "uniformity": {"uniformity": estimate(terms.get("uniformity"))},
         "effective_rank": {"rankme": estimate(terms.get("rankme"))},
         "clid": {name: estimate(terms.get(name)) for name in ("intrinsic_dimension", "cluster_learnability")},
+        "positive_pairs": {
+            "share": estimate(terms.get("class_share")),
+            "shared": estimate(terms.get("shared_information")),
+            "leading_label_energy": estimate(terms.get("label_energy")),
+            "tau": estimate(terms.get("contexture_tau")),
+        },
         "risk_decomposition": {name: estimate(terms.get(name)) for name in ("best_probe_risk", "probe_generalization")},
     }
     settings = {"epsilons": EPSILONS, "deltas": DELTAS, "num_images": 500, "num_views": views, "classes": None}

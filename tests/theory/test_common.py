@@ -147,6 +147,7 @@ FIRST_VIEWS = "which views come first decides it"
 DRAWN = "draws views, batches or labelled images at random"
 HALVES = "splits each class at random"
 IN_ORDER = "takes each class in two halves, in the order of its images"
+IN_GROUPS = "deals the images to groups, class by class and in their order"
 ONE_OF_SEVERAL = "counts the views of one of several largest sets"
 COUNTS = "numbers of transformations beside a Lipschitz constant"
 UNIT_NORM = "is stated for features of norm 1"
@@ -178,6 +179,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "nt_xent": DRAWN,
         "few_labels": DRAWN,
         "few_shot_bound": IN_ORDER,
+        "positive_pairs": IN_GROUPS,
         "risk_decomposition.probe_generalization": HALVES,
         "risk_decomposition.probe_risk": HALVES,
     },
@@ -213,12 +215,14 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "augmented_error": HALVES,
         "few_labels": DRAWN,
         "few_shot_bound": IN_ORDER,
+        "positive_pairs": DISTINCT,
         "risk_decomposition": HALVES,
     },
     "classes_in_another_order": {
         "population": HALVES,
         "augmented_error": HALVES,
         "few_labels": DRAWN,
+        "positive_pairs": IN_GROUPS,
         "risk_decomposition.probe_generalization": HALVES,
         "risk_decomposition.probe_risk": HALVES,
     },
@@ -233,6 +237,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "cross_correlation.invariance": STRATA,
         "cross_correlation.redundancy_loss": STRATA,
         "uniformity": STRATA,
+        "positive_pairs": IN_GROUPS,
     },
 }
 

@@ -90,6 +90,7 @@ def test_the_hash_wins_on_most_terms_with_the_accuracy_of_chance(measured: dict[
     fooled = {"alignment", "R_epsilon", "uniformity", "rankme", "lidar", "nt_xent", "info_nce", "redundancy_loss"}
     assert {term for term in found if found[term] == "fooled"} >= fooled
     assert {found[term] for term in ("ratio", "nc1", "plain_ratio", "cdnv", "in_table_error")} == {"not"}
+    assert {found[term] for term in ("class_share", "shared_information", "label_energy", "contexture_tau")} == {"not"}
 
 
 def test_the_class_aware_control_classifies_what_most_terms_like_less(measured: dict[str, Any]) -> None:
@@ -97,6 +98,7 @@ def test_the_class_aware_control_classifies_what_most_terms_like_less(measured: 
     found = verdicts(measured, CLASS_AWARE)
     assert {found[term] for term in ("alignment", "R_epsilon", "nt_xent", "info_nce")} == {"fooled"}
     assert {found[term] for term in ("ratio", "mean_inner_product", "closest_pair")} == {"not"}
+    assert {found[term] for term in ("class_share", "shared_information", "label_energy")} == {"not"}
 
 
 def test_measures_of_the_controls_have_their_closed_forms(measured: dict[str, Any]) -> None:
@@ -304,6 +306,9 @@ def test_many_runs_are_counted() -> None:
 
 
 # ---------------------------------------------------------------------- on the command line
+LOST_IN_50_IMAGES = ("ratio", "class_share", "shared_information")
+
+
 def test_a_run_is_measured_with_controls_where_that_is_asked_for(invoke: Invoke, run: Path) -> None:
     asked = ("analyze", run, "analyze.refine_pairs=0", "analyze.distances=[trained]", "--no-figures")
     plain = json.loads(invoke(*asked, "--json").stdout)
@@ -316,8 +321,8 @@ def test_a_run_is_measured_with_controls_where_that_is_asked_for(invoke: Invoke,
     for directed in (HELD_OUT, *DIRECTED):  # a term that is renamed would drop out of the table
         for control in (HASH, CLASS_AWARE):
             there = directed.pair(content, control)
-            assert there[0] is not None or directed.name == "ratio", directed.name
-            assert there[1] is not None or directed.name == "ratio", directed.name
+            assert there[0] is not None or directed.name in LOST_IN_50_IMAGES, directed.name
+            assert there[1] is not None or directed.name in LOST_IN_50_IMAGES, directed.name
     as_json = json.loads(invoke(*asked, "--controls", "--json").stdout)
     assert as_json["fooled"] == compare_controls(content)
     assert {"trained": plain["trained"], "projector": plain["projector"]} == {

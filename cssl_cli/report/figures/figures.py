@@ -17,6 +17,7 @@ from cssl_cli.report.figures.class_centers import class_centers
 from cssl_cli.report.figures.concentration import concentration
 from cssl_cli.report.figures.projection import projection
 from cssl_cli.report.figures.r_epsilon import r_epsilon
+from cssl_cli.report.figures.spectrum import spectrum
 from cssl_cli.report.figures.style import KINDS, REMEDY, drawing, save
 from cssl_cli.report.figures.theorem_1 import theorem_1
 from cssl_cli.report.figures.training import training
@@ -31,6 +32,7 @@ ANALYSIS_FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "projection": projection,
     "certificate": certificate,
     "theorem_1": theorem_1,
+    "spectrum": spectrum,
 }
 DRAWN_FROM = "figures.json"
 FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # they identify an analysis

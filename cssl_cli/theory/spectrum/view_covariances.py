@@ -145,16 +145,7 @@ def _between_classes(moments: ViewMoments) -> Tensor | None:
     means = moments.first[kept] / sizes.unsqueeze(1)
     deviations = means - shares @ means
     between = deviations.T @ (deviations * shares.unsqueeze(1))
-    # Σ_k p(1 − p)/n times the covariance within class k. Where images were left out, the factors of all images are
-    # scaled by the square of the share that is left, which is exact up to 1/n.
+    # Σ_k p(1 − p)/n times the covariance within class k. Where images were left out, the factors of all images are too
+    # small, by a ratio that is the same for classes of one size.
     within = moments.of_noise - means.T @ (means * (noise * sizes).unsqueeze(1))
-    return between - within * _left(moments, kept) ** -2
-
-
-def _left(moments: ViewMoments, kept: Tensor) -> float:
-    """The share of the images that `moments` are of among those that its noise factors were made for."""
-    sizes = moments.images[kept].double()
-    shares = sizes / sizes.sum()
-    # noise = p(1 − p) / (n (n − 1)) of all n, solved for n with the shares that are left, and summed over classes.
-    ratio = (shares * (1 - shares) / moments.noise[kept]).clamp(min=0)
-    return float(sizes.sum() / (0.5 + (0.25 + ratio).sqrt()).sum())
+    return between - within * (_noise_factors(moments.images).sum() / moments.noise.sum()).item()

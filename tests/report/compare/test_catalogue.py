@@ -38,6 +38,10 @@ OF_FEATURES = {
     "cluster_learnability": 0.65,
     "best_probe_risk": 0.12,
     "probe_generalization": 0.23,
+    "class_share": 0.12,
+    "shared_information": 9.8,
+    "label_energy": 0.24,
+    "contexture_tau": 1.9,
 }
 OF_DISTANCES = {
     name: {
@@ -109,7 +113,10 @@ def test_an_analysis_of_the_pipeline_has_every_term(run: Path) -> None:
     content = analyze(run, reporter=Silent())
     probe = json.loads((run / "probe.json").read_text())
     found = values_of(MemberResult(member("a").member, run, probe, content, None))
-    assert {name for name, value in found.items() if value is None} == {"best_knn", "ratio"}
+    assert {name for name, value in found.items() if value is None} == {
+        *("best_knn", "ratio"),
+        *("class_share", "shared_information"),  # of 50 images
+    }
     assert "reason" in content["trained"]["spread"]["ratio"]  # hardly trained: its centres are not above their noise
     assert found["linear"] == probe["trained"]["linear"]["accuracy"]
     sigma = content["concentration"]["trained"]["mean_sigma_low"]["value"][content["settings"]["deltas"].index(0.5)]

@@ -19,7 +19,8 @@ def test_sample_sizes_and_directions_of_error_are_said(drawn: dict[int, Path]) -
     said = {name: texts_of(drawn[10] / f"{name}.svg") for name in NAMES}
     for name in ("concentration", "r_epsilon", "certificate"):
         assert "1,000 images, 8 views" in said[name]
-    assert "1,000 images, 7 views" in said["class_centers"]
+    for name in ("class_centers", "spectrum"):
+        assert "1,000 images, 7 views" in said[name]
     assert "300 images, 1 view" in said["projection"]
     for name, words in {
         "concentration": "too high for the full",
@@ -28,6 +29,7 @@ def test_sample_sizes_and_directions_of_error_are_said(drawn: dict[int, Path]) -
         "projection": "too low: the plane shows 48 % of the variance",
         "training": "too low for the full augmentation",
         "certificate": "exact for these images and views",
+        "spectrum": "λ is biased for few images",
     }.items():
         assert words in said[name], name
 
@@ -54,6 +56,8 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content["trained"]["class_centers"]["inner_products"] = absent()
     content["trained"]["certificate_c"]["by_views"] = content["trained"]["population"]["by_views"] = absent()
     content["trained"]["lemma_3_1"]["slack"] = absent()
+    for encoder in ("trained", "untrained", "projector"):
+        content[encoder]["positive_pairs"] = dict.fromkeys(content[encoder]["positive_pairs"], absent())
     content["projection"] |= {"labels": None, "centers": None}
     for encoder in ("untrained", "projector"):
         content[encoder]["R_epsilon"] = {"epsilons": absent(), "curve": absent(), "curve_by_views": absent()}
@@ -76,6 +80,35 @@ def test_the_projector_and_the_growth_with_the_views_are_drawn(
         content["trained"]["R_epsilon"]["curve_by_views"]["value"] = values
         draw_figures(content, [], tmp_path)
         assert "stored views" not in texts_of(tmp_path / "r_epsilon.svg")
+
+
+def test_the_spectrum_is_drawn_with_its_label_energy_where_there_are_labels() -> None:
+    from cssl_cli.report.figures.spectrum import spectrum
+    from cssl_cli.report.figures.style import drawing
+
+    content = analysis(10, 20)
+    with drawing():
+        figure = spectrum(content)
+        assert figure is not None
+        values, energy = figure.axes
+        in_sample, own = values.lines[1], content["untrained"]["positive_pairs"]
+        assert list(in_sample.get_ydata()) == content["trained"]["positive_pairs"]["in_sample"]["value"]
+        assert [line.get_label() for line in values.lines[::2]] == [
+            "trained encoder",
+            "its projector",
+            "untrained encoder",
+        ]
+        assert list(energy.lines[2].get_xdata()) == own["functions"]["value"]
+        assert energy.lines[2].get_ydata()[-1] == pytest.approx(100 * own["label_energy"]["value"][-1])
+        assert energy.lines[-1].get_xdata() == [9, 9]  # classes less one
+        for encoder in ("trained", "projector", "untrained"):
+            content[encoder]["positive_pairs"]["label_energy"] = absent()
+            del content[encoder]["positive_pairs"]["in_sample"]
+        figure = spectrum(content)
+        assert figure is not None
+        (values,) = figure.axes
+        assert len(values.lines) == 3
+        assert spectrum({"trained": {}}) is None
 
 
 def test_the_scale_of_the_class_centres_is_that_of_all_inner_products(tmp_path: Path) -> None:
@@ -154,6 +187,7 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
         "center_error": ["certificate"],
         "population": ["certificate"],
         "lemma_3_1": ["theorem_1"],
+        "positive_pairs": ["spectrum"],
     }
     spoilt = (None, float("nan"), [], {}, "words")
     content, records = read_by_figures(), trace(2)
