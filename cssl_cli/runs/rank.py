@@ -147,6 +147,7 @@ def _view_features(
 
 def _share(table: Tensor, labels: Tensor | None, num_classes: int, labels_per_class: int | None) -> ClassShare | None:
     """The share of the features (N, V, D), None where they do not vary."""
+    table = table - table[0, 0]  # about the origin, a large offset would drown small variances
     parts = view_moments(table, labels, num_classes=num_classes, groups=GROUPS)
     labelled: list[ViewMoments] | None = None
     if labels is not None and labels_per_class is not None:

@@ -171,6 +171,11 @@ def test_a_set_that_leaves_nothing_is_last_without_a_number(tiny) -> None:
     assert result["differences"] == []
 
 
+def test_features_that_are_all_alike_have_no_number() -> None:
+    one = torch.rand(48, generator=torch.Generator().manual_seed(0))
+    assert ranking._share(one.expand(240, 2, 48), torch.arange(240) % 10, 10, None) is None
+
+
 def test_candidates_of_different_images_and_too_few_images_are_refused(tiny) -> None:
     with pytest.raises(InputError, match="full and other are of different images"):
         ranked(tiny("full"), tiny("other", "data.num_train=300"))
