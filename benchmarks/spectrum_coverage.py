@@ -67,11 +67,13 @@ class Population:
         leading = eigenfunctions(covariances, ridge=RIDGE)[:, : CLASSES - 1]
         along = measured_along(leading, covariances, ridge=RIDGE).of_classes
         assert along is not None
+        assert found.about_class is not None
+        shared, about_class = found.shared.item(), found.about_class.item()
         return {
-            "shared": found.shared,
-            "of_image": found.of_image,
-            "about_class": found.about_class,
-            "share": found.about_class / found.shared,
+            "shared": shared,
+            "of_image": found.of_image.item(),
+            "about_class": about_class,
+            "share": about_class / shared,
             "leading_label_energy": along.sum().item() / (CLASSES - 1),
         }
 

@@ -196,7 +196,7 @@ def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
                 rows.setdefault(member.row, member.recipe)
         for row, recipe in rows.items():
             known = found.setdefault(row, recipe)
-            if known.settings("augment") != recipe.settings("augment"):
+            if (known.augment, known.data) != (recipe.augment, recipe.data):
                 raise InputError(f"two of the candidates are called {row}", where=name, remedy="Rename one of them.")
     return found
 

@@ -22,7 +22,7 @@ QUARTERS = 2  # a side
 CONTRAST_FLOOR = 10 / 255**2  # added to a patch's variance, on the 0 … 1 scale: 10 on that of bytes
 WHITENING_FLOOR = 0.1  # added to the eigenvalues of the normalised patches' covariance
 SAMPLE_IMAGES, SAMPLE_PATCHES = 2000, 20_000  # that the whitening is estimated from
-BLOCK = 512  # images at a time
+BLOCK = 512  # images of SIDE at a time
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class PatchFeatures:
     @classmethod
     def fit(cls, images: Tensor, generator: torch.Generator) -> PatchFeatures:
         """The filters for uint8 images (N, C, H, W) with H = W ≥ PATCH; `generator` chooses images and patches."""
-        chosen = images[torch.randperm(len(images), generator=generator)[:SAMPLE_IMAGES]]
-        pixels = shrunk(chosen.float() / 255)
+        chosen = torch.randperm(len(images), generator=generator)[:SAMPLE_IMAGES]
+        blocks = chosen.split(at_a_time(images.shape[-1]))
+        pixels = torch.cat([shrunk(images[block].float() / 255) for block in blocks])
         channels, per_row = pixels.shape[1], pixels.shape[-1] - PATCH + 1
         number = min(SAMPLE_PATCHES, len(pixels) * per_row**2)
         places = torch.randint(len(pixels) * per_row**2, (number,), generator=generator)
@@ -85,6 +86,11 @@ class PatchFeatures:
         response = response / contrast + self.offsets[:, None, None]
         both = torch.cat([(response - THRESHOLD).relu(), (-response - THRESHOLD).relu()], dim=1)
         return F.adaptive_avg_pool2d(both, QUARTERS).flatten(1)
+
+
+def at_a_time(side: int) -> int:
+    """How many images of so many pixels a side to hold as floats: they take as much memory as BLOCK of SIDE."""
+    return max(1, BLOCK * SIDE**2 // max(SIDE, side) ** 2)
 
 
 def shrunk(images: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from cssl_cli.report.layout import compacted, console, note, number, percent, pl
 
 LEVEL = 0.05
 USUAL_IMAGES = 4000
+CONTROL = " (control)"
+MOST_NAMES = 4  # of one augmentation; --json has all
 
 
 def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
@@ -24,10 +26,18 @@ def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
     for place, row in enumerate(result["rows"], start=1):
         cells = {"share, %": percent(row["share"]["value"], row["share"].get("interval"))}
         cells |= {"about class": number(row["about_class"]["value"]), "shared": number(row["shared"]["value"])}
-        same = ", ".join([row["row"], *row["same"]])
-        grid.add_row(f"{place}", same, *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
+        grid.add_row(f"{place}", _named(row), *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
     out.print(compacted(out, grid))
     return note(out, _legend(result, has_labels))
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The first of the rows with one augmentation, and how many others there are."""
+    names = [row["row"], *row["same"]]
+    shown, others = (names, 0) if len(names) <= MOST_NAMES else (names[: MOST_NAMES - 1], len(names) - MOST_NAMES + 1)
+    return (
+        ", ".join(shown) + (f" and {others:,} others" if others else "") + (CONTROL if row["negative_control"] else "")
+    )
 
 
 def _not_told_apart(result: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -63,6 +73,11 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
         measured += (
             f"Fewer images than the {USUAL_IMAGES:,} for which the ranking was tried: noise makes shared too large, "
             "most where little is shared. "
+        )
+    if any(row["negative_control"] for row in result["rows"]):
+        measured += (
+            "(control): a negative control, whose views fade to gray. Where it is ahead of other sets, do not trust "
+            "the ranking. "
         )
     return measured + (
         "not told from: places whose difference is within noise (jackknife over the same images, Holm over all pairs, "

@@ -16,7 +16,7 @@ from cssl_cli.augment import Augmentation
 from cssl_cli.data import Dataset
 from cssl_cli.data.image_set import ImageSet, subset
 from cssl_cli.errors import InputError
-from cssl_cli.features.patches import PATCH, PatchFeatures
+from cssl_cli.features.patches import PATCH, PatchFeatures, at_a_time
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
@@ -33,7 +33,6 @@ NUM_VIEWS = 2
 RIDGE = 0.05  # of the mean eigenvalue
 GROUPS = 20  # of images, left out in turn for the intervals
 LEAST_IMAGES = 2 * GROUPS
-BLOCK = 512  # images augmented at a time
 LEVEL = 0.05
 
 
@@ -61,10 +60,11 @@ def rank(
     each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
     if the candidates have different images, or there are too few.
     """
-    first = _of_one_data_set(candidates)
+    first = _of_one_data_set(candidates, data_root)
     device = choose_device(device_name)
     dataset = prepare_data(first, reporter, data_root=data_root)
     images = images_to_rank(dataset, num_images)
+    labels_per_class = _labels_there(images, labels_per_class)
     features = PatchFeatures.fit(images.images, stream(first.seed, "patches")).to(device)
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -90,10 +90,10 @@ def rank(
     }
 
 
-def _of_one_data_set(candidates: Sequence[Candidate]) -> Recipe:
+def _of_one_data_set(candidates: Sequence[Candidate], data_root: str | None) -> Recipe:
     first = candidates[0].recipe
     for candidate in candidates:
-        if candidate.recipe.settings("data") != first.settings("data"):
+        if candidate.recipe.settings("data", data_root=data_root) != first.settings("data", data_root=data_root):
             raise InputError(
                 f"{candidates[0].name} and {candidate.name} are of different images",
                 where="data",
@@ -120,6 +120,15 @@ def images_to_rank(dataset: Dataset, num_images: int, *, least: int = LEAST_IMAG
     return chosen
 
 
+def _labels_there(images: ImageSet, labels_per_class: int | None) -> int | None:
+    """No more than the largest class has; `InputError` for images without labels."""
+    if labels_per_class is None:
+        return None
+    if images.labels is None:
+        raise InputError("the images have no labels", where="--labels", remedy="Leave it out.")
+    return min(labels_per_class, int(images.labels.bincount().max()))
+
+
 def view_features(
     images: Tensor,
     augmentation: Augmentation,
@@ -131,8 +140,9 @@ def view_features(
     theta = augmentation.draw(len(images) * NUM_VIEWS, generator)
     theta = theta.reshape(len(images), NUM_VIEWS, augmentation.num_parameters)
     blocks = []
-    for start in range(0, len(images), BLOCK):
-        of_block, at = images[start : start + BLOCK].to(device), theta[start : start + BLOCK].to(device)
+    step = at_a_time(images.shape[-1])
+    for start in range(0, len(images), step):
+        of_block, at = images[start : start + step].to(device), theta[start : start + step].to(device)
         views = [features(augmentation.apply(of_block, at[:, view])) for view in range(NUM_VIEWS)]
         blocks.append(torch.stack(views, dim=1).cpu())
     return torch.cat(blocks)
@@ -147,11 +157,14 @@ def share_of(
     groups: int = GROUPS,
 ) -> ClassShare | None:
     """The share of the features (N, V, D), None where they do not vary; with one group of images, without noise."""
+    table = table - table[0, 0]  # about the origin, a large offset would drown small variances
     parts = view_moments(table, labels, num_classes=num_classes, groups=groups)
-    labelled: ViewMoments | None = None
+    labelled: list[ViewMoments] | None = None
     if labels is not None and labels_per_class is not None:
-        known = torch.cat([(labels == label).nonzero().squeeze(1)[:labels_per_class] for label in range(num_classes)])
-        (labelled,) = view_moments(table[known], labels[known], num_classes=num_classes)
+        # Drawn, the same for all candidates: the first files of a folder may be alike.
+        order = torch.randperm(len(labels), generator=stream(0, "rank/labels"))
+        known = torch.cat([order[labels[order] == label][:labels_per_class] for label in range(num_classes)])
+        labelled = view_moments(table[known], labels[known], num_classes=num_classes, groups=groups)
     try:
         return class_share(parts, ridge=RIDGE, labelled=labelled)
     except ValueError:
@@ -184,7 +197,7 @@ def quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> d
         interval=jackknife_interval(share.shared, share.shared_without),
     )
     if share.about_class is None or share.share is None:
-        absent = Absent("the images have no labels" if not has_labels else "the labelled images are of fewer than two")
+        absent = Absent("the images have no labels" if not has_labels else "no two classes have two labelled images")
         return {"share": absent, "shared": shared, "about_class": absent}
     return {
         "share": Estimate(
@@ -231,7 +244,8 @@ def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, f
 def jackknife_p(value: float, without: Sequence[float]) -> float:
     """Two-sided p of a value of 0, by Student's t."""
     error = jackknife_error(without)
-    return 0.0 if error == 0 else 2 * float(stdtr(len(without) - 1, -abs(value) / error))
+    ratio = abs(value) / error if error > 0 else np.inf if value else 0.0
+    return 2 * float(stdtr(len(without) - 1, -ratio))
 
 
 Jackknifed = tuple[float, tuple[float, ...]]  # a number, and the same with each group left out

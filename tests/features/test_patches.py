@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from cssl_cli.features import patches
 from cssl_cli.features.patches import (
     CONTRAST_FLOOR,
     NUM_FILTERS,
@@ -15,6 +17,7 @@ from cssl_cli.features.patches import (
     STRIDE,
     THRESHOLD,
     PatchFeatures,
+    shrunk,
 )
 from cssl_cli.host.randomness import stream
 
@@ -55,6 +58,22 @@ def test_they_agree_with_loops_over_patches() -> None:
     assert found.shape == (3, features.width) == (3, 2 * NUM_FILTERS * QUARTERS**2)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
     assert (expected > 0).mean() > 0.2
+
+
+def test_large_images_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def kept(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return shrunk(images)
+
+    monkeypatch.setattr(patches, "shrunk", kept)
+    monkeypatch.setattr(patches, "BLOCK", 64)
+    images = images_of(40, size=64)
+    found = fitted(images)
+    assert max(sizes) == 16  # as many pixels as 64 of 32 × 32
+    monkeypatch.setattr(patches, "BLOCK", 512)
+    assert torch.equal(found.filters, fitted(images).filters)
 
 
 def test_the_filters_are_whitened_patches_of_the_images() -> None:

@@ -52,6 +52,13 @@ def ranked(*candidates: Candidate, **options) -> dict:
     return rank(candidates, reporter=Silent(), **{"num_images": 240, **options})
 
 
+def unlabelled(folder: Path, count: int) -> None:
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((16, 16)).save(folder / f"{number}.png")
+
+
 def test_the_richer_set_is_ahead_of_none_and_equal_sets_are_one_row(tiny) -> None:
     result = ranked(tiny("none", NONE), tiny("full"), tiny("again", "method.temperature=0.2"))
     assert [(row["row"], row["same"]) for row in result["rows"]] == [("full", ["again"]), ("none", [])]
@@ -83,6 +90,22 @@ def test_views_that_are_the_image_share_all_but_the_ridge(tiny) -> None:
     assert ranked(candidate)["rows"][0]["shared"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_large_images_are_augmented_a_few_at_a_time_to_the_same_ranking(tiny, monkeypatch) -> None:
+    candidate = tiny("full", "data.size=64")
+    whole = ranked(candidate, num_images=60)
+    sizes, features = [], patches.PatchFeatures.__call__
+
+    def counted(self, images):
+        sizes.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(patches.PatchFeatures, "__call__", counted)
+    monkeypatch.setattr(patches, "BLOCK", 64)
+    (row,) = ranked(candidate, num_images=60)["rows"]
+    assert max(sizes) == 16
+    assert row["share"]["value"] == pytest.approx(whole["rows"][0]["share"]["value"])
+
+
 def test_the_labels_of_a_few_images_change_what_is_about_the_class_alone(tiny) -> None:
     (all_known,) = ranked(tiny("full"))["rows"]
     (as_many,) = ranked(tiny("full"), labels_per_class=24)["rows"]
@@ -92,11 +115,44 @@ def test_the_labels_of_a_few_images_change_what_is_about_the_class_alone(tiny) -
     assert few["about_class"]["value"] != pytest.approx(all_known["about_class"]["value"], rel=0.01)
 
 
+def test_more_labels_than_a_class_has_are_all_of_them(tiny) -> None:
+    result = ranked(tiny("full"), labels_per_class=1000)
+    assert result["labels_per_class"] == 24
+    all_known, known = ranked(tiny("full"))["rows"][0]["about_class"], result["rows"][0]["about_class"]
+    assert known["value"] == pytest.approx(all_known["value"])
+
+
+def test_with_few_labels_the_interval_holds_the_choice_of_the_images_that_have_them(tiny, monkeypatch) -> None:
+    candidate = tiny("full")
+    found = []
+    for seed in range(12):
+        monkeypatch.setattr(ranking, "stream", lambda _, name, seed=seed: torch.Generator().manual_seed(seed))
+        (row,) = ranked(candidate, labels_per_class=4)["rows"]
+        found.append(row["about_class"])
+    spread = np.std([one["value"] for one in found], ddof=1)
+    widths = [one["interval"][1] - one["interval"][0] for one in found]
+    assert np.mean(widths) > 2 * 1.96 * spread
+
+
+def test_labels_asked_for_where_there_are_none_are_refused(tiny, tmp_path: Path) -> None:
+    unlabelled(tmp_path / "images", 50)
+    with pytest.raises(InputError, match="the images have no labels") as refused:
+        ranked(tiny("full", f"data={{name: folder, root: {tmp_path / 'images'}, size: 16}}"), labels_per_class=10)
+    assert refused.value.where == "--labels"
+
+
+def test_the_folder_given_takes_the_place_of_those_in_the_recipes(tiny, tmp_path: Path) -> None:
+    unlabelled(tmp_path / "images", 50)
+    candidates = [
+        tiny(name, f"data={{name: folder, root: {root}, size: 16}}")
+        for name, root in (("a", "gone"), ("b", "$NOT_SET"))
+    ]
+    (row,) = ranked(*candidates, data_root=str(tmp_path / "images"))["rows"]
+    assert row["same"] == ["b"]
+
+
 def test_without_labels_the_least_shared_is_first(tiny, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for number in range(250):
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((16, 16)).save(tmp_path / "images" / f"{number}.png")
+    unlabelled(tmp_path / "images", 250)
     data = f"data={{name: folder, root: {tmp_path / 'images'}, size: 16}}"
     result = ranked(tiny("none", data, NONE), tiny("full", data))
     assert result["class_names"] is None
@@ -113,6 +169,11 @@ def test_a_set_that_leaves_nothing_is_last_without_a_number(tiny) -> None:
     assert result["rows"][1]["share"]["reason"] == "all views have the same features"
     assert result["rows"][1]["negative_control"]
     assert result["differences"] == []
+
+
+def test_features_that_are_all_alike_have_no_number() -> None:
+    one = torch.rand(48, generator=torch.Generator().manual_seed(0))
+    assert ranking.share_of(one.expand(240, 2, 48), torch.arange(240) % 10, 10, None) is None
 
 
 def test_candidates_of_different_images_and_too_few_images_are_refused(tiny) -> None:
@@ -146,6 +207,12 @@ def test_p_of_all_pairs_are_adjusted_by_holm() -> None:
     assert [entry["p_adjusted"] for entry in ordered] == pytest.approx(expected.tolist())
 
 
+def test_sets_that_change_nothing_are_not_told_apart(tiny) -> None:
+    result = ranked(tiny("none", NONE), tiny("never", NONE, "augment.gray={p: 0}"))
+    (difference,) = result["differences"]
+    assert (difference["difference"], difference["p_adjusted"]) == (0, 1)
+
+
 # ---------------------------------------------------------------------- the command
 def test_the_command_ranks_sweeps_and_recipes_together(tiny_recipe: Path, invoke: Invoke) -> None:
     sweep = tiny_recipe.with_name("sets.yaml")
@@ -163,4 +230,23 @@ def test_names_that_mean_two_sets_are_refused(tiny_recipe: Path, invoke: Invoke)
     other.write_text(TINY_RECIPE.replace("gray: {p: 0.2}", "gray: {p: 0.3}"))
     refused = invoke("rank", tiny_recipe, other)
     assert (refused.code, "two of the candidates are called tiny" in refused.stderr) == (2, True)
+    other.write_text(TINY_RECIPE.replace("num_train: 256", "num_train: 300"))
+    refused = invoke("rank", tiny_recipe, other)
+    assert (refused.code, "two of the candidates are called tiny" in refused.stderr) == (2, True)
     assert invoke("rank", "augment.flip=null").code == 2
+
+
+def test_a_control_is_marked(tiny_recipe: Path, invoke: Invoke) -> None:
+    plain = invoke("rank", tiny_recipe, "--images", "40").stdout
+    control = invoke("rank", tiny_recipe, "augment.fade={}", "--images", "40").stdout
+    assert "control" not in plain
+    assert "tiny (control)" in control
+    assert "(control): a negative control" in control
+
+
+def test_of_many_rows_with_one_augmentation_a_few_are_named(tiny_recipe: Path, invoke: Invoke) -> None:
+    sweep = tiny_recipe.with_name("rates.yaml")
+    rates = "".join(f"    r{k}: {{optim: {{lr: 0.{k}}}}}\n" for k in range(1, 10))
+    sweep.write_text(f"name: rates\nbase: {tiny_recipe.name}\naxes:\n  rate:\n{rates}")
+    done = invoke("rank", sweep, "--images", "40")
+    assert "r1, r2, r3 and 6 others" in done.stdout, done.stderr

@@ -162,6 +162,11 @@ def _p_values(over: _Orders, grid: Grid, x: Floats, y: Floats) -> tuple[list[dic
     return p_values, {"num_orders": len(scores), "p_method": over.how, "smallest_p": least, **held}
 
 
+def _num_random(num_pairs: int, num_terms: int) -> int:
+    """How many random orders of each term to count so many pairs in."""
+    return min(NUM_RANDOM, max(LEAST_RANDOM, WORK // max(1, num_pairs * num_terms)))
+
+
 # ---------------------------------------------------------------------- information
 def _information(grid: Grid, x: Floats, y: Floats) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
     """K of each column of `x` (N, M) with what a random order of its values has, and the pairs it is from."""
@@ -176,7 +181,7 @@ def _information(grid: Grid, x: Floats, y: Floats) -> tuple[list[dict[str, Any] 
     pairs = pairs_of(y)
     cells = cells_of(grid, pairs)
     least, where = least_information(information(x, pairs, cells))
-    count = int(min(NUM_RANDOM, max(LEAST_RANDOM, WORK // max(1, len(pairs.first) * x.shape[1]))))
+    count = _num_random(len(pairs.first), x.shape[1])
     entries: list[dict[str, Any] | None] = [
         None
         if where[position] < 0
@@ -207,6 +212,7 @@ def _sign_errors(
     errors = np.array(standard_errors(rows, accuracy), dtype=np.float64)
     found = environments_of(grid, y, errors)
     wrong, counts = sign_errors(found, x, directions)
+    count = _num_random(len(found.first), x.shape[1])
     entries: list[dict[str, Any] | None] = []
     for position in range(x.shape[1]):
         counted = np.flatnonzero(np.isfinite(wrong[:, position]))
@@ -222,7 +228,7 @@ def _sign_errors(
                 "axis": grid.axes[axis],
                 "settings": [grid.settings[axis][setting] for setting in settings],
                 "num_pairs": int(counts[worst, position]),
-                "expected_worst": _worst_by_chance(found, x[:, position]),
+                "expected_worst": _worst_by_chance(found, x[:, position], count),
                 "mean": float(of_term.mean()),
                 "quantiles": {str(q): float(np.quantile(of_term, q)) for q in QUANTILES},
                 "num_environments": len(counted),
@@ -239,15 +245,15 @@ def _sign_errors(
     return entries, noise
 
 
-def _worst_by_chance(found: Environments, column: Floats) -> float | None:
-    """The mean over random orders of a term (N) of its greatest sign error."""
+def _worst_by_chance(found: Environments, column: Floats, count: int) -> float | None:
+    """The mean over `count` random orders of a term (N) of its greatest sign error."""
     import numpy as np
 
     from cssl_cli.report.compare.measures.environments import sign_errors
     from cssl_cli.report.compare.measures.grid import shuffled
 
-    random = shuffled(column, np.zeros(len(column), dtype=np.int64), NUM_RANDOM)
-    errors = sign_errors(found, random, np.ones(NUM_RANDOM))[0]
+    random = shuffled(column, np.zeros(len(column), dtype=np.int64), count)
+    errors = sign_errors(found, random, np.ones(count))[0]
     known = errors[np.isfinite(errors).all(axis=1)]
     return float(known.max(axis=0).mean()) if len(known) else None
 
@@ -291,7 +297,8 @@ def best_first(found: Mapping[str, Any], most: int) -> tuple[list[Mapping[str, A
 
 
 def short_axes(axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The axes' names without the folder they share with no other: `epochs` for `train.epochs`."""
+    """The last parts of the axes' names that tell them apart: `epochs` for `train.epochs`, `flip.p` if blur has p."""
     names = [str(axis["axis"]) for axis in axes]
-    last = [name.rpartition(".")[2] for name in names]
-    return [short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)]
+    endings = [[".".join(name.split(".")[-count:]) for count in range(1, name.count(".") + 2)] for name in names]
+    known = [ending for of_name in endings for ending in of_name]
+    return [next((one for one in of_name if known.count(one) == 1), of_name[-1]) for of_name in endings]

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 NAME = "prediction_by_axis"
 MAX_TERMS = 24
-ROW_HEIGHT = 0.185  # inches
+ROW_HEIGHT, TILTED_HEIGHT = 0.185, 0.5  # inches
+CROWDED = 30  # characters of heads side by side
 Entry = Mapping[str, Any]
 
 
@@ -57,17 +58,17 @@ def prediction_by_axis(
     shown, left_out = known[:MAX_TERMS], known[MAX_TERMS:]
     if not shown:
         return None
-    figure = new_figure(
-        f"{plain(accuracy_title)}: what predicts it along each axis",
-        _caption(found, shown, len(left_out)),
-        (6.0, 1.75 + ROW_HEIGHT * len(shown)),
-    )
     names = [str(axis["axis"]) for axis in found["axes"]]
     heads = [
         f"{plain(head, 14)}\n{counted_in_words(axis['num_pairs'], 'pair')}"
         for head, axis in zip(short_axes(found["axes"]), found["axes"], strict=True)
     ]
     titles = [str(term_titles.get(entry["term"], entry["term"])) for entry in shown]
+    figure = new_figure(
+        f"{plain(accuracy_title)}: what predicts it along each axis",
+        _caption(found, shown, len(left_out)),
+        (6.0, 1.75 + ROW_HEIGHT * len(shown) + (TILTED_HEIGHT if _is_crowded(heads) else 0)),
+    )
     if any(entry["sign_error"] for entry in shown):
         legend_above(figure, _handles())
         heat, errors = figure.subplots(1, 2, width_ratios=(len(names) + 2.2, 2.6))
@@ -76,6 +77,11 @@ def prediction_by_axis(
         heat = figure.subplots()
     _draw_psi(heat, shown, names, heads, titles)
     return figure
+
+
+def _is_crowded(heads: Sequence[str]) -> bool:
+    """Whether level heads of the axes would overlap."""
+    return len(heads) * max(len(line) for head in heads for line in head.split("\n")) > CROWDED
 
 
 def _draw_psi(
@@ -99,6 +105,9 @@ def _draw_psi(
     axes.set_yticks(range(len(entries)), [plain(title, 34) for title in titles])
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
+    if _is_crowded(heads):
+        for label in axes.get_xticklabels()[: len(heads)]:
+            label.set(rotation=40, ha="left", rotation_mode="anchor")
     axes.spines[:].set_visible(False)
 
 

@@ -12,11 +12,11 @@ leaves the views of an image little in common but the class.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
+from cssl_cli.theory.spectrum.information import information
 from cssl_cli.theory.spectrum.view_covariances import ViewMoments, total, view_covariances
 
 
@@ -46,26 +46,35 @@ class ClassShare:
         return tuple(about / shared for about, shared in pairs)
 
 
-def class_share(parts: Sequence[ViewMoments], *, ridge: float, labelled: ViewMoments | None = None) -> ClassShare:
+def class_share(
+    parts: Sequence[ViewMoments], *, ridge: float, labelled: Sequence[ViewMoments] | None = None
+) -> ClassShare:
     """The share over all images, which `parts` hold in groups; ρ is `ridge` > 0 times the mean eigenvalue of Σ.
 
-    labelled: the moments of the images whose class is known, where those are not all; they are left out of no group.
-    Raises ValueError for features without variance.
+    labelled: the moments of the images whose class is known, where those are not all, in as many groups; a group of
+    these is left out together with one of all. Raises ValueError for features without variance.
     """
     whole = total(parts)
     covariances = view_covariances(whole)
-    of_classes = (covariances if labelled is None else view_covariances(labelled)).of_classes
+    with_classes = whole if labelled is None else total(labelled)
+    of_classes = view_covariances(with_classes).of_classes
     given = [covariances.of_view, covariances.of_pair, *([] if of_classes is None else [of_classes])]
+    if not covariances.of_view.trace() > 0:
+        raise ValueError("all views have the same features")
     with torch.enable_grad():
         leaves = [matrix.clone().requires_grad_() for matrix in given]
-        values = _information(*leaves, ridge=ridge)
+        found_in = information(
+            replace(covariances, of_view=leaves[0], of_pair=leaves[1], of_classes=(*leaves[2:], None)[0]), ridge=ridge
+        )
+        values = [value for value in (found_in.shared, found_in.about_class) if value is not None]
         slopes = [torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True) for value in values]
     without: list[list[float]] = [[] for _ in values]
-    for part in parts if len(parts) > 1 else ():
+    for part, of_known in zip(parts, labelled or parts, strict=True) if len(parts) > 1 else ():
         rest = view_covariances(whole.without(part))
         moved = [rest.of_view, rest.of_pair]
         if of_classes is not None:
-            moved.append(rest.of_classes if labelled is None and rest.of_classes is not None else of_classes)
+            left = rest if labelled is None else view_covariances(with_classes.without(of_known))
+            moved.append(of_classes if left.of_classes is None else left.of_classes)
         changes = [after - before for after, before in zip(moved, given, strict=True)]
         for value, slope, found in zip(values, slopes, without, strict=True):
             change = sum((s * c).sum().item() for s, c in zip(slope, changes, strict=True) if s is not None)
@@ -77,22 +86,3 @@ def class_share(parts: Sequence[ViewMoments], *, ridge: float, labelled: ViewMom
         tuple(without[0]),
         tuple(without[1]) if of_classes is not None else (),
     )
-
-
-def _information(of_view: Tensor, of_pair: Tensor, of_classes: Tensor | None = None, *, ridge: float) -> list[Tensor]:
-    """I(v; v′) and, with classes, half of Pillai's trace: functions of the covariances that can be differentiated."""
-    mean_eigenvalue = of_view.trace() / len(of_view)
-    if not mean_eigenvalue > 0:
-        raise ValueError("all views have the same features")
-    regular = of_view + ridge * mean_eigenvalue * torch.eye(len(of_view), dtype=of_view.dtype, device=of_view.device)
-    factor = torch.linalg.cholesky(regular)
-    # log det(I − (R⁻¹M)²) = log det(R − M) + log det(R + M) − 2 log det R, without an eigendecomposition.
-    halves = [_log_det(torch.linalg.cholesky(both)) for both in (regular - of_pair, regular + of_pair)]
-    shared = _log_det(factor) - 0.5 * (halves[0] + halves[1])
-    if of_classes is None:
-        return [shared]
-    return [shared, 0.5 * torch.cholesky_solve(of_classes, factor).trace()]
-
-
-def _log_det(factor: Tensor) -> Tensor:
-    return 2 * factor.diagonal().log().sum()

@@ -20,15 +20,15 @@ from cssl_cli.theory.spectrum.view_covariances import ViewCovariances
 
 @dataclass(frozen=True)
 class Information:
-    """In nats: `shared` I(v; v′), `of_image` I(v; x), `about_class` ½ tr R⁻¹B, NaN without classes.
+    """In nats, scalars: `shared` I(v; v′), `of_image` I(v; x), `about_class` ½ tr R⁻¹B, None without classes.
 
     directions: tr R⁻¹Σ, in how many directions the features vary beyond the ridge.
     """
 
-    shared: float
-    of_image: float
-    about_class: float
-    directions: float
+    shared: Tensor
+    of_image: Tensor
+    about_class: Tensor | None
+    directions: Tensor
 
 
 def ridged(covariance: Tensor, ridge: float) -> Tensor:
@@ -37,19 +37,20 @@ def ridged(covariance: Tensor, ridge: float) -> Tensor:
 
 
 def information(covariances: ViewCovariances, *, ridge: float) -> Information:
-    """By log determinants, without an eigendecomposition; Σ ≠ 0, ridge > 0."""
+    """By log determinants, without an eigendecomposition, so that it can be differentiated; Σ ≠ 0, ridge > 0."""
     of_view, of_pair = covariances.of_view, covariances.of_pair
     regular = ridged(of_view, ridge)
     factor = torch.linalg.cholesky(regular)
     whole = _log_det(factor)
+    # log det(I − (R⁻¹M)²) = log det(R − M) + log det(R + M) − 2 log det R
     less, more = (_log_det(torch.linalg.cholesky(one)) for one in (regular - of_pair, regular + of_pair))
     inverse = torch.cholesky_inverse(factor)
     between = covariances.of_classes
     return Information(
-        shared=(whole - 0.5 * (less + more)).item(),
-        of_image=0.5 * (whole - less).item(),
-        about_class=torch.nan if between is None else 0.5 * (inverse * between).sum().item(),
-        directions=(inverse * of_view).sum().item(),
+        shared=whole - 0.5 * (less + more),
+        of_image=0.5 * (whole - less),
+        about_class=None if between is None else 0.5 * (inverse * between).sum(),
+        directions=(inverse * of_view).sum(),
     )
 
 

@@ -207,7 +207,8 @@ class _Spectrum:
 
 def _information(moments: ViewMoments) -> tuple[float, float, float, float]:
     found = information(view_covariances(moments), ridge=RIDGE)
-    return found.shared, found.of_image, found.about_class, found.directions
+    about_class = math.nan if found.about_class is None else found.about_class.item()
+    return found.shared.item(), found.of_image.item(), about_class, found.directions.item()
 
 
 def _points(most: int) -> Tensor:

@@ -146,6 +146,8 @@ def _between_classes(moments: ViewMoments) -> Tensor | None:
     deviations = means - shares @ means
     between = deviations.T @ (deviations * shares.unsqueeze(1))
     # Σ_k p(1 − p)/n times the covariance within class k. Where images were left out, the factors of all images are too
-    # small, by a ratio that is the same for classes of one size.
+    # small, by a ratio that is the same for classes of one size, and a mean over classes of several.
+    degrees = (moments.images - 1).clamp(min=0).double()
+    ratio = (_noise_factors(moments.images) @ degrees) / (moments.noise @ degrees).clamp(min=1e-300)
     within = moments.of_noise - means.T @ (means * (noise * sizes).unsqueeze(1))
-    return between - within * (_noise_factors(moments.images).sum() / moments.noise.sum()).item()
+    return between - within * ratio.item()

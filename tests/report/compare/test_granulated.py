@@ -17,6 +17,7 @@ from rich.console import Console
 from cssl_cli.report.compare import granulated as module
 from cssl_cli.report.compare.catalogue import LABELS, LINEAR, SIGNS
 from cssl_cli.report.compare.granulated import granulated_content, standard_errors
+from cssl_cli.report.compare.measures.grid import shuffled
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.rows import Row, rows_of
 from cssl_cli.report.compare.tables.granulated import print_granulated
@@ -182,7 +183,7 @@ def test_variants_that_share_undeclared_operations_stay_where_they_are(tmp_path:
     assert found["orders"]["held_fixed"] == ["augment"]
     assert found["orders"]["num_orders"] == 6
     text = " ".join(table(found).split())
-    assert "Only 6 orders of the settings: no Ψ can have p below" in text
+    assert "No Ψ can have p below 0.17 over 6 orders of the settings." in text
     assert "(augment held fixed: the sweep file does not say as `parts` what its variants share)" in text
 
 
@@ -237,6 +238,26 @@ def test_a_terminal_too_narrow_for_the_axes_gets_two_tables(found: dict[str, Any
     assert "ψ epochs" in table(found, 58)
 
 
+def test_no_number_is_cut_however_many_axes_there_are(found: dict[str, Any]) -> None:
+    named = [(f"axis-{k}.of-the-sweep-{k}", found["axes"][k % 3]) for k in range(12)]
+    many = {
+        **found,
+        "axes": [{**axis, "axis": name} for name, axis in named],
+        "terms": [{**one, "psi": {name: one["psi"][axis["axis"]] for name, axis in named}} for one in found["terms"]],
+    }
+    lines = table(many, 60).splitlines()
+    assert all(any(f"ψ of-the-sweep-{k}" in line for line in lines) for k in range(12))
+    _, *numbers = [line.split()[2:] for line in lines if line.startswith("alignment ↓")]
+    assert [number for of_table in numbers for number in of_table] == ["-1.00"] * 12
+    with drawing():
+        figure = prediction_by_axis(many, accuracy_title="Linear accuracy", term_titles=LABELS)
+        assert figure is not None
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()[:12]} == {40}
+    assert all(box.y0 > figure.axes[0].get_window_extent().y1 for box in boxes)
+
+
 def test_long_lists_of_terms_are_cut(found: dict[str, Any]) -> None:
     many = {**found, "terms": found["terms"] * 5}
     assert "The other 5 terms are in table.json and --json." in " ".join(table(many).split())
@@ -246,6 +267,8 @@ def test_long_lists_of_terms_are_cut(found: dict[str, Any]) -> None:
 def test_axes_of_one_last_name_keep_their_whole_names() -> None:
     names = [{"axis": name} for name in ("train.epochs", "probe.epochs", "method")]
     assert module.short_axes(names) == ["train.epochs", "probe.epochs", "method"]
+    names = [{"axis": name} for name in ("augment.flip.p", "augment.blur.p", "p", "temperature")]
+    assert module.short_axes(names) == ["flip.p", "blur.p", "p", "temperature"]
 
 
 # ---------------------------------------------------------------------- the figure
@@ -279,6 +302,20 @@ def test_the_figure_shows_every_axis_and_the_worst_case(
     assert colours[0, :3].tolist() == pytest.approx([-1, -1, -1])
     points = {tuple(line.get_xydata()[0]) for line in errors.lines if len(line.get_xydata()) == 1}
     assert (0.0, 0.0) in points
+
+
+def test_many_pairs_get_fewer_random_orders(grid: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def counted(column: Any, groups: Any, count: int) -> Any:
+        counts.append(count)
+        return shuffled(column, groups, count)
+
+    monkeypatch.setattr("cssl_cli.report.compare.measures.grid.shuffled", counted)
+    granulated_content(grid, ["linear"])
+    monkeypatch.setattr(module, "WORK", 0)
+    granulated_content(grid, ["linear"])
+    assert counts == [50] * 3 + [10] * 3
 
 
 def test_without_a_pair_beyond_noise_nothing_is_said_of_the_worst_case(

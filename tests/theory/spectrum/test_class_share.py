@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from cssl_cli.theory.spectrum.class_share import ClassShare, class_share
-from cssl_cli.theory.spectrum.view_covariances import ViewMoments, total, view_covariances, view_moments
+from cssl_cli.theory.spectrum.view_covariances import (
+    ViewCovariances,
+    ViewMoments,
+    total,
+    view_covariances,
+    view_moments,
+)
 
 TINY = 1e-9  # a ridge that changes nothing
 
@@ -30,6 +36,10 @@ def table(
 def moments(views: np.ndarray, labels: np.ndarray | None, groups: int = 1) -> list[ViewMoments]:
     of = None if labels is None else torch.as_tensor(labels)
     return view_moments(torch.as_tensor(views), of, num_classes=2, groups=groups)
+
+
+def covariances_without(parts: list[ViewMoments], part: ViewMoments) -> ViewCovariances:
+    return view_covariances(total(parts).without(part))
 
 
 def share_of(views: np.ndarray, labels: np.ndarray | None, *, ridge: float = TINY, groups: int = 1) -> ClassShare:
@@ -142,15 +152,32 @@ def test_groups_change_nothing_but_what_is_left_out() -> None:
 def test_the_classes_may_be_known_of_some_images_only() -> None:
     views, labels = table(10, num_images=200, width=3, center=1.0)
     some = np.arange(0, 200, 5)
-    (labelled,) = moments(views[some], labels[some])
+    labelled = moments(views[some], labels[some], groups=4)
     found = class_share(moments(views, None, groups=4), ridge=0.05, labelled=labelled)
     assert found.shared == pytest.approx(share_of(views, None, ridge=0.05).shared)
-    covariances, of_some = view_covariances(total(moments(views, None))), view_covariances(labelled)
+    covariances, of_some = view_covariances(total(moments(views, None))), view_covariances(total(labelled))
     assert of_some.of_classes is not None
     regular = covariances.of_view + 0.05 * covariances.of_view.trace() / 3 * torch.eye(3, dtype=torch.float64)
     exact = 0.5 * torch.linalg.solve(regular, of_some.of_classes).trace().item()
     assert found.about_class == pytest.approx(exact, rel=1e-9)
-    assert len(set(found.about_class_without)) == 4  # Σ moves, B does not
+    for part, known, about_class in zip(
+        moments(views, None, groups=4), labelled, found.about_class_without, strict=True
+    ):
+        rest, of_rest = covariances_without(moments(views, None, groups=4), part), covariances_without(labelled, known)
+        moved = rest.of_view + 0.05 * rest.of_view.trace() / 3 * torch.eye(3, dtype=torch.float64)
+        exact = 0.5 * torch.linalg.solve(moved, of_rest.of_classes).trace().item()
+        assert about_class == pytest.approx(exact, rel=0.05)  # to first order
+
+
+def test_the_interval_is_not_much_wider_for_classes_of_a_few_images() -> None:
+    sizes, found = (300, 40, 4, 2), []
+    labels = torch.arange(4).repeat_interleave(torch.tensor(sizes))
+    for seed in range(40):
+        views = torch.as_tensor(table(seed, num_images=sum(sizes), width=3)[0])
+        parts = view_moments(views, labels, num_classes=4, groups=20)
+        found.append(class_share(parts, ridge=0.05))
+    errors = [math.sqrt(19 * np.var(one.about_class_without)) for one in found]
+    assert 1 < np.mean(errors) / np.std([one.about_class for one in found], ddof=1) < 2.2
 
 
 def test_features_without_variance_are_refused() -> None:

@@ -148,7 +148,7 @@ def test_in_sample_the_eigenvalues_are_canonical_correlations() -> None:
     whiten = np.linalg.inv(np.linalg.cholesky(one.T @ one / len(one)))
     exact = np.linalg.eigvalsh(whiten @ (one.T @ other / len(one)) @ whiten.T)[::-1]
     np.testing.assert_allclose(eigenvalues(covariances(views), ridge=TINY), exact, atol=1e-7)
-    assert information(covariances(views), ridge=TINY).shared == pytest.approx(-0.5 * np.log(1 - exact**2).sum())
+    assert information(covariances(views), ridge=TINY).shared.item() == pytest.approx(-0.5 * np.log(1 - exact**2).sum())
 
 
 def test_without_a_ridge_any_invertible_map_leaves_it() -> None:
@@ -156,8 +156,8 @@ def test_without_a_ridge_any_invertible_map_leaves_it() -> None:
     mapped = views @ np.random.default_rng(9).normal(size=(10, 10)) + 7
     before, after = (information(covariances(one, labels), ridge=TINY) for one in (views, mapped))
     for name in ("shared", "of_image", "about_class", "directions"):
-        assert getattr(after, name) == pytest.approx(getattr(before, name), rel=1e-5), name
-    assert before.directions == pytest.approx(10)
+        assert getattr(after, name).item() == pytest.approx(getattr(before, name).item(), rel=1e-5), name
+    assert before.directions.item() == pytest.approx(10)
 
 
 def test_along_its_own_eigenfunctions_a_table_has_its_eigenvalues() -> None:
@@ -195,11 +195,11 @@ def test_few_images_bias_the_spectrum_either_way_and_the_jackknife_takes_it_from
     for seed in range(30):
         table = NOISY.table(seed, 96)
         found.append(positive_pairs(table))
-        plain.append(information(covariances(table.features[:, 1:].numpy()), ridge=RIDGE).shared)
+        plain.append(information(covariances(table.features[:, 1:].numpy()), ridge=RIDGE).shared.item())
     cross_fitted, in_sample = (np.mean([curve(one[name])[0] for one in found]) for name in ("eigenvalues", "in_sample"))
     assert cross_fitted < first - 0.05 < first + 0.05 < in_sample
     shared = np.array([value(one["shared"]) for one in found])
-    assert abs(shared.mean() - exact.shared) < 0.15 * (np.mean(plain) - exact.shared)
+    assert abs(shared.mean() - exact.shared.item()) < 0.15 * (np.mean(plain) - exact.shared.item())
     for name, truth in (("shared", exact.shared), ("of_image", exact.of_image), ("about_class", 0.0), ("share", 0.0)):
         intervals = [one[name].interval for one in found]  # type: ignore[union-attr]
         held = [low <= truth <= high for low, high in intervals]  # type: ignore[misc]

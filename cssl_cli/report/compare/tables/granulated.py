@@ -42,7 +42,7 @@ def print_granulated(out: Console, found: Mapping[str, Any], *, title: str, term
 def _widest(
     out: Console, found: Mapping[str, Any], entries: Sequence[Entry], term_titles: Mapping[str, str]
 ) -> list[Table]:
-    """Everything in one table if it fits, with fewer columns if not; else ψ by axis in a second table."""
+    """Everything in one table if it fits, with fewer columns if not; else ψ by axis in a table or more of its own."""
     axes: list[Column] = [
         (f"ψ {head}", partial(_psi, axis["axis"]))
         for axis, head in zip(found["axes"], short_axes(found["axes"]), strict=True)
@@ -61,7 +61,12 @@ def _widest(
         kept = [column for column in (*mean, *axes, *others) if column[1] not in left_out]
         if fits(out, whole := grid(kept)):
             return [whole]
-    return [grid([*mean, *(column for column in others if column[1] is not _median)]), grid(axes)]
+    tables = [grid([*mean, *(column for column in others if column[1] is not _median)])]
+    while axes:
+        most = next((count for count in range(len(axes), 1, -1) if fits(out, grid(axes[:count]))), 1)
+        tables.append(grid(axes[:most]))
+        axes = axes[most:]
+    return tables
 
 
 # ---------------------------------------------------------------------- cells
@@ -131,8 +136,8 @@ def _warnings(found: Mapping[str, Any]) -> list[str]:
         return [f"No p of Ψ: {orders['reason']}{_held_fixed(orders)}."]
     if orders["smallest_p"] is not None and orders["smallest_p"] > LEVEL:
         return [
-            f"Only {plural(orders['num_orders'], 'order')} of the settings: no Ψ can have p below "
-            f"{orders['smallest_p']:.2g}."
+            f"No Ψ can have p below {orders['smallest_p']:.2g} over {plural(orders['num_orders'], 'order')} of the "
+            "settings."
         ]
     return []
 
