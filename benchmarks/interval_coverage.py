@@ -7,9 +7,9 @@ Populations are K classes on the unit sphere, images around the centre of their 
 each, `--tables` tables are drawn and analysed; the true values come from one large table of the same population. Some
 intervals have another truth: NT-Xent's is the mean over all batches of the table (here, many); that of errors of
 held-out centres, new images under these centres; that of few labels, another draw of labelled images; that of
-concentration, the mean over tables of this size. A quantity with many intervals (one a class, a point of a curve)
-counts each. The Monte-Carlo error of a coverage is 1.1 points for one interval a table in 400 tables. The result is
-limited to these two populations, with images tight around their centres or wide.
+concentration and of the intrinsic dimension, the mean over tables of this size. A quantity with many intervals (one a
+class, a point of a curve) counts each. The Monte-Carlo error of a coverage is 1.1 points for one interval a table in
+400 tables. The result is limited to these two populations, with images tight around their centres or wide.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from cssl_cli.features.geometry import unit_norm
+from cssl_cli.features.intervals import bootstrap_weights
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.analysis import FeatureTable, LossSettings, analyze_table
 from cssl_cli.theory.certificates.augmented_error import augmented_error, split_in_halves
 from cssl_cli.theory.certificates.few_labels import few_labels
 from cssl_cli.theory.class_geometry import class_geometry, misclassified
+from cssl_cli.theory.companions.clid import clid
 from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.spectrum.positive_pairs import OVER_ALL, positive_pairs
@@ -262,11 +264,27 @@ def of_spectrum(population: Population, images: int, tables: int) -> Coverages:
     return found
 
 
+def of_dimension(population: Population, images: int, tables: int) -> Coverages:
+    """The intrinsic dimension, which depends on the number of images: against the mean over tables."""
+    runs = []
+    for number in range(tables):
+        table = population.table(images, number)
+        weights = bootstrap_weights(table.strata, replicates=200, generator=stream(number, "bootstrap"))
+        measured = clid(table, max_images=1000, weights=weights, generator=stream(number, "clusters"))
+        runs.append(measured["intrinsic_dimension"])
+    known = [run for run in runs if isinstance(run, Estimate)]
+    found = Coverages()
+    for run in known:
+        found.add("clid.intrinsic_dimension", run, sum(one.value for one in known) / len(known))
+    return found
+
+
 OTHERS: Mapping[str, Callable[[Population, int, int], Coverages]] = {
     "nt_xent": of_batches,
     "held_out": of_held_out_centers,
     "few_labels": of_few_labels,
     "concentration": of_concentration,
+    "clid": of_dimension,
     "positive_pairs": of_spectrum,
 }
 

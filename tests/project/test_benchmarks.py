@@ -326,7 +326,8 @@ def intervals_of_an_analysis() -> set[str]:
         for name, quantity in quantities.items()
         if isinstance(quantity, Estimate) and quantity.interval is not None
         # Binomial or from others of these.
-        if term not in ("population", "info_nce_paper") and (term, name) != ("nt_xent", "mean_bound")
+        if term not in ("population", "info_nce_paper", "risk_decomposition")
+        and (term, name) != ("nt_xent", "mean_bound")
     }
 
 
