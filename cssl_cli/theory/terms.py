@@ -336,11 +336,11 @@ TERMS: tuple[Term, ...] = (
     )),
     Term("risk_decomposition", "companions", ".companions.risk_decomposition:risk_decomposition",
          pieces={"table": "raw_clean", "generator": "generator_of_halves"}, quantities=(
-        Declared("best_probe_risk", LOW, "risk of the best linear probe", shown=In.SWEEP | In.CONTROLS, expected=-1,
+        Declared("best_probe_risk", LOW, "probe risk, in-sample", shown=In.SWEEP | In.CONTROLS, expected=-1,
                  share=True),
         Declared("probe_generalization", HIGH, "   more for a trained one", shown=In.SWEEP | In.CONTROLS,
                  called="probe generalization", expected=-1, share=True),
-        Declared("probe_risk", UNBIASED, "risk of a trained linear probe", shown=In.CONTROLS, expected=-1, share=True),
+        Declared("probe_risk", UNBIASED, "probe risk, held out", shown=In.CONTROLS, expected=-1, share=True),
     )),
     Term("positive_pairs", "spectrum", ".spectrum.positive_pairs:positive_pairs", pieces={"table": "raw"}, quantities=(
         Declared("share", CONSISTENT, "share about the class", shown=In.SUMMARY | In.SWEEP | In.CONTROLS,
