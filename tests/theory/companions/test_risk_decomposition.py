@@ -8,7 +8,7 @@ from cssl_cli.features.probe.linear import split_validation
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.analysis import Pieces, measure
 from cssl_cli.theory.companions.risk_decomposition import QUANTITIES, risk_decomposition
-from cssl_cli.theory.estimate import Absent
+from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.table import FeatureTable
 from cssl_cli.theory.terms import TERMS
 from tests.support import reference_clid as reference
@@ -38,7 +38,6 @@ def test_errors_are_those_of_a_probe_fitted_otherwise(seed):
     points = random.normal(size=(3, 3))[labels] + random.normal(size=(60, 3))
     found = decompose(points, labels, seed=seed)
     generator = stream(seed, "halves")
-    split_validation(torch.as_tensor(labels), fraction=0.1, generator=generator)  # not needed with a single penalty
     tested = split_validation(torch.as_tensor(labels), fraction=0.5, generator=generator).numpy()
     best = reference.logistic_errors(points, labels, points, labels, 1e-5)
     assert found["best_probe_risk"].value == pytest.approx(best / 60)
@@ -70,15 +69,14 @@ def test_the_trained_probe_errs_on_no_side_and_its_interval_covers_and_the_best_
     assert np.mean([found["best_probe_risk"].value for found in drawn]) < 0.44
 
 
-def test_features_that_fit_any_labels_are_warned_of():
+def test_features_that_fit_any_labels_have_no_parts():
     random = np.random.default_rng(0)
     labels = np.arange(20) % 2
-    wide = decompose(random.normal(size=(20, 19)), labels)
-    assert wide["best_probe_risk"].value == 0
+    wide = decompose(random.normal(size=(20, 9)), labels)
     for name in ("best_probe_risk", "probe_generalization"):
-        assert wide[name].warning.startswith("a linear probe of 19 features can fit random labels of 20 images")
-        assert decompose(random.normal(size=(20, 8)), labels)[name].warning is None
-    assert wide["probe_risk"].warning is None
+        assert wide[name] == Absent("a linear probe of 9 features can fit random labels of 20 images")
+    assert isinstance(wide["probe_risk"], Estimate)
+    assert isinstance(decompose(random.normal(size=(20, 8)), labels)["best_probe_risk"], Estimate)
 
 
 @pytest.mark.parametrize(
