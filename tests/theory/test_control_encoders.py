@@ -306,7 +306,7 @@ def test_many_runs_are_counted() -> None:
 
 
 # ---------------------------------------------------------------------- on the command line
-LOST_IN_50_IMAGES = ("ratio", "class_share", "shared_information")
+LOST_IN_50_IMAGES = ("ratio", "class_share", "shared_information", "best_probe_risk", "probe_generalization")
 
 
 def test_a_run_is_measured_with_controls_where_that_is_asked_for(invoke: Invoke, run: Path) -> None:
