@@ -168,9 +168,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Named:
         monkeypatch.delitem(sys.modules, name)
 
     def named(name: str) -> ModuleType:
-        module = importlib.import_module(f"cssl_cli.report.{name}")
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        return module
+        return importlib.import_module(f"cssl_cli.report.{name}")
 
     yield named  # type: ignore[misc]
     for name in [name for name in sys.modules if name.startswith("cssl_cli.report")]:
