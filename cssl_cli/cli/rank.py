@@ -43,8 +43,8 @@ def rank(
     """Rank augmentations before any training.
 
     For each set of augmentations of the sweeps and recipes: what two views of an image share, and how much of it is
-    about the class. It takes seconds a set, and predicts which set is worth training with (docs/predictors.md says how
-    well). Without labels, the information that views share ranks alone.
+    about the class. It takes seconds a set. How well the order agrees with accuracies after training, and where it
+    does not: docs/predictors.md. Without labels, the information that views share ranks alone.
 
     With --optimise, numbers of one recipe's augmentation are searched for a greater share, and what is found is judged
     on as many images again.

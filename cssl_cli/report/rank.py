@@ -61,8 +61,8 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
         of = "" if few is None else f" (labels of {plural(few, 'image')} a class)"
         measured += (
             f"about class: what of a view is about its class{of}. share: that over shared, with its 95 % interval over "
-            "images and views. The theory's reading: a good augmentation leaves the views of an image little in common "
-            "but the class, so more is better. "
+            "images and views. The reading: a good augmentation leaves the views of an image little in common but the "
+            "class, so more is better; small crops are ranked too high. "
         )
     else:
         measured += (
