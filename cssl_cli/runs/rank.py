@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from cssl_cli.augment import Augmentation
@@ -26,6 +24,13 @@ from cssl_cli.runs.run_dir import RESULTS_FORMAT
 from cssl_cli.runs.setup import make_augmentation
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.spectrum.class_share import ClassShare, class_share
+from cssl_cli.theory.spectrum.jackknife import (
+    Jackknifed,
+    difference_of,
+    jackknife_error,
+    jackknife_interval,
+    jackknife_p,
+)
 from cssl_cli.theory.spectrum.view_covariances import ViewMoments, view_moments
 
 NUM_IMAGES = 4000
@@ -33,7 +38,6 @@ NUM_VIEWS = 2
 RIDGE = 0.05  # of the mean eigenvalue
 GROUPS = 20  # of images, left out in turn for the intervals
 LEAST_IMAGES = 2 * GROUPS
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -227,35 +231,6 @@ def _order(row: dict[str, Any]) -> tuple[bool, float]:
 
 
 # ---------------------------------------------------------------------- noise
-def jackknife_error(without: Sequence[float]) -> float:
-    """Standard error from the values with each of G groups left out: the delete-a-group jackknife."""
-    values = np.asarray(without)
-    return float(np.sqrt((len(values) - 1) / len(values) * np.square(values - values.mean()).sum()))
-
-
-def jackknife_interval(value: float, without: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval by Student's t; None without groups."""
-    if len(without) < 2:
-        return None
-    margin = float(stdtrit(len(without) - 1, 1 - LEVEL / 2)) * jackknife_error(without)
-    return value - margin, value + margin
-
-
-def jackknife_p(value: float, without: Sequence[float]) -> float:
-    """Two-sided p of a value of 0, by Student's t."""
-    error = jackknife_error(without)
-    ratio = abs(value) / error if error > 0 else np.inf if value else 0.0
-    return 2 * float(stdtr(len(without) - 1, -ratio))
-
-
-Jackknifed = tuple[float, tuple[float, ...]]  # a number, and the same with each group left out
-
-
-def difference_of(one: Jackknifed, other: Jackknifed) -> Jackknifed:
-    """On the same groups of images: what two sets of augmentations have in common cancels."""
-    return one[0] - other[0], tuple(first - second for first, second in zip(one[1], other[1], strict=True))
-
-
 def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has_labels: bool) -> list[dict[str, Any]]:
     """Every two rows, the better one first: their difference, and its p adjusted over all pairs (Holm)."""
     found: list[dict[str, Any]] = []

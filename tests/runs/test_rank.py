@@ -16,7 +16,8 @@ from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs import rank as ranking
-from cssl_cli.runs.rank import Candidate, jackknife_error, rank
+from cssl_cli.runs.rank import Candidate, rank
+from cssl_cli.theory.spectrum.jackknife import jackknife_error
 from tests.support.commands import TINY_RECIPE, Invoke
 
 SETS = """

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from cssl_cli.theory.estimate import Interval
@@ -42,3 +42,32 @@ def student_interval(value: float, error: float, *, degrees: int, least: float =
     """At 95 %, for a number of standard error `error` that cannot be below `least`."""
     half = quantile(degrees) * error
     return (max(value - half, min(least, value)), value + half)
+
+
+# ---------------------------------------------------------------------- of one number, without its bias being removed
+Jackknifed = tuple[float, tuple[float, ...]]  # a number, and the same with each of G groups left out
+
+
+def jackknife_error(without: Sequence[float]) -> float:
+    """Standard error from the values with each of G groups left out."""
+    values = torch.tensor(without, dtype=torch.float64)
+    return math.sqrt((len(values) - 1) / len(values) * (values - values.mean()).square().sum().item())
+
+
+def jackknife_interval(value: float, without: Sequence[float]) -> Interval | None:
+    """The 95 % interval by Student's t; None without groups."""
+    if len(without) < 2:
+        return None
+    return student_interval(value, jackknife_error(without), degrees=len(without) - 1)
+
+
+def jackknife_p(value: float, without: Sequence[float]) -> float:
+    """Two-sided p of a value of 0, by Student's t."""
+    error = jackknife_error(without)
+    ratio = abs(value) / error if error > 0 else math.inf if value else 0.0
+    return 2 * float(stdtr(len(without) - 1, -ratio))
+
+
+def difference_of(one: Jackknifed, other: Jackknifed) -> Jackknifed:
+    """On the same groups of images: what two sets of augmentations have in common cancels."""
+    return one[0] - other[0], tuple(first - second for first, second in zip(one[1], other[1], strict=True))
