@@ -106,6 +106,32 @@ class Result(_Stored):
         return self
 
 
+class OneNumber(_Stored):
+    """A quantity that is one number, or None with the `reason`."""
+
+    value: float | None
+    interval: list[float] | None = Field(None, min_length=2, max_length=2)
+    reason: str | None = None
+
+
+class RankedSet(_Stored):
+    """A set of augmentations in rank.json. `settings`: the images and the augmentation, and how they were ranked."""
+
+    settings: dict[str, Any]
+    content_key: str
+    rows: list[str]
+    share: OneNumber
+    shared: OneNumber
+    about_class: OneNumber
+
+
+class Ranking(_Stored):
+    """rank.json."""
+
+    format: int
+    sets: list[RankedSet]
+
+
 class TrainerState(_Stored):
     """The trainer's part of a checkpoint; the trainer checks its tensors itself."""
 

@@ -135,7 +135,8 @@ class Term:
     its parameters are filled with what `analysis.Pieces` has under their names. pieces: for parameters that take
     another piece, its name. settings: for those that take a constant, the value. table: the table of the section that
     its quantities are rows of, "" for the section's own, None for none. of: what it is measured on: the `features` of
-    an encoder, every `distance`, or the `encoder` itself; the latter two are measured by `cssl_cli.runs`.
+    an encoder, every `distance`, the `encoder` itself, or before training the `augmentation`, which is in rank.json of
+    a sweep and not in analysis.json; the latter three are measured by `cssl_cli.runs`.
     """
 
     name: str
@@ -143,7 +144,7 @@ class Term:
     function: str
     quantities: tuple[Declared, ...]
     table: str | None = ""
-    of: Literal["features", "distance", "encoder"] = "features"
+    of: Literal["features", "distance", "encoder", "augmentation"] = "features"
     pieces: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -421,4 +421,14 @@ TERMS: tuple[Term, ...] = (
         Declared("spectral_product", HIGH, "≤ product of spectral norms"),
         Declared("spectral_product_unscaled", HIGH, "   the same before unit norm"),
     )),
+    Term("ranking", "spectrum", ".spectrum.class_share:share_quantities", of="augmentation", table=None, quantities=(
+        Declared("share", LOW, "share about the class, before training", shown=In.SWEEP | In.COLUMN | In.FIGURE,
+                 called="share before training", head="share", expected=1, share=True, digits=2,
+                 meaning="what two views of an image share about its class, in % of all they share, in fixed features "
+                 "before training"),
+        Declared("shared", HIGH, "I(v; v′) before training, nats", shown=In.SWEEP, called="I(v; v′) before training",
+                 expected=-1),
+        Declared("about_class", EITHER, "about the class before training, nats", shown=In.SWEEP,
+                 called="about the class before training", expected=1),
+    )),
 )  # fmt: skip
