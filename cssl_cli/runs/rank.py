@@ -61,11 +61,12 @@ def rank(
     Measured on `num_images` pretraining images in fixed features (`features/patches.py`), the same images and filters
     for all; candidates with the same augmentation are one row. labels_per_class: use the labels of so many images of
     each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
-    if the candidates have different images, or there are too few.
+    if the candidates have different training images, or there are too few.
     """
-    first = _of_one_data_set(candidates, data_root)
+    first = candidates[0].recipe
     device = choose_device(device_name)
     dataset = prepare_data(first, reporter, data_root=data_root)
+    _require_same_images(candidates, dataset, num_images, reporter, data_root)
     measured = SharesOn.images_of(dataset, num_images, first.seed, device)
     images = measured.images
     labels_per_class = _labels_there(images, labels_per_class)
@@ -91,16 +92,32 @@ def rank(
     }
 
 
-def _of_one_data_set(candidates: Sequence[Candidate], data_root: str | None) -> Recipe:
-    first = candidates[0].recipe
-    for candidate in candidates:
-        if candidate.recipe.settings("data", data_root=data_root) != first.settings("data", data_root=data_root):
+def _require_same_images(
+    candidates: Sequence[Candidate], dataset: Dataset, num_images: int, reporter: Reporter, data_root: str | None
+) -> None:
+    """`InputError` unless all candidates have the first one's images, of class and content, to rank on.
+
+    Data of other settings are loaded: they may differ in what a ranking does not use, such as the test images.
+    """
+    first, seen = images_to_rank(dataset, num_images), [candidates[0].recipe.settings("data", data_root=data_root)]
+    for candidate in candidates[1:]:
+        settings = candidate.recipe.settings("data", data_root=data_root)
+        if settings in seen:
+            continue
+        seen.append(settings)
+        other = prepare_data(candidate.recipe, reporter, data_root=data_root)
+        if other.class_names != dataset.class_names or not _equal(first, images_to_rank(other, num_images)):
             raise InputError(
-                f"{candidates[0].name} and {candidate.name} are of different images",
+                f"{candidates[0].name} and {candidate.name} are of different training images",
                 where="data",
                 remedy="A ranking compares augmentations of the same images: rank these apart.",
             )
-    return first
+
+
+def _equal(one: ImageSet, other: ImageSet) -> bool:
+    if (one.labels is None) != (other.labels is None) or not torch.equal(one.images, other.images):
+        return False
+    return one.labels is None or (other.labels is not None and torch.equal(one.labels, other.labels))
 
 
 @dataclass(frozen=True)
