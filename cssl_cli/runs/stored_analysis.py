@@ -118,6 +118,7 @@ def _require_shape(found: Any, axes: Sequence[str], sizes: dict[str, int], place
         return
     axis, *below = axes
     entries: Iterable[tuple[Any, Any]]
+    values: Iterable[Any]
     if axis in ("class", "share", "name"):
         if not isinstance(found, dict) or (axis == "share" and not all(map(_is_share, found))):
             raise ValueError(f"{place}: it is no mapping by {axis}")
