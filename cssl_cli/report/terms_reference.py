@@ -17,8 +17,9 @@ from cssl_cli.theory.term import Declared, In, Term
 
 HEAD = """# Terms
 
-Every quantity of `cssl analyze`, by section. This file is made from the table of terms (`cssl_cli/theory/terms.py`) by
-`python -m cssl_cli.report.terms_reference > docs/terms.md`; the mathematics is in [theory.md](theory.md).
+Every quantity of `cssl analyze`, and of the ranking of a sweep, by section. This file is made from the table of terms
+(`cssl_cli/theory/terms.py`) by `python -m cssl_cli.report.terms_reference > docs/terms.md`; the mathematics is in
+[theory.md](theory.md).
 
 *Quantity* is the name in `--json` and analysis.json, under the name of its term. *Errs* is how the estimate errs
 against the full augmentation and the population of images: *unbiased*; on average too *low* or too *high*; *either*,
@@ -32,6 +33,7 @@ MEASURED_ON = {
     "features": "",
     "distance": " Measured in every distance of `analyze.distances`, which stands for DISTANCE.",
     "encoder": " Measured on the encoder itself.",
+    "augmentation": " Measured in fixed features before any training, by sweeps with `rank`: in rank.json.",
 }
 
 

@@ -51,9 +51,10 @@ def _population(result: Result, encoder: str) -> str | None:
     if error["value"] is None or bound["value"] is None:
         reason = error.get("reason") or bound.get("reason")
         return f"Nothing is certified: {reason}." if reason else None
-    low, high = error["interval"]
+    ends = error.get("interval")
+    interval = f" [{_percent(ends[0])}, {_percent(ends[1])}]" if ends else ""
     return (
-        f"For new images error {_percent(error['value'])} [{_percent(low)}, {_percent(high)}]: centres from one half "
+        f"For new images error {_percent(error['value'])}{interval}: centres from one half "
         f"of the images, tested on the other, {plural(error['num_images'], 'image')}. "
         f"{_certified(result, encoder, bound)}{_left_out(list(bound.get('absent', {})))}"
     )

@@ -35,13 +35,13 @@ from cssl_cli.runs.rank import (
     NUM_IMAGES,
     NUM_VIEWS,
     images_to_rank,
-    quantities,
     share_of,
     view_features,
 )
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
 from cssl_cli.runs.setup import make_augmentation
-from cssl_cli.theory.spectrum.class_share import ClassShare
+from cssl_cli.theory.estimate import Sample
+from cssl_cli.theory.spectrum.class_share import ClassShare, share_quantities
 from cssl_cli.theory.spectrum.jackknife import difference_of, jackknife_interval, jackknife_p
 
 LEVEL = 0.05  # at which a gain on new images counts
@@ -249,7 +249,8 @@ def _share(found: ClassShare | None) -> float | None:
 
 
 def _told(share: ClassShare | None, num_images: int) -> dict[str, Any]:
-    return {name: quantity.to_dict() for name, quantity in quantities(share, num_images, has_labels=True).items()}
+    told = share_quantities(share, Sample(num_images, NUM_VIEWS), has_labels=True)
+    return {name: quantity.to_dict() for name, quantity in told.items()}
 
 
 def _field(field: SearchedField, values: Values) -> dict[str, Any]:

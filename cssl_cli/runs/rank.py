@@ -22,13 +22,12 @@ from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
 from cssl_cli.runs.setup import make_augmentation
-from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
-from cssl_cli.theory.spectrum.class_share import ClassShare, class_share
+from cssl_cli.theory.estimate import Quantity, Sample
+from cssl_cli.theory.spectrum.class_share import ClassShare, class_share, share_quantities
 from cssl_cli.theory.spectrum.jackknife import (
     Jackknifed,
     difference_of,
     jackknife_error,
-    jackknife_interval,
     jackknife_p,
 )
 from cssl_cli.theory.spectrum.view_covariances import ViewMoments, view_moments
@@ -62,22 +61,21 @@ def rank(
     Measured on `num_images` pretraining images in fixed features (`features/patches.py`), the same images and filters
     for all; candidates with the same augmentation are one row. labels_per_class: use the labels of so many images of
     each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
-    if the candidates have different images, or there are too few.
+    if the candidates have different training images, or there are too few.
     """
-    first = _of_one_data_set(candidates, data_root)
+    first = candidates[0].recipe
     device = choose_device(device_name)
     dataset = prepare_data(first, reporter, data_root=data_root)
-    images = images_to_rank(dataset, num_images)
+    _require_same_images(candidates, dataset, num_images, reporter, data_root)
+    measured = SharesOn.images_of(dataset, num_images, first.seed, device)
+    images = measured.images
     labels_per_class = _labels_there(images, labels_per_class)
-    features = PatchFeatures.fit(images.images, stream(first.seed, "patches")).to(device)
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         alike.setdefault(repr(candidate.recipe.settings("augment")), []).append(candidate)
     shares: dict[str, ClassShare | None] = {}
     for number, (same, *_) in enumerate(alike.values(), start=1):
-        augmentation = make_augmentation(same.recipe, images.images.shape[-1])
-        table = view_features(images.images, augmentation, features, stream(first.seed, "rank"), device)
-        shares[same.name] = share_of(table, images.labels, len(dataset.class_names), labels_per_class)
+        shares[same.name] = measured.share(same.recipe, labels_per_class)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
     rows.sort(key=_order)
@@ -94,16 +92,62 @@ def rank(
     }
 
 
-def _of_one_data_set(candidates: Sequence[Candidate], data_root: str | None) -> Recipe:
-    first = candidates[0].recipe
-    for candidate in candidates:
-        if candidate.recipe.settings("data", data_root=data_root) != first.settings("data", data_root=data_root):
+def _require_same_images(
+    candidates: Sequence[Candidate], dataset: Dataset, num_images: int, reporter: Reporter, data_root: str | None
+) -> None:
+    """`InputError` unless all candidates have the first one's images, of class and content, to rank on.
+
+    Data of other settings are loaded: they may differ in what a ranking does not use, such as the test images.
+    """
+    first, seen = images_to_rank(dataset, num_images), [candidates[0].recipe.settings("data", data_root=data_root)]
+    for candidate in candidates[1:]:
+        settings = candidate.recipe.settings("data", data_root=data_root)
+        if settings in seen:
+            continue
+        seen.append(settings)
+        other = prepare_data(candidate.recipe, reporter, data_root=data_root)
+        if other.class_names != dataset.class_names or not _equal(first, images_to_rank(other, num_images)):
             raise InputError(
-                f"{candidates[0].name} and {candidate.name} are of different images",
+                f"{candidates[0].name} and {candidate.name} are of different training images",
                 where="data",
                 remedy="A ranking compares augmentations of the same images: rank these apart.",
             )
-    return first
+
+
+def _equal(one: ImageSet, other: ImageSet) -> bool:
+    if (one.labels is None) != (other.labels is None) or not torch.equal(one.images, other.images):
+        return False
+    return one.labels is None or (other.labels is not None and torch.equal(one.labels, other.labels))
+
+
+@dataclass(frozen=True)
+class SharesOn:
+    """Images, with the fixed features fitted to them, on which sets of augmentations are compared."""
+
+    images: ImageSet
+    num_classes: int
+    features: PatchFeatures
+    seed: int
+    device: torch.device
+
+    @classmethod
+    def images_of(cls, dataset: Dataset, num_images: int, seed: int, device: torch.device) -> SharesOn:
+        """Of so many training images; the filters and the views follow from the seed. Raises as `images_to_rank`."""
+        images = images_to_rank(dataset, num_images)
+        features = PatchFeatures.fit(images.images, stream(seed, "patches")).to(device)
+        return cls(images, len(dataset.class_names), features, seed, device)
+
+    def share(self, recipe: Recipe, labels_per_class: int | None = None) -> ClassShare | None:
+        """The share of the recipe's augmentation, None where the features do not vary."""
+        augmentation = make_augmentation(recipe, self.images.images.shape[-1])
+        table = view_features(self.images.images, augmentation, self.features, stream(self.seed, "rank"), self.device)
+        return share_of(table, self.images.labels, self.num_classes, labels_per_class)
+
+    def quantities(self, recipe: Recipe) -> dict[str, Quantity]:
+        """What is told of the recipe's augmentation, with the labels of all images."""
+        return share_quantities(
+            self.share(recipe), Sample(len(self.images), NUM_VIEWS), has_labels=self.images.labels is not None
+        )
 
 
 def images_to_rank(dataset: Dataset, num_images: int, *, least: int = LEAST_IMAGES) -> ImageSet:
@@ -178,48 +222,13 @@ def share_of(
 # ---------------------------------------------------------------------- rows
 def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Any]:
     recipe = same[0].recipe
+    told = share_quantities(share, Sample(num_images, NUM_VIEWS), has_labels=has_labels)
     return {
         "row": same[0].name,
         "same": [candidate.name for candidate in same[1:]],
         "augment": recipe.augment.model_dump(mode="json", exclude_none=True),
         "negative_control": recipe.augment.fade is not None,
-        **{name: quantity.to_dict() for name, quantity in quantities(share, num_images, has_labels).items()},
-    }
-
-
-def quantities(share: ClassShare | None, num_images: int, has_labels: bool) -> dict[str, Quantity]:
-    """What is told of a set of augmentations, with intervals."""
-    if share is None:
-        return dict.fromkeys(("share", "shared", "about_class"), Absent("all views have the same features"))
-    sample = Sample(num_images, NUM_VIEWS)
-    shared: Quantity = Estimate(
-        value=share.shared,
-        estimator="information that two views share, in nats, for normal fixed features with the sample's covariances; "
-        "the noise of so many images is in it, so compare at equal numbers of images",
-        errs="high",
-        sample=sample,
-        interval=jackknife_interval(share.shared, share.shared_without),
-    )
-    if share.about_class is None or share.share is None:
-        absent = Absent("the images have no labels" if not has_labels else "no two classes have two labelled images")
-        return {"share": absent, "shared": shared, "about_class": absent}
-    return {
-        "share": Estimate(
-            value=share.share,
-            estimator="about_class over shared; too low by the noise in the latter",
-            errs="low",
-            sample=sample,
-            interval=jackknife_interval(share.share, share.share_without),
-        ),
-        "shared": shared,
-        "about_class": Estimate(
-            value=share.about_class,
-            estimator="half of Pillai's trace of the classes in the fixed features of a view, the noise in the class "
-            "means taken away: the information of a view about its class to first order, in nats",
-            errs="either",
-            sample=sample,
-            interval=jackknife_interval(share.about_class, share.about_class_without),
-        ),
+        **{name: quantity.to_dict() for name, quantity in told.items()},
     }
 
 

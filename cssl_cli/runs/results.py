@@ -90,7 +90,9 @@ def quoted(
 
 
 def quantities_of(analysis: Mapping[str, Any] | None, shown: Shown) -> Mapping[str, Any]:
-    """The quantities of a term in an analysis: of an encoder, or in a distance."""
+    """The quantities of a term in an analysis: of an encoder, or in a distance; those of a ranking are elsewhere."""
+    if shown.term.of == "augmentation":
+        return {}
     if shown.term.of == "distance":
         return part(analysis, shown.term.group, shown.where)
     return part(analysis, shown.where, shown.term.group)

@@ -33,7 +33,8 @@ from cssl_cli.host import checksums
 from cssl_cli.host.files import explained, is_folder, open_to_read, remove_leftovers
 from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.runs.lock import holding, is_held
-from cssl_cli.runs.stored import Checkpoint, Environment, Epoch, Record, Result, Status, require
+from cssl_cli.runs.stored import Checkpoint, Environment, Epoch, Probe, Record, Result, Status, require
+from cssl_cli.runs.stored_analysis import require_analysis
 from cssl_cli.runs.weights_file import WEIGHTS_DIGEST, facts_in, packed
 
 if TYPE_CHECKING:
@@ -358,6 +359,13 @@ class RunDir(SealedFolder):
         measured = content.get("encoder_sha256")
         if measured is not None and measured != self.encoder_digest():
             raise self.damaged(file, f"it was measured on another encoder than {ENCODER}")
+        if file.startswith(PROBE.removesuffix(".json")):
+            self._require(file, Probe, content)
+        else:
+            try:
+                require_analysis(content)
+            except ValueError as error:
+                raise self.damaged(file, str(error)) from error
         return content
 
 

@@ -7,16 +7,16 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
-class _Stored(BaseModel):
+class Stored(BaseModel):
     """Strict types; unknown fields are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-M = TypeVar("M", bound=_Stored)
+M = TypeVar("M", bound=Stored)
 
 
-class Process(_Stored):
+class Process(Stored):
     """What one process worked with; `compiled` is missing from older files, when nothing was compiled.
 
     `data_root`, if present, is not checked: a folder's name may not be valid text.
@@ -29,7 +29,7 @@ class Process(_Stored):
     compiled: bool | Literal["graph"] = False
 
 
-class Environment(_Stored):
+class Environment(Stored):
     """environment.json. `checksums`: whether the run was begun by a version that writes them into every file."""
 
     fingerprint: str
@@ -39,7 +39,7 @@ class Environment(_Stored):
     processes: list[Process] = Field(min_length=1)
 
 
-class Status(_Stored):
+class Status(Stored):
     """status. A failed run has the `error`, where it was if not in the run itself, and the `remedy`."""
 
     state: Literal["running", "interrupted", "failed", "finished"]
@@ -56,7 +56,7 @@ class Status(_Stored):
         return self
 
 
-class Record(_Stored):
+class Record(Stored):
     """A record of trace.jsonl or knn.jsonl: numbers, None for unavailable ones, or the `error`."""
 
     __pydantic_extra__: dict[str, float | str | None]
@@ -65,7 +65,7 @@ class Record(_Stored):
     step: int = Field(ge=0)
 
 
-class Epoch(_Stored):
+class Epoch(Stored):
     """A record of metrics.jsonl."""
 
     epoch: int = Field(ge=0)
@@ -77,7 +77,7 @@ class Epoch(_Stored):
     device_memory_mb: float | None = None
 
 
-class FeatureError(_Stored):
+class FeatureError(Stored):
     """The error of features in less than float32, as defined in `feature_precision.py`."""
 
     of_length: float
@@ -86,7 +86,7 @@ class FeatureError(_Stored):
     num_views: int
 
 
-class Result(_Stored):
+class Result(Stored):
     """The head of probe.json or analysis.json: how, on which images and for which encoder it was measured.
 
     `feature_error`, by encoder, is present if the settings name a precision of features.
@@ -106,7 +106,81 @@ class Result(_Stored):
         return self
 
 
-class TrainerState(_Stored):
+class Score(Stored):
+    """What probe.json says of a classifier."""
+
+    accuracy: float
+    interval: list[float] = Field(min_length=2, max_length=2)
+    num_images: int
+    per_class: dict[str, float | None]
+    images_per_class: dict[str, int] = {}
+    warnings: list[str] = []
+
+
+class _Linear(Score):
+    penalty: float
+    validation_accuracy: float | None
+
+
+class _KNN(Score):
+    k: int
+    temperature: float
+
+
+class _NearestCenter(Score):
+    center_views: int
+
+
+class _Scores(Stored):
+    linear: _Linear
+    knn: _KNN
+    nearest_center: _NearestCenter
+
+    @model_validator(mode="after")
+    def _of_the_same_classes(self) -> _Scores:
+        classes = self.linear.per_class.keys()
+        others = [self.knn.per_class.keys(), self.nearest_center.per_class.keys()]
+        others += [self.linear.images_per_class.keys()] if self.linear.images_per_class else []
+        if any(other != classes for other in others):
+            raise ValueError("the classifiers are of different classes")
+        return self
+
+
+class Probe(Result):
+    """probe.json."""
+
+    trained: _Scores
+    untrained: _Scores
+    pixels: _Scores
+
+
+class OneNumber(Stored):
+    """A quantity that is one number, or None with the `reason`."""
+
+    value: float | None
+    interval: list[float] | None = Field(None, min_length=2, max_length=2)
+    reason: str | None = None
+
+
+class RankedSet(Stored):
+    """A set of augmentations in rank.json. `settings`: the images and the augmentation, and how they were ranked."""
+
+    settings: dict[str, Any]
+    content_key: str
+    rows: list[str]
+    share: OneNumber
+    shared: OneNumber
+    about_class: OneNumber
+
+
+class Ranking(Stored):
+    """rank.json."""
+
+    format: int
+    sets: list[RankedSet]
+
+
+class TrainerState(Stored):
     """The trainer's part of a checkpoint; the trainer checks its tensors itself."""
 
     step: int = Field(ge=0)
@@ -115,7 +189,7 @@ class TrainerState(_Stored):
     epoch_terms: dict[str, Any]
 
 
-class Checkpoint(_Stored):
+class Checkpoint(Stored):
     """checkpoint.pt. Older ones have no `fingerprint`."""
 
     fingerprint: str | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import MinLen
+from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
 
 from cssl_cli.errors import InputError
@@ -26,6 +26,7 @@ from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.validators import refuse
 
 MAX_SEEDS = 1000
+LEAST_RANKED = 40  # images, two for each group that the jackknife leaves out
 
 
 def _listed(seeds: Any) -> Any:
@@ -120,6 +121,8 @@ class SweepFile(Block):
     """what varies: for each axis its variants and their changes, or a dotted key and a list of its values"""
     seeds: Seeds | None = None
     """the seeds of each variant; null: the base's one"""
+    rank: Annotated[int, Ge(LEAST_RANKED)] | None = None
+    """training images to rank the augmentations on before training, for share, shared and about_class; null: none"""
     parts: Annotated[dict[str, Any], Allowed("a mapping of axes to their variants' lists of parts")] = Field(default={})
     """what the variants of an axis are built from, where they share parts: p-values are then over the parts"""
     reference: Reference | None = None
@@ -128,7 +131,8 @@ class SweepFile(Block):
     """sentences about the rows that the report answers with yes or no"""
 
 
-OWN_FIELDS = ("name", "seeds", "parts", "reference", "claims")  # what an override may change of the sweep itself
+# What an override may change of the sweep itself.
+OWN_FIELDS = ("name", "seeds", "rank", "parts", "reference", "claims")
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Wanted:
 
 
 class Measured(Protocol):
-    """A run directory and its results, None if missing."""
+    """A run directory and its results, None if missing; and what a ranking says of its augmentations."""
 
     @property
     def path(self) -> Path: ...
@@ -77,6 +77,8 @@ class Measured(Protocol):
     def probe(self) -> Result | None: ...
     @property
     def analysis(self) -> Result | None: ...
+    @property
+    def ranked(self) -> Result | None: ...
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Found:
     taken: Any = None
     damage: tuple[str, ...] = ()
     failure: str | None = None
+    ranked: Result | None = None  # known to the sweep alone
 
 
 def read_results(wanted: Wanted) -> Found:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InUseError, ReadOnlyError
+from cssl_cli.errors import CsslError, DamagedError, Interrupted, InUseError, ReadOnlyError
 from cssl_cli.host.files import remove_leftovers, require_writable
-from cssl_cli.host.progress import Reporter, SweepReporter
+from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, SweepReporter, TaskProgress
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
+from cssl_cli.sweep.ranking import HowToRank, Ranking, SetToRank, rank_sets, read_ranking, sets_of
 from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
 from cssl_cli.sweep.sweep import Member, Sweep
+from cssl_cli.sweep.workers.messages import Ended, Message, Notice, RankTask
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
+from cssl_cli.sweep.workers.process import run_alone, threads_each
 from cssl_cli.sweep.workers.stages import Missing, Workshop
 
 LOGS = "logs"  # of the workers, one file per member
@@ -29,7 +33,8 @@ class MemberResult:
     """A member with what its run directory holds, or why it failed, where, and what to do about it.
 
     `taken` is what a report took from the results (results_index.py), None if nothing was asked for. `damage` has one
-    sentence for each file that was ignored because it is damaged.
+    sentence for each file that was ignored because it is damaged. `ranked` is what the sweep's ranking says of the
+    member's augmentations (ranking.py), None if they are not ranked.
     """
 
     member: Member
@@ -39,6 +44,7 @@ class MemberResult:
     error: str | None
     taken: Any = None
     damage: tuple[str, ...] = ()
+    ranked: Mapping[str, Any] | None = None
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
@@ -69,8 +75,19 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
         for member in sweep.members
     ]
     found = ResultsIndex(out / sweep.name, take).read(wanted)
+    how = HowToRank.of(sweep)
+    ranking = Ranking({}) if how is None else read_ranking(out / sweep.name)
     return [
-        MemberResult(member, one.path, there.probe, there.analysis, there.failure, there.taken, there.damage)
+        MemberResult(
+            member,
+            one.path,
+            there.probe,
+            there.analysis,
+            there.failure,
+            there.taken,
+            (*there.damage, *ranking.damage),
+            None if how is None else ranking.sets.get(how.key(member.recipe)),
+        )
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
 
@@ -78,8 +95,9 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
 def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | None = None) -> list[MemberResult]:
     """Pretrain, probe and analyze the selected unfinished members; a failure does not stop the others.
 
-    Returns every member of the sweep, unselected ones as they are on disk, with what `take` takes from each. Members
-    in use by another process are tried once more at the end.
+    Before that, ranks their augmentations, where the sweep says so; without a ranking it goes on all the same. Returns
+    every member of the sweep, unselected ones as they are on disk, with what `take` takes from each. Members in use by
+    another process are tried once more at the end.
     """
     deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
     unfinished = _unfinished(request)
@@ -94,11 +112,85 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
         # Reports an unset environment variable once rather than for each member.
         recipe.settings("data", data_root=request.data_root)
+    ranked = rank_augmentations(request, reporter)
     run = _run_here if request.jobs is None else _run_in_pool
     ends = run(request, unfinished, deadline, reporter)
+    if not ranked:
+        rank_augmentations(request, reporter)
     _tell(ends, reporter)
     results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def rank_augmentations(request: SweepRequest, reporter: SweepReporter) -> bool:
+    """Rank the selected members' augmentations that are not ranked yet; False while another process does so.
+
+    Images that cannot be ranked are told and no failure.
+    """
+    how = HowToRank.of(request.sweep)
+    missing = [] if how is None else _unranked(request, how)
+    if how is None or not missing:
+        return True
+    reporter.say(f"ranking {len(missing)} set{'s' * (len(missing) != 1)} of augmentations before training")
+    ended = (_rank_here if request.jobs is None else _rank_in_worker)(request, missing, how, reporter)
+    if ended.error is not None and not ended.in_use:
+        reporter.notice(f"the augmentations are not ranked: {ended.error}")
+    return not ended.in_use
+
+
+def _unranked(request: SweepRequest, how: HowToRank) -> list[SetToRank]:
+    """The sets that rank.json lacks, or has of other images than a run of theirs."""
+    known, of_run = read_ranking(request.home).sets, dict[str, str]()
+    for member in request.members if known else ():
+        if (key := how.key(member.recipe)) in known and key not in of_run:
+            with suppress(DamagedError):
+                environment = RunDir(member_path(request.sweep, member, request.out)).environment()
+                if environment is not None:
+                    of_run[key] = environment["content_key"]
+    return [
+        one
+        for key, one in sets_of(request.members, how).items()
+        if key not in known or of_run.get(key, known[key]["content_key"]) != known[key]["content_key"]
+    ]
+
+
+def _rank_here(request: SweepRequest, sets: Sequence[SetToRank], how: HowToRank, reporter: SweepReporter) -> Ended:
+    try:
+        rank_sets(request.home, sets, how, Workshop(request.home, reporter, request.device, request.data_root))
+    except Interrupted:
+        raise
+    except CsslError as error:
+        return Ended(error=str(error), in_use=isinstance(error, InUseError))
+    except Exception as error:  # a bug here must not cost the sweep
+        return Ended(error=f"{type(error).__name__}: {error}")
+    return Ended()
+
+
+def _rank_in_worker(request: SweepRequest, sets: Sequence[SetToRank], how: HowToRank, reporter: SweepReporter) -> Ended:
+    """The same in a process of its own: this one must stay without torch."""
+    begun = time.monotonic()
+    task = RankTask(
+        sets=[(one.recipe.model_dump(mode="json", by_alias=True), list(one.rows)) for one in sets],
+        num_images=how.num_images,
+        seed=how.seed,
+        home=str(request.home),
+        log=str(request.home / LOGS / "rank.log"),
+        device=request.device,
+        heading="rank",
+        data_root=request.data_root,
+    )
+
+    def tell(message: Message) -> None:
+        if isinstance(message, TaskProgress):
+            at_work = MemberProgress("rank", message, time.monotonic() - begun)
+            reporter.show(SweepProgress((at_work,), 0, 0, len(request.members), None, stopping=False))
+        elif isinstance(message, Notice):
+            reporter.notice(message.text)
+
+    try:
+        return run_alone(task, threads=threads_each(1), tell=tell)
+    except OSError as error:
+        return Ended(error=f"no process can be started for it: {error.strerror or error}")
 
 
 def require_memory(request: SweepRequest) -> None:

@@ -53,7 +53,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's members in running order, and the variants of each axis."""
+    """A sweep's members in running order, and the variants of each axis.
+
+    rank: the training images on which the augmentations are ranked before training; None: they are not.
+    """
 
     name: str
     path: Path
@@ -61,6 +64,7 @@ class Sweep:
     members: tuple[Member, ...]
     reference: Reference | None = None
     claims: tuple[Claim, ...] = ()
+    rank: int | None = None
 
     @cached_property
     def run_names(self) -> dict[str, str]:
@@ -93,7 +97,7 @@ def load_sweep(
     if parts:
         members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
     variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
-    return Sweep(given.file.name, given.path, variants, members, reference, given.claims)
+    return Sweep(given.file.name, given.path, variants, members, reference, given.claims, given.file.rank)
 
 
 def _require_at_most(limit: int, file: SweepFile, axes: Mapping[str, Axis], where: str) -> None:

@@ -83,6 +83,11 @@ class Declared:
     a share or a number. of_views: whether it depends on the number of views or on a grid, so that only alike
     measurements can be compared.
 
+    axes: of a value that is no single number, the axes of its lists and mappings, outermost first. Mappings are by
+    `class`, by `share` (keys that are numbers) or by `name`. Lists have as many entries as there are `classes`,
+    `views`, `further views` (less the clean one), `epsilons` or `deltas` in the settings; along any other axis, as many
+    as the term's other quantities. () for a name that ends in _per_class means by class.
+
     point: where a curve is quoted. complement: one less it is meant. band: the quantity that bounds it from the other
     side. parts: numerator and denominator of a ratio that is absent where one of them is lost in its noise.
     """
@@ -108,6 +113,12 @@ class Declared:
     complement: bool = False
     band: str = ""
     parts: tuple[str, str] | None = None
+    axes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[str, ...]:
+        """Its axes, those that its name implies included."""
+        return self.axes or (("class",) if self.name.endswith("_per_class") else ())
 
     @property
     def known_as(self) -> str:
@@ -135,7 +146,8 @@ class Term:
     its parameters are filled with what `analysis.Pieces` has under their names. pieces: for parameters that take
     another piece, its name. settings: for those that take a constant, the value. table: the table of the section that
     its quantities are rows of, "" for the section's own, None for none. of: what it is measured on: the `features` of
-    an encoder, every `distance`, or the `encoder` itself; the latter two are measured by `cssl_cli.runs`.
+    an encoder, every `distance`, the `encoder` itself, or before training the `augmentation`, which is in rank.json of
+    a sweep and not in analysis.json; the latter three are measured by `cssl_cli.runs`.
     """
 
     name: str
@@ -143,7 +155,7 @@ class Term:
     function: str
     quantities: tuple[Declared, ...]
     table: str | None = ""
-    of: Literal["features", "distance", "encoder"] = "features"
+    of: Literal["features", "distance", "encoder", "augmentation"] = "features"
     pieces: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -44,6 +44,24 @@ def test_a_quantity_that_an_older_analysis_lacks_is_left_out(
     assert "More: --section NAME" in show(content, section)
 
 
+@pytest.mark.parametrize(
+    ("section", "term", "name"),
+    [
+        ("alignment", "R_epsilon", "curve"),
+        ("divergence", "class_centers", "closest_pair"),
+        ("alignment", "population", "error"),
+    ],
+)
+def test_a_quantity_is_shown_without_an_interval_where_it_has_none(
+    show: Show, content: dict[str, Any], section: str, term: str, name: str
+) -> None:
+    for without in (None, ...):
+        content["trained"][term][name]["interval"] = without
+        if without is ...:
+            del content["trained"][term][name]["interval"]
+        assert "More: --section NAME" in show(content, section)
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_no_table_is_cut(content: dict[str, Any], show: Show, width: int) -> None:
     printed = show(content, *ALL, width=width, lines=True)

@@ -64,6 +64,11 @@ def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: S
     assert "is least for" not in printed
 
 
+def test_a_number_of_functions_that_is_missing_has_no_row(content: dict[str, Any], show: Show) -> None:
+    content["trained"]["positive_pairs"]["functions"]["value"][0] = None
+    assert "functions λ encoder" in show(content, "spectrum", width=120)
+
+
 def test_an_analysis_without_the_spectrum_says_so(content: dict[str, Any], show: Show) -> None:
     """That of an older version."""
     for encoder in ("trained", "projector", "untrained"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +20,9 @@ import cssl_cli
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.report.analysis import SECTION_PARTS
 from cssl_cli.report.terms_reference import reference
+from cssl_cli.runs.stored_analysis import SHAPES, _require_quantity
 from cssl_cli.theory import terms
-from cssl_cli.theory.analysis import Absent, LossSettings, Pieces, analyze_table, measure
+from cssl_cli.theory.analysis import Absent, Estimate, LossSettings, Pieces, analyze_table, measure
 from cssl_cli.theory.concentration.refined_distance import QUANTITIES as REFINED
 from cssl_cli.theory.concentration.sigma import QUANTITIES as CONCENTRATION
 from cssl_cli.theory.concentration.star import QUANTITIES as STAR
@@ -64,6 +66,15 @@ def test_every_quantity_that_is_measured_is_declared_with_its_direction_of_error
         assert set(quantities) | PIXELS.get(name, set()) == set(rows), name
         for quantity, found in quantities.items():
             assert isinstance(found, Absent) or found.errs == rows[quantity].errs, (name, quantity)
+
+
+def test_every_quantity_has_the_form_that_is_declared() -> None:
+    sizes = {"classes": 3, "views": 4, "further views": 3, "epsilons": 2}
+    for name, quantities in analysis().items():
+        of_group = dict(sizes)
+        for quantity, found in quantities.items():
+            if isinstance(found, Estimate):
+                _require_quantity(json.loads(json.dumps(found.to_dict())), SHAPES[name][quantity], of_group, quantity)
 
 
 def test_what_is_measured_in_distances_is_declared() -> None:

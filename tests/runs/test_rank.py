@@ -177,9 +177,18 @@ def test_features_that_are_all_alike_have_no_number() -> None:
     assert ranking.share_of(one.expand(240, 2, 48), torch.arange(240) % 10, 10, None) is None
 
 
+def test_data_that_differ_in_the_test_images_alone_are_ranked_together(tiny) -> None:
+    result = ranked(tiny("none", NONE), tiny("full", "data.num_test=200"))
+    assert [row["row"] for row in result["rows"]] == ["full", "none"]
+    assert len(result["differences"]) == 1
+    apart = ranked(tiny("full", "data.num_test=200"))
+    assert result["rows"][0]["share"] == apart["rows"][0]["share"]
+
+
 def test_candidates_of_different_images_and_too_few_images_are_refused(tiny) -> None:
-    with pytest.raises(InputError, match="full and other are of different images"):
-        ranked(tiny("full"), tiny("other", "data.num_train=300"))
+    for other in (["data.num_train=300"], ["data.size=24"]):
+        with pytest.raises(InputError, match="full and other are of different training images"):
+            ranked(tiny("full"), tiny("more tests", "data.num_test=200"), tiny("other", *other))
     with pytest.raises(InputError, match="takes 40 images, and there are 30") as refused:
         ranked(tiny("full"), num_images=30)
     assert refused.value.where == "--images"

@@ -17,20 +17,36 @@ from cssl_cli.errors import DamagedError, InputError, InUseError, RunError
 from cssl_cli.runs.run_dir import ANALYSIS, CHECKPOINT, ENCODER, METRICS, RECIPE, RESULTS_FORMAT, RunDir
 
 
-def result(**settings: object) -> dict[str, object]:
-    return {"format": RESULTS_FORMAT, "fingerprint": "0123456789", "content_key": "k", "settings": settings}
+def settings(num_views: int = 4) -> dict[str, object]:
+    return {"num_views": num_views, "epsilons": (0.1, 0.2), "deltas": (0.5,), "classes": None}
+
+
+def result(num_views: int = 4) -> dict[str, object]:
+    """An analysis without a quantity, as it is read."""
+    return {
+        "format": RESULTS_FORMAT,
+        "fingerprint": "0123456789",
+        "content_key": "k",
+        "settings": json.loads(json.dumps(settings(num_views))),
+        "part": "test",
+        "num_images": 9,
+        "class_names": None,
+        "loss_settings": {"temperature": 0.5, "batch_size": 8, "of_the_method": True},
+        "trained": {},
+        "concentration": {},
+    }
 
 
 def test_results_of_other_settings_are_kept_beside_the_latest(run: RunDir) -> None:
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})
     for views in (4, 8, 4, 16):
-        run.write_result(ANALYSIS, {**result(num_views=views, epsilons=(0.1, 0.2)), "views": views})
+        run.write_result(ANALYSIS, {**result(views), "settings": settings(views), "views": views})
     for views in (4, 8, 16):
-        found = run.read_result(ANALYSIS, {"num_views": views, "epsilons": (0.1, 0.2)})
+        found = run.read_result(ANALYSIS, settings(views))
         assert found is not None
         assert found["views"] == views
-    assert run.read_result(ANALYSIS, {"num_views": 5, "epsilons": (0.1, 0.2)}) is None
+    assert run.read_result(ANALYSIS, settings(5)) is None
     assert json.loads(run.file(ANALYSIS).read_text())["views"] == 16
     assert len(run.results(ANALYSIS)) == 3
 
@@ -39,11 +55,11 @@ def test_a_result_asked_for_again_is_the_latest_again(run: RunDir) -> None:
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})
     for views in (4, 8):
-        run.write_result(ANALYSIS, result(num_views=views))
-    assert run.recall_result(ANALYSIS, {"num_views": 5}) is None
+        run.write_result(ANALYSIS, result(views))
+    assert run.recall_result(ANALYSIS, settings(5)) is None
     for views in (4, 4, 8):
-        assert run.recall_result(ANALYSIS, {"num_views": views}) == result(num_views=views)
-        assert run.read_json(ANALYSIS) == result(num_views=views)
+        assert run.recall_result(ANALYSIS, settings(views)) == result(views)
+        assert run.read_json(ANALYSIS) == result(views)
         assert len(run.results(ANALYSIS)) == 2
 
 
@@ -53,32 +69,32 @@ def test_a_result_asked_for_again_is_found_where_nothing_may_be_written(
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})
     for views in (4, 8):
-        run.write_result(ANALYSIS, result(num_views=views))
+        run.write_result(ANALYSIS, result(views))
     refused: Exception = InputError("cannot be written: Read-only file system")
 
     def locked(self: RunDir) -> None:
         raise refused
 
     monkeypatch.setattr(RunDir, "locked", locked)
-    assert run.recall_result(ANALYSIS, {"num_views": 4}) == result(num_views=4)
-    assert run.read_json(ANALYSIS) == result(num_views=8)
+    assert run.recall_result(ANALYSIS, settings(4)) == result(4)
+    assert run.read_json(ANALYSIS) == result(8)
     refused = InUseError("in use")
     with pytest.raises(InUseError):
-        run.recall_result(ANALYSIS, {"num_views": 4})
+        run.recall_result(ANALYSIS, settings(4))
 
 
 def test_results_of_another_format_do_not_count_and_damaged_ones_are_told(run: RunDir) -> None:
     run.write_status("finished")
     run.save_weights(ENCODER, {}, {})
     run.write_json(ANALYSIS, {**result(), "format": RESULTS_FORMAT + 1})
-    assert run.read_result(ANALYSIS, {}) is None
+    assert run.read_result(ANALYSIS, settings()) is None
     for text in ("{", "[1]", "{}", '{"format": null}', json.dumps({**result(), "settings": 3})):
         run.file(ANALYSIS).write_text(text)
         with pytest.raises(DamagedError, match=r"analysis\.json: the file is damaged") as error:
-            run.read_result(ANALYSIS, {})
+            run.read_result(ANALYSIS, settings())
         assert "cssl analyze" in str(error.value)
         run.write_result(ANALYSIS, result())
-        assert run.read_result(ANALYSIS, {}) == result()
+        assert run.read_result(ANALYSIS, settings()) == result()
 
 
 @pytest.fixture

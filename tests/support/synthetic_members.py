@@ -55,7 +55,9 @@ def member(
     error: str | None = None,
     **terms: float | None,
 ) -> MemberResult:
-    """A finished member. terms: by name of the catalogue, those of features; distances: what `distance` takes."""
+    """A finished member. terms: by name of the catalogue, those of features and of a ranking; distances: what
+    `distance` takes.
+    """
     known = {"linear": 0.3, "knn": 0.3, "nearest_center": 0.3} | (accuracies or {})
     found = {name: score(accuracy) for name, accuracy in known.items()}
     base = {name: score(0.25) for name in known}
@@ -93,6 +95,7 @@ def member(
             "concentration": {name: distance(**values) for name, values in (distances or {}).items()},
         },
         error,
+        ranked={"content_key": "k", **{name: estimate(terms.get(name)) for name in ("share", "shared", "about_class")}},
     )
 
 

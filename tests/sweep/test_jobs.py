@@ -11,6 +11,7 @@ import pytest
 
 from cssl_cli.host.progress import Silent
 from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.ranking import read_ranking
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
 from cssl_cli.sweep.sweep import load_sweep
@@ -24,6 +25,7 @@ axes:
     crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}
     broken: {optim: {lr: 1.0e+30}, train: {precision: float32}}
   probe.knn_k: [5, 10]
+rank: 60
 """
 
 
@@ -54,6 +56,11 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path, cssl_here:
         one, other = (read_member(sweep, member, folder / out) for out in ("runs", "here"))
         assert one.probe == other.probe
         assert one.analysis == other.analysis
+    one, other = (read_ranking(folder / out / "shared").sets for out in ("runs", "here"))
+    assert [entry["rows"] for entry in one.values()] == [["crop-5", "crop-10"], ["broken-5", "broken-10"]]
+    assert one.keys() == other.keys()
+    for key, entry in one.items():  # with another number of threads
+        assert entry["share"]["value"] == pytest.approx(other[key]["share"]["value"], rel=1e-4)
     environment = json.loads(
         (launch.member_path(sweep, sweep.members[0], folder / "runs") / "environment.json").read_text()
     )

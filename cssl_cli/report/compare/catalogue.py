@@ -61,6 +61,9 @@ def _accuracy(encoder: str, classifier: str) -> Read:
 
 
 def _quoted(shown: Shown) -> Read:
+    if shown.term.of == "augmentation":
+        return lambda result: number(part(result.ranked, shown.declared.name).get("value"))
+
     def read(result: Measured) -> float | None:
         found = quoted(quantities_of(result.analysis, shown), shown.declared, part(result.analysis, "settings"))
         if found is None:
@@ -127,6 +130,7 @@ SHARED_VIEWS = _beside(
     digits=1,
 )
 TERMS = tuple(_column(shown) for shown in shown_in(In.SWEEP))
+BEFORE_TRAINING = tuple(shown.name for shown in shown_in(In.SWEEP) if shown.term.of == "augmentation")
 BY_NAME: Mapping[str, Column] = {
     column.name: column for column in (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS, SHARED_VIEWS)
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cssl_cli.report.compare.catalogue import BY_NAME, values_of
+from cssl_cli.report.compare.catalogue import BEFORE_TRAINING, BY_NAME, values_of
 from cssl_cli.report.control_encoders import Fooled, fooled_in
 from cssl_cli.runs.results import number, part
 from cssl_cli.sweep.results_index import Measured
@@ -44,12 +44,19 @@ class Extract(NamedTuple):
 
 
 def extract_of(result: MemberResult) -> Extract:
-    """What the index stored for a member, or else what its results say now."""
+    """What the index stored for a member, or else what its results say now, and what its augmentations' ranking says.
+
+    A ranking of other images than the analysis's does not count.
+    """
     if result.taken is None:
-        return Extract(values_of(result), _circumstances(result), fooled_in(result.analysis or {}))
-    values, facts, fooled = result.taken
-    measured = Circumstances._make(tuple(fact) if isinstance(fact, list) else fact for fact in facts)
-    return Extract(dict(zip(BY_NAME, values, strict=True)), measured, fooled)
+        found = Extract(values_of(result), _circumstances(result), fooled_in(result.analysis or {}))
+    else:
+        values, facts, fooled = result.taken
+        measured = Circumstances._make(tuple(fact) if isinstance(fact, list) else fact for fact in facts)
+        found = Extract(dict(zip(BY_NAME, values, strict=True)), measured, fooled)
+    of_these_images = part(result.ranked).get("content_key") == found.circumstances.content
+    ranked = {name: BY_NAME[name].read(result) if of_these_images else None for name in BEFORE_TRAINING}
+    return found._replace(values={**found.values, **ranked})
 
 
 def _circumstances(measured: Measured) -> Circumstances:

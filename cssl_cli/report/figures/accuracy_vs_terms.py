@@ -98,8 +98,7 @@ def accuracy_vs_terms(
     Accuracies are shares of 1. screened: the result of `rank_correlation.screening.screen_accuracy` for this accuracy.
     `accuracy_title` and `term_titles` name the quantities; a term without a title is shown by its name.
     """
-    # Unfinished rows are neither counted nor in the legend.
-    rows = [row for row in rows if number(part(row, "cells", accuracy).get("mean")) is not None]
+    rows = _with_accuracy(rows, accuracy)
     groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
     panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
     panels = [(entry, points) for entry, points in panels if points]
@@ -136,6 +135,20 @@ def accuracy_vs_terms(
         marks = [name.mark for name in names]
         place_labels(figure, [(axes, [_labelled(point, marks) for point in points]) for axes, points in drawn])
     return figure
+
+
+def is_drawn(rows: Sequence[RowContent], screened: Mapping[str, Any], accuracy: str) -> bool:
+    """Whether `accuracy_vs_terms` has anything to draw."""
+    return any(
+        number(part(row, "cells", entry["term"]).get("mean")) is not None
+        for row in _with_accuracy(rows, accuracy)
+        for entry in screened["terms"]
+    )
+
+
+def _with_accuracy(rows: Sequence[RowContent], accuracy: str) -> list[RowContent]:
+    """Unfinished rows are neither counted nor in the legend."""
+    return [row for row in rows if number(part(row, "cells", accuracy).get("mean")) is not None]
 
 
 def _points(rows: Sequence[RowContent], groups: Sequence[str], accuracy: str, term: str) -> list[Point]:

@@ -54,7 +54,7 @@ def prediction_by_axis(
     found: Mapping[str, Any], *, accuracy_title: str, term_titles: Mapping[str, str]
 ) -> Figure | None:
     """ψ of each term along each axis and Ψ, sorted by |Ψ|; None if no term has one."""
-    known = [entry for entry in found["terms"] if entry["mean_psi"]["value"] is not None]
+    known = terms_with_psi(found)
     shown, left_out = known[:MAX_TERMS], known[MAX_TERMS:]
     if not shown:
         return None
@@ -77,6 +77,11 @@ def prediction_by_axis(
         heat = figure.subplots()
     _draw_psi(heat, shown, names, heads, titles)
     return figure
+
+
+def terms_with_psi(found: Mapping[str, Any]) -> list[Entry]:
+    """The terms that have Ψ, which the figure is of."""
+    return [entry for entry in found["terms"] if entry["mean_psi"]["value"] is not None]
 
 
 def _is_crowded(heads: Sequence[str]) -> bool:

@@ -44,7 +44,8 @@ def _measured(result: Result, curves: Mapping[str, Mapping[str, Any]], *, interv
 
 
 def _entry(entry: Mapping[str, Any], position: int) -> str:
-    return "–" if entry["value"] is None else number(entry["value"][position], entry["interval"][position])
+    interval = entry.get("interval")
+    return "–" if entry["value"] is None else number(entry["value"][position], interval and interval[position])
 
 
 def _bounds(out: Console, result: Result) -> None:
@@ -99,7 +100,7 @@ def _by_views(out: Console, result: Result) -> None:
     more = quantity(result, "trained", "R_epsilon_bounds", "more_views")
     grid.add_section()
     for count, ends in (more.get("interval") or {}).items():
-        grid.add_row(f"{count} ≤", *(_bound(ends[at][1]) for at in shown), "–")
+        grid.add_row(f"{count} ≤", *(_bound(ends[at] and ends[at][1]) for at in shown), "–")
     out.print(compacted(out, grid))
     said = "Where the numbers still rise with the views, more views would raise them further."
     if more["value"] is not None:

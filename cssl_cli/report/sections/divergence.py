@@ -28,5 +28,5 @@ def divergence(out: Console, result: Result) -> None:
     pair = quantity(result, "trained", "class_centers", "closest_pair")
     if pair["value"] is None:
         return note(out, f"–: {pair.get('reason')}.")
-    one, other = pair["classes"]
-    return note(out, f"Closest pair: {one} and {other}, {number(pair['value'], pair['interval'])} apart.")
+    named = " and ".join(pair.get("classes", ())) or "–"
+    return note(out, f"Closest pair: {named}, {number(pair['value'], pair.get('interval'))} apart.")

@@ -50,4 +50,6 @@ def _by_number(result: Result, encoder: str, curve: str) -> Mapping[int, float]:
     """The curve by the number of functions; empty where it was not measured."""
     values: Any = quantity(result, encoder, "positive_pairs", curve)["value"]
     counts: Any = quantity(result, encoder, "positive_pairs", "functions")["value"]
-    return {} if values is None or counts is None else dict(zip(counts, values, strict=True))
+    if values is None or counts is None:
+        return {}
+    return {count: value for count, value in zip(counts, values, strict=True) if isinstance(count, int)}

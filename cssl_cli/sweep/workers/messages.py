@@ -34,6 +34,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class RankTask:
+    """Sets of augmentations to rank (ranking.py), each its recipe's mapping and its rows; the rest as in `Task`."""
+
+    sets: list[tuple[dict[str, Any], list[str]]]
+    num_images: int
+    seed: int
+    home: str
+    log: str
+    device: str | None
+    heading: str
+    data_root: str | None = None
+    slot: int = 0
+
+
+@dataclass(frozen=True)
 class Notice:
     """A sentence about something that members share, sent by a worker."""
 
@@ -55,9 +70,11 @@ class Ended:
     """the worker ends: it cannot be trusted after such an error"""
 
 
-Message = Task | TaskProgress | Notice | Ended
+Message = Task | RankTask | TaskProgress | Notice | Ended
 """Workers report their member's progress as a `TaskProgress`."""
-_KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in (Task, TaskProgress, Notice, Ended)}
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__.lower(): kind for kind in (Task, RankTask, TaskProgress, Notice, Ended)
+}
 
 
 def encode(message: Message) -> bytes:

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from cssl_cli.host.files import open_in_place, open_to_read
 from cssl_cli.host.signals import ENDING, blocked_signals
-from cssl_cli.sweep.workers.messages import COMPILING, THREADS, Lines, Message, Task, decode, encode
+from cssl_cli.sweep.workers.messages import COMPILING, THREADS, Ended, Lines, Message, RankTask, Task, decode, encode
 
+ENDING_TIME = 10.0  # seconds for a worker to end
 # Uses the sweep's own import path, whatever the working directory.
 _CODE = "import sys; sys.path[:] = {path!r}; from cssl_cli.sweep.workers.worker import main; main()"
 
@@ -30,7 +32,7 @@ def available_cores() -> int:
 class WorkerProcess:
     """A worker process, started with its first task. `messages` returns its output; `stop` asks it to save and end."""
 
-    def __init__(self, task: Task, *, threads: int) -> None:
+    def __init__(self, task: Task | RankTask, *, threads: int) -> None:
         """Start on `task`. A thread count set by the user takes precedence over `threads`."""
         log = open_log(task.log)
         try:
@@ -49,7 +51,7 @@ class WorkerProcess:
         self.lines = Lines()
         self.send(task)
 
-    def send(self, task: Task) -> None:
+    def send(self, task: Task | RankTask) -> None:
         assert self.process.stdin is not None
         with suppress(OSError):  # a dead worker is noticed at the end of its messages
             self.process.stdin.write(encode(task))
@@ -80,6 +82,20 @@ class WorkerProcess:
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+
+def run_alone(task: RankTask, *, threads: int, tell: Callable[[Message], None]) -> Ended:
+    """Complete a task in a worker of its own; `tell` takes what it says until it ends."""
+    process = WorkerProcess(task, threads=threads)
+    try:
+        while (messages := process.messages()) is not None:
+            for message in messages:
+                if isinstance(message, Ended):
+                    return message
+                tell(message)
+    finally:
+        status = process.end(ENDING_TIME)
+    return Ended(error=end_in_words(status))
 
 
 def open_log(path: str) -> int:

@@ -24,7 +24,8 @@ from cssl_cli.host.progress import TaskProgress
 from cssl_cli.host.signals import ENDING, Stopped, end_on_signals
 from cssl_cli.host.streams import use_standard_streams
 from cssl_cli.recipe import Recipe
-from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, Task, decode, encode
+from cssl_cli.sweep.ranking import HowToRank, SetToRank, rank_sets
+from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, RankTask, Task, decode, encode
 from cssl_cli.sweep.workers.process import open_log
 from cssl_cli.sweep.workers.stages import Failure, Missing, UnexpectedError, Workshop
 
@@ -55,9 +56,9 @@ def _offer_to_die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_PREFERENCE), encoding="ascii")
 
 
-def _listen() -> queue.SimpleQueue[Task | None]:
+def _listen() -> queue.SimpleQueue[Task | RankTask | None]:
     """A queue of the incoming tasks; None at the end, which also stops the current member."""
-    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Task | RankTask | None] = queue.SimpleQueue()
 
     def listen() -> None:
         lines = Lines()
@@ -65,7 +66,7 @@ def _listen() -> queue.SimpleQueue[Task | None]:
             while data := os.read(0, 1 << 16):
                 for line in lines.feed(data):
                     message = decode(line)
-                    assert isinstance(message, Task)
+                    assert isinstance(message, Task | RankTask)
                     tasks.put(message)
         finally:
             tasks.put(None)
@@ -82,7 +83,7 @@ class _Worker:
         self.events = events
         self.workshop: Workshop | None = None
 
-    def work(self, tasks: queue.SimpleQueue[Task | None]) -> None:
+    def work(self, tasks: queue.SimpleQueue[Task | RankTask | None]) -> None:
         while (task := tasks.get()) is not None:
             _redirect_output(task.log)
             ended = self.complete(task)
@@ -90,15 +91,19 @@ class _Worker:
             if ended.retire:
                 return
 
-    def complete(self, task: Task) -> Ended:
+    def complete(self, task: Task | RankTask) -> Ended:
         reporter = _LogReporter(self.send)
         threads = f"{THREADS}={os.environ.get(THREADS)}"
         reporter.say(f"{task.heading} (process {os.getpid()} on {socket.gethostname()}, {threads})")
         try:
-            recipe = Recipe.model_validate(task.recipe)
             workshop = self.workshop = self.workshop or _open_workshop(task)
             workshop.reporter = reporter
-            failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+            failure = None
+            if isinstance(task, RankTask):
+                _rank(task, workshop)
+            else:
+                recipe = Recipe.model_validate(task.recipe)
+                failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
         except Interrupted as interrupted:
             reporter.say(str(interrupted))
             return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
@@ -114,6 +119,11 @@ class _Worker:
             os.write(self.events, encode(message))
 
 
+def _rank(task: RankTask, workshop: Workshop) -> None:
+    sets = [SetToRank(Recipe.model_validate(recipe), tuple(rows)) for recipe, rows in task.sets]
+    rank_sets(workshop.home, sets, HowToRank(task.num_images, task.seed), workshop)
+
+
 def _ended(failure: Failure | None) -> Ended:
     if failure is None:
         return Ended()
@@ -125,7 +135,7 @@ def _ended(failure: Failure | None) -> Ended:
     )
 
 
-def _open_workshop(task: Task) -> Workshop:
+def _open_workshop(task: Task | RankTask) -> Workshop:
     device = task.device
     if device in (None, "cuda"):
         import torch

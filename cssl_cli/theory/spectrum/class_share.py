@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.spectrum.information import information
+from cssl_cli.theory.spectrum.jackknife import jackknife_interval
 from cssl_cli.theory.spectrum.view_covariances import ViewMoments, total, view_covariances
 
 
@@ -86,3 +88,42 @@ def class_share(
         tuple(without[0]),
         tuple(without[1]) if of_classes is not None else (),
     )
+
+
+def share_quantities(share: ClassShare | None, sample: Sample, *, has_labels: bool) -> dict[str, Quantity]:
+    """What `cssl rank` tells of a set of augmentations: `shared`, the nats that two views of an image share;
+    `about_class`, those of a view about its class; `share`, the latter over the former.
+
+    share: None where all views have the same features.
+    """
+    if share is None:
+        return dict.fromkeys(("share", "shared", "about_class"), Absent("all views have the same features"))
+    shared: Quantity = Estimate(
+        value=share.shared,
+        estimator="information that two views share, in nats, for normal fixed features with the sample's covariances; "
+        "the noise of so many images is in it, so compare at equal numbers of images",
+        errs="high",
+        sample=sample,
+        interval=jackknife_interval(share.shared, share.shared_without),
+    )
+    if share.about_class is None or share.share is None:
+        absent = Absent("the images have no labels" if not has_labels else "no two classes have two labelled images")
+        return {"share": absent, "shared": shared, "about_class": absent}
+    return {
+        "share": Estimate(
+            value=share.share,
+            estimator="about_class over shared; too low by the noise in the latter",
+            errs="low",
+            sample=sample,
+            interval=jackknife_interval(share.share, share.share_without),
+        ),
+        "shared": shared,
+        "about_class": Estimate(
+            value=share.about_class,
+            estimator="half of Pillai's trace of the classes in the fixed features of a view, the noise in the class "
+            "means taken away: the information of a view about its class to first order, in nats",
+            errs="either",
+            sample=sample,
+            interval=jackknife_interval(share.about_class, share.about_class_without),
+        ),
+    }

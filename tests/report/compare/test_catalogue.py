@@ -43,6 +43,7 @@ OF_FEATURES = {
     "label_energy": 0.24,
     "contexture_tau": 1.9,
 }
+OF_RANKING = {"share": 0.034, "shared": 41.0, "about_class": 1.4}
 OF_DISTANCES = {
     name: {
         "half": 0.5 + k,
@@ -58,8 +59,8 @@ OF_DISTANCES = {
 
 def test_every_quantity_comes_from_its_place() -> None:
     accuracies = {"linear": 0.61, "knn": 0.52, "nearest_center": 0.43}
-    found = values_of(member("a", accuracies=accuracies, distances=OF_DISTANCES, **OF_FEATURES))
-    expected: dict[str, float | None] = {**accuracies, **OF_FEATURES, "best_knn": None}
+    found = values_of(member("a", accuracies=accuracies, distances=OF_DISTANCES, **OF_FEATURES, **OF_RANKING))
+    expected: dict[str, float | None] = {**accuracies, **OF_FEATURES, **OF_RANKING, "best_knn": None}
     for name, values in OF_DISTANCES.items():
         expected |= {
             f"one_minus_sigma_{name}": values["half"],
@@ -99,7 +100,7 @@ def test_there_is_no_relative_sigma_where_classes_are_no_distance_apart() -> Non
 
 def test_what_is_not_there_is_none() -> None:
     whole = member("a", distances=OF_DISTANCES, **OF_FEATURES)
-    assert set(values_of(replace(whole, probe=None, analysis=None)).values()) == {None}
+    assert set(values_of(replace(whole, probe=None, analysis=None, ranked=None)).values()) == {None}
     old = member("a", **OF_FEATURES)
     assert old.analysis is not None
     del old.analysis["concentration"], old.analysis["trained"]["effective_rank"], old.analysis["settings"]["deltas"]
@@ -116,6 +117,7 @@ def test_an_analysis_of_the_pipeline_has_every_term(run: Path) -> None:
     assert {name for name, value in found.items() if value is None} == {
         *("best_knn", "ratio"),
         *("class_share", "shared_information", "best_probe_risk", "probe_generalization"),  # of 50 images
+        *OF_RANKING,  # by sweeps alone
     }
     assert "reason" in content["trained"]["spread"]["ratio"]  # hardly trained: its centres are not above their noise
     assert found["linear"] == probe["trained"]["linear"]["accuracy"]

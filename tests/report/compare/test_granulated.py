@@ -21,7 +21,7 @@ from cssl_cli.report.compare.measures.grid import shuffled
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.rows import Row, rows_of
 from cssl_cli.report.compare.tables.granulated import print_granulated
-from cssl_cli.report.compare.tables.prediction import draw_by_axis, figures_of
+from cssl_cli.report.compare.tables.prediction import draw_by_axis, draw_prediction, figures_of
 from cssl_cli.report.figures import prediction_by_axis as figure_module
 from cssl_cli.report.figures.prediction_by_axis import draw_prediction_by_axis, prediction_by_axis
 from cssl_cli.report.figures.style import drawing
@@ -347,8 +347,23 @@ def test_a_sweep_draws_it_beside_the_other_and_removes_an_earlier_one(
     without = {"rows": [], "correlations": {}, "granulated": {}, "controls": []}
     assert draw_by_axis(without, LINEAR, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
-    assert figures_of(without, LINEAR) == ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
+    assert figures_of(without, LINEAR) == ()
     monkeypatch.setattr(figure_module, "save", lambda _, folder, name: [folder / f"{name}.png", folder / f"{name}.svg"])
     paths = draw_by_axis({**without, "granulated": {"linear": found}}, LINEAR, tmp_path)
     assert [path.name for path in paths] == ["prediction_by_axis.png", "prediction_by_axis.svg"]
-    assert {path.name for path in paths} < set(figures_of({**without, "granulated": {"linear": found}}, LINEAR))
+    assert figures_of({**without, "granulated": {"linear": found}}, LINEAR) == tuple(path.name for path in paths)
+
+
+def test_a_figure_that_has_nothing_to_show_is_not_expected(found: dict[str, Any], tmp_path: Path) -> None:
+    """In a folder that may only be read, a figure that is expected and not there is an error."""
+    no_psi = [{**entry, "mean_psi": {**entry["mean_psi"], "value": None}} for entry in found["terms"]]
+    row = {"row": "a", "group": "", "cells": {"linear": {"mean": 0.5, "sd": None}, "alignment": None}}
+    content = {
+        "rows": [row],
+        "correlations": {"linear": {"terms": [{"term": "alignment", "pooled": {}, "within": {}}]}},
+        "granulated": {"linear": {**found, "terms": no_psi}},
+    }
+    assert figures_of(content, LINEAR) == ()
+    assert draw_by_axis(content, LINEAR, tmp_path) == draw_prediction(content, LINEAR, tmp_path) == []
+    row["cells"] = {**row["cells"], "alignment": {"mean": 0.1, "sd": None}}
+    assert figures_of(content, LINEAR) == ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")

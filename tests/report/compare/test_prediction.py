@@ -232,7 +232,8 @@ def test_a_probe_of_another_shape_counts_as_having_no_accuracies() -> None:
 
 # ---------------------------------------------------------------------- the figure
 def test_the_figure_has_the_main_terms_and_is_removed_where_there_is_none(tmp_path: Path) -> None:
-    rows = rows_of(results())
+    ranked = [{"content_key": "k", "share": {"value": 0.01 * k}} for k, _ in enumerate(results())]
+    rows = rows_of([replace(one, ranked=of_one) for one, of_one in zip(results(), ranked, strict=True)])
     content = {"rows": [row_content(row) for row in rows], **prediction_content(rows)}
     paths = draw_prediction(content, LINEAR, tmp_path)
     assert [path.name for path in paths] == ["accuracy_vs_terms.png", "accuracy_vs_terms.svg"]

@@ -65,11 +65,9 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
     """
     from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
 
-    found = content["correlations"].get(accuracy.name, {"terms": []})
-    drawn = {**found, "terms": [entry for entry in found["terms"] if entry["term"] in FIGURE_TERMS]}
     paths = draw_accuracy_vs_terms(
         content["rows"],
-        drawn,
+        _of_main_terms(content, accuracy),
         accuracy.name,
         folder,
         accuracy_title=_capital(accuracy.label),
@@ -95,7 +93,20 @@ def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
     """The files that `draw_prediction` and `draw_by_axis` would write."""
-    return (*FIGURES, *(BY_AXIS if accuracy.name in content["granulated"] else ()))
+    from cssl_cli.report.figures.accuracy_vs_terms import is_drawn
+    from cssl_cli.report.figures.prediction_by_axis import terms_with_psi
+
+    by_axis = content["granulated"].get(accuracy.name)
+    return (
+        *(FIGURES if is_drawn(content["rows"], _of_main_terms(content, accuracy), accuracy.name) else ()),
+        *(BY_AXIS if by_axis is not None and terms_with_psi(by_axis) else ()),
+    )
+
+
+def _of_main_terms(content: Mapping[str, Any], accuracy: Column) -> dict[str, Any]:
+    """The rank correlations of the terms that have a panel."""
+    found = content["correlations"].get(accuracy.name, {"terms": []})
+    return {**found, "terms": [entry for entry in found["terms"] if entry["term"] in FIGURE_TERMS]}
 
 
 def _capital(text: str) -> str:
