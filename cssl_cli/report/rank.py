@@ -20,11 +20,15 @@ def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
     out = console()
     has_labels = result["class_names"] is not None
     columns = ("share, %", "about class", "shared") if has_labels else ("shared",)
+    if result["train_seeds"] is not None:
+        columns = ("k-NN, %", *columns)
     grid = table("", "augmentations", *columns, "not told from", text_columns=2)
     grid.columns[-1].justify, grid.columns[-1].no_wrap = "left", False
     alike = _not_told_apart(result)
     for place, row in enumerate(result["rows"], start=1):
         cells = {"share, %": percent(row["share"]["value"], row["share"].get("interval"))}
+        if result["train_seeds"] is not None:
+            cells["k-NN, %"] = percent(row["brief_knn"]["value"], row["brief_knn"]["interval"])
         cells |= {"about class": number(row["about_class"]["value"]), "shared": number(row["shared"]["value"])}
         grid.add_row(f"{place}", _named(row), *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
     out.print(compacted(out, grid))
@@ -64,6 +68,12 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
             "images and views. The reading: a good augmentation leaves the views of an image little in common but the "
             "class, so more is better; small crops are ranked too high. "
         )
+        if result["train_seeds"] is not None:
+            measured += (
+                "k-NN: accuracy on these images, clean, in the features of a tiny encoder after brief training, the "
+                f"mean over {result['train_seeds']} seeds, with its 95 % interval over seeds and images; the rows are "
+                "in its order. "
+            )
     else:
         measured += (
             "Without labels the least shared comes first. This cannot see an augmentation that destroys the class "
@@ -79,7 +89,8 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
             "(control): a negative control, whose views fade to gray. Where it is ahead of other sets, do not trust "
             "the ranking. "
         )
+    noise = "jackknife over the same images" if result["train_seeds"] is None else "Student's t over seeds and images"
     return measured + (
-        "not told from: places whose difference is within noise (jackknife over the same images, Holm over all pairs, "
+        f"not told from: places whose difference is within noise ({noise}, Holm over all pairs, "
         f"{100 * LEVEL:g} %). What it predicts, and how well: docs/predictors.md."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -18,6 +18,7 @@ from cssl_cli.features.patches import PATCH, PatchFeatures, at_a_time
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.brief_training import Accuracies, BriefTraining
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
@@ -53,15 +54,19 @@ def rank(
     reporter: Reporter,
     num_images: int = NUM_IMAGES,
     labels_per_class: int | None = None,
+    train_seeds: int | None = None,
     device_name: str | None = None,
     data_root: str | None = None,
 ) -> dict[str, Any]:
     """The candidates' augmentations, best first, with what two views share and how much of it is about the class.
 
+    train_seeds: also train a tiny encoder of each with so many seeds (`runs/brief_training.py`), and order the rows by
+    its accuracy.
+
     Measured on `num_images` pretraining images in fixed features (`features/patches.py`), the same images and filters
     for all; candidates with the same augmentation are one row. labels_per_class: use the labels of so many images of
     each class only; None: of all. Without labels, rows are ordered by how little two views share. Raises InputError
-    if the candidates have different training images, or there are too few.
+    if the candidates have different training images, or there are too few, or no labels where those are needed.
     """
     first = candidates[0].recipe
     device = choose_device(device_name)
@@ -70,15 +75,28 @@ def rank(
     measured = SharesOn.images_of(dataset, num_images, first.seed, device)
     images = measured.images
     labels_per_class = _labels_there(images, labels_per_class)
+    training = None if train_seeds is None else _training(dataset, images, labels_per_class, train_seeds, device)
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         alike.setdefault(repr(candidate.recipe.settings("augment")), []).append(candidate)
     shares: dict[str, ClassShare | None] = {}
+    right: dict[str, Tensor] = {}
     for number, (same, *_) in enumerate(alike.values(), start=1):
         shares[same.name] = measured.share(same.recipe, labels_per_class)
+        if training is not None:
+            right[same.name] = training.right(same.recipe)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
+    accuracies = Accuracies(right) if right else None
+    for row in rows if accuracies is not None else ():
+        row["brief_knn"] = accuracies.estimate(row["row"], Sample(len(training.labels), 1)).to_dict()
     rows.sort(key=_order)
+
+    def compare(better: str, worse: str) -> dict[str, float] | None:
+        if accuracies is not None:
+            return accuracies.difference(better, worse)
+        return _difference(shares[better], shares[worse], images.labels is not None)
+
     return {
         "format": RESULTS_FORMAT,
         "content_key": dataset.content_key,
@@ -87,8 +105,9 @@ def rank(
         "class_names": None if images.labels is None else list(dataset.class_names),
         "labels_per_class": labels_per_class,
         "seed": first.seed,
+        "train_seeds": train_seeds,
         "rows": rows,
-        "differences": _differences([row["row"] for row in rows], shares, images.labels is not None),
+        "differences": _differences([row["row"] for row in rows], compare),
     }
 
 
@@ -209,14 +228,34 @@ def share_of(
     parts = view_moments(table, labels, num_classes=num_classes, groups=groups)
     labelled: list[ViewMoments] | None = None
     if labels is not None and labels_per_class is not None:
-        # Drawn, the same for all candidates: the first files of a folder may be alike.
-        order = torch.randperm(len(labels), generator=stream(0, "rank/labels"))
-        known = torch.cat([order[labels[order] == label][:labels_per_class] for label in range(num_classes)])
+        known = _labelled(labels, num_classes, labels_per_class)
         labelled = view_moments(table[known], labels[known], num_classes=num_classes, groups=groups)
     try:
         return class_share(parts, ridge=RIDGE, labelled=labelled)
     except ValueError:
         return None
+
+
+def _labelled(labels: Tensor, num_classes: int, labels_per_class: int) -> Tensor:
+    """So many images of each class: drawn, the same for all candidates, as the first files of a folder may be alike."""
+    order = torch.randperm(len(labels), generator=stream(0, "rank/labels"))
+    return torch.cat([order[labels[order] == label][:labels_per_class] for label in range(num_classes)])
+
+
+def _training(
+    dataset: Dataset, images: ImageSet, labels_per_class: int | None, num_seeds: int, device: torch.device
+) -> BriefTraining:
+    """On all these images; `InputError` where there are no labels to judge it by."""
+    if images.labels is None:
+        raise InputError(
+            "the images have no labels to judge trained encoders by",
+            where="--train",
+            remedy="Leave it out: the information that views share ranks alone.",
+        )
+    labelled = torch.arange(len(images))
+    if labels_per_class is not None:
+        labelled = _labelled(images.labels, len(dataset.class_names), labels_per_class)
+    return BriefTraining.on(images.images, labelled, images.labels[labelled], dataset, range(num_seeds), device)
 
 
 # ---------------------------------------------------------------------- rows
@@ -233,28 +272,36 @@ def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, h
 
 
 def _order(row: dict[str, Any]) -> tuple[bool, float]:
-    """Best first: the greatest share, or without labels the least shared; rows without a number last."""
+    """Best first: the greatest accuracy, share, or without labels the least shared; rows without a number last."""
+    if "brief_knn" in row:
+        return False, -row["brief_knn"]["value"]
     share, shared = row["share"]["value"], row["shared"]["value"]
     value = -share if share is not None else shared
     return value is None, 0.0 if value is None else value
 
 
 # ---------------------------------------------------------------------- noise
-def _differences(names: Sequence[str], shares: dict[str, ClassShare | None], has_labels: bool) -> list[dict[str, Any]]:
-    """Every two rows, the better one first: their difference, and its p adjusted over all pairs (Holm)."""
+def _differences(names: Sequence[str], compare: Callable[[str, str], dict[str, float] | None]) -> list[dict[str, Any]]:
+    """Every two rows, the better one first: what `compare` says, and its p adjusted over all pairs (Holm)."""
     found: list[dict[str, Any]] = []
     for better, worse in combinations(names, 2):
-        numbers = [_compared(shares[name], has_labels) for name in (better, worse)]
-        if None in numbers:
-            continue
-        difference, without = difference_of(*numbers)  # type: ignore[arg-type]
-        entry = {"difference": difference, "error": jackknife_error(without), "p": jackknife_p(difference, without)}
-        found.append({"better": better, "worse": worse, **entry})
+        entry = compare(better, worse)
+        if entry is not None:
+            found.append({"better": better, "worse": worse, **entry})
     adjusted, least = 0.0, len(found)
     for entry in sorted(found, key=lambda entry: entry["p"]):
         adjusted = max(adjusted, min(1.0, least * entry["p"]))
         entry["p_adjusted"], least = adjusted, least - 1
     return found
+
+
+def _difference(better: ClassShare | None, worse: ClassShare | None, has_labels: bool) -> dict[str, float] | None:
+    """That of the numbers that rows are ordered by, its standard error and the p of none; None where one is absent."""
+    one, other = _compared(better, has_labels), _compared(worse, has_labels)
+    if one is None or other is None:
+        return None
+    difference, without = difference_of(one, other)
+    return {"difference": difference, "error": jackknife_error(without), "p": jackknife_p(difference, without)}
 
 
 def _compared(share: ClassShare | None, has_labels: bool) -> Jackknifed | None:

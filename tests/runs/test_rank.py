@@ -207,7 +207,7 @@ def test_p_of_all_pairs_are_adjusted_by_holm() -> None:
     for name, level in (("a", 0.06), ("b", 0.05), ("c", 0.0495)):
         without = level + 0.0005 * random.normal(size=20)
         shares[name] = ranking.ClassShare(1.0, level, (1.0,) * 20, tuple(without))
-    found = ranking._differences(["a", "b", "c"], shares, True)
+    found = ranking._differences(["a", "b", "c"], lambda *two: ranking._difference(*map(shares.get, two), True))
     for entry in found:
         one, two = (np.array(shares[entry[name]].share_without) for name in ("better", "worse"))
         error = np.sqrt(19 / 20 * ((one - two - (one - two).mean()) ** 2).sum())

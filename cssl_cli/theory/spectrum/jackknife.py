@@ -33,12 +33,12 @@ def standard_error(pseudo: Tensor) -> float:
     return (pseudo.std() / math.sqrt(len(pseudo))).item()
 
 
-def quantile(degrees: int) -> float:
+def quantile(degrees: float) -> float:
     """Student's, of a two-sided interval at 95 %."""
     return float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / 2))
 
 
-def student_interval(value: float, error: float, *, degrees: int, least: float = -math.inf) -> Interval:
+def student_interval(value: float, error: float, *, degrees: float, least: float = -math.inf) -> Interval:
     """At 95 %, for a number of standard error `error` that cannot be below `least`."""
     half = quantile(degrees) * error
     return (max(value - half, min(least, value)), value + half)
