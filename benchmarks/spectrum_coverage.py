@@ -14,8 +14,8 @@ and the classes have the share ½ exp(−i/8) of what is common to the views, wi
 The table gives the mean of the estimates over the tables beside the exact value, and how often the intervals hold.
 
 --large (part of `make soak`): up to 10,000 images × 2,000, ten tables each of two populations. The features are drawn
-in blocks of images and kept in float32. It ends with 1 if a mean over all directions is off by more than 2 % and four
-standard errors, or if the intervals hold so seldom that 95 % is out of the question.
+in blocks of images and kept in float32; the process takes up to 4 GB. It ends with 1 if a mean over all directions is
+off by more than 2 % and four standard errors, or if so few intervals hold that 95 % is out of the question.
 """
 
 from __future__ import annotations
