@@ -31,7 +31,7 @@ from cssl_cli.nn.encoder import build_encoder
 from cssl_cli.nn.flops import forward_flops
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs import machine
-from cssl_cli.theory.estimate import Estimate
+from cssl_cli.theory.estimate import Estimate, Sample
 
 ROOT = Path(__file__).parents[2]
 RUN = ["--threads", "1"]
@@ -314,6 +314,22 @@ def test_spectrum_coverage(run: Run):
     }
     assert all(0 <= value <= 1 for name, value in written["numbers"].items() if name.startswith("coverage"))
     assert 0.95 < written["numbers"]["mean shared: 80x20 hash"] < 1.05
+
+
+def test_spectrum_coverage_tells_bias_and_intervals_that_do_not_hold():
+    benchmark = importlib.import_module("spectrum_coverage")
+
+    def estimates(*values: float):
+        return [Estimate(value, "", "consistent", Sample(9, 3), interval=(value - 1, value + 1)) for value in values]
+
+    fault = benchmark.fault
+    assert fault(100.0, estimates(101, 102, 103, 102), 4) is None
+    assert fault(100.0, estimates(105.0, 105.1, 104.9, 105.0), 4) == "the mean is off by 5.0%"
+    assert fault(100.0, estimates(95, 115, 99, 111), 4) is None  # within its error
+    assert fault(100.0, estimates(100, 101, 99, 100), 1) == "1 of 4 intervals hold"
+    table = benchmark.Population("flat", 5).table(12, 3, 0, block=5)
+    assert (table.features.shape, table.features.dtype) == ((12, 4, 5), torch.float32)
+    assert table.features[10:].std() > 0.1
 
 
 def intervals_of_an_analysis() -> set[str]:
