@@ -17,6 +17,7 @@ from cssl_cli.features import patches
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
 from cssl_cli.report.figures import figures
+from cssl_cli.runs import brief_training
 from cssl_cli.sweep.sweep import load_sweep
 from tests.support.commands import Invoke, the_run
 
@@ -63,6 +64,8 @@ def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.
     of_centers = figures.ANALYSIS_FIGURES["class_centers"]  # one for all, which take seconds
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": of_centers})
     monkeypatch.setattr(patches, "NUM_FILTERS", 6)
+    monkeypatch.setattr(brief_training, "STEPS", 3)
+    monkeypatch.setattr(brief_training, "WARMUP_STEPS", 1)
     generator = np.random.default_rng(0)
     for number in range(40):
         folder = tmp_path / "path" / "to" / "images" / ("cat" if number % 2 else "dog")
