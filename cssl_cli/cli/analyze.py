@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +17,12 @@ from cssl_cli.cli.options import (
     read_data_root,
     read_path,
 )
-from cssl_cli.errors import DamagedError, InputError, RunError
+from cssl_cli.errors import DamagedError, RunError
 from cssl_cli.runs.options import require_device_name, require_precision
 
 if TYPE_CHECKING:
     from cssl_cli.cli.requests import AnalyzeRequest
     from cssl_cli.host.progress import Reporter
-    from cssl_cli.recipe import Recipe
 
 EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789",
@@ -128,6 +127,8 @@ def _measure_recipe(request: AnalyzeRequest, as_json: bool) -> None:
 
 def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
     """The terms of runs, with figures and report."""
+    from cssl_cli.runs.overrides import recipe_with
+
     paths = request.targets.runs
     recipes = {path: recipe_with(request.targets.overrides, path) for path in paths}
     from cssl_cli.cli.terminal import TerminalReporter
@@ -159,27 +160,6 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
         show_analysis(path, result, request.sections, as_json)
     if failed is not None:
         raise failed
-
-
-def recipe_with(overrides: Sequence[str], path: Path) -> Recipe | None:
-    """The run's recipe with changed measurement settings; None without overrides."""
-    if not overrides:
-        return None
-    from cssl_cli.recipe import load_recipe
-    from cssl_cli.runs.run_dir import RECIPE, RunDir
-
-    file = str(RunDir.open(path).file(RECIPE))
-    recipe = load_recipe(file, overrides)
-    if recipe.fingerprint != load_recipe(file).fingerprint:
-        moved = any(text.startswith("data.root=") for text in overrides)
-        raise InputError(
-            f"{' '.join(overrides)} would change the encoder of a finished run",
-            where=str(path),
-            remedy="Where the same images lie elsewhere now, give that folder with --data-root DIR."
-            if moved
-            else "Override fields of analyze or probe, such as analyze.bootstrap=1000, or pretrain another run.",
-        )
-    return recipe
 
 
 def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:

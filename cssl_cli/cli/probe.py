@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from cssl_cli.cli.analyze import recipe_with
 from cssl_cli.cli.options import DataRoot, Device, Json, Precision, read_data_root, read_path
 from cssl_cli.host.paths import user_path
 from cssl_cli.runs.options import require_device_name, require_precision
@@ -57,6 +56,8 @@ def probe(
 
         require_as_it_is(features, data_root=data_root, precision=precision)
         return probe_file(features, overrides or [], out=out, device=device, as_json=as_json)
+    from cssl_cli.runs.overrides import recipe_with
+
     path = user_path(run)
     recipe = recipe_with(overrides or [], path)
     from cssl_cli.cli.terminal import TerminalReporter
