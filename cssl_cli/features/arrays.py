@@ -138,8 +138,7 @@ def _require_finite(name: str, block: Tensor, first: int, where: str) -> None:
     value = block[wrong][0].item()
     said = f"{value:g}" if value not in (float("inf"), float("-inf")) else "infinite"
     raise InputError(
-        f"{name} is {'NaN' if value != value else said} in image {first + image}"
-        + (f", and in {more:,} more numbers" if (more := int(wrong.sum()) - 1) else ""),
+        f"{name} is {'NaN' if value != value else said} in image {first + image}",
         where=where,
         remedy="Leave such images out, or compute their features again; numbers must be those of float32.",
     )

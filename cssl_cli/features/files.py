@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +28,6 @@ _TRAINING = ("train_features", "train_labels")
 _FIELDS = {"view_continuous": "continuous", "view_states": "states", "view_discrete": "discrete"}
 _EXPORTED = ("norms", "precision", "settings", "projector", "untrained", *_FIELDS)
 _KNOWN = (*_OF_IMAGES, *_TRAINING, *_EXPORTED, "view_weights")
-_BROKEN = (
-    *(ValueError, OSError, EOFError, RuntimeError, NotImplementedError, MemoryError, RecursionError),
-    *(OverflowError, TypeError, SyntaxError, LookupError, zipfile.BadZipFile, zlib.error),
-)
 
 
 # ---------------------------------------------------------------------- writing
@@ -84,38 +79,45 @@ def read_features(path: Path, *, training: bool, largest: float | None, notice: 
 
 def _read(path: Path, wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     """The names of all arrays, and those `wanted`."""
+    with _explained(path), open_to_read(path) as file:
+        start = file.read(8)
+        file.seek(0)
+        if path.suffix == ".safetensors":
+            return _from_safetensors(path, wanted, largest)
+        if start.startswith(b"\x93NUMPY"):
+            raise InputError("it is a single array, as np.save writes it", where=str(path), remedy=REMEDY)
+        if not start.startswith(b"PK"):
+            raise InputError("it is no .npz file, nor a .safetensors one", where=str(path), remedy=REMEDY)
+        return _from_npz(path, file, wanted, largest)
+
+
+@contextmanager
+def _explained(path: Path, array: str = "") -> Iterator[None]:
+    """Turn what goes wrong with a file, or with an array in it, into an error for the user."""
     try:
-        with open_to_read(path) as file:
-            start = file.read(8)
-            file.seek(0)
-            if path.suffix == ".safetensors":
-                return _from_safetensors(path, wanted, largest)
-            if start.startswith(b"\x93NUMPY"):
-                raise InputError("it is a single array, as np.save writes it", where=str(path), remedy=REMEDY)
-            if not start.startswith(b"PK"):
-                raise InputError("it is no .npz file, nor a .safetensors one", where=str(path), remedy=REMEDY)
-            return _from_npz(path, file, wanted, largest)
+        yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path)) from error
-    except _BROKEN as error:
+    except Exception as error:  # what zipfile, NumPy and safetensors raise for a damaged file is undocumented
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"cannot be read: {escaped(reason)}", where=str(path), remedy=REMEDY) from error
+        what = f"{array} cannot be read: {escaped(reason)}".lstrip()
+        raise InputError(what, where=str(path), remedy=REMEDY) from error
 
 
 def _from_npz(path: Path, file: IO[bytes], wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     with zipfile.ZipFile(file) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        read = [name for name in members if name in wanted]
-        with _naming(path) as at:
-            sizes = {}
-            for name in at(read):
+        sizes, arrays = {}, {}
+        for name in [name for name in members if name in wanted]:
+            with _explained(path, name):
                 sizes[name] = _size(archive, members[name])
-            _require_room(path, sizes, largest)
-            arrays = {}
-            for name in at(read):
-                with archive.open(members[name]) as member:
-                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-                    member.read(1)  # the end of the member, where its checksum is compared
+        _require_room(path, sizes, largest)
+        for name in sizes:
+            with _explained(path, name), archive.open(members[name]) as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+                member.read(1)  # the end of the member, where its checksum is compared
     return list(members), arrays
 
 
@@ -137,45 +139,22 @@ def _size(archive: zipfile.ZipFile, name: str) -> int:
 
 def _from_safetensors(path: Path, wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     """Text cannot be in tensors: class_names and settings are JSON in the metadata."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file, _naming(path) as at:
-            names, metadata = list(file.keys()), file.metadata() or {}
-            _require_room(path, {"tensors": path.stat().st_size}, largest)
-            arrays: dict[str, Any] = {}
-            for name in at([name for name in names if name in wanted]):
-                arrays[name] = file.get_tensor(name)
-            for name in at([name for name in ("class_names", "settings") if name in metadata]):
-                names.append(name)
-                if name in wanted:
-                    arrays[name] = metadata[name] if name == "settings" else np.array(json.loads(metadata[name]))
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    _require_room(path, {"it": path.stat().st_size}, largest)
+    with safe_open(path, framework="pt") as file:
+        names, text = list(file.keys()), file.metadata() or {}
+        arrays: dict[str, Any] = {}
+        for name in names:
+            if name in wanted:
+                with _explained(path, name):
+                    arrays[name] = file.get_tensor(name)
+    for name in [name for name in ("class_names", "settings") if name in text]:
+        names.append(name)
+        if name in wanted:
+            with _explained(path, name):
+                arrays[name] = text[name] if name == "settings" else np.array(json.loads(text[name]))
     return names, arrays
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[Callable[[list[str]], Iterator[str]]]:
-    """Names the array at which reading failed."""
-    name = None
-
-    def at(names: list[str]) -> Iterator[str]:
-        nonlocal name
-        for current in names:
-            name = current
-            yield current
-        name = None
-
-    try:
-        yield at
-    except InputError:
-        raise
-    except _BROKEN as error:
-        if name is None:
-            raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} cannot be read: {escaped(reason)}", where=str(path), remedy=REMEDY) from error
 
 
 def _require_room(path: Path, sizes: Mapping[str, int], largest: float | None) -> None:
@@ -185,7 +164,7 @@ def _require_room(path: Path, sizes: Mapping[str, int], largest: float | None) -
         raise InputError(
             f"does not fit in memory: {name} needs {sizes[name] / 2**30:,.1f} GiB, {largest / 2**30:,.1f} are free",
             where=str(path),
-            remedy="Give fewer images or views, or float16.",
+            remedy="Give fewer images or views.",
         )
 
 
