@@ -232,10 +232,13 @@ def _numbered(
     given = {name: one for name, one in zip(("labels", "train_labels"), both, strict=True) if one is not None}
     if not given:
         return [None, None], ()
-    texts = {name: one.dtype.kind == "U" for name, one in given.items()}
-    if len(set(texts.values())) > 1:
-        raise InputError("labels are names and train_labels numbers, or vice versa", where=where, remedy=LABELS)
     if not names:
+        if len({one.dtype.kind == "U" for one in given.values()}) > 1:
+            raise InputError(
+                "of labels and train_labels one has names and one has numbers",
+                where=where,
+                remedy="Give both the same way, or class_names, which the numbers count.",
+            )
         occur = np.unique(np.concatenate([np.unique(one) for one in given.values()]))
         numbered = {name: np.searchsorted(occur, one) for name, one in given.items()}
         names = [str(label) for label in (occur.astype(np.uint8) if occur.dtype.kind == "b" else occur).tolist()]

@@ -86,6 +86,12 @@ def test_classes_are_those_of_images_and_training_images() -> None:
     assert found.train_labels.tolist() == LABELS.tolist()
 
 
+def test_names_and_numbers_go_together_where_class_names_say_how() -> None:
+    found = checked(labels=["b"] * 6, train_features=FEATURES, train_labels=LABELS, class_names=["c", "b", "a"])
+    assert found.labels.tolist() == [1] * 6
+    assert found.train_labels.tolist() == LABELS.tolist()
+
+
 def test_the_digest_is_of_features_and_classes() -> None:
     whole = checked(labels=LABELS)
     assert whole.digest == checked(labels=LABELS.astype("u1"), untrained=FEATURES).digest
@@ -137,7 +143,7 @@ def with_value(value: float, where: tuple[int, int, int] = (4, 1, 2)) -> np.ndar
         ({"train_features": with_value(np.nan), "train_labels": LABELS}, ["train_features is NaN in image 4"]),
         (
             {"labels": LABELS, "train_features": FEATURES, "train_labels": LABELS.astype(str)},
-            ["labels are names and train_labels numbers, or vice versa"],
+            ["of labels and train_labels one has names and one has numbers", "class_names"],
         ),
         ({"untrained": FEATURES[:, :2]}, ["untrained has shape (6, 2, 4)", "(6, 3, width)"]),
         ({"projector": FEATURES[:5]}, ["projector has shape (5, 3, 4)"]),
