@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def require_as_it_is(path: Path, *, data_root: str | None, precision: str) -> None:
     """`InputError` for a format that is not read, and for options that are about images."""
-    if path.suffix not in FEATURES:
+    if path.suffix.lower() not in FEATURES:
         raise InputError(
             f"features are read from {' and '.join(FEATURES)} files",
             where=str(path),

@@ -71,8 +71,8 @@ class Targets:
             return cls((), None, overrides, files[0])
         if files:
             raise InputError(
-                f"{' '.join(named)} are more than one file of features",
-                remedy="Give a single one, and no runs beside it.",
+                f"{' '.join(named)} cannot be analyzed together: a file of features is measured alone",
+                remedy="Give a single file, and no runs or recipes beside it.",
             )
         runs = tuple(user_path(argument) for argument in named if _is_run(argument))
         recipes = [argument for argument in named if not _is_run(argument)]

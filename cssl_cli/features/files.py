@@ -69,7 +69,8 @@ def read_features(path: Path, *, training: bool, largest: float | None, notice: 
     names, arrays = _read(path, wanted, largest)
     if "features" not in names:
         found = some([escaped(name) for name in names], limit=10) or "none"
-        raise InputError(f"there is no array features, but {found}", where=str(path), remedy=REMEDY)
+        remedy = "Give what the encoder makes of images, not its weights: np.savez(FILE, features=..., labels=...)."
+        raise InputError(f"there is no array features, but {found}", where=str(path), remedy=remedy)
     for name in names:
         if name not in _KNOWN:
             guess = did_you_mean(nearest(name, [known for known in _KNOWN if known not in names]))
@@ -82,7 +83,7 @@ def _read(path: Path, wanted: set[str], largest: float | None) -> tuple[list[str
     with _explained(path), open_to_read(path) as file:
         start = file.read(8)
         file.seek(0)
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return _from_safetensors(path, wanted, largest)
         if start.startswith(b"\x93NUMPY"):
             raise InputError("it is a single array, as np.save writes it", where=str(path), remedy=REMEDY)

@@ -24,6 +24,7 @@ from cssl_cli.runs.concentrate import PIXEL_DISTANCES, concentration_in_features
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
+from cssl_cli.runs.stored import Origin, require
 from cssl_cli.runs.views import rows_of_classes
 from cssl_cli.theory.alignment.theorem_2 import ViewParameters
 from cssl_cli.theory.analysis import Absent, LossSettings, pixel_theorem_1
@@ -37,7 +38,13 @@ CENTER_IMAGES = 4096  # training images that are added to the class centres at a
 
 def load_features(path: Path, reporter: Reporter, *, training: bool) -> FeatureArrays:
     """The features in a file, as far as memory allows; see `read_features`."""
-    return read_features(path, training=training, largest=memory.free_memory(), notice=reporter.say)
+    arrays = read_features(path, training=training, largest=memory.free_memory(), notice=reporter.say)
+    try:
+        origin = require(Origin, arrays.about)
+    except ValueError as error:
+        remedy = "Export it again, or leave settings out of it."
+        raise InputError(f"settings cannot be read: about.{error}", where=str(path), remedy=remedy) from error
+    return replace(arrays, about={name: fact for name, fact in origin.model_dump().items() if fact is not None})
 
 
 # ---------------------------------------------------------------------- terms
@@ -85,7 +92,7 @@ def analyze_features(
     arrays = _chosen(arrays, settings, reporter, asked="num_views" in measurement.analyze.model_fields_set)
     settings["num_views"] = arrays.features.shape[1]
     about = dict(arrays.about)
-    if about.get("precision") and about.get("feature_error"):
+    if "precision" in about:
         settings["precision"] = about["precision"]
     temperature = measurement.method.temperature
     loss = LossSettings(temperature or DEFAULT_TEMPERATURE, measurement.train.batch_size)

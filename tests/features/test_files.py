@@ -135,6 +135,16 @@ def test_an_export_is_of_unit_norm_with_lengths_apart(path: Path) -> None:
         assert stored["view_weights"].tolist() == [0, 0.5, 0.5]
 
 
+def test_an_export_of_an_earlier_version_is_read_to_the_last_bit(path: Path) -> None:
+    write_features(path, exported(), precision="float32")
+    with np.load(path) as stored:
+        of_old = {name: stored[name] for name in ("features", "norms", "view_weights", "class_names", "precision")}
+    np.savez(path, **of_old)
+    found, told = read(path)
+    assert torch.equal(found.features, exported().features)
+    assert (found.labels, found.class_names, told) == (None, (), [])
+
+
 def test_lengths_of_ones_own_are_not_rounded(path: Path) -> None:
     norms = RNG.uniform(1, 2, (6, 3))
     np.savez(path, features=FEATURES.astype(float), norms=norms)
@@ -248,7 +258,7 @@ def test_files_that_are_something_else(path: Path, tmp_path: Path) -> None:
     path.write_bytes(content.getvalue())
     assert "a single array, as np.save writes it" in refusal(path)
     np.savez(path, h=FEATURES, y=LABELS)
-    assert "there is no array features, but h, y" in refusal(path)
+    assert "there is no array features, but h, y\nGive what the encoder makes of images" in refusal(path)
     with zipfile.ZipFile(path, "w"):
         pass
     assert "cannot be read" in refusal(path) or "but none" in refusal(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from cssl_cli.errors import InputError
 from cssl_cli.features.arrays import FeatureArrays, check_arrays
+from cssl_cli.features.files import write_features
 from cssl_cli.features.intervals import clopper_pearson
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
@@ -226,6 +228,27 @@ def test_an_export_gives_the_same_numbers_again(tmp_path: Path, labelled: bool) 
     pixels = [path for path, _ in numbers(before) if needs_pixels(path) and path.endswith(".value")]
     assert pixels
     assert all(back.get(path) is None for path in pixels)
+
+
+def test_the_precision_of_exported_features_is_told(tmp_path: Path) -> None:
+    error = {"trained": {"of_length": 0.01, "largest": 0.02, "of_spread": None, "num_views": 72}}
+    features, _ = cones()
+    about = {"part": "test", "precision": "bfloat16", "feature_error": error, "unknown": math.nan}
+    write_features(tmp_path / "f.npz", replace(arrays_of(features), about=about), precision="bfloat16")
+    found = analysis(load_features(tmp_path / "f.npz", Silent(), training=False))
+    assert found["settings"]["precision"] == "bfloat16"
+    assert found["feature_error"] == error
+    assert found["exported_from"] == {"part": "test", "precision": "bfloat16", "feature_error": error}
+
+
+@pytest.mark.parametrize(
+    "about", [{"part": 3}, {"precision": "bfloat16"}, {"precision": "bfloat16", "feature_error": {"trained": 1}}]
+)
+def test_an_origin_that_makes_no_sense_is_refused(tmp_path: Path, about: dict[str, Any]) -> None:
+    features, _ = cones()
+    write_features(tmp_path / "f.npz", replace(arrays_of(features), about=about), precision="float32")
+    with pytest.raises(InputError, match=r"f\.npz: settings cannot be read: about\."):
+        load_features(tmp_path / "f.npz", Silent(), training=False)
 
 
 # ---------------------------------------------------------------------- accuracies
