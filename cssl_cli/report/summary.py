@@ -101,9 +101,10 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
         )
     of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
     augmented = settings["num_views"] - 1
+    also = f" and {augmented} augmented" if augmented else ""
     return (
         f"{tested}Terms: {images_of(result)}{of_classes}, "
-        f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
+        f"{plural(settings['num_views'], 'view')} each (the clean image{also}), features scaled to "
         "unit norm, 95 % intervals over images. "
         "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
         f"at 95 % confidence, vacuous unless below chance{_chance(result)}. {_meanings(result)}. "
