@@ -16,6 +16,7 @@ from cssl_cli.errors import InputError, escaped
 
 LABELS = "Give one label for each image: a whole number of 0 or more, or the name of its class."
 _LARGEST = torch.finfo(torch.float32).max
+_SMALLEST = 2.0**-149  # float32's
 _CHECKED = 2**24  # numbers looked at together
 
 
@@ -109,8 +110,12 @@ def _table(name: str, array: Any, where: str) -> Tensor:
             where=where,
             remedy="Give (images, width), or (images, views, width) with the clean image as view 0.",
         )
+    largest = 0.0
     for start in range(0, len(tensor), step := max(1, _CHECKED // tensor[0].numel())):
-        _require_finite(name, tensor[start : start + step], start, where)
+        largest = max(largest, _largest(name, tensor[start : start + step], start, where))
+    if 0 < largest < _SMALLEST:
+        remedy = "Multiply them: their squares are not to vanish."
+        raise InputError(f"{name} has no number above {largest:g}", where=where, remedy=remedy)
     return tensor.unsqueeze(1) if tensor.ndim == 2 else tensor
 
 
@@ -129,10 +134,11 @@ def _floats(name: str, array: Any, where: str) -> Tensor:
     return torch.from_numpy(array if fits else array.copy())
 
 
-def _require_finite(name: str, block: Tensor, first: int, where: str) -> None:
+def _largest(name: str, block: Tensor, first: int, where: str) -> float:
+    """The largest magnitude in a block of images of which the first is number `first`; InputError unless finite."""
     low, high = torch.aminmax(block)  # one pass, no copy; NaN where there is one
     if low >= -_LARGEST and high <= _LARGEST:
-        return
+        return max(high.item(), -low.item())
     wrong = ~(block.abs() <= _LARGEST)
     image, *_ = wrong.nonzero()[0].tolist()
     value = block[wrong][0].item()

@@ -121,6 +121,7 @@ def with_value(value: float, where: tuple[int, int, int] = (4, 1, 2)) -> np.ndar
         ({"features": with_value(np.nan)}, ["features is NaN in image 4", "Leave such images out"]),
         ({"features": with_value(-np.inf)}, ["features is infinite in image 4"]),
         ({"features": with_value(1e39)}, ["1e+39 in image 4", "float32"]),
+        ({"features": 1e-300 * FEATURES}, ["features has no number above 2", "e-300", "Multiply them"]),
         ({"features": LABELS}, ["features is of int64", "astype(np.float32)"]),
         ({"features": FEATURES.astype(complex)}, ["features is of complex128"]),
         ({"features": torch.arange(8)}, ["features is of int64"]),
