@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +17,12 @@ from cssl_cli.cli.options import (
     read_data_root,
     read_path,
 )
-from cssl_cli.errors import DamagedError, InputError, RunError, shown_path
+from cssl_cli.errors import DamagedError, RunError
 from cssl_cli.runs.options import require_device_name, require_precision
 
 if TYPE_CHECKING:
     from cssl_cli.cli.requests import AnalyzeRequest
     from cssl_cli.host.progress import Reporter
-    from cssl_cli.recipe import Recipe
 
 EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789",
@@ -31,6 +30,7 @@ EXAMPLES = (
     "cssl analyze runs/simclr-cifar10-0123456789 --classes cat,dog,ship --views 4 --images 3000",
     "cssl analyze runs/simclr-shapes-0123456789 --controls",
     "cssl analyze runs/* --no-figures",
+    "cssl analyze features.npz --out measured",
     "cssl analyze simclr-cifar10 augment.jitter.strength=1",
 )
 
@@ -39,7 +39,8 @@ def analyze(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN... | RECIPE [KEY=VALUE]...", help="Finished runs, or one recipe to measure untrained."
+            metavar="RUN... | FEATURES | RECIPE [KEY=VALUE]...",
+            help="Finished runs, a file of features (.npz, .safetensors), or one recipe to measure untrained.",
         ),
     ],
     images: Annotated[int | None, typer.Option(min=2, help="Images to measure on, in place of the recipe's.")] = None,
@@ -55,7 +56,11 @@ def analyze(
     export: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", parser=read_path, help="Write the features measured on.")
     ] = None,
-    figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory, or into --out.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=read_path, help="Keep what was measured of a file of features here."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
     data_root: DataRoot = None,
@@ -67,8 +72,9 @@ def analyze(
 
     Alignment, divergence, concentration, Lipschitz constants, certificates, the losses' parts and companion measures,
     for encoder, projector and the untrained encoder, with the accuracies of cssl probe beside them. Several runs give
-    one table, three or more also which terms predict the accuracy. A recipe in place of a run gives the concentration
-    of its augmented images, before any training.
+    one table, three or more also which terms predict the accuracy. A file of features that any encoder gave is measured
+    as far as that needs no images. A recipe in place of a run gives the concentration of its augmented images, before
+    any training.
     """
     from cssl_cli.cli import requests
 
@@ -76,18 +82,25 @@ def analyze(
     require_device_name(device)
     require_precision(precision)
     requests.require_run(sorted_targets, controls=controls, precision=precision, export=export)
+    requests.require_out(out, sorted_targets.features)
     request = requests.AnalyzeRequest(
         sorted_targets,
         requests.analyze_changes(images=images, views=views, classes=classes, controls=controls),
         requests.read_sections(section or [], sorted_targets),
         export=export,
         figures=figures,
+        out=out,
         again=again,
         accuracy=requests.read_accuracy(accuracy, sorted_targets),
         data_root=read_data_root(data_root),
         device=device,
         precision=precision,
     )
+    if sorted_targets.features is not None:
+        from cssl_cli.cli.features import analyze_file, require_as_it_is
+
+        require_as_it_is(sorted_targets.features, data_root=data_root, precision=precision)
+        return analyze_file(request, as_json)
     return _measure_recipe(request, as_json) if sorted_targets.recipe is not None else _measure_runs(request, as_json)
 
 
@@ -114,8 +127,10 @@ def _measure_recipe(request: AnalyzeRequest, as_json: bool) -> None:
 
 def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
     """The terms of runs, with figures and report."""
+    from cssl_cli.runs.overrides import recipe_with
+
     paths = request.targets.runs
-    recipes = {path: _recipe_with(request.targets.overrides, path) for path in paths}
+    recipes = {path: recipe_with(request.targets.overrides, path) for path in paths}
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.analysis import show_analysis, show_runs
     from cssl_cli.runs.analyze import analyze as measure
@@ -147,27 +162,6 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
         raise failed
 
 
-def _recipe_with(overrides: Sequence[str], path: Path) -> Recipe | None:
-    """The run's recipe with changed measurement settings; None without overrides."""
-    if not overrides:
-        return None
-    from cssl_cli.recipe import load_recipe
-    from cssl_cli.runs.run_dir import RECIPE, RunDir
-
-    file = str(RunDir.open(path).file(RECIPE))
-    recipe = load_recipe(file, overrides)
-    if recipe.fingerprint != load_recipe(file).fingerprint:
-        moved = any(text.startswith("data.root=") for text in overrides)
-        raise InputError(
-            f"{' '.join(overrides)} would change the encoder of a finished run",
-            where=str(path),
-            remedy="Where the same images lie elsewhere now, give that folder with --data-root DIR."
-            if moved
-            else "Override fields of analyze, such as analyze.bootstrap=1000, or pretrain another run.",
-        )
-    return recipe
-
-
 def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
     """Warn about a damaged probe.json: its accuracies would stand beside the terms."""
     from cssl_cli.runs.run_dir import PROBE, RunDir
@@ -179,22 +173,12 @@ def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
 
 
 def _draw(results: Mapping[Path, Mapping[str, Any]], reporter: Reporter) -> RunError | None:
-    """Draw the figures of each run.
-
-    Returns a write error instead of raising it, so that the report is still printed. A folder that cannot be written to
-    is no error: a notice says so.
-    """
-    from cssl_cli.report.figures.figures import draw_figures
+    """Draw the figures of each run; see `draw_into`."""
+    from cssl_cli.cli.figures import draw_into
     from cssl_cli.runs.run_dir import FIGURES, TRACE, RunDir
 
     failed = None
     for path, result in results.items():
         run = RunDir(path)
-        try:
-            draw_figures(result, run.read_records(TRACE), run.file(FIGURES))
-            reporter.say(f"figures in {shown_path(run.file(FIGURES))}")
-        except InputError as error:
-            reporter.say(f"no figures were drawn: {error}")
-        except RunError as error:
-            failed = error
+        failed = draw_into(run.file(FIGURES), result, run.read_records(TRACE), reporter) or failed
     return failed

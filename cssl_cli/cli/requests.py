@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PretrainAction = Literal["train", "restart", "plan", "profile"]
 SweepAction = Literal["run", "plan", "report", "concentration"]
 OF_RECIPES = "concentration"  # the section available for a recipe without a run
+FEATURES = (".npz", ".safetensors")
+# What features are also written as, so that the error is about the format.
+NO_FEATURES = (".npy", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".hdf5", ".csv", ".parquet", ".mat")
 
 
 # ---------------------------------------------------------------------- pretrain
@@ -51,21 +54,30 @@ def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainA
 # ---------------------------------------------------------------------- analyze
 @dataclass(frozen=True)
 class Targets:
-    """Runs to analyze, or a recipe by name or file, and overrides of the measurement settings."""
+    """Runs to analyze, a file of features, or a recipe by name or file; and overrides of the measurement settings."""
 
     runs: tuple[Path, ...]
     recipe: str | None
     overrides: tuple[str, ...]
+    features: Path | None = None
 
     @classmethod
     def sort(cls, arguments: Sequence[str]) -> Targets:
-        """Sort the arguments into runs, recipe and overrides; `InputError` if they conflict."""
+        """Sort the arguments into runs, features, recipe and overrides; `InputError` if they conflict."""
         overrides = tuple(argument for argument in arguments if is_override(argument) and not _is_there(argument))
         named = [argument for argument in arguments if argument not in overrides]
+        files = [path for argument in named if (path := file_of_features(argument)) is not None]
+        if files and len(named) == 1:
+            return cls((), None, overrides, files[0])
+        if files:
+            raise InputError(
+                f"{' '.join(named)} cannot be analyzed together: a file of features is measured alone",
+                remedy="Give a single file, and no runs or recipes beside it.",
+            )
         runs = tuple(user_path(argument) for argument in named if _is_run(argument))
         recipes = [argument for argument in named if not _is_run(argument)]
         if not named:
-            raise InputError("nothing is named to analyze", remedy="Give run directories, or a recipe.")
+            raise InputError("nothing is named to analyze", remedy="Give run directories, features, or a recipe.")
         if recipes and (runs or len(recipes) > 1):
             raise InputError(
                 f"{' '.join(named)} are not all run directories",
@@ -80,7 +92,7 @@ class AnalyzeRequest:
     """What to measure of the targets, how, and what to show.
 
     `changes` replace settings of the recipe's analyze block; `data_root` replaces the recipes' data.root. With three or
-    more runs, the report shows which terms predict `accuracy`.
+    more runs, the report shows which terms predict `accuracy`. `out` is where the results of features go.
     """
 
     targets: Targets
@@ -88,6 +100,7 @@ class AnalyzeRequest:
     sections: tuple[str, ...]
     export: Path | None
     figures: bool
+    out: Path | None
     again: bool
     accuracy: Column
     data_root: str | None
@@ -99,6 +112,12 @@ def _is_run(target: str) -> bool:
     """Whether the target is a directory, or looks like one, so that the error is about a missing run."""
     path = user_path(target)
     return is_folder(path) or (len(path.parts) > 1 and path.suffix not in (".yaml", ".yml"))
+
+
+def file_of_features(target: str) -> Path | None:
+    """The path where an argument means a file of features, by its name; no folder has one."""
+    path = user_path(target)
+    return path if path.suffix.lower() in (*FEATURES, *NO_FEATURES) and not is_folder(path) else None
 
 
 def _is_there(target: str) -> bool:
@@ -123,6 +142,16 @@ def require_run(targets: Targets, *, controls: bool, precision: str, export: Pat
     if lacking is not None:
         where, what = lacking
         raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")
+
+
+def require_out(out: Path | None, features: Path | None) -> None:
+    """`InputError` for --out without features from a file."""
+    if out is not None and features is None:
+        raise InputError(
+            "--out keeps what is measured of a file of features; that of a run goes to its directory",
+            where="--out",
+            remedy="Leave it out.",
+        )
 
 
 def analyze_changes(*, images: int | None, views: int | None, classes: str | None, controls: bool) -> dict[str, Any]:

@@ -164,24 +164,30 @@ def subset(image_set: ImageSet, limit: int, *, num_classes: int, where: str) -> 
     of a larger one. Unlabelled images are chosen uniformly. Raises InputError, naming the field `where`, for a limit
     below 1 or too small to leave every class an image.
     """
-    least = 1 if image_set.labels is None else num_classes
+    index = chosen_rows(image_set.labels, len(image_set), limit, num_classes=num_classes, where=where)
+    if index is None:
+        return image_set
+    return ImageSet(image_set.images[index], None if image_set.labels is None else image_set.labels[index])
+
+
+def chosen_rows(labels: Tensor | None, num_images: int, limit: int, *, num_classes: int, where: str) -> Tensor | None:
+    """The rows of images with `labels` that `subset` chooses, ascending; None for all of them."""
+    least = 1 if labels is None else num_classes
     if limit < least:
         raise InputError(
             f"a limit of {limit} leaves " + ("no images" if limit < 1 else f"some of the {num_classes} classes empty"),
             where=where,
             remedy=f"Give at least {least}.",
         )
-    if limit >= len(image_set):
-        return image_set
-    labels = image_set.labels
-    groups = [torch.arange(len(image_set))] if labels is None else [(labels == k).nonzero()[:, 0] for k in range(least)]
+    if limit >= num_images:
+        return None
+    groups = [torch.arange(num_images)] if labels is None else [(labels == k).nonzero()[:, 0] for k in range(least)]
     counts = _shares(limit, [len(group) for group in groups])
     chosen = [
         group[torch.randperm(len(group), generator=stream(0, f"data/subset/{k}"))[:count]]
         for k, (group, count) in enumerate(zip(groups, counts, strict=True))
     ]
-    index = torch.cat(chosen).sort().values
-    return ImageSet(image_set.images[index], None if labels is None else labels[index])
+    return torch.cat(chosen).sort().values
 
 
 def _shares(limit: int, available: Sequence[int]) -> list[int]:

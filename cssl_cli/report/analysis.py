@@ -27,7 +27,7 @@ from cssl_cli.report.layout import (
     table,
     without_interval,
 )
-from cssl_cli.report.quantities import Result, by_encoder, quantities_table, reasons
+from cssl_cli.report.quantities import Result, by_encoder, columns_of, quantities_table, reasons
 from cssl_cli.report.run import precision_note
 from cssl_cli.report.sections.alignment import r_epsilon
 from cssl_cli.report.sections.certificates import certificates, classes
@@ -59,9 +59,14 @@ ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings 
 def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: bool) -> None:
     """Print the summary, the verdicts, then the requested sections."""
     if as_json:
-        return print_json(_content(result))
+        return print_json(analysis_content(result))
+    return print_analysis(path, result, read_probe(path), sections)
+
+
+def print_analysis(path: Path, result: Result, probe: Mapping[str, Any] | None, sections: Sequence[str]) -> None:
+    """Print an analysis of the run, or of the file of features, at `path`, with the accuracies of its `probe`."""
     out = console()
-    _print_summary(out, result, read_probe(path), path)
+    _print_summary(out, result, probe, path)
     lines = verdicts(result)
     if lines:
         out.print()
@@ -74,7 +79,7 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
     left = [name for name in SECTIONS if name not in sections]
     if left:
         note(out, f"\nMore: --section NAME, of {', '.join(left)}; all of them: --section all")
-    return None
+    return
 
 
 def print_section(out: Console, result: Result, name: str) -> None:
@@ -86,7 +91,7 @@ def print_section(out: Console, result: Result, name: str) -> None:
     return quantities_table(out, result, SECTION_TITLES[name], name)
 
 
-def _content(result: Result) -> dict[str, Any]:
+def analysis_content(result: Result) -> dict[str, Any]:
     """An analysis with the report's own results, as JSON types."""
     compared = compare_controls(result)
     return {**result, "verdicts": verdicts(result), **({} if compared is None else {"fooled": compared})}
@@ -102,7 +107,7 @@ def read_probe(path: Path) -> dict[str, Any] | None:
 
 def _print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:
     accuracies, rows = accuracy_rows(probe), term_rows(result)
-    print_widest(out, [by_encoder(accuracies, rows, intervals=count) for count in (3, 1, 0)])
+    print_widest(out, [by_encoder(columns_of(result), accuracies, rows, intervals=count) for count in (3, 1, 0)])
     note(out, caption(result, probe))
     _note_precision(out, result, probe)
     reasons(out, result, [(shown.term.group, shown.declared.name) for shown in in_summary()])
@@ -121,7 +126,9 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
     """A table with one row per run, accuracies beside the main terms; from three runs on, which terms predict them."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
-        runs = {str(path): {**_content(result), **_of_accuracies(probes[path])} for path, result in results.items()}
+        runs = {
+            str(path): {**analysis_content(result), **_of_accuracies(probes[path])} for path, result in results.items()
+        }
         return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
     out = console()
     _print_runs(out, results, probes)

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -140,6 +140,11 @@ def _decimals(value: float) -> str:
 def plural(count: int, noun: str) -> str:
     """ "1 view", "1,000 views"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def images_of(result: Mapping[str, Any]) -> str:
+    """ "1,000 test images" that a result was measured on."""
+    return plural(result["num_images"], f"{result['part']} image" if result["part"] else "image")
 
 
 def note(target: Console, text: str) -> None:

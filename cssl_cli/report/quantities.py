@@ -19,6 +19,11 @@ Line = tuple[str, str, Sequence[str]]  # label, direction of error, cells
 COLUMNS = {"trained": "encoder", "projector": "projector", "untrained": "untrained"}
 
 
+def columns_of(result: Result) -> dict[str, str]:
+    """The columns of an analysis: without those of features that it says it had not."""
+    return {name: title for name, title in COLUMNS.items() if "reason" not in result.get(name, {})}
+
+
 def quantity(result: Result, encoder: str, term: str, name: str) -> Mapping[str, Any]:
     """A quantity of an analysis; an entry without a value if the analysis lacks it."""
     found: Mapping[str, Any] = result.get(encoder, {}).get(term, {}).get(name, {"value": None})
@@ -54,11 +59,15 @@ def short_direction(errs: str) -> str:
     return {"exact for the table": "exact*", "consistent": "consist."}.get(errs, errs)
 
 
-def by_encoder(*parts: Sequence[Line], intervals: int) -> Table:
-    """Lines (label, direction of error, a cell per encoder), with intervals for the first `intervals` encoders."""
-    grid = table("", "errs", *COLUMNS.values(), text_columns=2)
+def by_encoder(columns: Mapping[str, str], *parts: Sequence[Line], intervals: int) -> Table:
+    """Lines (label, direction of error, a cell for each of `COLUMNS`), with intervals for the first `intervals`.
+
+    Only the `columns` are shown.
+    """
+    grid = table("", "errs", *columns.values(), text_columns=2)
     for part in parts:
-        for label, errs, cells in part:
+        for label, errs, every in part:
+            cells = [cell for name, cell in zip(COLUMNS, every, strict=True) if name in columns]
             shown = (cell if place < intervals else without_interval(cell) for place, cell in enumerate(cells))
             grid.add_row(label, errs, *shown)
         if part:
@@ -87,7 +96,7 @@ def quantities_table(out: Console, result: Result, title: str, *tables: str, war
             for entry in entries
         ]
         shown.append((row.label, short_direction(errs), cells))
-    print_widest(out, [by_encoder(shown, intervals=count) for count in (3, 1, 0)])
+    print_widest(out, [by_encoder(columns_of(result), shown, intervals=count) for count in (3, 1, 0)])
     if any(cell.endswith(" v") for _, _, cells in shown for cell in cells):
         note(out, "v: vacuous, no better than what is known without the bound.")
     named = [(term.group, row.name) for term, row in rows]

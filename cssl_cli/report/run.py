@@ -46,22 +46,25 @@ def show_probe(path: Path, result: dict[str, Any]) -> None:
 def probe_table(out: Console, result: dict[str, Any]) -> None:
     trained = result["trained"]
     grid = table("accuracy, %", *(classifier.called for classifier in CLASSIFIERS.values()))
-    for name, label in ENCODERS.items():
+    measured = {name: label for name, label in ENCODERS.items() if name in result}
+    for name, label in measured.items():
         scores = [result[name][classifier] for classifier in CLASSIFIERS]
         grid.add_row(label, *(percent(score["accuracy"], score["interval"]) for score in scores))
     out.print(grid)
     linear, knn, center = (trained[classifier] for classifier in CLASSIFIERS)
     chosen = "" if linear["validation_accuracy"] is None else ", chosen on held-out training images"
+    frozen = "frozen features" + (" of the last epoch" if "fingerprint" in result else "")
+    views = center["center_views"]
+    averaged = f"{plural(views, 'view')} of each training image" if views else "the clean training images"
     note(
         out,
-        f"{plural(linear['num_images'], 'test image')}, 95 % intervals; frozen features of the last epoch. Linear: "
+        f"{plural(linear['num_images'], 'test image')}, 95 % intervals; {frozen}. Linear: "
         f"logistic regression, penalty {linear['penalty']:g} for the trained encoder{chosen}. k-NN: k = {knn['k']}, "
-        f"temperature {knn['temperature']:g}. Nearest centre: class centres over "
-        f"{plural(center['center_views'], 'view')} of each training image.",
+        f"temperature {knn['temperature']:g}. Nearest centre: class centres over {averaged}.",
     )
     if said := precision_note(result):
         note(out, said)
-    for name, label in ENCODERS.items():
+    for name, label in measured.items():
         for warning in result[name]["linear"].get("warnings", []):
             note(out, f"{label}: {warning}")
 

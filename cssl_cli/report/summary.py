@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cssl_cli.report.layout import number, percent, plural
+from cssl_cli.report.layout import images_of, number, percent, plural
 from cssl_cli.report.quantities import COLUMNS, Line, Result, interval_of, quantity, short_direction
 from cssl_cli.report.sections.concentration import outside_band
 from cssl_cli.runs.results import CLASSIFIERS, counted_in_words, part
@@ -101,9 +101,10 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
         )
     of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
     augmented = settings["num_views"] - 1
+    also = f" and {augmented} augmented" if augmented else ""
     return (
-        f"{tested}Terms: {plural(result['num_images'], result['part'] + ' image')}{of_classes}, "
-        f"{plural(settings['num_views'], 'view')} each (the clean image and {augmented} augmented), features scaled to "
+        f"{tested}Terms: {images_of(result)}{of_classes}, "
+        f"{plural(settings['num_views'], 'view')} each (the clean image{also}), features scaled to "
         "unit norm, 95 % intervals over images. "
         "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
         f"at 95 % confidence, vacuous unless below chance{_chance(result)}. {_meanings(result)}. "

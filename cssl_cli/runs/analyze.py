@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cssl_cli.data import Dataset
 from cssl_cli.errors import DamagedError
+from cssl_cli.features.arrays import FeatureArrays
+from cssl_cli.features.files import write_features
 from cssl_cli.features.geometry import unit_norm
-from cssl_cli.host.files import replacing, require_writable
+from cssl_cli.host.files import require_writable
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.concentrate import concentration_in, concentrations, facts, feature_table
+from cssl_cli.runs.concentrate import concentrations, facts, feature_table
 from cssl_cli.runs.device import choose_device, require_feature_precision
+from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms, as_dicts
 from cssl_cli.runs.finished import (
     finished_run_data,
     open_finished,
@@ -32,16 +33,12 @@ from cssl_cli.runs.finished import (
 from cssl_cli.runs.options import require_precision, with_precision
 from cssl_cli.runs.run_dir import ANALYSIS, RESULTS_FORMAT, RunDir
 from cssl_cli.runs.views import Material, gather
-from cssl_cli.theory.analysis import Absent, LossSettings, analyze_table, pixel_theorem_1
-from cssl_cli.theory.control_encoders import control_features
+from cssl_cli.theory.analysis import LossSettings, pixel_theorem_1
 from cssl_cli.theory.lipschitz.bounds import lipschitz
 from cssl_cli.theory.projection import projection
 
 LIPSCHITZ_IMAGES = 500  # at most, when searching for the largest ratio of distances
 PROJECT_BLOCK = 4096  # features per pass through the projector
-DEFAULT_TEMPERATURE = 0.5  # of the losses, for a method that has none
-# Bounds that assume a function of the image, or that need a long search for main parts.
-NOT_OF_CONTROLS = ("R_epsilon_bounds", "theorem_1", "explicit_tau")
 
 
 def analyze(
@@ -89,9 +86,8 @@ def analyze(
             run.make_latest(ANALYSIS, before)  # another process has measured it since, or the latest is damaged
             result = before
     if export is not None:
-        _, material = gathered()
-        extractor = material.extractor(trained_part(run, recipe, "encoder"))
-        export_table(export, feature_table(extractor, material, "features of the trained encoder", reporter), material)
+        images, material = gathered()
+        _export(export, recipe, run, images, material, settings, _Features.of(run, recipe, material, reporter))
     return result
 
 
@@ -105,26 +101,18 @@ def _measure(
     export: Path | None,
 ) -> dict[str, Any]:
     """Measure under the run's lock, and write analysis.json."""
-    encoders = {"trained": trained_part(run, recipe, "encoder"), "untrained": untrained_encoder(recipe)}
-    extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
-    raw = {
-        name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
-        for name, extractor in extractors.items()
-    }
-    errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
-    raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
+    features = _Features.of(run, recipe, material, reporter)
+    raw, errors = features.raw, features.errors
     if export is not None:
-        export_table(export, raw["trained"], material)
+        _export(export, recipe, run, dataset, material, settings, features)
     loss = LossSettings(
         temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
         batch_size=recipe.train.batch_size,
     )
-    terms = _Terms(recipe, settings, material, loss, reporter)
+    terms = EncoderTerms(recipe.seed, settings, material, loss, reporter)
     result: dict[str, Any] = {
         "format": RESULTS_FORMAT,
-        "fingerprint": recipe.fingerprint,
-        "content_key": dataset.content_key,
-        "encoder_sha256": run.encoder_digest(),
+        **_of_run(recipe, dataset, run),
         "settings": settings,
         **facts(material),
         **({"feature_error": errors} if errors else {}),
@@ -135,75 +123,42 @@ def _measure(
     }
     if settings["controls"]:
         result["controls"] = terms.of_controls(raw)
-    for number, (name, encoder) in enumerate(encoders.items(), start=1):
+    for number, (name, encoder) in enumerate(features.encoders.items(), start=1):
         result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
         result[name]["theorem_1"] |= pixel_theorem_1(result[name], result["concentration"].get("pixels"))
-        reporter.advance("Lipschitz constants", number, len(encoders))
+        reporter.advance("Lipschitz constants", number, len(features.encoders))
     run.write_result(ANALYSIS, result)
     return result
 
 
+def _of_run(recipe: Recipe, images: Dataset, run: RunDir) -> dict[str, Any]:
+    """The images and the encoder that were measured."""
+    return {
+        "fingerprint": recipe.fingerprint,
+        "content_key": images.content_key,
+        "encoder_sha256": run.encoder_digest(),
+    }
+
+
 @dataclass(frozen=True)
-class _Terms:
-    """Measures the terms of every encoder: on the same images and views, with the same settings."""
+class _Features:
+    """Both encoders, the `raw` features (N, V, …) of them and of the projector, and the errors of lower precision."""
 
-    recipe: Recipe
-    settings: Mapping[str, Any]
-    material: Material
-    loss: LossSettings
-    reporter: Reporter
+    encoders: Mapping[str, nn.Module]
+    raw: Mapping[str, Tensor]
+    errors: Mapping[str, Any]
 
-    def of_encoders(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
-        """All terms of all encoders, as JSON types."""
-        return {
-            name: self.of(name, features, raw["untrained"] if name == "trained" else None)
-            for name, features in raw.items()
+    @classmethod
+    def of(cls, run: RunDir, recipe: Recipe, material: Material, reporter: Reporter) -> _Features:
+        encoders = {"trained": trained_part(run, recipe, "encoder"), "untrained": untrained_encoder(recipe)}
+        extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
+        raw = {
+            name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
+            for name, extractor in extractors.items()
         }
-
-    def of_controls(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The terms of the control encoders; `concentration` too, if it is measured for the trained encoder.
-
-        A control that cannot be made has a `reason` instead.
-        """
-        made = control_features(
-            raw["trained"],
-            self.material.labels,
-            num_classes=len(self.material.class_names),
-            generator=stream(self.recipe.seed, "controls"),
-        )
-        return {
-            name: {"reason": table.reason} if isinstance(table, Absent) else self._of_control(name, table, raw)
-            for name, table in made.items()
-        }
-
-    def _of_control(self, name: str, table: Tensor, raw: Mapping[str, Tensor]) -> dict[str, Any]:
-        found = self.of(f"{name.replace('_', '-')} control's", table, raw["untrained"], without=NOT_OF_CONTROLS)
-        if "trained" in self.settings["distances"]:
-            found["concentration"] = concentration_in(
-                name, self.material, self.settings, table, self.recipe.seed, self.reporter
-            )
-        return found
-
-    def of(
-        self, name: str, features: Tensor, baseline: Tensor | None, *, without: Collection[str] = ()
-    ) -> dict[str, Any]:
-        """The terms of raw `features` (N, V, D), as JSON types; ARC compares with `baseline`."""
-        on_device = features.to(self.material.device)
-        terms = analyze_table(
-            unit_norm(on_device.double()),  # float32 would lose the smallest distances
-            self.material.labels,
-            class_names=self.material.class_names,
-            epsilons=self.settings["epsilons"],
-            bootstrap=self.settings["bootstrap"],
-            loss=self.loss,
-            raw=on_device,
-            theta=self.material.view_parameters,
-            baseline=None if baseline is None else baseline.to(self.material.device),
-            generator=stream(self.recipe.seed, "bootstrap"),
-            without=without,
-            advance=partial(self.reporter.advance, f"terms of the {name} features"),
-        )
-        return {term: _as_dicts(quantities) for term, quantities in terms.items()}
+        errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
+        raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
+        return cls(encoders, raw, errors)
 
 
 def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:
@@ -223,11 +178,7 @@ def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: i
         generator=generator,
         norms=features.double().norm(dim=2),
     )
-    return _as_dicts(found)
-
-
-def _as_dicts(quantities: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: entry.to_dict() for name, entry in quantities.items()}
+    return as_dicts(found)
 
 
 @torch.inference_mode()
@@ -238,22 +189,37 @@ def _projected(projector: nn.Module, features: Tensor, device: torch.device) -> 
     return torch.cat(blocks).unflatten(0, features.shape[:2])
 
 
-def export_table(path: Path, features: Tensor, material: Material) -> None:
-    """Write raw features (N, V, D) scaled to unit norm, their `norms` (N, V), labels (N,) and each view's weight (V,).
-
-    View 0 is the clean image.
-    """
-    num_views = features.shape[1]
-    weights = np.full(num_views, 1 / max(num_views - 1, 1))
-    weights[0] = 0.0 if num_views > 1 else 1.0
-    content: dict[str, Any] = {
-        "features": unit_norm(features.double()).numpy(),
-        "norms": features.double().norm(dim=2).numpy(),
-        "view_weights": weights,
-        "class_names": np.array(material.class_names),
-        "precision": np.array(material.precision),  # of the features
-    }
-    if material.labels is not None:
-        content["labels"] = material.labels.numpy()
-    with replacing(path, "Give another --export FILE.npz.") as partial, partial.open("wb") as file:
-        np.savez(file, **content)
+def _export(
+    path: Path,
+    recipe: Recipe,
+    run: RunDir,
+    images: Dataset,
+    material: Material,
+    settings: Mapping[str, Any],
+    features: _Features,
+) -> None:
+    """Write the features of the encoders and the projector, with all that their terms are measured with."""
+    raw, views = features.raw, material.view_parameters
+    of_images = {key: entry for key, entry in settings.items() if key != "precision"}
+    arrays = FeatureArrays(
+        features=raw["trained"],
+        labels=material.labels,
+        class_names=material.class_names,
+        projector=raw["projector"],
+        untrained=raw["untrained"],
+        continuous=views.continuous,
+        states=views.states,
+        discrete=views.discrete,
+        settings={
+            "seed": recipe.seed,
+            "method": {"temperature": recipe.settings("method").get("temperature")},
+            "train": {"batch_size": recipe.train.batch_size},
+            "analyze": of_images,
+        },
+        about={
+            "part": material.part,
+            **_of_run(recipe, images, run),
+            **({"precision": material.precision, "feature_error": features.errors} if features.errors else {}),
+        },
+    )
+    write_features(path, arrays, precision=material.precision)

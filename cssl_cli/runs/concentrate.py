@@ -18,7 +18,7 @@ from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import counter, untrained_encoder
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
-from cssl_cli.runs.views import Material, gather
+from cssl_cli.runs.views import Material, Measured, gather
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
 from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
 from cssl_cli.theory.concentration.star import star
@@ -113,34 +113,15 @@ def concentration_in(
 
     search: whether to search for nearer views, in pixels.
     """
+    if table is not None:
+        return concentration_in_features(name, material, settings, table, seed, reporter)
 
     def vectors_of(rows: Tensor) -> Tensor:
-        if table is not None:
-            return unit_norm(table[rows].to(material.device).double())
         views = material.views(rows)
         return PIXEL_DISTANCES[name](views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
-    what = name.replace("_", " ") + (" features" if table is not None else "")
-    terms = concentration(
-        vectors_of,
-        material.labels,
-        material.class_names,
-        num_views=material.num_views,
-        deltas=settings["deltas"],
-        between_images=BETWEEN_IMAGES,
-        generator=stream(seed, "concentration"),
-        advance=counter(reporter, f"concentration in {what}", len(material.images)),
-    )
-    terms |= star(
-        vectors_of,
-        material.labels,
-        material.class_names,
-        num_views=material.num_views,
-        deltas=settings["deltas"],
-        max_images=STAR_IMAGES,
-        generator=stream(seed, "star"),
-    )
-    found = {quantity: entry.to_dict() for quantity, entry in terms.items()}
+    what = name.replace("_", " ")
+    found = _concentration(vectors_of, what, material, settings, seed, reporter)
     deltas = found["deltas"]["value"]
     if search and settings["refine_pairs"] and deltas is not None and material.num_views > 1:
         assert material.labels is not None
@@ -160,6 +141,48 @@ def concentration_in(
         )
         found |= {quantity: entry.to_dict() for quantity, entry in refined.items()}
     return found
+
+
+def concentration_in_features(
+    name: str, measured: Measured, settings: Mapping[str, Any], table: Tensor, seed: int, reporter: Reporter
+) -> Quantities:
+    """Concentration in the raw features (N, V, D) of a table, called `name`, once scaled to unit norm."""
+
+    def vectors_of(rows: Tensor) -> Tensor:
+        return unit_norm(table[rows].to(measured.device).double())
+
+    return _concentration(vectors_of, f"{name.replace('_', ' ')} features", measured, settings, seed, reporter)
+
+
+def _concentration(
+    vectors_of: Callable[[Tensor], Tensor],
+    what: str,
+    measured: Measured,
+    settings: Mapping[str, Any],
+    seed: int,
+    reporter: Reporter,
+) -> Quantities:
+    """Concentration of the vectors (n, V, D) of the images at given rows (n,)."""
+    terms = concentration(
+        vectors_of,
+        measured.labels,
+        measured.class_names,
+        num_views=measured.num_views,
+        deltas=settings["deltas"],
+        between_images=BETWEEN_IMAGES,
+        generator=stream(seed, "concentration"),
+        advance=counter(reporter, f"concentration in {what}", measured.num_images),
+    )
+    terms |= star(
+        vectors_of,
+        measured.labels,
+        measured.class_names,
+        num_views=measured.num_views,
+        deltas=settings["deltas"],
+        max_images=STAR_IMAGES,
+        generator=stream(seed, "star"),
+    )
+    return {quantity: entry.to_dict() for quantity, entry in terms.items()}
 
 
 def feature_table(extractor: FeatureExtractor, material: Material, what: str, reporter: Reporter) -> Tensor:

@@ -180,6 +180,28 @@ class Ranking(Stored):
     sets: list[RankedSet]
 
 
+class Origin(Stored):
+    """Where the features in a file are from: the run, and the images, that `cssl analyze --export` measured.
+
+    `feature_error` as in `Result`, with the `precision` that made it.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    part: str | None = None
+    fingerprint: str | None = None
+    content_key: str | None = None
+    encoder_sha256: str | None = None
+    precision: str | None = None
+    feature_error: dict[str, FeatureError] | None = None
+
+    @model_validator(mode="after")
+    def _says_its_error(self) -> Origin:
+        if (self.precision is None) != (not self.feature_error):
+            raise ValueError("a precision of the features without the error that it made, or vice versa")
+        return self
+
+
 class TrainerState(Stored):
     """The trainer's part of a checkpoint; the trainer checks its tensors itself."""
 

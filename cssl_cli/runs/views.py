@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,23 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs import memory
 from cssl_cli.runs.setup import make_augmentation, make_extractor
 from cssl_cli.theory.analysis import ViewParameters
+
+
+class Measured(Protocol):
+    """What the terms of features are measured on: N images in V views, with labels and class names, on a device."""
+
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def num_images(self) -> int: ...
+    @property
+    def num_views(self) -> int: ...
+    @property
+    def view_parameters(self) -> ViewParameters | None: ...
+    @property
+    def device(self) -> torch.device: ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,11 @@ class Material:
     std: tuple[float, ...]
     device: torch.device
     precision: str = "float32"
+
+    @property
+    def num_images(self) -> int:
+        """N."""
+        return len(self.images)
 
     @property
     def num_views(self) -> int:
@@ -91,23 +113,38 @@ def _of_classes(
     images: ImageSet, class_names: tuple[str, ...], chosen: tuple[str, ...] | None
 ) -> tuple[ImageSet, tuple[str, ...]]:
     """The images of the `chosen` classes (None: all that have an image), relabelled in the order of `class_names`."""
-    if images.labels is None:
+    found = rows_of_classes(images.labels, class_names, chosen)
+    if found is None:
+        return images, class_names if images.labels is not None else ()
+    rows, labels, names = found
+    return ImageSet(images.images[rows], labels), names
+
+
+def rows_of_classes(
+    labels: Tensor | None, class_names: tuple[str, ...], chosen: tuple[str, ...] | None
+) -> tuple[Tensor, Tensor, tuple[str, ...]] | None:
+    """The rows of images with `labels` of the `chosen` classes (None: all that have an image), with labels and names.
+
+    Labels are counted anew, in the order of `class_names`. None for all images as they are. Raises InputError for
+    unknown classes, and for fewer than two.
+    """
+    if labels is None:
         if chosen is not None:
             raise InputError("the images have no labels to choose classes by", where="analyze.classes")
-        return images, ()
+        return None
     for name in chosen or ():
         if name not in class_names:
             raise unknown_name("class", name, class_names, where="analyze.classes")
     if chosen is not None and len(set(chosen)) < 2:
         raise InputError("the theory needs at least two classes, two different ones", where="analyze.classes")
-    present = images.labels.bincount(minlength=len(class_names)) > 0
+    present = labels.bincount(minlength=len(class_names)) > 0
     kept = [k for k, name in enumerate(class_names) if present[k] and (chosen is None or name in chosen)]
     if len(kept) == len(class_names):
-        return images, class_names
+        return None
     if not kept:
         raise InputError(f"there is no image of {' or '.join(chosen or ())}", where="analyze.classes")
     relabelled = torch.full((len(class_names),), -1)
     relabelled[kept] = torch.arange(len(kept))
-    labels = relabelled[images.labels]
+    labels = relabelled[labels]
     rows = (labels >= 0).nonzero().squeeze(1)
-    return ImageSet(images.images[rows], labels[rows]), tuple(class_names[k] for k in kept)
+    return rows, labels[rows], tuple(class_names[k] for k in kept)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cssl_cli.report.layout import compacted, heading, note, number, plural, print_widest, table, without_interval
-from cssl_cli.report.quantities import COLUMNS, Result, quantity, reasons
+from cssl_cli.report.quantities import Result, columns_of, quantity, reasons
 from cssl_cli.theory.shown import declared
 
 MOST_EPSILONS = 5  # of the grid, in the table by number of views
@@ -22,7 +22,7 @@ def r_epsilon(out: Console, result: Result) -> None:
     curve = quantity(result, "trained", "R_epsilon", "curve")
     if curve["value"] is None:
         return note(out, f"–: {curve.get('reason', 'not measured')}.")
-    curves = {name: quantity(result, encoder, "R_epsilon", "curve") for encoder, name in COLUMNS.items()}
+    curves = {name: quantity(result, encoder, "R_epsilon", "curve") for encoder, name in columns_of(result).items()}
     print_widest(out, [_measured(result, curves, intervals=count) for count in (3, 1, 0)])
     note(
         out,

@@ -8,7 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cssl_cli.report.layout import compacted, console, fits, heading, note, number, percent, plural, print_json, table
+from cssl_cli.report.layout import (
+    compacted,
+    console,
+    fits,
+    heading,
+    images_of,
+    note,
+    number,
+    percent,
+    plural,
+    print_json,
+    table,
+)
 from cssl_cli.runs.results import part
 from cssl_cli.theory.terms import BETWEEN, DELTA
 
@@ -38,9 +50,12 @@ def print_concentration(out: Console, result: Mapping[str, Any]) -> None:
     if not by_distance:
         return note(out, "–: analyze.distances names no distance to measure concentration in.")
     relative = result["settings"]["deltas"]
+    reasons = list(by_distance.values())
+    measured = {name: q for name, q in by_distance.items() if any(entry["value"] is not None for entry in q.values())}
+    by_distance = measured or by_distance
     _table(out, "distance", [(IN_FULL[name], _cells(q, relative)) for name, q in by_distance.items()])
     note(out, _caption(result))
-    _reasons(out, by_distance.values())
+    _reasons(out, reasons)
     _across_classes(out, by_distance, relative)
     _curves(out, by_distance, relative)
     return _stars(out, by_distance, relative)
@@ -151,7 +166,7 @@ def _caption(result: Mapping[str, Any]) -> str:
             "large."
         )
     return (
-        f"{plural(result['num_images'], result['part'] + ' image')}, {plural(result['settings']['num_views'], 'view')} "
+        f"{images_of(result)}, {plural(result['settings']['num_views'], 'view')} "
         f"each, the clean image{among_them}. 1−σ: share of images outside the main part of their class (mean over "
         "classes), in which any two images have views no more than δ apart; between certain bounds for these images "
         "and views. δ is "

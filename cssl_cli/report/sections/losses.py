@@ -7,6 +7,9 @@ from rich.console import Console
 from cssl_cli.report.layout import note, plural
 from cssl_cli.report.quantities import Result, quantities_table, quantity
 
+# Of the temperature: the method's, none of the method's, or nothing known of a method.
+_ORIGIN = {True: "", False: " (the method has none)", None: " (by default)"}
+
 
 def losses(out: Console, result: Result) -> None:
     """Print the losses' alignment and divergence parts, their floors, and their bounds on the class centres."""
@@ -29,7 +32,7 @@ def losses(out: Console, result: Result) -> None:
 
 def _temperature(result: Result) -> str:
     settings = result["loss_settings"]
-    return f", T = {settings['temperature']:g}{'' if settings['of_the_method'] else ' (the method has none)'}"
+    return f", T = {settings['temperature']:g}{_ORIGIN[settings['of_the_method']]}"
 
 
 def _batches(result: Result) -> str:
@@ -37,7 +40,8 @@ def _batches(result: Result) -> str:
     used, wanted = quantity(result, "trained", "nt_xent", "batch_size")["value"], result["loss_settings"]["batch_size"]
     if used is None:
         return ""
-    return f", batches of {used:,}" + (f" (all images; {wanted:,} in training)" if used < wanted else "")
+    of_training = "in training" if "fingerprint" in result else "asked for"
+    return f", batches of {used:,}" + (f" (all images; {wanted:,} {of_training})" if used < wanted else "")
 
 
 def _enumerated(result: Result, term: str) -> str:

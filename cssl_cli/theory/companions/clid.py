@@ -94,8 +94,9 @@ def _intrinsic_dimension(points: Tensor, rows: Tensor | None, strata: int) -> Qu
     # Inner products find the neighbours, differences give their distances: those of close points keep their precision.
     lengths = torch.linalg.vector_norm(points[nearest] - points.unsqueeze(1), dim=2).sort(dim=1).values
     ratios = (lengths[:, 1] / lengths[:, 0]).log()
-    if ratios.square().mean() <= EQUAL_RATIOS:
-        return Absent("the two nearest others of every image are equally near")
+    if ratios.sort().values[: int(KEPT * count)].square().mean() <= EQUAL_RATIOS:
+        which = "every" if ratios.square().mean() <= EQUAL_RATIOS else "nearly every"
+        return Absent(f"the two nearest others of {which} image are equally near")
     value = two_nn(ratios, ratios.new_ones(1, count)).item()
     interval = None
     if rows is not None and count > strata:

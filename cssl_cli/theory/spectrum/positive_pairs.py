@@ -27,6 +27,7 @@ MIN_IMAGES = 4  # in all, and of each class: two in either half
 IMAGES_A_DIRECTION = 2  # with fewer, what the jackknife leaves of the bias matters
 PER_DOUBLING = 8  # points of a curve over the number of functions
 EQUAL = 1e-24  # views whose variance is below this share of their mean square are equal
+ROUNDING = 1e-12  # a variance below this share of a mean square is what rounding left of it
 OVER_ALL = ("shared", "of_image", "about_class", "share")
 CURVES = ("functions", "eigenvalues", "in_sample", "label_energy", "leading_label_energy", "tau", "tau_dimension")
 OF_LABELS = ("about_class", "share", "label_energy", "leading_label_energy")
@@ -48,6 +49,9 @@ def positive_pairs(table: FeatureTable) -> dict[str, Quantity]:
     if reason is not None:
         return dict.fromkeys((*OVER_ALL, *CURVES), Absent(reason))
     spectrum = _Spectrum(table)
+    if spectrum.varies_in_few:
+        reason = "without a few of the images, all augmented views of half of them have the same features"
+        return dict.fromkeys((*OVER_ALL, *CURVES), Absent(reason))
     return {**spectrum.over_all(), **spectrum.curves()}
 
 
@@ -91,6 +95,17 @@ class _Spectrum:
             num_classes=len(table.class_names),
             groups=min(GROUPS, table.num_images // 2 * 2),
         )
+
+    @property
+    def varies_in_few(self) -> bool:
+        """Whether a half of the images, or what the jackknife leaves of one, has no variance."""
+        for half in (self.parts[::2], self.parts[1::2]):
+            whole = total(half)
+            for rest in (whole, *map(whole.without, half)):
+                mean_square = rest.of_views.trace() / rest.images.sum()
+                if view_covariances(rest).of_view.trace() <= ROUNDING * mean_square:
+                    return True
+        return False
 
     # ---------------------------------------------------------------------- over all directions
     def over_all(self) -> dict[str, Quantity]:

@@ -90,6 +90,10 @@ def test_the_interval_is_as_wide_as_the_dimension_varies():
 def test_what_has_no_dimension():
     simplex = np.eye(4)
     assert measure(simplex)["intrinsic_dimension"] == Absent("the two nearest others of every image are equally near")
+    grid = [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0], [30.0, 7.0]]  # four of a square, one apart
+    assert measure(grid)["intrinsic_dimension"] == Absent(
+        "the two nearest others of nearly every image are equally near"
+    )
     for points in (np.ones((6, 2)), [[0.0], [1.0]], [[0.0]]):
         found = measure(points)["intrinsic_dimension"]
         assert "needs three images with different features" in found.reason

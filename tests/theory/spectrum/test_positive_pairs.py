@@ -289,3 +289,12 @@ def test_tau_weighs_the_next_eigenvalue_against_the_sum() -> None:
     found = contexture(long)
     assert found is not None
     assert found == (pytest.approx(2.0, rel=1e-5), 512)
+
+
+def test_variance_that_is_all_in_a_few_images_is_too_little() -> None:
+    """Left out by the jackknife, they leave views that are all equal."""
+    features = torch.ones(12, 3, 1)
+    features[0] = -1
+    found = positive_pairs(FeatureTable.build(features, torch.arange(12) % 2, ["a", "b"]))
+    reason = "without a few of the images, all augmented views of half of them have the same features"
+    assert set(found.values()) == {Absent(reason)}

@@ -1,0 +1,57 @@
+"""A run's encoder for other programs: images in, frozen features out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cssl_cli.errors import InputError
+from cssl_cli.host.files import open_to_read
+from cssl_cli.host.progress import Reporter
+from cssl_cli.runs.device import choose_device
+from cssl_cli.runs.finished import open_finished, trained_part
+from cssl_cli.runs.run_dir import ENCODER
+from cssl_cli.runs.weights_file import facts_in
+
+
+class LoadedEncoder(nn.Module):
+    """The trained encoder, in eval mode and without gradients for its weights, with the normalisation of its images.
+
+    Takes images (B, C, H, W), uint8 or floats in 0 … 1, and gives features (B, D), D = `num_features`, as they are,
+    not scaled to unit norm.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.num_features = int(encoder.num_features)  # type: ignore[arg-type]
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        floats = images.float() / 255 if images.dtype == torch.uint8 else images
+        features: Tensor = self.encoder((floats - self.mean) / self.std)
+        return features
+
+
+def load_encoder(path: Path, *, reporter: Reporter, device_name: str | None = None) -> LoadedEncoder:
+    """The trained encoder of the finished run at `path`, on the device; raises InputError as `open_finished` does."""
+    run, recipe = open_finished(path, reporter)
+    encoder = trained_part(run, recipe, "encoder")
+    with open_to_read(run.file(ENCODER)) as file:
+        facts = facts_in(file)
+    if "mean" not in facts or "std" not in facts:
+        raise InputError(
+            f"{ENCODER} does not say how images were normalised: an older version wrote it",
+            where=str(path),
+            remedy="Delete encoder.safetensors and projector.safetensors; cssl pretrain with the run's recipe writes "
+            "them again.",
+        )
+    return LoadedEncoder(encoder, facts["mean"], facts["std"]).to(choose_device(device_name))
