@@ -34,8 +34,8 @@ LEAST_SIDE, LARGEST_SIDE = 8, 1024  # as data.size
 class Rows:
     """Images of one part, and labels (N,), whole numbers or text, or None.
 
-    `identity` is a digest of the images, or "" where `files`, which hold them, identify them. `named` names a row in an
-    error.
+    `identity` says which images they are, together with `files`, which hold them. `named` names a row in an error, by
+    default by its path. `seen` is what `look_at` says of the first image, where it is known.
     """
 
     encoded: Sequence[Encoded]
@@ -43,6 +43,7 @@ class Rows:
     identity: str = ""
     files: Sequence[StampedFile] = ()
     named: Callable[[int], str] | None = None
+    seen: tuple[int, int, bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def source_of_rows(
     labels: Sequence[Tensor | None] = [None]
     if train.labels is not None:
         names, labels = number_classes([part.labels for part in parts], class_names, where=request.where)
-    width, height, gray = look_at(parts[0].encoded(0), parts[0].named(0))
+    width, height, gray = train.seen or look_at(parts[0].encoded(0), parts[0].named(0))
     size = request.size or min(width, height)
     if not LEAST_SIDE <= size <= LARGEST_SIDE:
         raise InputError(

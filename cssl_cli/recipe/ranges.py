@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
@@ -76,3 +76,43 @@ ShareRange = Annotated[
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]
+File = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a file", "PATH")]
+TorchvisionSet = Literal[
+    "CIFAR10",
+    "CIFAR100",
+    "CLEVRClassification",
+    "Caltech101",
+    "Caltech256",
+    "Country211",
+    "DTD",
+    "EMNIST-balanced",
+    "EMNIST-byclass",
+    "EMNIST-bymerge",
+    "EMNIST-digits",
+    "EMNIST-letters",
+    "EMNIST-mnist",
+    "EuroSAT",
+    "FER2013",
+    "FGVCAircraft",
+    "FakeData",
+    "FashionMNIST",
+    "Flowers102",
+    "Food101",
+    "GTSRB",
+    "ImageNet",
+    "Imagenette",
+    "KMNIST",
+    "MNIST",
+    "Omniglot",
+    "OxfordIIITPet",
+    "Places365",
+    "QMNIST",
+    "RenderedSST2",
+    "SEMEION",
+    "STL10",
+    "SUN397",
+    "SVHN",
+    "StanfordCars",
+    "USPS",
+]
+"""The classes of torchvision.datasets that are read by name; data/torchvision_by_name.py says how."""
