@@ -1,4 +1,5 @@
-"""A user's own folder of images: arranged (layout.py), split if there is no test folder, decoded and cached.
+"""A user's own folder of images: arranged by class folders (layout.py) or a file of labels (labels_file.py), split if
+there are no test images, decoded and cached.
 
 Classes are numbered by name, images ordered by path, names in Unicode's composed form.
 
@@ -27,11 +28,12 @@ from cssl_cli.data.cache import cached_images
 from cssl_cli.data.class_labels import held_out
 from cssl_cli.data.decode import DECODER_VERSION, decode_into
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
+from cssl_cli.data.labels_file import arrange_by_labels
 from cssl_cli.data.layout import Layout, arrange, found
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.data.stamped_files import StampedFile, check_unchanged, let_the_clock_move, stamped, update_with
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.ranges import Folder, Share, Size
+from cssl_cli.recipe.ranges import Folder, Share, Size, Text
 
 _MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
 
@@ -48,6 +50,8 @@ class Settings:
     """side in pixels to which the images are resized"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where there is no test folder"""
+    labels: Text | None = None
+    """a CSV file in the folder with the columns file, label and, if wanted, part; null: classes are folders"""
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,16 @@ def load(
     """The images of `settings["root"]`, `size` x `size`. Raises InputError naming the path that cannot be used.
 
     `notice` is called with which folder was taken for what, and what was left out. `own` are folders that cssl writes
-    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if the layout has
-    no test folder.
+    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if there
+    are no test images.
     """
     root = Path(settings["root"]).expanduser().absolute()
     size = settings["size"]
     try:
         _check_is_folder(root)
         scanner = Scanner(root, [*own, cache_dir])
-        layout = arrange(root, scanner)
+        labels = settings["labels"]
+        layout = arrange_by_labels(root, labels, scanner) if labels else arrange(root, scanner)
         parts = _parts(layout, settings["test_fraction"])
         file_parts = parts.files()
     except OSError as error:

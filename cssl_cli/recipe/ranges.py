@@ -76,6 +76,7 @@ ShareRange = Annotated[
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]
+Text = Annotated[str, MinLen(1), Allowed("text")]
 File = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a file", "PATH")]
 TorchvisionSet = Literal[
     "CIFAR10",
