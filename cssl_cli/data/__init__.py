@@ -21,6 +21,7 @@ SOURCES = {
     "torchvision": "cssl_cli.data.torchvision_by_name",
     "folder": "cssl_cli.data.folder",
     "arrays": "cssl_cli.data.arrays",
+    "huggingface": "cssl_cli.data.huggingface",
 }
 """The table of sources: `data.name` -> the module that reads it.
 

@@ -46,6 +46,18 @@ class Absolute:
         return no_info_after_validator_function(absolute, handler(source))
 
 
+@dataclass(frozen=True)
+class AbsoluteIfPath:
+    """Of a name or a path: a path, which begins with `/`, `.`, `~` or `$`, is written down as an absolute one."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        from cssl_cli.recipe.validators import absolute_if_path
+
+        return no_info_after_validator_function(absolute_if_path, handler(source))
+
+
 def ascending(pair: tuple[float, float]) -> bool:
     return pair[0] <= pair[1]
 
@@ -77,6 +89,7 @@ ShareRange = Annotated[
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]
 Text = Annotated[str, MinLen(1), Allowed("text")]
+FolderOrName = Annotated[str, MinLen(1), AbsoluteIfPath(), Allowed("a name, or the path of a folder", "PATH")]
 File = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a file", "PATH")]
 TorchvisionSet = Literal[
     "CIFAR10",
