@@ -135,7 +135,11 @@ def test_bad_value(write: Callable[..., str], override: str, message: str) -> No
         ("folder", "data.root=007", "data.root is 7; must be the path of a folder; write what is meant as text in quo"),
         ("folder", "data.root=/\udcff", "holds bytes that are no UTF-8"),
         ("folder", "data={root: x, test_fraction: 0}", "data.test_fraction is 0; must be a number in (0, 1)"),
-        ("cifar10", "data.size=32", "data.size is a field of shapes, torchvision, folder, arrays and huggingface, not of cifar10"),
+        (
+            "cifar10",
+            "data.size=32",
+            "data.size is a field of shapes, torchvision, folder, arrays and huggingface, not of cifar10",
+        ),
     ],
 )
 def test_bad_data(write: Callable[..., str], name: str, override: str, message: str) -> None:
