@@ -27,7 +27,7 @@ from cssl_cli.data.torchvision_sets import open_set, root_of
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.ranges import Folder, Share, Size, TorchvisionSet, Undeciding
 
-_Found = tuple[Sequence[Encoded], Any]  # the images and their labels
+_Found = tuple[Sequence[Encoded] | np.ndarray, Any]  # the images and their labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,8 @@ SETS: Mapping[str, TorchvisionClass] = {
     "SUN397": TorchvisionClass({}, None, _by_loader, takes=_LOADER),
     "Omniglot": TorchvisionClass({"background": True}, None, _by_loader, takes=_LOADER),
     "FakeData": TorchvisionClass(
-        {"size": 1000},
-        {"size": 200, "random_offset": 1000},
+        {"size": 200},
+        {"size": 100, "random_offset": 200},
         _drawn,
         takes={"image_size": (3, 32, 32), "num_classes": 10},
         rooted=False,

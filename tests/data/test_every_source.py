@@ -67,10 +67,11 @@ def test_from_pretraining_to_the_analysis_and_after_a_move(tmp_path, monkeypatch
     if name == "huggingface":
         save_huggingface(place)
     recipe = recipe_of(tmp_path, BLOCKS[name])
-    run = pretrain(recipe, out=tmp_path / "runs", reporter=Silent())
+    used = {"reporter": Silent(), "dataset": prepare_data(recipe, Silent())}
+    run = pretrain(recipe, out=tmp_path / "runs", **used)
     num_test = 20 if name == "torchvision" else 4
-    assert probe(run.path, reporter=Silent())["trained"]["linear"]["num_images"] == num_test
-    assert analyze(run.path, reporter=Silent())["num_images"] == min(num_test, 10)
+    assert probe(run.path, **used)["trained"]["linear"]["num_images"] == num_test
+    assert analyze(run.path, **used)["num_images"] == min(num_test, 10)
     if place is None:
         return
     elsewhere = tmp_path / "elsewhere" / place.name

@@ -229,7 +229,7 @@ def test_fake_data_needs_no_files(tmp_path):
     before = torch.get_rng_state()
     dataset = load("FakeData", tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
-    assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (1000, 200, 10)
+    assert (len(dataset.train), len(dataset.test), len(dataset.class_names)) == (200, 100, 10)
     assert dataset.train.images.shape[1:] == (3, 32, 32)
     image, label = datasets.FakeData(image_size=(3, 32, 32))[7]
     assert np.array_equal(dataset.train.images[7].numpy(), np.asarray(image).transpose(2, 0, 1))
