@@ -38,7 +38,7 @@ class Rows:
     default by its path. `seen` is what `look_at` says of the first image, where it is known.
     """
 
-    encoded: Sequence[Encoded]
+    encoded: Sequence[Encoded] | np.ndarray
     labels: np.ndarray | None
     identity: str = ""
     files: Sequence[StampedFile] = ()
