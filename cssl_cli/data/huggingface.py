@@ -93,7 +93,7 @@ def _library() -> Any:
             import datasets
     except ImportError as error:
         raise InputError(
-            f"data.name huggingface needs the library datasets, which cannot be imported: {error}",
+            f"huggingface needs the library datasets, which cannot be imported: {error}",
             where="data.name",
             remedy="Install cssl with its extra huggingface, or the library: pip install 'datasets>=5.2'.",
         ) from error

@@ -31,7 +31,7 @@ def refused(path, cache_dir, **changes):
 def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     error = refused(tmp_path, tmp_path / "cache")
-    assert error.what.startswith("data.name huggingface needs the library datasets, which cannot be imported")
+    assert error.what.startswith("huggingface needs the library datasets, which cannot be imported")
     assert "its extra huggingface" in error.remedy
 
 
