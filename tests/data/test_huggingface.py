@@ -247,5 +247,5 @@ def test_code_beside_the_data_is_never_run(datasets, tmp_path):
     folder.mkdir()
     (folder / "set.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     table(datasets, pictures(4, (8, 8, 3)), [0, 0, 1, 1]).to_parquet(str(folder / "train.parquet"))
-    assert len(load(folder, tmp_path / "cache").train) == 2
+    assert "Dataset scripts are no longer supported" in refused(folder, tmp_path / "cache").what
     assert not (tmp_path / "sprung").exists()

@@ -15,7 +15,7 @@ from cssl_cli.data import load_dataset
 from cssl_cli.data.torchvision_by_name import SETS, _class_names
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.ranges import TorchvisionSet
-from tests.data.test_torchvision_sets import write_cifar
+from tests.data.test_torchvision_sets import write_cifar, write_svhn
 from tests.support import image_folders
 
 RANDOM = np.random.default_rng(0)
@@ -118,12 +118,17 @@ def test_images_of_another_file_are_not_taken_from_the_cache(tmp_path):
     assert load("MNIST", tmp_path).content_key != first.content_key
 
 
-def test_cifar_has_the_content_of_its_own_source(tmp_path, monkeypatch):
-    write_cifar(tmp_path, datasets.CIFAR10, "labels", ["airplane", "automobile", "bird"], monkeypatch)
-    own = {"name": "cifar10", "root": str(tmp_path), "limit": None, "limit_test": None}
+@pytest.mark.parametrize(("name", "class_name"), [("cifar10", "CIFAR10"), ("svhn", "SVHN")])
+def test_a_set_with_a_source_of_its_own_has_the_same_images(tmp_path, monkeypatch, name, class_name):
+    if name == "svhn":
+        write_svhn(tmp_path, monkeypatch, train=range(1, 11), test=range(10, 0, -1))
+    else:
+        write_cifar(tmp_path, datasets.CIFAR10, "labels", ["airplane", "automobile", "bird"], monkeypatch)
+    own = {"name": name, "root": str(tmp_path), "limit": None, "limit_test": None}
     expected = load_dataset(own, cache_dir=tmp_path / "cache", progress=None)
-    dataset = load("CIFAR10", tmp_path)
-    assert torch.equal(dataset.train.images, expected.train.images)
+    dataset = load(class_name, tmp_path)
+    for part in ("train", "test"):
+        assert torch.equal(getattr(dataset, part).images, getattr(expected, part).images)
     assert dataset.content_key == expected.content_key
 
 
