@@ -74,6 +74,8 @@ def decode_bytes(data: bytes, size: int) -> np.ndarray:
 
 def _square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
     """The image of uint8 pixels (H, W) or (H, W, 3), uint8 (3, size, size); gray is repeated in the three channels."""
+    if pixels.shape[:2] == (size, size):
+        return np.broadcast_to(pixels[..., None] if pixels.ndim == 2 else pixels, (size, size, 3)).transpose(2, 0, 1)
     return _square(Picture(Image.fromarray(pixels)), size)
 
 
