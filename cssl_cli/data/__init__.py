@@ -18,7 +18,10 @@ SOURCES = {
     "cifar100": "cssl_cli.data.torchvision_sets",
     "stl10": "cssl_cli.data.torchvision_sets",
     "svhn": "cssl_cli.data.torchvision_sets",
+    "torchvision": "cssl_cli.data.torchvision_by_name",
     "folder": "cssl_cli.data.folder",
+    "arrays": "cssl_cli.data.arrays",
+    "huggingface": "cssl_cli.data.huggingface",
 }
 """The table of sources: `data.name` -> the module that reads it.
 

@@ -1,4 +1,4 @@
-"""Image files to uint8 squares.
+"""Images to uint8 squares: of files, of their bytes, and of pixels.
 
 The same rules for every format: the EXIF orientation is honoured; transparency is laid on white; grayscale, palette and
 CMYK become RGB; samples of more than 8 bits are cut to their high 8; an animation gives its first frame. The largest
@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,10 @@ from cssl_cli.data.memory_budget import MemoryBudget
 from cssl_cli.data.unreadable_image import UnreadableImage
 from cssl_cli.errors import InputError, escaped
 
-__all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "decode_image", "decode_into"]
+__all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "Encoded", "decode_bytes", "decode_image", "decode_into", "look_at"]
+
+Encoded = Path | bytes | np.ndarray
+"""An image as it is found: a file, the bytes of one, or pixels, uint8 (H, W) or (H, W, 3)."""
 
 DECODER_VERSION = f"2/pillow-{PIL.__version__}"
 """Part of the key of decoded images: changes with the rules above."""
@@ -39,6 +42,7 @@ _CHUNK = 8
 _MAX_THREADS = 16
 _GRACE = 0.5  # seconds that an interruption waits for images being decoded
 _LISTED = 5
+_GRAY = ("1", "L", "LA", "I")
 _STRIP = 4 * 2**20  # pixels converted at a time
 _FILES = MemoryBudget(2**29)
 _PIXELS = MemoryBudget(3 * 2**29)
@@ -56,19 +60,53 @@ _TRANSPOSE = {
 def decode_image(path: Path, size: int) -> np.ndarray:
     """The image of one file, uint8 (3, size, size). Raises whatever Pillow raises if it cannot be decoded."""
     with regular_file(path) as file, _FILES.holding(2 * checked_size(file)):
-        picture = open_picture(file.read())
-        full_size = picture.image.size
-        picture.image.draft(None, (2 * size, 2 * size))  # None: any mode
-        with _PIXELS.holding(_bytes_needed(picture, full_size)):
-            return _square(picture, size)
+        return decode_bytes(file.read(), size)
 
 
-def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: ProgressCallback | None) -> None:
-    """Decodes `paths` in parallel into the rows of `images`, uint8 (N, 3, size, size).
+def decode_bytes(data: bytes, size: int) -> np.ndarray:
+    """The image of the bytes of a file, as `decode_image`."""
+    picture = open_picture(data)
+    full_size = picture.image.size
+    picture.image.draft(None, (2 * size, 2 * size))  # None: any mode
+    with _PIXELS.holding(_bytes_needed(picture, full_size)):
+        return _square(picture, size)
+
+
+def _square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The image of uint8 pixels (H, W) or (H, W, 3), uint8 (3, size, size); gray is repeated in the three channels."""
+    if pixels.shape[:2] == (size, size):
+        return np.broadcast_to(pixels[..., None] if pixels.ndim == 2 else pixels, (size, size, 3)).transpose(2, 0, 1)
+    return _square(Picture(Image.fromarray(pixels)), size)
+
+
+def look_at(encoded: Encoded, name: str) -> tuple[int, int, bool]:
+    """Width and height of an image, and whether it has one channel. `InputError` with its name if it is none."""
+    try:
+        if isinstance(encoded, np.ndarray):
+            return encoded.shape[1], encoded.shape[0], encoded.ndim == 2
+        if isinstance(encoded, Path):
+            with regular_file(encoded) as file:
+                checked_size(file)
+                encoded = file.read()
+        image = open_picture(encoded).image
+        return *image.size, image.mode.partition(";")[0] in _GRAY
+    except Exception as error:  # as of all images
+        raise _undecodable([(name, _reason(error))]) from error
+
+
+def decode_into(
+    images: np.ndarray,
+    encoded: Sequence[Encoded],
+    *,
+    progress: ProgressCallback | None,
+    named: Callable[[int], str] | None = None,
+) -> None:
+    """Decodes in parallel into the rows of `images`, uint8 (N, 3, size, size).
 
     Threads, not processes: Pillow releases the GIL while it decodes and resamples, and rows are written in place. Every
-    file is tried; the InputError names the first few that failed and counts the rest. An interruption waits at most
-    `_GRACE` for images being decoded: the threads do not keep the process alive.
+    image is tried; the InputError names the first few that failed, as `named` does their rows (by default, paths), and
+    counts the rest. An interruption waits at most `_GRACE` for images being decoded: the threads do not keep the
+    process alive.
     """
     size = images.shape[-1]
     max_pixels()  # a wrong setting is not an error of each image
@@ -76,19 +114,19 @@ def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress
     stop = threading.Event()
     starts: queue.SimpleQueue[int] = queue.SimpleQueue()
     decoded: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
-    for start in range(0, len(paths), _CHUNK):
+    for start in range(0, len(encoded), _CHUNK):
         starts.put(start)
 
     def decode_chunks() -> None:
         try:
             while not stop.is_set():
                 start = starts.get_nowait()
-                chunk = paths[start : start + _CHUNK]
-                for row, path in enumerate(chunk, start):
+                chunk = range(start, min(start + _CHUNK, len(encoded)))
+                for row in chunk:
                     if stop.is_set():
                         return
                     try:
-                        images[row] = decode_image(path, size)
+                        images[row] = _decoded(encoded[row], size)
                     except Exception as error:  # decoders raise anything; only this file fails
                         failures.append((row, _reason(error)))
                 decoded.put(len(chunk))
@@ -103,13 +141,13 @@ def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress
             for thread in threads:
                 thread.start()
             done = 0
-            while done < len(paths):
+            while done < len(encoded):
                 news = decoded.get()
                 if isinstance(news, BaseException):
                     raise news
                 done += news
                 if progress:
-                    progress(done, len(paths), "decoding images")
+                    progress(done, len(encoded), "decoding images")
         finally:
             stop.set()
             latest = time.monotonic() + _GRACE
@@ -117,7 +155,13 @@ def decode_into(images: np.ndarray, paths: Sequence[Path], *, progress: Progress
                 if thread.is_alive():
                     thread.join(max(0.0, latest - time.monotonic()))
     if failures:
-        raise _undecodable([(paths[row], reason) for row, reason in sorted(failures)])
+        raise _undecodable([(named(row) if named else str(encoded[row]), why) for row, why in sorted(failures)])
+
+
+def _decoded(encoded: Encoded, size: int) -> np.ndarray:
+    if isinstance(encoded, np.ndarray):
+        return _square_pixels(encoded, size)
+    return decode_bytes(encoded, size) if isinstance(encoded, bytes) else decode_image(encoded, size)
 
 
 def _bytes_needed(picture: Picture, full_size: tuple[int, int]) -> int:
@@ -221,13 +265,13 @@ def _reason(error: BaseException) -> str:
     return f"it is damaged, or of a kind that is not read: {text}"
 
 
-def _undecodable(failures: Sequence[tuple[Path, str]]) -> InputError:
+def _undecodable(failures: Sequence[tuple[str, str]]) -> InputError:
     remedy = "Delete or replace what cannot be read, then run the command again."
-    path, reason = failures[0]
+    name, reason = failures[0]
     if len(failures) == 1:
-        return InputError(f"this image cannot be read: {reason}", where=str(path), remedy=remedy)
+        return InputError(f"this image cannot be read: {reason}", where=name, remedy=remedy)
     lines = [f"{len(failures)} images cannot be read:"]
-    lines += [f"  {escaped(str(path))}: {reason}" for path, reason in failures[:_LISTED]]
+    lines += [f"  {escaped(name)}: {reason}" for name, reason in failures[:_LISTED]]
     if len(failures) > _LISTED:
         lines.append(f"  and {len(failures) - _LISTED} more")
     return InputError("\n".join(lines), remedy=remedy)

@@ -1,4 +1,5 @@
-"""A user's own folder of images: arranged (layout.py), split if there is no test folder, decoded and cached.
+"""A user's own folder of images: arranged by class folders (layout.py) or a file of labels (labels_file.py), split if
+there are no test images, decoded and cached.
 
 Classes are numbered by name, images ordered by path, names in Unicode's composed form.
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +25,17 @@ from typing import Any
 import torch
 
 from cssl_cli.data.cache import cached_images
+from cssl_cli.data.class_labels import held_out
 from cssl_cli.data.decode import DECODER_VERSION, decode_into
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
-from cssl_cli.data.layout import Layout, arrange, counted, listed
+from cssl_cli.data.labels_file import arrange_by_labels
+from cssl_cli.data.layout import Layout, arrange, found
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
+from cssl_cli.data.stamped_files import StampedFile, check_unchanged, let_the_clock_move, stamped, update_with
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.ranges import Folder, Share, Size
+from cssl_cli.recipe.ranges import Folder, Share, Size, Text
 
 _MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
-_CLOCK_STEP = 0.02  # seconds; file times are at least this fine on Linux and macOS file systems
 
 _ByClass = dict[str, list[Entry]]
 
@@ -48,12 +50,8 @@ class Settings:
     """side in pixels to which the images are resized"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where there is no test folder"""
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    stamp: tuple[int, int, int]  # bytes, time of modification, time of change (ns)
+    labels: Text | None = None
+    """a CSV file in the folder with the columns file, label and, if wanted, part; null: classes are folders"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class _Parts:
     train: _ByClass
     test: _ByClass
 
-    def files(self) -> list[list[_File]]:
+    def files(self) -> list[list[StampedFile]]:
         parts = [self.unlabelled] if self.unlabelled else [_flat(self.train), _flat(self.test)]
-        return [[_File(Path(entry.path), _stamp(entry.stat())) for entry in part] for part in parts]
+        return [[stamped(Path(entry.path), entry.stat()) for entry in part] for part in parts]
 
     def labels(self) -> list[torch.Tensor | None]:
         return [None] if self.unlabelled else [_labels(self.train), _labels(self.test)]
@@ -83,15 +81,16 @@ def load(
     """The images of `settings["root"]`, `size` x `size`. Raises InputError naming the path that cannot be used.
 
     `notice` is called with which folder was taken for what, and what was left out. `own` are folders that cssl writes
-    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if the layout has
-    no test folder.
+    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if there
+    are no test images.
     """
     root = Path(settings["root"]).expanduser().absolute()
     size = settings["size"]
     try:
         _check_is_folder(root)
         scanner = Scanner(root, [*own, cache_dir])
-        layout = arrange(root, scanner)
+        labels = settings["labels"]
+        layout = arrange_by_labels(root, labels, scanner) if labels else arrange(root, scanner)
         parts = _parts(layout, settings["test_fraction"])
         file_parts = parts.files()
     except OSError as error:
@@ -108,9 +107,9 @@ def load(
     lengths = [len(part) for part in file_parts]
 
     def fill(images: Any) -> None:
-        _let_the_clock_move(files)
+        let_the_clock_move(files)
         decode_into(images, [file.path for file in files], progress=progress)
-        _check_unchanged(files)
+        check_unchanged(files)
 
     arrays = cached_images(cache_dir, _key(files, lengths, size), size=size, lengths=lengths, fill=fill, notice=notice)
     sets = [ImageSet(images, y, summary) for (images, summary), y in zip(arrays, parts.labels(), strict=True)]
@@ -128,14 +127,9 @@ def _check_is_folder(root: Path) -> None:
 
 def _told(root: Path, layout: Layout, parts: _Parts) -> str:
     """A sentence that says what the folder was taken for."""
-    if parts.unlabelled:
-        images = f"{counted(len(parts.unlabelled), 'image')} without labels, for pretraining only"
-    else:
-        num_train, num_test = (sum(map(len, classes.values())) for classes in (parts.train, parts.test))
-        split = "" if layout.test is not None else ", split by data.test_fraction"
-        names = listed(list(parts.train))
-        images = f"{counted(num_train, 'image')} for training, {num_test:,} for testing{split}"
-        images += f"; {len(parts.train)} classes: {names}"
+    classes = [part for part in (parts.train, parts.test) if part]
+    counts = [sum(map(len, part.values())) for part in classes] or [len(parts.unlabelled)]
+    images = found(counts, list(parts.train), split=layout.test is None)
     return f"{root}: " + "; ".join(part for part in (layout.folders, images) if part)
 
 
@@ -157,17 +151,14 @@ def _split(classes: Mapping[str, Contents], test_fraction: float) -> tuple[_ByCl
                 where=contents.path,
                 remedy="Add images, or arrange the folder as train/<class>/ and test/<class>/.",
             )
-        num_test = min(max(round(test_fraction * len(files)), 1), len(files) - 1)
-        by_hash = sorted(range(len(files)), key=lambda row: _path_hash(files[row].path, contents.path))
-        chosen = set(by_hash[:num_test])
+        chosen = held_out([_name(file.path, contents.path) for file in files], test_fraction)
         train[name] = [file for row, file in enumerate(files) if row not in chosen]
         test[name] = [file for row, file in enumerate(files) if row in chosen]
     return train, test
 
 
-def _path_hash(path: str, folder: str) -> bytes:
-    inside = composed(path[len(folder) + 1 :])
-    return hashlib.sha256(os.fsencode(inside)).digest()
+def _name(path: str, folder: str) -> bytes:
+    return os.fsencode(composed(path[len(folder) + 1 :]))
 
 
 def _flat(classes: _ByClass) -> list[Entry]:
@@ -179,34 +170,7 @@ def _labels(classes: _ByClass) -> torch.Tensor:
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _key(files: list[_File], lengths: list[int], size: int) -> str:
+def _key(files: list[StampedFile], lengths: list[int], size: int) -> str:
     digest = hashlib.sha256(f"{DECODER_VERSION}/{size}/{lengths}".encode())
-    for file in files:
-        digest.update(os.fsencode(file.path) + b"\0" + repr(file.stamp).encode())
+    update_with(digest, files)
     return f"folder-{digest.hexdigest()[:32]}"
-
-
-def _let_the_clock_move(files: list[_File]) -> None:
-    """Waits until an edit would get a new time stamp: one within the same clock tick would go unnoticed."""
-    newest = max(file.stamp[2] for file in files) / 1e9
-    age = time.time() - newest
-    if 0 <= age < _CLOCK_STEP:
-        time.sleep(_CLOCK_STEP - age)
-
-
-def _check_unchanged(files: list[_File]) -> None:
-    for file in files:
-        try:
-            unchanged = _stamp(file.path.stat()) == file.stamp
-        except OSError:
-            unchanged = False
-        if not unchanged:
-            raise InputError(
-                "this image was changed while the folder was being read",
-                where=str(file.path),
-                remedy="Run the command again once the folder is complete.",
-            )

@@ -23,7 +23,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -59,7 +58,7 @@ with suppress(OSError, AttributeError):  # libtiff writes its own there unless t
 class Picture:
     """An image whose pixels are not decoded yet, and how to interpret them."""
 
-    image: ImageFile.ImageFile
+    image: Image.Image
     orientation: int = 1  # as EXIF numbers it
     bits: int = 16  # of the samples, where there are more than 8
     inverted: bool = False  # 0 is white, and Pillow leaves it to us

@@ -18,7 +18,7 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -354,6 +354,15 @@ def counted(number: int, noun: str) -> str:
 
 def listed(names: Collection[str]) -> str:
     return ", ".join(list(names)[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+
+
+def found(counts: Sequence[int], class_names: Sequence[str], *, split: bool) -> str:
+    """How many images there are for what; `split` by data.test_fraction or not. Without class names, no labels."""
+    if not class_names:
+        return f"{counted(counts[0], 'image')} without labels, for pretraining only"
+    by = ", split by data.test_fraction" if split else ""
+    classes = f"{len(class_names)} classes: {listed(class_names)}"
+    return f"{counted(counts[0], 'image')} for training, {counts[1]:,} for testing{by}; {classes}"
 
 
 def _unused(names: Collection[str], why: str = "") -> str:

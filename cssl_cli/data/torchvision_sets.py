@@ -43,6 +43,11 @@ def load(
 ) -> Source:
     """The set named `settings["name"]`. Raises InputError if it is not in its folder and cannot be downloaded."""
     name = settings["name"]
+    return _LOADERS[name](name, root_of(settings, cache_dir))
+
+
+def root_of(settings: Mapping[str, Any], cache_dir: Path) -> Path:
+    """The folder that holds the download: `settings["root"]`, or the cache."""
     given = settings["root"]
     try:
         root = Path(given).expanduser() if given else cache_dir
@@ -50,15 +55,15 @@ def load(
         raise InputError(f"{given!r} names a home folder that is not known", where="data.root") from error
     if given and root.exists() and not root.is_dir():
         raise InputError("this is a file, not a folder", where=str(root), remedy="Give the folder that holds it.")
-    return _LOADERS[name](name, root)
+    return root
 
 
 def _cifar(name: str, root: Path) -> Source:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    train = _open(name, root, lambda download: kind(root, train=True, download=download))
-    test = _open(name, root, lambda download: kind(root, train=False, download=download))
+    train = open_set(name, root, lambda download: kind(root, train=True, download=download))
+    test = open_set(name, root, lambda download: kind(root, train=False, download=download))
     train_set, test_set = (_image_set(part.data.transpose(0, 3, 1, 2), part.targets) for part in (train, test))
     return Source(name, tuple(train.classes), pretrain=train_set, train=train_set, test=test_set)
 
@@ -66,8 +71,8 @@ def _cifar(name: str, root: Path) -> Source:
 def _svhn(name: str, root: Path) -> Source:
     from torchvision import datasets
 
-    train = _open(name, root, lambda download: datasets.SVHN(root, split="train", download=download))
-    test = _open(name, root, lambda download: datasets.SVHN(root, split="test", download=download))
+    train = open_set(name, root, lambda download: datasets.SVHN(root, split="train", download=download))
+    test = open_set(name, root, lambda download: datasets.SVHN(root, split="test", download=download))
     train_set, test_set = (_image_set(part.data, part.labels) for part in (train, test))
     return Source(name, _SVHN_CLASSES, pretrain=train_set, train=train_set, test=test_set)
 
@@ -77,7 +82,7 @@ def _stl10(name: str, root: Path) -> Source:
     from torchvision import datasets
 
     def part(split: str) -> Any:
-        return _open(name, root, lambda download: datasets.STL10(root, split=split, download=download))
+        return open_set(name, root, lambda download: datasets.STL10(root, split=split, download=download))
 
     test = part("test")
     test_set, class_names = _image_set(test.data, test.labels), tuple(test.classes)
@@ -98,12 +103,20 @@ _LOADERS: Mapping[str, Callable[[str, Path], Source]] = {
 }
 
 
-def _open(name: str, root: Path, read: Callable[[bool], Opened]) -> Opened:
-    """`read(False)`, which needs no network; if that finds nothing valid, `read(True)`, one process at a time."""
+def open_set(name: str, root: Path, read: Callable[[bool], Opened], *, downloads: bool = True) -> Opened:
+    """`read(False)`, which needs no network; if that finds nothing valid, `read(True)`, one process at a time.
+
+    `downloads`: whether torchvision can download the set. `InputError` where it is not here and cannot be had.
+    """
     try:
         return _read(name, root, read, download=False)
-    except RuntimeError:  # torchvision raises this if files are missing or their checksums differ
-        pass
+    except (RuntimeError, FileNotFoundError) as error:  # torchvision's, if files are missing or their checksums differ
+        if not downloads:
+            raise InputError(
+                f"{name} is not here, and torchvision does not download it: {str(error).partition(chr(10))[0]}",
+                where=str(root),
+                remedy="Put its files there as the documentation of torchvision says, or point data.root at them.",
+            ) from error
     with exclusive(root):
         try:
             return _read(name, root, read, download=True)
@@ -120,7 +133,7 @@ def _read(name: str, root: Path, read: Callable[[bool], Opened], *, download: bo
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout belongs to results
             return read(download)
-    except RuntimeError:
+    except (RuntimeError, FileNotFoundError):
         raise
     except OSError as error:
         if download:

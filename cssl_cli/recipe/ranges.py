@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
@@ -46,6 +46,18 @@ class Absolute:
         return no_info_after_validator_function(absolute, handler(source))
 
 
+@dataclass(frozen=True)
+class AbsoluteIfPath:
+    """Of a name or a path: a path, which begins with `/`, `.`, `~` or `$`, is written down as an absolute one."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        from cssl_cli.recipe.validators import absolute_if_path
+
+        return no_info_after_validator_function(absolute_if_path, handler(source))
+
+
 def ascending(pair: tuple[float, float]) -> bool:
     return pair[0] <= pair[1]
 
@@ -76,3 +88,45 @@ ShareRange = Annotated[
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]
+Text = Annotated[str, MinLen(1), Allowed("text")]
+FolderOrName = Annotated[str, MinLen(1), AbsoluteIfPath(), Allowed("a name, or the path of a folder", "PATH")]
+File = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a file", "PATH")]
+TorchvisionSet = Literal[
+    "CIFAR10",
+    "CIFAR100",
+    "CLEVRClassification",
+    "Caltech101",
+    "Caltech256",
+    "Country211",
+    "DTD",
+    "EMNIST-balanced",
+    "EMNIST-byclass",
+    "EMNIST-bymerge",
+    "EMNIST-digits",
+    "EMNIST-letters",
+    "EMNIST-mnist",
+    "EuroSAT",
+    "FER2013",
+    "FGVCAircraft",
+    "FakeData",
+    "FashionMNIST",
+    "Flowers102",
+    "Food101",
+    "GTSRB",
+    "ImageNet",
+    "Imagenette",
+    "KMNIST",
+    "MNIST",
+    "Omniglot",
+    "OxfordIIITPet",
+    "Places365",
+    "QMNIST",
+    "RenderedSST2",
+    "SEMEION",
+    "STL10",
+    "SUN397",
+    "SVHN",
+    "StanfordCars",
+    "USPS",
+]
+"""The classes of torchvision.datasets that are read by name; data/torchvision_by_name.py says how."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -44,6 +46,11 @@ else:
     AnyData = Annotated[reduce(or_, data_blocks()), Field(discriminator="name")]
     Augment = augment_block()
     AnyMethod = Annotated[reduce(or_, method_blocks()), Field(discriminator="name")]
+
+
+def place_of(data: Iterable[str]) -> str | None:
+    """Which field of a `data` block says where the images lie; None of a block without one."""
+    return next((field for field in ("root", "file", "path") if field in data), None)
 
 
 class Recipe(Block):
@@ -94,20 +101,30 @@ class Recipe(Block):
     def settings(self, block: str, *, data_root: str | None = None) -> dict[str, Any]:
         """One block as a plain dict, its keys as in a file: what the numeric core is built from.
 
-        Environment variables in `data.root` are replaced; `InputError` where one is not set. `data_root` is the folder
-        where the images lie now, in place of that.
+        Environment variables in the place of the images are replaced; `InputError` where one is not set. `data_root`
+        is the folder where the images, or the file of them, lie now, in place of that.
         """
         settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
-        if block == "data" and settings.get("root"):
-            if data_root is not None:
-                return {**settings, "root": data_root}
-            try:
-                settings["root"] = expand(settings["root"])
-            except UnknownPath as error:
-                raise InputError(
-                    f"{settings['root']!r} {error}", where="data.root", remedy="Set it, or write the folder out."
-                ) from error
+        place = place_of(settings) if block == "data" else None
+        if place is None or (settings[place] is None and data_root is None):
+            return settings
+        if data_root is not None:
+            moved = str(Path(data_root, Path(settings[place]).name)) if place == "file" else data_root
+            return {**settings, place: moved}
+        try:
+            settings[place] = expand(settings[place])
+        except UnknownPath as error:
+            raise InputError(
+                f"{settings[place]!r} {error}", where=f"data.{place}", remedy="Set it, or write the path out."
+            ) from error
         return settings
+
+    @property
+    def place(self) -> str | None:
+        """The folder or file of the images, as it is written; None if the recipe names none."""
+        field = place_of(type(self.data).model_fields)
+        place: str | None = getattr(self.data, field) if field else None
+        return place if place and place[0] in "/$" else None  # else a name on the Hub
 
     def to_yaml(self) -> str:
         """The recipe as a file with every default written out; loading it gives an equal recipe."""

@@ -57,6 +57,11 @@ def absolute(path: str) -> str:
         raise refuse() from error
 
 
+def absolute_if_path(name: str) -> str:
+    """`absolute` of what begins as a path does; any other name as it is."""
+    return absolute(name) if name[0] in "/.~$" else name
+
+
 def _written(path: str) -> str:
     try:
         path.encode()

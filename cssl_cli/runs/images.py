@@ -15,6 +15,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
+from cssl_cli.recipe.recipe import place_of
 from cssl_cli.runs import memory
 from cssl_cli.runs.run_dir import ENVIRONMENT, RunDir
 
@@ -48,11 +49,12 @@ def prepare_data(
 ) -> Dataset:
     """The recipe's images, from the cache if already prepared; `InputError` if they cannot fit in memory.
 
-    `data_root` is where they are, in place of the recipe's data.root; `own` are output folders, which hold no images.
+    `data_root` is where they are, in place of what the recipe says (`Recipe.settings`); `own` are output folders, which
+    hold no images.
     """
     memory.require(memory.of_images(recipe), memory.free_memory())
     settings = recipe.settings("data", data_root=data_root)
-    if data_root is not None and "root" not in settings:
+    if data_root is not None and place_of(settings) is None:
         raise InputError(
             f"the images of {settings['name']} lie in no folder", where="--data-root", remedy="Leave it out."
         )
@@ -72,9 +74,9 @@ def images_of_run(
     try:
         return prepare_data(recipe, reporter, data_root=data_root, own=own)
     except InputError as error:
-        root = getattr(recipe.data, "root", None)
-        if data_root is None and root is not None and run.file(ENVIRONMENT).exists():
-            gone = not os.path.isdir(root)  # noqa: PTH112 (also false if the path cannot be looked up)
+        place = recipe.place
+        if data_root is None and place is not None and run.file(ENVIRONMENT).exists():
+            gone = not os.path.exists(place)  # noqa: PTH110 (also false if the path cannot be looked up)
             error.remedy = f"{'The images of this run were there.' if gone else error.remedy} {ELSEWHERE}"
         raise
 

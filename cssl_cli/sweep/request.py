@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cssl_cli.errors import InputError
+from cssl_cli.recipe.recipe import place_of
 from cssl_cli.sweep.sweep import Member, Sweep
 
 
@@ -40,7 +41,8 @@ class SweepRequest:
 
 def require_one_root(request: SweepRequest) -> None:
     """`InputError` if `data_root` is given for members whose images lie in several folders, or in none."""
-    roots = {getattr(member.recipe.data, "root", ...) for member in request.members}
+    fields = [(member.recipe.data, place_of(type(member.recipe.data).model_fields)) for member in request.members]
+    roots = {getattr(data, field) if field else ... for data, field in fields}
     if request.data_root is not None and (len(roots) > 1 or ... in roots):
         raise InputError(
             "the images of these members lie in no folder"

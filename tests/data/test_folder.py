@@ -16,7 +16,7 @@ from tests.support.image_folders import load, refused, write, write_classes
 # Layouts
 
 
-@pytest.mark.parametrize("test_name", ["test", "val", "valid"])
+@pytest.mark.parametrize("test_name", ["test", "val", "valid", "validation"])
 def test_train_and_test_folders(root, cache_dir, test_name):
     write_classes(root / "train", {"b": 3, "a": 2})
     write_classes(root / test_name, {"a": 1, "b": 2}, start=50)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cssl_cli.data import cache, folder
+from cssl_cli.data import cache, folder, stamped_files
 from cssl_cli.errors import RunError
 from tests.support.image_folders import SIZE, contents, load, pixels, refused, write, write_classes
 
@@ -172,8 +172,8 @@ def test_decoding_waits_until_a_later_edit_would_get_another_time(root, cache_di
         slept.append(seconds)
         now[0] += seconds
 
-    monkeypatch.setattr(folder.time, "time", lambda: now[0])
-    monkeypatch.setattr(folder.time, "sleep", sleep)
+    monkeypatch.setattr(stamped_files.time, "time", lambda: now[0])
+    monkeypatch.setattr(stamped_files.time, "sleep", sleep)
     newest = max(path.stat().st_ctime_ns for path in root.rglob("*.png")) / 1e9
     now[0] = newest + 0.004
     load(root, cache_dir)

@@ -81,16 +81,22 @@ def test_cifar(tmp_path, monkeypatch, name, kind, label_key, own_root):
     assert not elsewhere.exists()
 
 
-def test_svhn(tmp_path, monkeypatch):
+def write_svhn(root, monkeypatch, train=(1, 10, 9, 2), test=(10, 3)):
+    """Files of a few images in SVHN's format; returns the images of both parts."""
     expected = {}
     listing = dict(datasets.SVHN.split_list)
-    for split, labels in (("train", [1, 10, 9, 2]), ("test", [10, 3])):
+    for split, labels in (("train", train), ("test", test)):
         url, name, _ = listing[split]
         pixels = random_pixels(32, 32, 3, len(labels))
-        scipy.io.savemat(tmp_path / name, {"X": pixels, "y": np.array(labels, dtype=np.uint8)[:, None]})
-        listing[split] = [url, name, checksum(tmp_path / name)]
+        scipy.io.savemat(root / name, {"X": pixels, "y": np.array(labels, dtype=np.uint8)[:, None]})
+        listing[split] = [url, name, checksum(root / name)]
         expected[split] = pixels.transpose(3, 2, 0, 1)
     monkeypatch.setattr(datasets.SVHN, "split_list", listing)
+    return expected
+
+
+def test_svhn(tmp_path, monkeypatch):
+    expected = write_svhn(tmp_path, monkeypatch)
     dataset = load("svhn", tmp_path)
     assert dataset.class_names == tuple("0123456789")
     assert dataset.train.labels.tolist() == [1, 0, 9, 2]

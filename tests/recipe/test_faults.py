@@ -32,7 +32,8 @@ BAD_VALUES = [
     ("data=shapes", 'data is "shapes"; must be a block whose name is one of shapes, cifar10'),
     (
         "data.name=shape",
-        'data.name is "shape"; must be one of shapes, cifar10, cifar100, stl10, svhn, folder; did you mean shapes?',
+        'data.name is "shape"; must be one of shapes, cifar10, cifar100, stl10, svhn, torchvision, '
+        "folder, arrays, huggingface; did you mean shapes?",
     ),
     ("data.name=3", "data.name is 3; must be one of"),
     ("data.name=[shapes]", 'data.name is ["shapes"]; must be one of'),
@@ -134,7 +135,11 @@ def test_bad_value(write: Callable[..., str], override: str, message: str) -> No
         ("folder", "data.root=007", "data.root is 7; must be the path of a folder; write what is meant as text in quo"),
         ("folder", "data.root=/\udcff", "holds bytes that are no UTF-8"),
         ("folder", "data={root: x, test_fraction: 0}", "data.test_fraction is 0; must be a number in (0, 1)"),
-        ("cifar10", "data.size=32", "data.size is a field of shapes and folder, not of cifar10"),
+        (
+            "cifar10",
+            "data.size=32",
+            "data.size is a field of shapes, torchvision, folder, arrays and huggingface, not of cifar10",
+        ),
     ],
 )
 def test_bad_data(write: Callable[..., str], name: str, override: str, message: str) -> None:

@@ -22,7 +22,35 @@ OTHER: dict[str, dict[str, str]] = {
     "": {"seed": "1"},
     "data: shapes": {"limit": "20", "limit_test": "20", "num_train": "50", "num_test": "50", "size": "16"},
     "data: cifar10": {"limit": "20", "limit_test": "20"},
-    "data: folder": {"limit": "20", "limit_test": "20", "root": "elsewhere", "size": "16", "test_fraction": "0.3"},
+    "data: folder": {
+        "limit": "20",
+        "limit_test": "20",
+        "root": "elsewhere",
+        "size": "16",
+        "test_fraction": "0.3",
+        "labels": "labels.csv",
+    },
+    "data: torchvision": {
+        "limit": "20",
+        "limit_test": "20",
+        "set": "MNIST",
+        "size": "16",
+        "test_fraction": "0.3",
+    },
+    "data: arrays": {"limit": "20", "limit_test": "20", "file": "other.npz", "size": "16", "test_fraction": "0.3"},
+    "data: huggingface": {
+        "limit": "20",
+        "limit_test": "20",
+        "path": "other",
+        "config": "plain",
+        "revision": "main",
+        "image": "img",
+        "label": "y",
+        "train": "training",
+        "test": "validation",
+        "size": "16",
+        "test_fraction": "0.3",
+    },
     "augment.crop": {"scale": "[0.5, 1]", "ratio": "[1, 1]"},
     "augment.flip": {"p": "0.1"},
     "augment.jitter": {
@@ -96,6 +124,7 @@ UNDECIDING = {
     "train.checkpoint_minutes",
     "train.checkpoint_activations",
     "data: cifar10.root",
+    "data: torchvision.root",
     "analyze.every",
     "probe.every",
 }
@@ -125,7 +154,8 @@ def chosen(title: str) -> tuple[str, list[str]]:
     """The path of a block and the overrides that choose or add it."""
     path, _, name = title.partition(": ")
     if path == "data":
-        return path, [f"data={{name: {name}{', root: here' if name == 'folder' else ''}}}"]
+        given = {"folder": "root: here", "torchvision": "set: USPS", "arrays": "file: x.npz", "huggingface": "path: x"}
+        return path, [f"data={{name: {name}{', ' + given[name] if name in given else ''}}}"]
     if path == "optim":
         return path, [f"optim={{name: {name}, lr: 0.5}}"]
     if name:
