@@ -90,9 +90,7 @@ class AugmentBlock(Block):
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder
-class EncoderBlock(DeclaredBlock):
-    """What every encoder takes, and what the file of one declares."""
-
+class _AnyEncoder(Block):
     name: str
     weights: Annotated[File | None, Undeciding()] = None
     """a file of weights to start from, as `cssl import` takes it; null: random weights"""
@@ -108,6 +106,10 @@ class EncoderBlock(DeclaredBlock):
         if weights is None and digest is not None:
             raise ValueError("is of no file; give encoder.weights, too")
         return file_digest(weights) if weights is not None and digest is None else digest
+
+
+class EncoderBlock(_AnyEncoder, DeclaredBlock):
+    """What every encoder takes, and what the file of one declares."""
 
 
 # -------------------------------------------------------------------------------------------------------------- method

@@ -25,6 +25,7 @@ from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.finished import (
     finished_run_data,
     open_finished,
+    projector_reason,
     stored_result,
     trained_part,
     untrained_encoder,
@@ -112,7 +113,9 @@ def _measure(
         for name, extractor in extractors.items()
     }
     errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
-    raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
+    no_projector = projector_reason(run)
+    if no_projector is None:
+        raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
     if export is not None:
         export_table(export, raw["trained"], material)
     loss = LossSettings(
@@ -130,6 +133,7 @@ def _measure(
         **({"feature_error": errors} if errors else {}),
         "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
         **terms.of_encoders(raw),
+        **({} if no_projector is None else {"projector": {"reason": no_projector}}),
         "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
         "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
     }

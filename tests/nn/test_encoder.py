@@ -19,7 +19,6 @@ from cssl_cli.nn.folding import folded
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.setup import initial_method
 
-
 OWN = ("resnet18", "resnet34", "resnet50", "resnet101", "small")
 
 
@@ -37,6 +36,32 @@ def test_width_64_is_torchvisions_network_with_the_small_image_stem(name: str) -
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet50"])
+def test_with_the_stem_for_large_images_it_is_torchvisions_own_network(name: str) -> None:
+    network = build_encoder({"name": name, "width": 64, "stem": "imagenet"})
+    ours = materialize(network, torch.Generator().manual_seed(0)).eval()
+    theirs = getattr(torchvision.models, name)()
+    assert set(theirs.load_state_dict(ours.state_dict(), strict=False).missing_keys) == {"fc.weight", "fc.bias"}
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs.eval()(images))
+
+
+def test_the_stem_of_solo_learn_has_the_same_shapes_and_is_another_function() -> None:
+    plain, padded = (
+        materialize(build_encoder({"name": "resnet18", "width": 2, "stem": stem}), torch.Generator().manual_seed(0))
+        for stem in ("small", "small_padding_2")
+    )
+    assert padded.conv1.padding == (2, 2)
+    padded.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert padded.conv1(images).shape[2:] == (18, 18)
+        assert not torch.allclose(plain.eval()(images), padded.eval()(images), rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -72,6 +72,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "environment",
         "finished",
         "images",
+        "import_run",
         "machine",
         "optimise",
         "pretrain",
@@ -81,6 +82,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "setup",
         "training_trace",
         "views",
+        "weights_source",
     )
 }
 

@@ -107,7 +107,7 @@ def _without_storage(make: Callable[[], nn.Module]) -> nn.Module:
         model = None
     if model is None or any(_holds_a_tensor(part) for part in model.modules()):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            model = make()
+            model = make().to("meta")
     return model
 
 
