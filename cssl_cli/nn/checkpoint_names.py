@@ -20,7 +20,7 @@ _MOMENTUM = re.compile(r"(^|_)(momentum|target|teacher|ema)(_|$)|^(encoder_k|key
 # What may lie inside the encoder's part of a file without being of it, by its first name.
 _CLASSIFIERS = ("fc", "linear", "classifier", "head", "heads", "head_dist", "aux1", "aux2", "AuxLogits")
 _HEADS = (*_CLASSIFIERS, "projector", "projection_head", "predictor", "prediction_head", "queue", "queue_ptr")
-_PROJECTORS = ("projector", "projection_head", "projection_head.layers", "fc", "head", "g", "layers")
+_PROJECTORS = ("projector", "projection_head", "fc", "head", "g", "layers")
 _STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 # Places in a sequence of a ResNet's parts: all of them; without the pooling of the stem; without activations.
 _NUMBERED = [dict(zip(_STAGES, places, strict=True)) for places in ("014567", "013456", "012345")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -25,6 +26,8 @@ from cssl_cli.runs.weights_file import facts_in
 
 _WRAPPERS = ("state_dict", "model", "net", "model_state_dict")  # under which files have the weights
 _FIRST = 5  # names that a message lists
+# What torch says where something other than tensors and plain values would be made.
+_NAMES_CODE = re.compile(r"Unsupported (global|class)|GLOBAL|Trying to (call|instantiate|set)")
 _SAFETENSORS_HEADER = 100_000_000  # bytes that the format allows it
 
 
@@ -136,7 +139,7 @@ def _read_torch(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # what unpickling raises is undocumented
-        if "eights only load failed" in str(error):
+        if _NAMES_CODE.search(str(error)):
             what = "it holds more than weights, which could run code when it is read"
             remedy = (
                 "If you trust it, save its weights alone: python -c \"import torch; torch.save(torch.load('FILE', "
