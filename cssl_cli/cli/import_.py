@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from cssl_cli.runs.options import require_device_name
 
 EXAMPLES = (
     "cssl import simclr-cifar10 checkpoint.pth --name theirs",
-    "cssl import simclr-folder moco_v2.pth.tar data={name: folder, root: photos, size: 224} encoder.name=resnet50",
+    "cssl import moco-cifar10 moco_v2.pth.tar 'encoder={name: resnet50, stem: imagenet}' --name moco",
     "cssl import simclr-cifar10 'encoder={name: torchvision, model: resnet18}' --name imagenet",
 )
 
@@ -89,7 +90,7 @@ def import_(
         run = import_run(
             request.recipe,
             request.weights,
-            overrides=[*request.overrides, *([f"name={name}"] if name is not None else [])],
+            overrides=[*request.overrides, *([f"name={json.dumps(name)}"] if name is not None else [])],
             allowed=Allowances(tuple(allow_missing or ()), tuple(allow_unexpected or ())),
             out=out,
             reporter=reporter,

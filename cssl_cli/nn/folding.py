@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -25,7 +26,8 @@ def folded(module: nn.Module) -> nn.Module:
     """
     copied = copy.deepcopy(module).eval()
     for convolution, norm in _pairs(copied):
-        fused = fuse_conv_bn_eval(copied.get_submodule(convolution), copied.get_submodule(norm))  # type: ignore[type-var]
+        pair: Any = (copied.get_submodule(convolution), copied.get_submodule(norm))
+        fused = fuse_conv_bn_eval(*pair)
         copied.set_submodule(convolution, fused)
         copied.set_submodule(norm, nn.Identity())
     return copied

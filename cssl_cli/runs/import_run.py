@@ -19,7 +19,7 @@ from cssl_cli.nn.encoders.cached_weights import CachedWeights
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.runs.weights_source import Allowances, WeightsFile, read_weights
+from cssl_cli.runs.weights_source import Allowances, WeightsFile, read_weights, weights_path
 
 FROM_LIBRARIES = ("torchvision", "timm")
 # No training, and nothing recorded through it.
@@ -37,11 +37,13 @@ def import_run(
     device_name: str | None = None,
     data_root: str | None = None,
 ) -> RunDir:
-    """The finished run of an encoder whose weights are in a file, or without one in the cache of its library.
+    """The finished run of an encoder whose weights are in a file, that of the recipe or else of its library's cache.
 
     `InputError` if the weights are not those of the recipe's encoder, apart from what is `allowed`.
     """
     given = load_recipe(recipe, overrides)
+    if weights is None and given.encoder.weights is not None:
+        weights = weights_path(given.encoder.weights)
     if weights is None:
         cached = _cached(given)
         reporter.say(f"{cached.called}: {cached.path}")

@@ -153,7 +153,7 @@ def largest_need(recipe: Recipe, device_name: str | None = None, *, trained: boo
 
 def _stages(recipe: Recipe, device_name: str | None, *, trained: bool) -> list[Needs]:
     stages = [of_images(recipe), of_analysis(recipe, known_test_images(recipe))]
-    if not trained and (device_name == "cpu" or not _GPU.exists()):
+    if not trained and recipe.train.epochs != 0 and (device_name == "cpu" or not _GPU.exists()):
         stages.append(of_training(recipe))
     return stages
 

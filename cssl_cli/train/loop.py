@@ -57,6 +57,8 @@ def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: in
     Raises `InputError` when a batch needs more images than there are, or the warm-up would outlast the run.
     """
     assert (epochs is None) != (steps is None), "exactly one of epochs and steps"
+    if epochs == 0:
+        raise InputError("there is nothing to train in 0 epochs", where="train.epochs", remedy="Give more epochs.")
     if batch_size > num_images:
         raise InputError(
             f"a batch of {batch_size} needs more images than the {num_images} there are to train on",
