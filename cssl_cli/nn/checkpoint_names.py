@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 COUNTER = "num_batches_tracked"  # of a batch norm; old files lack it, and no result depends on it
+FITTING = 0.5  # share of an encoder's names from which on something is taken for one
 # A copy that follows the encoder slowly, by a part of its name: momentum_backbone, encoder_k, target_network, teacher.
 _MOMENTUM = re.compile(r"(^|_)(momentum|target|teacher|ema)(_|$)|^(encoder_k|key_encoder)$")
 # What may lie inside the encoder's part of a file without being of it, by its first name.
@@ -22,7 +23,7 @@ _CLASSIFIERS = ("fc", "linear", "classifier", "head", "heads", "head_dist", "aux
 _HEADS = (*_CLASSIFIERS, "projector", "projection_head", "predictor", "prediction_head", "queue", "queue_ptr")
 _PROJECTORS = ("projector", "projection_head", "fc", "head", "g", "layers")
 _STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-# Places in a sequence of a ResNet's parts: all of them; without the pooling of the stem; without activations.
+# Places in a sequence of a ResNet's parts: all of them; without the pooling of the stem; without its ReLU, too.
 _NUMBERED = [dict(zip(_STAGES, places, strict=True)) for places in ("014567", "013456", "012345")]
 
 
@@ -33,7 +34,8 @@ class Matched:
     prefix: what stands before the names in the file. missing: names that the file lacks. unexpected: names in the file,
     within the prefix, that the encoder lacks. misfits: names of another shape, as (name, in the file, in the encoder).
     left_out: what else is in the file, by its first names, with the number of its entries. alike: other prefixes, below
-    which other weights fit as well.
+    which other weights fit as well. without_relu: whether it is a sequence of a ResNet's parts with no place for the
+    ReLU of its stem, which therefore has none.
     """
 
     state: dict[str, Tensor]
@@ -43,6 +45,7 @@ class Matched:
     misfits: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     alike: list[str] = field(default_factory=list)
+    without_relu: bool = False
 
 
 def match_encoder(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Matched:
@@ -54,9 +57,10 @@ def match_encoder(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     hits = [_hits(found, *reading) for reading in readings]
     prefix, names = readings[hits.index(max(hits))]
     inside = {name[len(prefix) :]: name for name in found if name.startswith(prefix)}
-    matched = Matched({}, prefix)
+    matched = Matched({}, prefix, without_relu=_called("layer1", _NUMBERED[-1]) + ".0.conv1.weight" in names.values())
     for (other, theirs), number in zip(readings, hits, strict=True):
-        if number == max(hits) and other != prefix and not _same(found, (prefix, names), (other, theirs)):
+        fits = number == max(hits) > FITTING * len(wanted)
+        if fits and other != prefix and not _same(found, (prefix, names), (other, theirs)):
             matched.alike.append(other)
     for name in wanted:
         if names[name] in inside:

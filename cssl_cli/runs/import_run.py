@@ -19,7 +19,7 @@ from cssl_cli.nn.encoders.cached_weights import CachedWeights
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.runs.weights_source import Allowances, WeightsFile, read_weights, weights_path
+from cssl_cli.runs.weights_source import Allowances, read_weights, told_stem, weights_path
 
 FROM_LIBRARIES = ("torchvision", "timm")
 # No training, and nothing recorded through it.
@@ -51,7 +51,9 @@ def import_run(
     else:
         file = read_weights(weights)
         normalization = {name: file.facts[name] for name in ("mean", "std") if name in file.facts}
-    told = {**_normalization(given, normalization), **_stem(given, file)}
+    told = _normalization(given, normalization)
+    if "stem" not in given.encoder.model_fields_set and (stem := told_stem(file, given)) is not None:
+        told["encoder.stem"] = stem
     for field, value in told.items():
         reporter.say(f"{field}={_as_yaml(value)}, as the file was trained")
     changes = [f"encoder.weights={json.dumps(str(file.path))}", *_UNTRAINED]
@@ -91,14 +93,6 @@ def _cached(recipe: Recipe) -> CachedWeights:
 def _normalization(recipe: Recipe, told: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """What the weights were trained with, where the recipe leaves it to the images."""
     return {f"data.{name}": list(values) for name, values in told.items() if getattr(recipe.data, name) is None}
-
-
-def _stem(recipe: Recipe, file: WeightsFile) -> dict[str, Any]:
-    """solo-learn's small stem, which has the shapes of ours and is another function, where the recipe says none."""
-    if not hasattr(recipe.encoder, "stem") or "stem" in recipe.encoder.model_fields_set or not file.is_solo_learn:
-        return {}
-    kernel = file.state["backbone.conv1.weight"].shape[2:] if "backbone.conv1.weight" in file.state else None
-    return {"encoder.stem": "small_padding_2"} if kernel == (3, 3) else {}
 
 
 def _as_yaml(value: Any) -> str:

@@ -181,6 +181,7 @@ def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str) 
     with torch.device("meta"):
         method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
     matched = match_encoder(file.state, method.encoder.state_dict())
+    _require_stem(_stem(file, matched), file, recipe)
     _require(matched, file, recipe, allowed)
     projector, of_projector = _projector(file, method.projector.state_dict(), matched.prefix)
     origin = {
@@ -206,6 +207,35 @@ def _projector(
         return (found.state, PROJECTOR) if found else (None, None)
     found = match_projector(file.state, wanted, encoder)
     return (found.state, found.prefix.removesuffix(".")) if found else (None, None)
+
+
+def told_stem(file: WeightsFile, recipe: Recipe) -> str | None:
+    """The stem that the file's encoder has, where its layout tells one of the same shapes as ours; else None."""
+    encoder = build_encoder(recipe.settings("encoder"))
+    return _stem(file, match_encoder(file.state, encoder.state_dict())) if hasattr(recipe.encoder, "stem") else None
+
+
+def _stem(file: WeightsFile, matched: Matched) -> str | None:
+    first = "0.weight" if matched.without_relu else "conv1.weight"
+    weight = file.state.get(matched.prefix + first)
+    if weight is None or weight.shape[2:] != (3, 3):
+        return None
+    return "small_without_relu" if matched.without_relu else "small_padding_2" if file.is_solo_learn else None
+
+
+def _require_stem(told: str | None, file: WeightsFile, recipe: Recipe) -> None:
+    if told is None or getattr(recipe.encoder, "stem", told) == told:
+        return
+    why = {
+        "small_padding_2": "solo-learn's, whose first convolution pads by 2 pixels",
+        "small_without_relu": "a numbered sequence, in which no ReLU follows the first batch norm",
+    }
+    raise InputError(
+        f"its layout is {why[told]}: the shapes are those of encoder.stem={recipe.encoder.stem}, and it is another "
+        "function",
+        where=str(file.path),
+        remedy=f"Give encoder.stem={told}. Where that is not so, save the weights under the names of torchvision.",
+    )
 
 
 def _require(matched: Matched, file: WeightsFile, recipe: Recipe, allowed: Allowances) -> None:

@@ -154,6 +154,7 @@ def test_the_layout_of_each_author_is_recognised(author: str, encoder: State, pr
     matched = match_encoder(state, encoder)
     assert (matched.prefix, faults(matched)) == (prefix, ([], [], [], []))
     assert list(matched.state) == list(encoder)
+    assert matched.without_relu == (author == "lightly's ResNetGenerator")
     assert all(torch.equal(tensor, encoder[name]) for name, tensor in matched.state.items())
     assert sum(matched.left_out.values()) == len(state) - len(encoder)
     found = match_projector(state, projector, matched.prefix)

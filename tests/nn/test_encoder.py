@@ -51,17 +51,21 @@ def test_with_the_stem_for_large_images_it_is_torchvisions_own_network(name: str
         torch.testing.assert_close(ours(images), theirs.eval()(images))
 
 
-def test_the_stem_of_solo_learn_has_the_same_shapes_and_is_another_function() -> None:
-    plain, padded = (
+@pytest.mark.parametrize("stem", ["small_padding_2", "small_without_relu"])
+def test_stems_of_others_have_the_same_shapes_and_are_other_functions(stem: str) -> None:
+    plain, other = (
         materialize(build_encoder({"name": "resnet18", "width": 2, "stem": stem}), torch.Generator().manual_seed(0))
-        for stem in ("small", "small_padding_2")
+        for stem in ("small", stem)
     )
-    assert padded.conv1.padding == (2, 2)
-    padded.load_state_dict(plain.state_dict())
+    other.load_state_dict(plain.state_dict())
     images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        assert padded.conv1(images).shape[2:] == (18, 18)
-        assert not torch.allclose(plain.eval()(images), padded.eval()(images), rtol=1e-2)
+        stems = [network.eval()._stem(images) for network in (plain, other)]
+        assert not torch.allclose(plain(images), other(images), rtol=1e-2)
+    if stem == "small_padding_2":
+        assert [part.shape[2:] for part in stems] == [(16, 16), (18, 18)]
+    else:
+        assert torch.equal(stems[0], stems[1].relu())
 
 
 @pytest.mark.parametrize("name", OWN)

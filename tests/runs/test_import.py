@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_listed_and_leaves_nothing(recipe: str, tmp_path: P
         importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path, allowed=Allowances(missing=("layer8.*",)))
 
 
-def test_solo_learn_tells_its_stem(recipe: str, tmp_path: Path) -> None:
+def test_a_layout_tells_of_a_stem_that_only_looks_like_ours(recipe: str, tmp_path: Path) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in resnet().items()}
     state |= {"classifier.weight": torch.zeros(10, 16), "classifier.bias": torch.zeros(10)}
     torch.save({"state_dict": state, "pytorch-lightning_version": "2.1.2", "epoch": 999}, tmp_path / "solo.ckpt")
@@ -177,9 +177,16 @@ def test_solo_learn_tells_its_stem(recipe: str, tmp_path: Path) -> None:
     run = importing(recipe, tmp_path / "solo.ckpt", RESNET, out=tmp_path, told=told)
     assert "encoder.stem=small_padding_2, as the file was trained" in told.said
     assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_padding_2"
-    asked = importing(recipe, tmp_path / "solo.ckpt", RESNET, "encoder.stem=small", out=tmp_path)
-    assert load_recipe(str(asked.path / "recipe.yaml")).settings("encoder")["stem"] == "small"
-    assert asked.path != run.path
+    with pytest.raises(InputError, match=r"pads by 2 pixels.*\n.*encoder\.stem=small_padding_2"):
+        importing(recipe, tmp_path / "solo.ckpt", RESNET, "encoder.stem=small", out=tmp_path)
+    sequence = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "012345", strict=True))
+    state = {f"{sequence[name.partition('.')[0]]}.{name.partition('.')[2]}": t for name, t in resnet().items()}
+    torch.save({"state_dict": {f"backbone.{name}": tensor for name, tensor in state.items()}}, tmp_path / "light.ckpt")
+    run = importing(recipe, tmp_path / "light.ckpt", RESNET, out=tmp_path)
+    assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_without_relu"
+    started = load_recipe(recipe, [RESNET, f"encoder.weights={tmp_path / 'light.ckpt'}"])
+    with pytest.raises(InputError, match="no ReLU follows the first batch norm"):
+        pretrain(started, out=tmp_path, reporter=Silent())
 
 
 def test_the_recipe_says_the_normalisation(recipe: str, tmp_path: Path) -> None:

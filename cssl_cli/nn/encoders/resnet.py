@@ -24,8 +24,8 @@ class Settings:
 
     width: Width = 64
     """channels of the first stage; 64 as published"""
-    stem: Annotated[Literal["small", "small_padding_2", "imagenet"], Added()] = "small"
-    """first layers; small: 3x3, stride 1, no pooling; small_padding_2: the same as solo-learn has it; imagenet: 7x7, stride 2, pooling"""  # noqa: E501
+    stem: Annotated[Literal["small", "small_padding_2", "small_without_relu", "imagenet"], Added()] = "small"
+    """small: 3x3, stride 1, no pooling; as solo-learn and lightly have that: small_padding_2, small_without_relu; imagenet: 7x7, stride 2, pooling"""  # noqa: E501
 
 
 class ResNet(Encoder, TorchvisionResNet):
@@ -50,7 +50,7 @@ class ResNet(Encoder, TorchvisionResNet):
             padding = 2 if stem == "small_padding_2" else 1
             self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=padding, bias=False)
         self.bn1 = BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.Identity() if stem == "small_without_relu" else nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
         self.layer1 = self._make_layer(block, width, num_blocks[0])
         self.layer2 = self._make_layer(block, 2 * width, num_blocks[1], stride=2)
