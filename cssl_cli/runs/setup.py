@@ -40,8 +40,10 @@ def require_encoder(recipe: Recipe, image: Sequence[int]) -> None:
     """`InputError` unless the recipe's encoder can be built, and takes and trains on images of this shape (C, H, W)."""
     encoder = build_encoder(recipe.settings("encoder"))
     if isinstance(encoder, LibraryEncoder):
-        _keep_less(encoder, recipe)
         encoder.require(tuple(image))
+        with torch.device("meta"):
+            build_method(recipe.settings("method"), encoder)
+        _keep_less(encoder, recipe)
 
 
 def initial_method(recipe: Recipe, weights: Mapping[str, Tensor] | None = None) -> Method:

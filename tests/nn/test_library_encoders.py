@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from cssl_cli.errors import InputError
+from cssl_cli.methods import copy_weights, momentum_copy
 from cssl_cli.nn.batch_norm import BatchNorm2d
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.encoders.library import LibraryEncoder
@@ -54,6 +55,19 @@ def test_it_is_the_librarys_network_without_its_classifier() -> None:
     again = encoder(CONVOLUTIONAL, seed=1)
     again.load_state_dict(theirs.state_dict())
     assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_momentum_copy_has_weights_of_its_own_under_the_same_names() -> None:
+    network, other = encoder(CONVOLUTIONAL), encoder(CONVOLUTIONAL, seed=1)
+    copied = momentum_copy(network)
+    copy_weights(copied, other)
+    for name, tensor in copied.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+    assert not torch.equal(network.state_dict()["conv1.0.weight"], other.state_dict()["conv1.0.weight"])
+    both = nn.ModuleDict({"encoder": network, "momentum": copied})
+    assert {name.partition(".")[0] for name in both.state_dict()} == {"encoder", "momentum"}
+    assert "encoder.conv1.0.weight" in both.state_dict()
+    both.load_state_dict(both.state_dict())
 
 
 @pytest.mark.parametrize(

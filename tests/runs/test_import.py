@@ -254,6 +254,20 @@ def test_no_code_of_a_file_is_run(
     assert not (tmp_path / "runs").exists()
 
 
+def test_one_file_is_imported_at_a_time_and_named_as_asked(recipe: str, tmp_path: Path, invoke: Invoke) -> None:
+    for name in ("a.pt", "b.pt"):
+        torch.save(weights_of({"name": "small", "width": 2}), tmp_path / name)
+    refused = invoke("import", recipe, tmp_path / "a.pt", tmp_path / "b.pt")
+    assert refused.code == 2
+    assert "2 files of weights" in refused.stderr
+    for name, code in (("1e5", 0), ("No Name", 2)):
+        done = invoke("import", recipe, tmp_path / "a.pt", "seed=4", "--name", name)
+        assert done.code == code, done.stderr
+    assert the_run(tmp_path).name.startswith("1e5-")
+    assert load_recipe(str(the_run(tmp_path) / "recipe.yaml")).seed == 4
+    assert "imported from a.pt" in invoke("import", recipe, tmp_path / "a.pt", "seed=4", "--name", "1e5").stdout
+
+
 def test_files_that_hold_no_weights_are_told(recipe: str, tmp_path: Path) -> None:
     torch.save({"epoch": 3, "optimizer": {}}, tmp_path / "w.pth")
     with pytest.raises(InputError, match="its names are epoch, optimizer"):

@@ -31,7 +31,7 @@ class LibraryEncoder(Encoder):
         self.make, self.called = make, called
         self.model = _without_storage(make)
         for part in self.model.modules():
-            if type(part) is nn.BatchNorm2d:
+            if type(part) is nn.BatchNorm2d and part.affine and part.momentum is not None:
                 part.__class__ = BatchNorm2d  # the same parameters, and nothing besides
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
