@@ -224,15 +224,15 @@ def _stem(file: WeightsFile, matched: Matched) -> str | None:
 
 
 def _require_stem(told: str | None, file: WeightsFile, recipe: Recipe) -> None:
-    if told is None or getattr(recipe.encoder, "stem", told) == told:
+    given = getattr(recipe.encoder, "stem", None)
+    if told is None or given in (None, told):
         return
     why = {
         "small_padding_2": "solo-learn's, whose first convolution pads by 2 pixels",
         "small_without_relu": "a numbered sequence, in which no ReLU follows the first batch norm",
     }
     raise InputError(
-        f"its layout is {why[told]}: the shapes are those of encoder.stem={recipe.encoder.stem}, and it is another "
-        "function",
+        f"its layout is {why[told]}: the shapes are those of encoder.stem={given}, and it is another function",
         where=str(file.path),
         remedy=f"Give encoder.stem={told}. Where that is not so, save the weights under the names of torchvision.",
     )
