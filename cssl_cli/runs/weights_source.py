@@ -60,12 +60,10 @@ EXACTLY = Allowances()
 
 @dataclass(frozen=True)
 class StartingWeights:
-    """An encoder's weights by its own names, all of them but those `missing`, its projector's if recognised, and facts
-    of where they are from."""
+    """An encoder's weights by its own names, its projector's if recognised, and facts of where they are from."""
 
     encoder: dict[str, Tensor]
     projector: dict[str, Tensor] | None
-    missing: tuple[str, ...]
     origin: Mapping[str, Any]
 
 
@@ -192,7 +190,7 @@ def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str) 
         "left_out": matched.left_out,
         "projector": of_projector,
     }
-    return StartingWeights(matched.state, projector, tuple(matched.missing), origin)
+    return StartingWeights(matched.state, projector, origin)
 
 
 def _projector(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,18 @@ def test_timm_gets_sizes_patches_and_channels_where_the_model_takes_them() -> No
     assert refused.value.where == "encoder.image_size"
     with pytest.raises(InputError, match="Did you mean 'resnet18'"):
         build_encoder({"name": "timm", "model": "resnet1"})
+
+
+def test_weights_of_timm_are_found_in_the_cache_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    from cssl_cli.nn.encoders.timm_models import Settings, cached_weights
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert cached_weights(Settings(model="resnet18")) == []
+    known = timm.models.get_pretrained_cfg("resnet18")
+    path = tmp_path / "hub" / "checkpoints" / known.url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (found,) = cached_weights(Settings(model="resnet18"))
+    assert (found.path, found.mean) == (path, known.mean)
+    assert known.tag in found.called

@@ -90,8 +90,9 @@ def cached_weights(settings: Settings) -> Sequence[CachedWeights]:
     known = _timm().models.get_pretrained_cfg(settings.model)
     if known is None:
         return []
-    paths = [Path(torch.hub.get_dir(), "checkpoints", known.url.rpartition("/")[2])] if known.url else []
-    paths += _from_the_hub(known.hf_hub_id, known.hf_hub_filename) if known.hf_hub_id else []
+    paths = _from_the_hub(known.hf_hub_id, known.hf_hub_filename) if known.hf_hub_id else []
+    if known.url and not known.url.endswith(".npz"):  # which are of another library
+        paths.append(Path(torch.hub.get_dir(), "checkpoints", known.url.rpartition("/")[2]))
     tag = f".{known.tag}" if known.tag else ""
     return [
         CachedWeights(f"timm's {settings.model.partition('.')[0]}{tag}", path, tuple(known.mean), tuple(known.std))
