@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, pretrain, probe, rank, recipes, sweep
+from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.errors import InputError
 
@@ -71,12 +71,13 @@ def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
     """Register a command; its help ends with the examples."""
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
     summary = (command.__doc__ or "").partition(".")[0]
-    app.command(name=command.__name__, short_help=summary, epilog=epilog)(command)
+    app.command(name=command.__name__.rstrip("_"), short_help=summary, epilog=epilog)(command)
 
 
 _add(pretrain.pretrain, pretrain.EXAMPLES)
 _add(probe.probe, probe.EXAMPLES)
 _add(analyze.analyze, analyze.EXAMPLES)
+_add(import_.import_, import_.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)
 _add(rank.rank, rank.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)

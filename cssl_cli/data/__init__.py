@@ -50,4 +50,10 @@ def load_dataset(
         raise unknown_name("data set", name, SOURCES, where="data.name")
     module = importlib.import_module(SOURCES[name])
     source = module.load(settings, cache_dir=cache_dir, progress=progress, notice=notice, own=own)
-    return finish_dataset(source, limit=settings["limit"], limit_test=settings["limit_test"])
+    return finish_dataset(
+        source,
+        limit=settings["limit"],
+        limit_test=settings["limit_test"],
+        mean=settings.get("mean"),
+        std=settings.get("std"),
+    )

@@ -61,9 +61,9 @@ class Dataset:
     """One image source, ready for use.
 
     The encoder learns from `pretrain`. `train` and `test` are labelled, and None if the source has no labels. If all
-    training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1
-    scale) are those of `pretrain`. `content_key` hashes pixels, labels and class names: it does not depend on where
-    the images are stored, and changes with a single pixel.
+    training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1 scale) are those
+    of `pretrain`, unless the recipe gives others. `content_key` hashes pixels, labels and class names: it does not
+    depend on where the images are stored, and changes with a single pixel.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Dataset:
     pretrain: ImageSet
     train: ImageSet | None
     test: ImageSet | None
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     content_key: str
 
 
@@ -87,10 +87,18 @@ class Source:
     test: ImageSet | None
 
 
-def finish_dataset(source: Source, *, limit: int | None, limit_test: int | None) -> Dataset:
+def finish_dataset(
+    source: Source,
+    *,
+    limit: int | None,
+    limit_test: int | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Dataset:
     """Applies the limits to a source, then computes statistics and the content key.
 
-    `limit` bounds the training images, pretraining included; `limit_test` the test images (see `subset`).
+    `limit` bounds the training images, pretraining included; `limit_test` the test images (see `subset`). `mean` and
+    `std`, a number for each channel, stand in for those of the images.
     """
     num_classes = len(source.class_names)
     train = _limited(source.train, limit, num_classes, "data.limit")
@@ -109,10 +117,21 @@ def finish_dataset(source: Source, *, limit: int | None, limit_test: int | None)
         pretrain=pretrain,
         train=train,
         test=test,
-        mean=pretrain.summary.mean,
-        std=pretrain.summary.std,
+        mean=_of_channels(mean, pretrain, "data.mean") or pretrain.summary.mean,
+        std=_of_channels(std, pretrain, "data.std") or pretrain.summary.std,
         content_key=key.hexdigest(),
     )
+
+
+def _of_channels(given: Sequence[float] | None, images: ImageSet, where: str) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    channels = images.images.shape[1]
+    if len(given) != channels:
+        raise InputError(
+            f"has {len(given)} numbers, and the images have {channels} channels", where=where, remedy="Give one each."
+        )
+    return tuple(given)
 
 
 def summarize(images: Tensor) -> Summary:

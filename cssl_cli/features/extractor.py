@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cssl_cli.augment import Augmentation, normalize
 from cssl_cli.features.geometry import require_finite
 from cssl_cli.features.precision import RoughEncoder
-from cssl_cli.nn.encoder import folded
+from cssl_cli.nn.folding import folded
 
 PIXEL_SIDE = 32  # the linear probe's cost grows with the cube of the number of features
 

@@ -1,7 +1,8 @@
 """Random streams: one explicit generator for each purpose, all derived from the recipe's seed.
 
-No function of the package draws from torch's global generator. A stream lives on the CPU, whatever the device of the
-run, so that the numbers drawn are the same on every machine.
+No function of the package draws from torch's global generators. Networks of libraries do, for their initial weights and
+in dropout: then the generators are seeded from a stream first (nn/encoders/library.py, train/loop.py). A stream lives
+on the CPU, whatever the device of the run, so that the numbers drawn are the same on every machine.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from cssl_cli.errors import InputError
+
 MOST_SUMS = 8192  # held side by side; 32 KiB
 
 
@@ -124,13 +126,24 @@ class SplitBatchNorm2d(BatchNorm2d):
 
 
 def split_batch_norms(module: nn.Module, num_splits: int, *, num_views: int = 1) -> None:
-    """Replace each `nn.BatchNorm2d` inside a module without storage by one that normalises sub-batches apart."""
+    """Replace each `nn.BatchNorm2d` inside a module without storage by one that normalises sub-batches apart.
+
+    `InputError` where one is of another kind, which does more than that.
+    """
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                with torch.device(child.weight.device):
-                    norm = SplitBatchNorm2d(child.num_features, num_splits=num_splits, num_views=num_views)
-                    setattr(parent, name, norm)
+            if not isinstance(child, nn.BatchNorm2d):
+                continue
+            if type(child) not in (nn.BatchNorm2d, BatchNorm2d):
+                raise InputError(
+                    f"batch norms of the encoder are of another kind, {type(child).__name__}",
+                    where="method.batch_norm_splits",
+                    remedy="Give method.batch_norm_splits=1, or another encoder.",
+                )
+            with torch.device(child.weight.device):
+                norm = SplitBatchNorm2d(child.num_features, num_splits=num_splits, num_views=num_views)
+            norm.eps, norm.momentum = child.eps, child.momentum
+            setattr(parent, name, norm)
 
 
 def launch_bound(input: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Encoders that store less during training: activations are recomputed in the backward pass, batches split into parts.
 
 Gradients are those of the whole batch, up to rounding. Recomputation neither updates the running statistics of
-batch norms nor draws random numbers.
+batch norms nor draws other random numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from cssl_cli.nn.batch_norm import BatchNorm2d, SplitBatchNorm2d
 class Encoder(nn.Module, ABC):
     """A network from images (B, 3, H, W) to features (B, D), D = `num_features`, whose training passes can `keep_less`.
 
-    Its batch norms are of `BatchNorm2d`.
+    Its batch norms are of `BatchNorm2d`. `draws`: whether a training pass draws from torch's global generators.
     """
 
     num_features: int
+    draws: bool = False
     micro_batch: int | None = None
     checkpoint_activations: bool = False
 
@@ -34,7 +35,7 @@ class Encoder(nn.Module, ABC):
     def block(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """A part of the network, of which a training pass keeps only the inputs with `checkpoint_activations`."""
         if self.training and self.checkpoint_activations:
-            return _recomputed(function, *inputs)
+            return self._recomputed(function, *inputs)
         return function(*inputs)
 
     def keep_less(self, *, checkpoint_activations: bool, micro_batch: int | None, batch_size: int) -> None:
@@ -71,7 +72,7 @@ class Encoder(nn.Module, ABC):
         assert len(images) % self.micro_batch == 0, f"{len(images)} images in micro-batches of {self.micro_batch}"
         parts, sums = [], [torch.zeros_like(part) for norm in norms for part in norm.statistics()]
         for images_of_part in images.split(self.micro_batch):
-            parts.append(_recomputed(self.features, images_of_part))
+            parts.append(self._recomputed(self.features, images_of_part))
             if norms:
                 torch._foreach_add_(sums, [part for norm in norms for part in norm.statistics()])
         self._follow(norms, sums, len(parts))
@@ -85,11 +86,10 @@ class Encoder(nn.Module, ABC):
         for norm, mean, variance in zip(norms, sums[::2], sums[1::2], strict=True):
             norm.follow(mean / num_batches, variance / num_batches)
 
-
-def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """The function's output, of which nothing is kept but the inputs where a gradient is wanted."""
-    if not torch.is_grad_enabled():
-        return function(*inputs)
-    # The state of random generators is left alone: encoders draw nothing, and to read it would wait for a GPU.
-    output: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return output
+    def _recomputed(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """The function's output, of which nothing is kept but the inputs where a gradient is wanted."""
+        if not torch.is_grad_enabled():
+            return function(*inputs)
+        # To read the state of random generators would wait for a GPU: only where it is needed.
+        output: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=self.draws)
+        return output

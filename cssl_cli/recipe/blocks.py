@@ -15,8 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.field_types import (
+    ChannelDeviationList,
+    ChannelMeanList,
     DecayPair,
     DeltaGrid,
+    Digest,
     Distances,
     EpsilonGrid,
     Names,
@@ -25,14 +28,15 @@ from cssl_cli.recipe.field_types import (
 from cssl_cli.recipe.ranges import (
     Count,
     Decay,
+    File,
     ImageCount,
     NonNegative,
     Positive,
     Share,
     Undeciding,
-    Width,
     Widths,
 )
+from cssl_cli.recipe.validators import file_digest
 
 
 class Block(BaseModel):
@@ -66,6 +70,10 @@ class _AnyData(Block):
     """train on so many images only, the same number of each class; null: on all"""
     limit_test: ImageCount | None = None
     """test on so many images only, the same number of each class; null: on all"""
+    mean: ChannelMeanList | None = None
+    """what is subtracted from the channels, on the 0..1 scale; null: their mean over the training images"""
+    std: ChannelDeviationList | None = None
+    """what the channels are divided by then; null: their standard deviation over the training images"""
 
 
 class DataBlock(_AnyData, DeclaredBlock):
@@ -82,18 +90,26 @@ class AugmentBlock(Block):
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder
-class ResNet(Block):
-    name: Literal["resnet18", "resnet50"]
-    """torchvision's ResNet with a stem for small images (3x3, stride 1, no pooling)"""
-    width: Width = 64
-    """channels of the first stage; 64 as published"""
+class _AnyEncoder(Block):
+    name: str
+    weights: Annotated[File | None, Undeciding()] = None
+    """a file of weights to start from, as `cssl import` takes it; null: random weights"""
+    weights_sha256: Digest | None = Field(default=None, validate_default=True)
+    """the SHA-256 digest of that file; null: of the file as it is"""
+
+    @field_validator("weights_sha256")
+    @classmethod
+    def _of_the_file(cls, digest: str | None, info: ValidationInfo) -> str | None:
+        weights = info.data.get("weights", ...)
+        if weights is ...:  # its own fault is told
+            return digest
+        if weights is None and digest is not None:
+            raise ValueError("is of no file; give encoder.weights, too")
+        return file_digest(weights) if weights is not None and digest is None else digest
 
 
-class SmallEncoder(Block):
-    name: Literal["small"]
-    """a small convolutional network for CPUs"""
-    width: Width = 32
-    """channels of the first stage"""
+class EncoderBlock(_AnyEncoder, DeclaredBlock):
+    """What every encoder takes, and what the file of one declares."""
 
 
 # -------------------------------------------------------------------------------------------------------------- method
@@ -172,8 +188,8 @@ class LARS(OptimBlock):
 
 # ----------------------------------------------------------------------------------------------- train, probe, analyze
 class Train(Block):
-    epochs: Count | None = None
-    """duration in passes over the training images; this or steps"""
+    epochs: Annotated[int, Ge(0)] | None = None
+    """duration in passes over the training images; this or steps; 0: the encoder is that of encoder.weights"""
     steps: Count | None = Field(default=None, validate_default=True)
     """duration in batches; this or epochs"""
     batch_size: Annotated[int, Ge(2)] = 512

@@ -1,4 +1,4 @@
-"""Settings that the files of data sets, augmentations and methods declare, as blocks of a recipe.
+"""Settings that the files of data sets, augmentations, encoders and methods declare, as blocks of a recipe.
 
 Such a file has a class `Settings`, a dataclass whose fields have types from `ranges` and a line of description under
 each. Importing the file would import torch, which takes seconds, and recipes are checked without. So the file is read,
@@ -17,19 +17,21 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import Field, Strict, create_model
 
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, MethodBlock
+from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, EncoderBlock, MethodBlock
 
 PACKAGE = Path(__file__).parent.parent
 
-B = TypeVar("B", DataBlock, MethodBlock)
+B = TypeVar("B", DataBlock, EncoderBlock, MethodBlock)
 
 
 def data_blocks() -> tuple[type[DataBlock], ...]:
     """A block for each module of the table `SOURCES` in data/__init__.py, chosen by the names that lead to it."""
-    names: dict[str, list[str]] = {}
-    for name, module in ast.literal_eval(_table(PACKAGE / "data" / "__init__.py", "SOURCES")).items():
-        names.setdefault(module.rpartition(".")[2], []).append(name)
-    return tuple(_chosen_by(own, PACKAGE / "data" / f"{module}.py", DataBlock) for module, own in names.items())
+    return _of_table(PACKAGE / "data", "SOURCES", DataBlock)
+
+
+def encoder_blocks() -> tuple[type[EncoderBlock], ...]:
+    """A block for each module of the table `ENCODERS` in nn/encoders/__init__.py, as of `data_blocks`."""
+    return _of_table(PACKAGE / "nn" / "encoders", "ENCODERS", EncoderBlock)
 
 
 def augment_block() -> type[AugmentBlock]:
@@ -52,6 +54,13 @@ def method_blocks() -> tuple[type[MethodBlock], ...]:
     files = (PACKAGE / "methods").glob("*.py")
     paths = sorted(path for path in files if "." not in path.stem and not path.stem.startswith("_"))
     return tuple(_chosen_by([path.stem], path, MethodBlock) for path in paths)
+
+
+def _of_table(folder: Path, table: str, base: type[B]) -> tuple[type[B], ...]:
+    names: dict[str, list[str]] = {}
+    for name, module in ast.literal_eval(_table(folder / "__init__.py", table)).items():
+        names.setdefault(module.rpartition(".")[2], []).append(name)
+    return tuple(_chosen_by(own, folder / f"{module}.py", base) for module, own in names.items())
 
 
 def _chosen_by(names: list[str], path: Path, base: type[B]) -> type[B]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Strict, StringConstraints
 
-from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive
+from cssl_cli.recipe.ranges import Allowed, Decay, NonNegative, Positive, Probability
 from cssl_cli.recipe.validators import increasing, moderate, unreserved
 
 MAX_NAME_LENGTH = 100
@@ -47,3 +47,13 @@ Distances = Annotated[
 ]
 Names = Annotated[tuple[str, ...], Strict(False), MinLen(2), Allowed("a list of at least two names")]
 DecayPair = Annotated[tuple[Decay, Decay], Strict(False), Allowed("two numbers in [0, 1)")]
+ChannelMeanList = Annotated[
+    tuple[Probability, ...], Strict(False), MinLen(1), Allowed("a list with a number in [0, 1] for each channel")
+]
+ChannelDeviationList = Annotated[
+    tuple[Annotated[float, Gt(0), Le(1)], ...],
+    Strict(False),
+    MinLen(1),
+    Allowed("a list with a number in (0, 1] for each channel"),
+]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$"), Allowed("a digest of 64 hexadecimal digits")]

@@ -12,13 +12,15 @@ from cssl_cli.recipe.yaml_text import parse_value
 
 # A duration is one number in either unit: giving one takes the place of the other.
 _EITHER = ("epochs", "steps")
+_DIGEST = ("weights_sha256",)  # is of the file that it was given with
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """The base with the patch applied, key by key and block by block.
 
     A block whose `name` changes replaces the base's block, and so does an empty one; null takes away what the base
-    gives; a duration replaces a duration in the other unit. Neither argument is changed.
+    gives; a duration replaces a duration in the other unit, and a file of weights the digest of another. Neither
+    argument is changed.
     """
     return {**base, **{key: _merged(base.get(key), value) for key, value in patch.items()}}
 
@@ -29,7 +31,8 @@ def _merged(old: Any, new: Any) -> Any:
     if "name" in old and "name" in new and old["name"] != new["name"]:
         return new
     given = [unit for unit in _EITHER if new.get(unit) is not None]
-    kept = {key: value for key, value in old.items() if not (given and key in _EITHER)}
+    gone = {*(_EITHER if given else ()), *(_DIGEST if "weights" in new else ())}
+    kept = {key: value for key, value in old.items() if key not in gone}
     return merge(kept, new)
 
 

@@ -35,6 +35,11 @@ class Undeciding:
 
 
 @dataclass(frozen=True)
+class Added:
+    """Marks a setting that is younger than the block it is in: at its default, the fingerprint is without it."""
+
+
+@dataclass(frozen=True)
 class Absolute:
     """Of a path: it is written down as an absolute one. pydantic asks a constraint for its schema by this method."""
 
@@ -88,6 +93,7 @@ ShareRange = Annotated[
 ]
 KernelSize = Annotated[int, Ge(3), Predicate(_odd), Allowed("an odd whole number >= 3")]
 Folder = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a folder", "PATH")]
+ModelName = Annotated[str, MinLen(1), Allowed("the name of a model", "NAME")]
 Text = Annotated[str, MinLen(1), Allowed("text")]
 FolderOrName = Annotated[str, MinLen(1), AbsoluteIfPath(), Allowed("a name, or the path of a folder", "PATH")]
 File = Annotated[str, MinLen(1), Absolute(), Allowed("the path of a file", "PATH")]

@@ -22,18 +22,17 @@ from cssl_cli.recipe.blocks import (
     AugmentBlock,
     Block,
     DataBlock,
+    EncoderBlock,
     MethodBlock,
     Probe,
-    ResNet,
-    SmallEncoder,
     Train,
 )
-from cssl_cli.recipe.declared import augment_block, data_blocks, method_blocks
+from cssl_cli.recipe.declared import augment_block, data_blocks, encoder_blocks, method_blocks
 from cssl_cli.recipe.field_types import Name, Seed
-from cssl_cli.recipe.ranges import Disagreement, Undeciding
+from cssl_cli.recipe.ranges import Added, Disagreement, Undeciding
 from cssl_cli.recipe.yaml_text import dump
 
-BETWEEN_BLOCKS = ("train", "optim", "method")  # what must hold between them is a fault of the first
+BETWEEN_BLOCKS = ("train", "optim", "method", "encoder")  # what must hold between them is a fault of the first
 _DECIDING = ("data", "augment", "encoder", "method", "optim", "train")
 FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another result
 
@@ -41,10 +40,12 @@ FINGERPRINT_FORMAT = 3  # raise it when an equal recipe begins to mean another r
 if TYPE_CHECKING:
     AnyData = DataBlock
     Augment = AugmentBlock
+    AnyEncoder = EncoderBlock
     AnyMethod = MethodBlock
 else:
     AnyData = Annotated[reduce(or_, data_blocks()), Field(discriminator="name")]
     Augment = augment_block()
+    AnyEncoder = Annotated[reduce(or_, encoder_blocks()), Field(discriminator="name")]
     AnyMethod = Annotated[reduce(or_, method_blocks()), Field(discriminator="name")]
 
 
@@ -64,7 +65,7 @@ class Recipe(Block):
     """the images"""
     augment: Augment
     """what makes two views of an image; {} for no augmentation"""
-    encoder: Annotated[ResNet | SmallEncoder, Field(discriminator="name")]
+    encoder: AnyEncoder
     """the network that is trained"""
     method: AnyMethod
     """the loss and its projector"""
@@ -81,12 +82,24 @@ class Recipe(Block):
     @classmethod
     def _training_outlasts_warmup(cls, train: Train, info: ValidationInfo) -> Train:
         optim = info.data.get("optim")
-        if optim is not None and train.epochs is not None and optim.warmup_epochs >= train.epochs:
+        if optim is not None and train.epochs and optim.warmup_epochs >= train.epochs:
             last = f"{train.epochs} epoch{'s' if train.epochs > 1 else ''}"
             raise Disagreement(
                 f"lasts {last} and must last longer than optim.warmup_epochs, {optim.warmup_epochs}; "
                 f"give optim.warmup_epochs={train.epochs // 10}, or more epochs",
                 *("train.epochs", "optim.warmup_epochs"),
+            )
+        return train
+
+    @field_validator("train")
+    @classmethod
+    def _without_training_there_are_weights(cls, train: Train, info: ValidationInfo) -> Train:
+        encoder = info.data.get("encoder")
+        if encoder is not None and train.epochs == 0 and encoder.weights is None:
+            raise Disagreement(
+                "lasts 0 epochs, which is for an encoder trained elsewhere; give its file as encoder.weights, or more "
+                "epochs",
+                *("train.epochs", "encoder.weights"),
             )
         return train
 
@@ -134,8 +147,9 @@ class Recipe(Block):
     def fingerprint(self) -> str:
         """10 hex digits over all that decides the trained encoder; names the run directory.
 
-        Not the name, nor how often a checkpoint is written, nor what is computed again to save memory, nor how the
-        finished encoder is measured: recipes that differ in `probe` and `analyze` only share one run.
+        Not the name, nor where the weights to start from lie (their digest decides), nor how often a checkpoint is
+        written, nor what is computed again to save memory, nor how the finished encoder is measured: recipes that
+        differ in `probe` and `analyze` only share one run.
         """
         return Fingerprints().of(self)
 
@@ -162,7 +176,12 @@ class Fingerprints:
 
     def _block(self, block: Block) -> str:
         if id(block) not in self._written:
-            undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
+            undeciding = {
+                name
+                for name, info in type(block).model_fields.items()
+                if Undeciding() in info.metadata
+                or (Added() in info.metadata and getattr(block, name) == info.get_default())
+            }
             settings = block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
             self._written[id(block)] = block, _canonical(settings)
         return self._written[id(block)][1]

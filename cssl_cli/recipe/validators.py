@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
-from cssl_cli.host.paths import UnknownPath, expand_home, variables
+from cssl_cli.host.paths import UnknownPath, expand, expand_home, variables
 
 RESERVED_ENDINGS = (".partial", ".building")
 
@@ -60,6 +62,26 @@ def absolute(path: str) -> str:
 def absolute_if_path(name: str) -> str:
     """`absolute` of what begins as a path does; any other name as it is."""
     return absolute(name) if name[0] in "/.~$" else name
+
+
+def file_digest(path: str) -> str:
+    """The SHA-256 digest of a file; ValueError where it cannot be read."""
+    try:
+        found = Path(expand(path))
+        stat = found.stat()
+        return _digest_of(str(found), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    except UnknownPath:
+        raise
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ValueError(f"cannot be taken of {path}: {reason}; give a file of weights as encoder.weights") from error
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: str, *_: int) -> str:
+    """Of a large file, read once as long as it stays as it is."""
+    with open(path, "rb") as file:  # noqa: PTH123 (file_digest takes no other)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _written(path: str) -> str:

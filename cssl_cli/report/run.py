@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.errors import shown_path
+from cssl_cli.errors import escaped, shown_path
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
 from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import METRICS, RunDir
 
+NO_RECORDS = "the encoder was trained elsewhere, and there are no records of it"
 ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
 
 
@@ -20,9 +21,14 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
     """Print where the run is and how its last epoch went."""
     metrics = run.read_records(METRICS)
     last = metrics[-1] if metrics else None
+    status = run.status()
+    imported = status.get("imported")
     if as_json:
-        return print_json({"run": str(run.path), "status": run.status(), "last_epoch": last})
+        content = {"run": str(run.path), "status": status, "last_epoch": last}
+        return print_json({**content, "reason": NO_RECORDS} if imported else content)
     out = console()
+    if imported:
+        out.print(f"imported from {escaped(str(imported['file']))}: {NO_RECORDS}")
     if last is not None:
         terms = ", ".join(f"{name} {value:.4f}" for name, value in last["terms"].items())
         seconds = sum(record["seconds"] for record in metrics)

@@ -26,6 +26,7 @@ from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms, as_di
 from cssl_cli.runs.finished import (
     finished_run_data,
     open_finished,
+    projector_reason,
     stored_result,
     trained_part,
     untrained_encoder,
@@ -118,6 +119,7 @@ def _measure(
         **({"feature_error": errors} if errors else {}),
         "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
         **terms.of_encoders(raw),
+        **({} if features.no_projector is None else {"projector": {"reason": features.no_projector}}),
         "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
         "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
     }
@@ -142,11 +144,15 @@ def _of_run(recipe: Recipe, images: Dataset, run: RunDir) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Features:
-    """Both encoders, the `raw` features (N, V, …) of them and of the projector, and the errors of lower precision."""
+    """Both encoders, the `raw` features (N, V, …) of them and of the projector, and the errors of lower precision.
+
+    `no_projector` says why there is no projector, None if there is.
+    """
 
     encoders: Mapping[str, nn.Module]
     raw: Mapping[str, Tensor]
     errors: Mapping[str, Any]
+    no_projector: str | None
 
     @classmethod
     def of(cls, run: RunDir, recipe: Recipe, material: Material, reporter: Reporter) -> _Features:
@@ -157,8 +163,10 @@ class _Features:
             for name, extractor in extractors.items()
         }
         errors = {name: extractor.error for name, extractor in extractors.items() if extractor.error is not None}
-        raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
-        return cls(encoders, raw, errors)
+        no_projector = projector_reason(run)
+        if no_projector is None:
+            raw["projector"] = _projected(trained_part(run, recipe, "projector"), raw["trained"], material.device)
+        return cls(encoders, raw, errors, no_projector)
 
 
 def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:
@@ -205,7 +213,7 @@ def _export(
         features=raw["trained"],
         labels=material.labels,
         class_names=material.class_names,
-        projector=raw["projector"],
+        projector=raw.get("projector"),
         untrained=raw["untrained"],
         continuous=views.continuous,
         states=views.states,

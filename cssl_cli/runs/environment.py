@@ -15,18 +15,21 @@ from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.images import has_labels
 from cssl_cli.runs.run_dir import CHECKPOINT, ENVIRONMENT, RunDir
-from cssl_cli.train.loop import Trainer
 from cssl_cli.train.step import Compiled
 
 
 def enter_environment(
-    run: RunDir, recipe: Recipe, dataset: Dataset, trainer: Trainer, reporter: Reporter, data_root: str | None
+    run: RunDir,
+    recipe: Recipe,
+    dataset: Dataset,
+    here: dict[str, Any],
+    reporter: Reporter,
+    data_root: str | None,
 ) -> None:
-    """Record this process in environment.json."""
+    """Record this process, whose `environment` is `here`, in environment.json."""
     before = run.environment()
-    here = environment(trainer.device, trainer.precision, compiled=trainer.training_step.compiled)
     if data_root is not None:
-        here["data_root"] = data_root
+        here = {**here, "data_root": data_root}
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
         last = {"compiled": False, **processes[-1]}  # default for environments written before compiling existed

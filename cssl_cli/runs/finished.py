@@ -96,6 +96,14 @@ def trained_part(run: RunDir, recipe: Recipe, part: Part) -> nn.Module:
     return module
 
 
+def projector_reason(run: RunDir) -> str | None:
+    """Why the run has no projector; None if it has one."""
+    imported = run.status().get("imported")
+    if isinstance(imported, Mapping) and imported.get("projector") is None:
+        return f"the encoder was imported from {imported.get('file')}, and no projector of the recipe's layers with it"
+    return None
+
+
 def untrained_encoder(recipe: Recipe) -> nn.Module:
     """The encoder as a run of the recipe starts: with initial weights and batch norms that have seen no data.
 

@@ -18,13 +18,19 @@ from cssl_cli.recipe import Recipe
 Needs = Mapping[str, float]  # bytes, by the recipe field that determines them
 
 _FLOAT = 4
-_WEIGHTS_AT_64 = {"resnet18": 11.1e6, "resnet50": 23.4e6}  # of convolutions at width 64; they grow as width²
-_FEATURES = {"resnet18": 8, "resnet50": 32, "small": 8}  # outputs of an encoder, relative to its width
+# Of the encoders that are our own; nothing is known of a library's before it is built.
+_WEIGHTS_AT_64 = {  # of convolutions at width 64; they grow as width²
+    "resnet18": 11.1e6,
+    "resnet34": 21.2e6,
+    "resnet50": 23.4e6,
+    "resnet101": 42.3e6,
+}
+_FEATURES = {"resnet18": 8, "resnet34": 8, "resnet50": 32, "resnet101": 32, "small": 8}  # outputs, relative to width
 _STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps for each weight
 # Numbers that a pass keeps of an image, by width and pixels: the outputs of convolutions (a compiler may drop the
 # rest), or only the inputs of blocks.
-_ACTIVATIONS = {"small": 1.875, "resnet18": 9.375, "resnet50": 52.375}
-_INPUTS_OF_BLOCKS = {"small": 1.75, "resnet18": 4.625, "resnet50": 28.0}
+_ACTIVATIONS = {"small": 1.875, "resnet18": 9.375, "resnet34": 15.625, "resnet50": 52.375, "resnet101": 77.875}
+_INPUTS_OF_BLOCKS = {"small": 1.75, "resnet18": 4.625, "resnet34": 7.75, "resnet50": 28.0, "resnet101": 45.0}
 _GPU = Path("/dev/nvidiactl")  # exists if there is an NVIDIA driver; training then need not fit into the host's memory
 
 
@@ -42,11 +48,11 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
     encoder, method = recipe.encoder, recipe.method
     trained = 2 + (_STATES[recipe.optim.name] if getattr(recipe.optim, "momentum", None) != 0 else 0)
     copies = trained + (1 if hasattr(method, "ema_momentum") else 0)
-    outputs = _FEATURES[encoder.name] * encoder.width
+    outputs = _num_features(recipe)
     sizes = [outputs, *method.projector]
     of_projector = sum(first * second for first, second in zip(sizes, method.projector, strict=False))
     needs = {
-        "encoder.width": _FLOAT * copies * weights_of_encoder(recipe),
+        f"encoder.{'width' if hasattr(encoder, 'width') else 'model'}": _FLOAT * copies * weights_of_encoder(recipe),
         "method.projector": _FLOAT * copies * of_projector,
     }
     if hasattr(method, "predictor"):
@@ -54,8 +60,7 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
     if hasattr(method, "queue"):
         needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
     size = getattr(recipe.data, "size", None) or image_size or 32  # downloadable sets have no smaller images
-    kept = _INPUTS_OF_BLOCKS if recipe.train.checkpoint_activations else _ACTIVATIONS
-    of_pass = 2 * kept[encoder.name] * encoder.width * size**2  # activations may be bfloat16
+    of_pass = 2 * _kept_of_an_image(recipe) * size**2  # activations may be bfloat16
     of_views = 2 * recipe.train.batch_size * _FLOAT * 3 * size**2
     if recipe.train.micro_batch is None:
         return needs | {"train.batch_size": of_views + 2 * recipe.train.batch_size * of_pass}
@@ -63,11 +68,26 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
 
 
 def weights_of_encoder(recipe: Recipe) -> float:
-    """The weights of the convolutions, slightly underestimated."""
-    width = recipe.encoder.width
+    """The weights of the convolutions, slightly underestimated; 0 where they are not known."""
+    width = getattr(recipe.encoder, "width", 0)
     if recipe.encoder.name == "small":
         return 9 * (3 * width + 2 * width**2 + 8 * width**2 + 32 * width**2)
-    return _WEIGHTS_AT_64[recipe.encoder.name] * (width / 64) ** 2
+    return _WEIGHTS_AT_64.get(recipe.encoder.name, 0) * (width / 64) ** 2
+
+
+def _num_features(recipe: Recipe) -> int:
+    """The encoder's outputs; 0 where they are not known."""
+    return _FEATURES.get(recipe.encoder.name, 0) * getattr(recipe.encoder, "width", 0)
+
+
+def _kept_of_an_image(recipe: Recipe) -> float:
+    """Numbers that a pass keeps for each pixel of an image; 0 where they are not known."""
+    table = _INPUTS_OF_BLOCKS if recipe.train.checkpoint_activations else _ACTIVATIONS
+    kept = table.get(recipe.encoder.name, 0.0)
+    if getattr(recipe.encoder, "stem", None) == "imagenet":  # a quarter of the pixels, then a sixteenth
+        first = 0 if recipe.train.checkpoint_activations else 1
+        kept = first / 4 + (kept - first) / 16
+    return kept * getattr(recipe.encoder, "width", 0)
 
 
 def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | None = None) -> Needs:
@@ -77,7 +97,7 @@ def of_analysis(recipe: Recipe, num_images: int, settings: Mapping[str, int] | N
     """
     wanted = recipe.analyze.model_dump() | dict(settings or {})
     images = min(wanted["num_images"], num_images)
-    features = 2 * _FLOAT * images * _FEATURES[recipe.encoder.name] * recipe.encoder.width
+    features = 2 * _FLOAT * images * _num_features(recipe)
     return {
         "analyze.num_images": features,
         "analyze.num_views": features * (wanted["num_views"] - 1),
@@ -133,7 +153,7 @@ def largest_need(recipe: Recipe, device_name: str | None = None, *, trained: boo
 
 def _stages(recipe: Recipe, device_name: str | None, *, trained: bool) -> list[Needs]:
     stages = [of_images(recipe), of_analysis(recipe, known_test_images(recipe))]
-    if not trained and (device_name == "cpu" or not _GPU.exists()):
+    if not trained and recipe.train.epochs != 0 and (device_name == "cpu" or not _GPU.exists()):
         stages.append(of_training(recipe))
     return stages
 

@@ -21,7 +21,7 @@ from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import memory
 from cssl_cli.runs.compiling import compiles, keep_compiler_cache
 from cssl_cli.runs.device import choose_device, choose_precision
-from cssl_cli.runs.environment import enter_compiled, enter_environment
+from cssl_cli.runs.environment import enter_compiled, enter_environment, environment
 from cssl_cli.runs.images import ELSEWHERE, images_of_run, place_images
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
@@ -37,8 +37,9 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import initial_method, make_augmentation
+from cssl_cli.runs.setup import initial_method, make_augmentation, require_encoder
 from cssl_cli.runs.training_trace import Recorder, make_recorders
+from cssl_cli.runs.weights_source import EXACTLY, Allowances, StartingWeights, described, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
 from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer, make_plan
 from cssl_cli.train.step import Notice
@@ -53,21 +54,29 @@ def pretrain(
     restart: bool = False,
     dataset: Dataset | None = None,
     data_root: str | None = None,
+    allowed: Allowances = EXACTLY,
 ) -> RunDir:
     """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
 
-    A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
+    A recipe of 0 epochs imports the encoder of `encoder.weights` instead; `allowed` is what need not agree in that
+    file. A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
     now: the recipe's data.root still identifies the run.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
+    trains, weights = recipe.train.epochs != 0, None
     if restart or not _is_finished(run):
         # Before anything is created under `out`: missing images leave no run behind.
         require_creatable(out, "Choose another folder with --out DIR.")
-        require_memory(recipe, device, dataset)
+        if trains:
+            require_memory(recipe, device, dataset)
+        if restart or not run.file(CHECKPOINT).exists():
+            weights = starting_weights(recipe, allowed)
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
-        compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
+        if trains:
+            compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
+        require_encoder(recipe, dataset.pretrain.images.shape[1:])
         _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
     if not restart and _is_finished(run) and not run.is_writable():
@@ -87,10 +96,17 @@ def pretrain(
             reporter.say(f"{shown_path(run.path)} is finished already")
             return run
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
-        trainer = make_trainer(recipe, dataset, device, notice=reporter.say)
+        if not trains:
+            check_images(run, recipe, dataset, data_root)
+            weights = weights or starting_weights(recipe, allowed)
+            assert weights is not None, "a recipe without training has weights"
+            _import(run, recipe, weights, dataset, device, reporter, data_root)
+            return run
+        trainer = make_trainer(recipe, dataset, device, weights=weights, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
-        enter_environment(run, recipe, dataset, trainer, reporter, data_root)
+        here = environment(device, trainer.precision, compiled=trainer.training_step.compiled)
+        enter_environment(run, recipe, dataset, here, reporter, data_root)
         recorders = make_recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
@@ -198,7 +214,14 @@ def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str |
         )
 
 
-def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, notice: Notice = lambda _: None) -> Trainer:
+def make_trainer(
+    recipe: Recipe,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    weights: StartingWeights | None = None,
+    notice: Notice = lambda _: None,
+) -> Trainer:
     """The trainer of a recipe at its first step; `notice` receives what differs from the request."""
     images = dataset.pretrain.images
     plan = plan_of(recipe, len(images))
@@ -206,7 +229,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
     if compiled:
         keep_compiler_cache()
     return Trainer(
-        initial_method(recipe),
+        initial_method(recipe, None if weights is None else weights.encoder),
         make_augmentation(recipe, images.shape[-1]),
         place_images(images, device),
         mean=dataset.mean,
@@ -219,6 +242,7 @@ def make_trainer(recipe: Recipe, dataset: Dataset, device: torch.device, *, noti
         augment=stream(recipe.seed, "augment"),
         compiled=compiled,
         notice=notice,
+        seed_of_step=lambda step: stream(recipe.seed, f"training step {step}").initial_seed(),
     )
 
 
@@ -337,14 +361,43 @@ def _describe(record: EpochRecord, plan: Plan) -> str:
 
 def _finish(run: RunDir, recipe: Recipe, trainer: Trainer, dataset: Dataset) -> None:
     """Export encoder and projector and mark the run finished, in this order."""
-    facts = {
-        "recipe": recipe.name,
-        "fingerprint": recipe.fingerprint,
-        "encoder": recipe.encoder.name,
-        "width": recipe.encoder.width,
-        "mean": dataset.mean,
-        "std": dataset.std,
-    }
+    facts = _facts(recipe, dataset)
     run.save_weights(PROJECTOR, trainer.method.projector.state_dict(), facts)
     run.save_weights(ENCODER, trainer.method.encoder.state_dict(), facts)
     run.write_status("finished", step=trainer.step, num_steps=trainer.plan.num_steps)
+
+
+def _import(
+    run: RunDir,
+    recipe: Recipe,
+    weights: StartingWeights,
+    dataset: Dataset,
+    device: torch.device,
+    reporter: Reporter,
+    data_root: str | None,
+) -> None:
+    """Make a finished run of weights from elsewhere, in the same order: environment, projector, encoder, status."""
+    encoder = initial_method(recipe).encoder
+    encoder.load_state_dict(weights.encoder, strict=False)  # what is missing was allowed to be
+    here = environment(device, torch.float32, compiled=False)
+    enter_environment(run, recipe, dataset, here, reporter, data_root)
+    facts = _facts(recipe, dataset) | {"imported": weights.origin}
+    if weights.projector is not None:
+        run.save_weights(PROJECTOR, weights.projector, facts)
+    run.save_weights(ENCODER, encoder.state_dict(), facts)
+    run.write_status("finished", step=0, num_steps=0, imported=weights.origin)
+    reporter.say(described(weights.origin))
+
+
+def _facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """What the header of a file of weights says."""
+    settings = recipe.settings("encoder")
+    architecture = {name: value for name, value in settings.items() if not name.startswith(("name", "weights"))}
+    return {
+        "recipe": recipe.name,
+        "fingerprint": recipe.fingerprint,
+        "encoder": recipe.encoder.name,
+        **architecture,
+        "mean": dataset.mean,
+        "std": dataset.std,
+    }

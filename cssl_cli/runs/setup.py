@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.features.extractor import FeatureExtractor
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, build_method
 from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.encoders.library import LibraryEncoder
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 
@@ -33,20 +36,36 @@ def make_extractor(
     return FeatureExtractor(encoder, mean=mean, std=std, batch_size=batch_size, device=device, precision=precision)
 
 
-def initial_method(recipe: Recipe) -> Method:
-    """Encoder, heads and loss, with initial weights from the recipe's seed."""
+def require_encoder(recipe: Recipe, image: Sequence[int]) -> None:
+    """`InputError` unless the recipe's encoder can be built, and takes and trains on images of this shape (C, H, W)."""
+    encoder = build_encoder(recipe.settings("encoder"))
+    if isinstance(encoder, LibraryEncoder):
+        encoder.require(tuple(image))
+        with torch.device("meta"):
+            build_method(recipe.settings("method"), encoder)
+        _keep_less(encoder, recipe)
+
+
+def initial_method(recipe: Recipe, weights: Mapping[str, Tensor] | None = None) -> Method:
+    """Encoder, heads and loss, with initial weights from the recipe's seed, the encoder's from `weights` if given."""
     with torch.device("meta"):
         method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
     generator = stream(recipe.seed, "init")
     materialize(method, generator)
+    if weights is not None:
+        method.encoder.load_state_dict(weights)
     method.after_initialization(generator)
+    for encoder in method.modules():
+        if isinstance(encoder, Encoder):  # including the momentum encoder
+            _keep_less(encoder, recipe)
+    return method
+
+
+def _keep_less(encoder: Encoder, recipe: Recipe) -> None:
     train = recipe.train
     if train.checkpoint_activations or train.micro_batch is not None:
-        for encoder in method.modules():
-            if isinstance(encoder, Encoder):  # including the momentum encoder
-                encoder.keep_less(
-                    checkpoint_activations=train.checkpoint_activations,
-                    micro_batch=train.micro_batch,
-                    batch_size=train.batch_size,
-                )
-    return method
+        encoder.keep_less(
+            checkpoint_activations=train.checkpoint_activations,
+            micro_batch=train.micro_batch,
+            batch_size=train.batch_size,
+        )

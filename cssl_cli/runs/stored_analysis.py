@@ -82,7 +82,8 @@ def require_analysis(content: Mapping[str, Any]) -> None:
     }
     groups: dict[str, tuple[str, Any]] = {}
     for encoder in ("trained", "untrained", "projector"):
-        groups |= {f"{encoder}.{name}": (name, found) for name, found in content.get(encoder, {}).items()}
+        terms = content.get(encoder, {})  # an imported run may have no projector, for a reason
+        groups |= {f"{encoder}.{name}": (name, found) for name, found in terms.items() if name != "reason"}
     for distance, found in content["concentration"].items():
         groups[f"concentration.{distance}"] = "concentration", found
     for control, terms in content.get("controls", {}).items():

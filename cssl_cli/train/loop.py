@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from cssl_cli.augment import Augmentation
 from cssl_cli.data.batches import Images
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
+from cssl_cli.nn.recompute import Encoder
 from cssl_cli.train.captured_step import CapturedStep
 from cssl_cli.train.optimizers import build_optimizer, learning_rate
 from cssl_cli.train.step import Compiled, Notice, TrainingStep
@@ -55,6 +57,8 @@ def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: in
     Raises `InputError` when a batch needs more images than there are, or the warm-up would outlast the run.
     """
     assert (epochs is None) != (steps is None), "exactly one of epochs and steps"
+    if epochs == 0:
+        raise InputError("there is nothing to train in 0 epochs", where="train.epochs", remedy="Give more epochs.")
     if batch_size > num_images:
         raise InputError(
             f"a batch of {batch_size} needs more images than the {num_images} there are to train on",
@@ -103,7 +107,8 @@ class Trainer:
 
     `images` gives batches of the plan's images. `order` and `augment` are the run's random streams for the order of
     the images and for the parameters of their views. `state_dict` holds all that is needed to go on exactly.
-    `precision`, `compiled` and `notice` as of `TrainingStep`.
+    `precision`, `compiled` and `notice` as of `TrainingStep`. `seed_of_step` seeds torch's global generators for each
+    step of an encoder that `draws` from them (dropout).
     """
 
     def __init__(
@@ -122,6 +127,7 @@ class Trainer:
         augment: torch.Generator,
         compiled: Compiled = False,
         notice: Notice = lambda _: None,
+        seed_of_step: Callable[[int], int] = lambda step: step,
     ) -> None:
         self.device = device
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -143,6 +149,8 @@ class Trainer:
         self.plan = plan
         self.precision = precision
         self.order = order
+        self.seed_of_step = seed_of_step
+        self.draws = any(module.draws for module in self.method.modules() if isinstance(module, Encoder))
         self.theta = ThetaAhead(augmentation.draw, augment, device)
         self.step = 0
         self.epoch_order_state = order.get_state()
@@ -187,8 +195,23 @@ class Trainer:
     def _train_step(self, batch: Tensor) -> None:
         position = self.step % self.plan.steps_per_epoch
         theta = self.draw_theta(len(batch))
-        self._collect(self.training_step(batch, theta, self.current_learning_rate()), position)
+        with self._global_randomness():
+            terms = self.training_step(batch, theta, self.current_learning_rate())
+        self._collect(terms, position)
         self.step += 1
+
+    @contextmanager
+    def _global_randomness(self) -> Iterator[None]:
+        """Torch's global generators for one step, at a state that follows from its number: none has to be saved."""
+        if not self.draws:
+            yield
+            return
+        before = torch.random.get_rng_state()
+        torch.manual_seed(self.seed_of_step(self.step))  # the device's generator, too
+        try:
+            yield
+        finally:
+            torch.random.set_rng_state(before)
 
     def draw_theta(self, num_images: int) -> Tensor:
         """theta (2B, P) of two views of each of B images, on the device, which is not waited for."""

@@ -14,9 +14,12 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import method_names
 from cssl_cli.nn.batch_norm import split_batch_norms
-from cssl_cli.nn.encoder import ENCODERS, MLP, build_encoder, folded, materialize
+from cssl_cli.nn.encoder import MLP, build_encoder, materialize
+from cssl_cli.nn.folding import folded
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.setup import initial_method
+
+OWN = ("resnet18", "resnet34", "resnet50", "resnet101", "small")
 
 
 def encoder(name: str, width: int, seed: int = 0) -> nn.Module:
@@ -35,7 +38,37 @@ def test_width_64_is_torchvisions_network_with_the_small_image_stem(name: str) -
         torch.testing.assert_close(ours(images), theirs.eval()(images))
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", ["resnet34", "resnet50"])
+def test_with_the_stem_for_large_images_it_is_torchvisions_own_network(name: str) -> None:
+    network = build_encoder({"name": name, "width": 64, "stem": "imagenet"})
+    ours = materialize(network, torch.Generator().manual_seed(0)).eval()
+    theirs = getattr(torchvision.models, name)()
+    assert set(theirs.load_state_dict(ours.state_dict(), strict=False).missing_keys) == {"fc.weight", "fc.bias"}
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs.eval()(images))
+
+
+@pytest.mark.parametrize("stem", ["small_padding_2", "small_without_relu"])
+def test_stems_of_others_have_the_same_shapes_and_are_other_functions(stem: str) -> None:
+    plain, other = (
+        materialize(build_encoder({"name": "resnet18", "width": 2, "stem": stem}), torch.Generator().manual_seed(0))
+        for stem in ("small", stem)
+    )
+    other.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        stems = [network.eval()._stem(images) for network in (plain, other)]
+        assert not torch.allclose(plain(images), other(images), rtol=1e-2)
+    if stem == "small_padding_2":
+        assert [part.shape[2:] for part in stems] == [(16, 16), (18, 18)]
+    else:
+        assert torch.equal(stems[0], stems[1].relu())
+
+
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("size", [32, 48])
 def test_features_have_the_stated_width(name: str, size: int) -> None:
     network = encoder(name, 4).eval()
@@ -86,7 +119,7 @@ def test_an_unknown_encoder_is_answered_with_the_nearest_name() -> None:
         build_encoder({"name": "resnet-18", "width": 64})
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("splits", [1, 2])
 def test_folded_batch_norms_are_the_same_function(name: str, splits: int) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from cssl_cli.errors import InputError
 from cssl_cli.nn import batch_norm
 from cssl_cli.nn.batch_norm import SplitBatchNorm2d, split_batch_norms
 from cssl_cli.nn.encoder import build_encoder, materialize
@@ -178,3 +179,18 @@ def test_compiled_code_takes_one_pass() -> None:
     expected.square().sum().backward()
     close(ours.grad, theirs.grad)
     close(norm.running_var, plain.running_var)
+
+
+class Acting(nn.BatchNorm2d):  # as in timm
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
+def test_norms_keep_their_settings_and_what_does_more_is_not_replaced() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(nn.BatchNorm2d(3, eps=1e-3, momentum=0.2))
+        acting = nn.Sequential(Acting(3))
+    split_batch_norms(network, 2)
+    assert (type(network[0]), network[0].eps, network[0].momentum) == (SplitBatchNorm2d, 1e-3, 0.2)
+    with pytest.raises(InputError, match="Acting"):
+        split_batch_norms(acting, 2)

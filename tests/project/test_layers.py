@@ -65,6 +65,7 @@ NEEDS_TORCH = {"host.randomness"} | {
     f"runs.{name}"
     for name in (
         "analyze",
+        "brief_training",
         "compiling",
         "concentrate",
         "contact_sheet",
@@ -74,6 +75,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "features",
         "finished",
         "images",
+        "import_run",
         "loaded_encoder",
         "machine",
         "optimise",
@@ -84,6 +86,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "setup",
         "training_trace",
         "views",
+        "weights_source",
     )
 }
 

@@ -52,7 +52,8 @@ def test_the_folder_recipe_asks_for_its_folder() -> None:
 def test_the_published_settings() -> None:
     simclr, twins = load_recipe("simclr-cifar10"), load_recipe("barlow_twins-cifar10")
     for recipe in (simclr, twins):
-        assert recipe.settings("encoder") == {"name": "resnet18", "width": 64}
+        encoder = {key: value for key, value in recipe.settings("encoder").items() if value is not None}
+        assert encoder == {"name": "resnet18", "width": 64, "stem": "small"}
         assert (recipe.train.epochs, recipe.train.batch_size) == (800, 512)
         optim = recipe.settings("optim")
         assert (optim["name"], optim["momentum"], optim["weight_decay"]) == ("sgd", 0.9, 5e-4)

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe, load_recipe, schema
 from cssl_cli.recipe.blocks import Block, Probe
 from cssl_cli.recipe.files import shipped_names
@@ -66,8 +68,10 @@ OTHER: dict[str, dict[str, str]] = {
     "augment.solarize": {"p": "0.1", "threshold": "0.1"},
     "augment.cutout": {"p": "0.1", "scale": "[0.1, 0.1]"},
     "augment.fade": {"p": "0.1", "contrast": "[0.1, 0.1]"},
-    "encoder: resnet18": {"width": "8"},
+    "encoder: resnet18": {"width": "8", "stem": "imagenet"},
     "encoder: small": {"width": "8"},
+    "encoder: torchvision": {"model": "resnet34", "image_size": "64"},
+    "encoder: timm": {"model": "resnet34", "image_size": "64", "patch_size": "8", "channels": "1"},
     "method: simclr": {"temperature": "0.1", "projector": "[8]"},
     "method: barlow_twins": {"lambda": "0.1", "projector": "[8]"},
     "method: moco": {
@@ -119,12 +123,17 @@ for _optimizer in ("sgd", "adamw", "lars"):
         "warmup_epochs": "1",
         "decay_norm_and_bias": "false",
     }
+for _source in ("shapes", "cifar10", "folder", "torchvision", "arrays", "huggingface"):
+    OTHER[f"data: {_source}"] |= {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
+_OF_WEIGHTS = ("weights", "weights_sha256")
 UNDECIDING = {
     "name",
     "train.checkpoint_minutes",
     "train.checkpoint_activations",
     "data: cifar10.root",
     "data: torchvision.root",
+    # The digest decides, and not without a file: see below.
+    *(f"encoder: {name}.{key}" for name in ("resnet18", "small", "torchvision", "timm") for key in _OF_WEIGHTS),
     "analyze.every",
     "probe.every",
 }
@@ -156,6 +165,8 @@ def chosen(title: str) -> tuple[str, list[str]]:
     if path == "data":
         given = {"folder": "root: here", "torchvision": "set: USPS", "arrays": "file: x.npz", "huggingface": "path: x"}
         return path, [f"data={{name: {name}{', ' + given[name] if name in given else ''}}}"]
+    if title in ("encoder: torchvision", "encoder: timm"):
+        return path, [f"encoder={{name: {name}, model: resnet18}}"]
     if path == "optim":
         return path, [f"optim={{name: {name}, lr: 0.5}}"]
     if name:
@@ -204,6 +215,46 @@ def test_what_does_not_decide_does_not_change_it() -> None:
         changed = load_recipe("simclr-cifar10", [override])
         assert changed != plain
         assert changed.fingerprint == plain.fingerprint
+
+
+def test_the_digest_of_the_weights_decides_and_not_where_they_lie(
+    write_as: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    base = write_as("minimal.yaml", MINIMAL)
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).write_bytes(content)
+    plain = load_recipe(base)
+    a, b, c = (load_recipe(base, [f"encoder.weights={tmp_path / name}"]) for name in "abc")
+    assert a.encoder.weights_sha256 == hashlib.sha256(b"1").hexdigest()
+    assert a.fingerprint == b.fingerprint
+    assert len({plain.fingerprint, a.fingerprint, c.fingerprint}) == 3
+    assert load_recipe(write_as("again.yaml", a.to_yaml()), [f"encoder.weights={tmp_path / 'c'}"]) == c, "its digest"
+    (tmp_path / "a").write_bytes(b"3")
+    assert load_recipe(base, [f"encoder.weights={tmp_path / 'a'}"]).fingerprint not in (a.fingerprint, c.fingerprint)
+    (tmp_path / "a").unlink()  # the recipe of a run is read without the file
+    assert load_recipe(write_as("gone.yaml", a.to_yaml())) == a
+    with pytest.raises(InputError, match="no such file"):
+        load_recipe(base, [f"encoder.weights={tmp_path / 'a'}"])
+    with pytest.raises(InputError, match=r"give encoder\.weights, too"):
+        load_recipe(base, [f"encoder.weights_sha256={'a' * 64}"])
+
+
+def test_a_field_younger_than_its_block_is_left_out_at_its_default(write_as: Callable[[str, str], str]) -> None:
+    base = write_as("minimal.yaml", MINIMAL)
+    plain = load_recipe(base, ["encoder.name=resnet18"])
+    assert "stem" in plain.settings("encoder")
+    assert load_recipe(base, ["encoder={name: resnet18, stem: small}"]).fingerprint == plain.fingerprint
+    # As it was before there was a choice of stems.
+    assert plain.fingerprint == "ce8f9c06f3"
+
+
+def test_nothing_is_trained_only_where_there_are_weights(write_as: Callable[[str, str], str], tmp_path: Path) -> None:
+    base = write_as("minimal.yaml", MINIMAL)
+    with pytest.raises(InputError, match=r"train\.epochs.* 0 epochs.*encoder\.weights"):
+        load_recipe(base, ["train.epochs=0"])
+    (tmp_path / "a").write_bytes(b"1")
+    recipe = load_recipe(base, ["train.epochs=0", f"encoder.weights={tmp_path / 'a'}", "optim.warmup_epochs=0"])
+    assert recipe.train.epochs == 0
 
 
 def test_what_is_recorded_during_training_belongs_to_the_run(write_as: Callable[[str, str], str]) -> None:

@@ -68,8 +68,14 @@ def test_every_shipped_recipe_fits_into_six_gigabytes(name: str) -> None:
     memory.require(needs, None)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("encoder", ["small", "resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    ("encoder", "method"),
+    [
+        *[(encoder, method) for encoder in ("small", "resnet18", "resnet50") for method in METHODS],
+        ("resnet34", "simclr"),
+        ("resnet101", "simclr"),
+    ],
+)
 @pytest.mark.parametrize("width", [16, 128])
 def test_weights_are_estimated_from_below(encoder: str, method: str, width: int) -> None:
     import torch
@@ -91,13 +97,24 @@ def test_weights_are_estimated_from_below(encoder: str, method: str, width: int)
 
 @pytest.mark.parametrize("micro_batch", [None, 4])
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
-@pytest.mark.parametrize("encoder", ["small", "resnet18", "resnet50"])
-def test_activations_are_estimated_from_below(encoder: str, again: bool, micro_batch: int | None) -> None:
-    settings = [f"encoder={{name: {encoder}, width: 4}}", "data.size=16", "train.batch_size=8"]
+@pytest.mark.parametrize(
+    ("encoder", "size"),
+    [
+        ("small", 16),
+        ("resnet18", 16),
+        ("resnet34", 16),
+        ("resnet50", 16),
+        ("resnet101", 32),  # gradients take less beside more pixels
+        ("resnet18, stem: imagenet", 64),
+        ("resnet50, stem: imagenet", 64),
+    ],
+)
+def test_activations_are_estimated_from_below(encoder: str, size: int, again: bool, micro_batch: int | None) -> None:
+    settings = [f"encoder={{name: {encoder}, width: 4}}", f"data.size={size}", "train.batch_size=8"]
     settings.append(f"train.checkpoint_activations={str(again).lower()}")
     recipe = load_recipe("simclr-shapes", [*settings, f"train.micro_batch={micro_batch or 'null'}"])
     method = initial_method(recipe).train()
-    views = torch.ones(2, 8, 3, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    views = torch.ones(2, 8, 3, size, size).contiguous(memory_format=torch.channels_last_3d)
     with PeakMemory() as memory_taken:
         method(*views)["loss"].backward()
     needs = memory.of_training(recipe)
@@ -107,6 +124,14 @@ def test_activations_are_estimated_from_below(encoder: str, again: bool, micro_b
     found = memory_taken.peak - gradients - views.nbytes  # laid side by side
     assert 0 < 2 * kept <= found
     assert found < 5 * 2 * kept or micro_batch
+
+
+def test_what_is_not_known_of_a_librarys_network_is_not_refused() -> None:
+    recipe = load_recipe("simclr-shapes", ["encoder={name: torchvision, model: vit_b_16}", "train.batch_size=4096"])
+    needs = {**memory.of_training(recipe, 224), **memory.of_analysis(recipe, 2000)}
+    assert needs["encoder.model"] == 0
+    views = 2 * 4096 * 4 * 3 * recipe.data.size**2
+    assert sum(needs.values()) == pytest.approx(views, rel=0.1)
 
 
 def test_the_remedy_names_what_spares_memory() -> None:

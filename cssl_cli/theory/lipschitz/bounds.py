@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cssl_cli.errors import InputError
 from cssl_cli.features.geometry import unit_norm
@@ -26,7 +27,8 @@ MAX_VIEWS = 4000  # views of different images compared pair by pair
 RESOLUTION = 1e-3  # pixel distance below which the features' own rounding may decide a ratio; a grey level is 0.0039
 BLOCK_NUMBERS = 4_000_000  # distances, or numbers in differences of pairs, held at a time
 GRAM_ERROR = 1e-12  # relative error of squared distances read off inner products
-BATCH_IMAGES = 64  # images whose Jacobians are iterated together
+BATCH_IMAGES = 64  # images whose Jacobians are iterated together,
+BATCH_PIXELS = BATCH_IMAGES * 96**2  # fewer of larger ones
 GREY_LEVEL = 1 / 255  # the least distance between two different 8-bit images
 DIAMETER = 2.0  # of the unit sphere
 NO_IMAGES = Sample(0, 0)  # behind a number that is read off the weights alone
@@ -203,9 +205,10 @@ def local_jacobian_norm(
     """
     training = encoder.training
     encoder.eval()
+    at_once = max(1, min(BATCH_IMAGES, BATCH_PIXELS // math.prod(images.shape[2:])))
     try:
         norms = torch.cat(
-            [_jacobian_norms(encoder, block, mean, std, steps, generator) for block in images.split(BATCH_IMAGES)]
+            [_jacobian_norms(encoder, block, mean, std, steps, generator) for block in images.split(at_once)]
         )
     finally:
         encoder.train(training)
@@ -231,7 +234,8 @@ def _jacobian_norms(
 ) -> Tensor:
     """Norm (B,) at each image, NaN where h = 0. In eval mode an image's features depend on that image alone."""
     direction = _unit(torch.randn(images.shape, generator=generator).to(images))
-    with torch.inference_mode(False), torch.enable_grad():
+    # Fused attention has no second derivative.
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         inputs = images.clone().requires_grad_()
         offset, scale = (inputs.new_tensor(list(values)).view(1, -1, 1, 1) for values in (mean, std))
         outputs = encoder((inputs - offset) / scale)

@@ -1,8 +1,9 @@
 """Operator norms of an encoder's linear maps, and the bound on its Lipschitz constant that they give.
 
 For a composition the constants multiply, for a sum (a residual block) they add: ‖branch‖ + ‖shortcut‖. ReLU has
-constant 1. In eval mode batch norm multiplies each channel by γ/√(running variance + ε) and is folded into the
-convolution or linear map before it; the mean over H × W pixels has norm 1/√(HW). (docs/theory.md, 9.)
+constant 1, a max-pool √(the windows that a pixel is in). In eval mode batch norm multiplies each channel by
+γ/√(running variance + ε) and is folded into the convolution or linear map before it; the mean over H × W pixels has
+norm 1/√(HW). (docs/theory.md, 9.)
 
 The norm of a convolution is that of the whole linear map, with its stride, zero padding and image size. Where one side
 has at most `DENSE` numbers, or the kernel is 1×1, it is the largest singular value of an explicit matrix. Elsewhere k
@@ -29,7 +30,10 @@ from torch.nn.grad import conv2d_input
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from cssl_cli.nn.encoder import MLP, ResNet, SmallEncoder
+from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.encoders.library import LibraryEncoder
+from cssl_cli.nn.encoders.resnet import ResNet
+from cssl_cli.nn.encoders.small import SmallEncoder
 
 DENSE = 1024  # the smaller side of a map up to which its matrix is written out,
 DENSE_NUMBERS = 2**24  # and the numbers it may then have
@@ -96,6 +100,8 @@ def _steps(module: nn.Module) -> list[Step]:
         return [step for part in module for step in _steps(part)]
     if isinstance(module, MLP) and kind is MLP:
         return _steps(module.layers)
+    if isinstance(module, LibraryEncoder) and kind is LibraryEncoder:
+        return _steps(module.model)
     if isinstance(module, SmallEncoder) and kind is SmallEncoder:
         return [*_steps(module.layers), MeanOverPixels()]
     if isinstance(module, TorchvisionResNet) and kind in (ResNet, TorchvisionResNet):
@@ -179,9 +185,23 @@ class _Walk:
             return _exactly(1 / math.sqrt(math.prod(shape[1:]))), shape[:1]
         if isinstance(step, nn.BatchNorm1d | nn.BatchNorm2d):
             return _exactly(_channel_scale(step).abs().max().item()), shape
+        if isinstance(step, nn.MaxPool2d) and type(step) is nn.MaxPool2d:
+            return self.max_pool(step, shape)
         if isinstance(step, nn.ReLU | nn.Identity | nn.Flatten | nn.Dropout):
             return ONE, (math.prod(shape),) if isinstance(step, nn.Flatten) else shape
         raise UnknownModule(type(step).__name__)
+
+    def max_pool(self, step: nn.MaxPool2d, shape: Shape) -> tuple[Norm, Shape]:
+        """A maximum moves no further than some number of its window, and a number is in at most so many windows."""
+        if _pair(step.dilation) != (1, 1):
+            raise UnknownModule("a dilated MaxPool2d")
+        sides = zip(_pair(step.kernel_size), _pair(step.stride), strict=True)
+        windows = math.prod(-(-kernel // stride) for kernel, stride in sides)
+        return _exactly(math.sqrt(windows)), tuple(step(torch.zeros(1, *shape)).shape[1:])
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _averages_all(step: Step) -> bool:

@@ -37,7 +37,8 @@ def product(encoder, *, shape=(3, SIDE, SIDE), std=(1.0, 1.0, 1.0), least_norm=1
     ("module", "named"),
     [
         (nn.GELU(), "GELU"),
-        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.MaxPool2d(2)), "MaxPool2d"),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AvgPool2d(2)), "AvgPool2d"),
+        (nn.MaxPool2d(2, dilation=2), "dilated MaxPool2d"),
         (nn.Conv2d(3, 2, 3, padding="same"), "padding"),
         (nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular"), "padding"),
         (nn.BatchNorm2d(3, track_running_stats=False), "running statistics"),

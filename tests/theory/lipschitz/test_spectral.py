@@ -8,8 +8,8 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from cssl_cli.host.randomness import stream
-from cssl_cli.nn.encoder import MLP
-from cssl_cli.theory.lipschitz.spectral import operator_norm
+from cssl_cli.nn.encoder import MLP, build_encoder, materialize
+from cssl_cli.theory.lipschitz.spectral import UnknownModule, network_norm, operator_norm
 from tests.support.linear_maps import bound_of, linear_network, matrix_of, norm_of, randomize
 
 
@@ -190,3 +190,36 @@ def test_an_identity_branch_doubles():
         bn.weight.data.fill_(1)
         bn.running_var.fill_(1 - bn.eps)
     assert bound_of(block, (2, 5, 5)).high == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "windows"), [(3, 2, 1, 4), (2, 2, 0, 1), (3, 1, 1, 9), ((2, 5), (1, 2), 0, 6)]
+)
+def test_a_max_pool_moves_no_further_than_the_windows_of_a_pixel_allow(kernel, stride, padding, windows):
+    pool = nn.MaxPool2d(kernel, stride, padding)
+    bound = bound_of(pool, (1, 11, 11)).high
+    assert bound == pytest.approx(math.sqrt(windows))
+    images = torch.zeros(1, 1, 11, 11, dtype=torch.float64)
+    images[..., 4, 4] = 1  # in as many windows as any
+    moved = (pool(images) - pool(torch.zeros_like(images))).norm().item()
+    assert 0 < moved <= bound
+    if kernel == 3:  # and 5, 5 for a stride of 2
+        images = torch.zeros(1, 1, 11, 11, dtype=torch.float64)
+        images[..., 5, 5] = 1
+        assert (pool(images)).norm().item() == pytest.approx(bound)
+
+
+def test_a_library_network_is_bounded_where_every_layer_is_known():
+    own = build_encoder({"name": "resnet18", "width": 64, "stem": "imagenet"})
+    theirs = build_encoder({"name": "torchvision", "model": "resnet18"})
+    materialize(own, torch.Generator().manual_seed(0))
+    materialize(theirs, torch.Generator().manual_seed(1))
+    theirs.load_state_dict(own.state_dict())
+    bounds = [
+        network_norm(net.double().eval(), input_shape=(3, 9, 9), std=(1.0,) * 3, generator=stream(0, "s"))
+        for net in (own, theirs)
+    ]
+    assert bounds[0] == bounds[1]
+    with pytest.raises(UnknownModule, match="SqueezeNet"):
+        squeezed = build_encoder({"name": "torchvision", "model": "squeezenet1_1"})
+        network_norm(squeezed, input_shape=(3, 33, 33), std=(1.0,) * 3, generator=stream(0, "s"))

@@ -1,0 +1,304 @@
+"""Weights that were not made by the run that uses them: read from a file, and fitted to the recipe's encoder."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cssl_cli.errors import InputError, some
+from cssl_cli.host.paths import UnknownPath, expand
+from cssl_cli.host.sealed_folder import SealedFolder
+from cssl_cli.methods import build_method
+from cssl_cli.nn.checkpoint_names import Matched, match_encoder, match_projector
+from cssl_cli.nn.encoder import build_encoder
+from cssl_cli.recipe import Recipe
+from cssl_cli.recipe.validators import file_digest
+from cssl_cli.runs.run_dir import ENCODER, PROJECTOR
+from cssl_cli.runs.weights_file import facts_in
+
+_WRAPPERS = ("state_dict", "model", "net", "model_state_dict")  # under which files have the weights
+_FIRST = 5  # names that a message lists
+# What torch says where something other than tensors and plain values would be made.
+_NAMES_CODE = re.compile(r"Unsupported (global|class)|GLOBAL|Trying to (call|instantiate|set)")
+_SAFETENSORS_HEADER = 100_000_000  # bytes that the format allows it
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file of weights holds: tensors by name, the top-level names around them, and the facts of a cssl run."""
+
+    path: Path
+    state: dict[str, Tensor]
+    around: frozenset[str] = frozenset()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_solo_learn(self) -> bool:
+        """Whether it is laid out as solo-learn's: of Lightning, with `backbone` and an online `classifier`."""
+        first = {name.partition(".")[0] for name in self.state}
+        return "pytorch-lightning_version" in self.around and {"backbone", "classifier"} <= first
+
+
+@dataclass(frozen=True)
+class Allowances:
+    """Names, or patterns with * and ?, that may be missing from a file, or be in it although the encoder lacks them."""
+
+    missing: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
+
+
+EXACTLY = Allowances()
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """An encoder's weights by its own names, its projector's if recognised, and facts of where they are from."""
+
+    encoder: dict[str, Tensor]
+    projector: dict[str, Tensor] | None
+    origin: Mapping[str, Any]
+
+
+def starting_weights(recipe: Recipe, allowed: Allowances) -> StartingWeights | None:
+    """The weights that `encoder.weights` names, fitted to the encoder; None if the recipe names none.
+
+    `InputError` if the file is not the one that the recipe has the digest of, or if names or shapes do not agree.
+    """
+    named = recipe.encoder.weights
+    if named is None:
+        return None
+    path = weights_path(named)
+    try:
+        digest = file_digest(str(path))
+    except ValueError as error:
+        raise InputError(
+            "there is no such file", where=f"encoder.weights={named}", remedy="Give the file where it lies now."
+        ) from error
+    if digest != recipe.encoder.weights_sha256:
+        raise InputError(
+            "the file is not the one that the recipe has the digest of (encoder.weights_sha256)",
+            where=str(path),
+            remedy="Give the file of then, or another recipe: encoder.weights_sha256=null takes the file as it is.",
+        )
+    return fitted(read_weights(path), recipe, allowed, digest)
+
+
+def weights_path(named: str) -> Path:
+    """Where a file of weights lies; `InputError` where a variable in its path is not set."""
+    try:
+        return Path(expand(named))
+    except UnknownPath as error:
+        raise InputError(f"{named!r} {error}", where="encoder.weights", remedy="Set it, or write it out.") from error
+
+
+# ---------------------------------------------------------------------- reading
+def read_weights(path: Path) -> WeightsFile:
+    """What a file of weights holds, of safetensors or of torch; no code in it is run. `InputError` if it holds none."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            is_safetensors = start[8:] == b"{" and int.from_bytes(start[:8], "little") < _SAFETENSORS_HEADER
+        content, facts = _read_safetensors(path) if is_safetensors else (_read_torch(path), {})
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
+    state, around = _unwrapped(content, path)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{name} holds numbers that are infinite or undefined", where=str(path))
+    return WeightsFile(path, state, around, facts)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with path.open("rb") as file:
+            facts = facts_in(file)
+            if facts:  # one of ours
+                SealedFolder(path.parent).verify(path.name, file, in_header=True)
+        return load_file(path), facts
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"the file is damaged: {error}", where=str(path)) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options of a training, beside the weights
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # what unpickling raises is undocumented
+        if _NAMES_CODE.search(str(error)):
+            what = "it holds more than weights, which could run code when it is read"
+            remedy = (
+                "If you trust it, save its weights alone: python -c \"import torch; torch.save(torch.load('FILE', "
+                "weights_only=False)['state_dict'], 'WEIGHTS.pt')\""
+            )
+        else:
+            what = f"it is no file of weights, of torch or of safetensors ({_first_line(error)})"
+            remedy = "Give a checkpoint, or a state_dict saved by torch.save or safetensors."
+        raise InputError(what, where=str(path), remedy=remedy) from error
+
+
+def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The mapping of names to tensors inside a checkpoint, and the top-level names around it."""
+    around: set[str] = set()
+    while isinstance(content, Mapping):
+        state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+        inner = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            if state:
+                return state, frozenset(around)
+            break
+        around |= {name for name in content if isinstance(name, str)}
+        content = content[inner]
+    held = f"its names are {some(sorted(map(str, content)), limit=_FIRST)}" if isinstance(content, Mapping) else ""
+    raise InputError(
+        f"it holds no weights{f': {held}' if held else ''}",
+        where=str(path),
+        remedy=f"Weights are looked for at the top, and under {', '.join(_WRAPPERS)}.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+# ---------------------------------------------------------------------- fitting
+def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str) -> StartingWeights:
+    """The file's weights under the names of the recipe's encoder and projector; `InputError` if they do not fit."""
+    with torch.device("meta"):
+        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
+    matched = match_encoder(file.state, method.encoder.state_dict())
+    _require_stem(_stem(file, matched), file, recipe)
+    _require(matched, file, recipe, allowed)
+    projector, of_projector = _projector(file, method.projector.state_dict(), matched.prefix)
+    origin = {
+        "file": file.path.name,
+        "sha256": digest,
+        "prefix": matched.prefix,
+        "missing": matched.missing,
+        "left_out": matched.left_out,
+        "projector": of_projector,
+    }
+    return StartingWeights(matched.state, projector, origin)
+
+
+def _projector(
+    file: WeightsFile, wanted: Mapping[str, Tensor], encoder: str
+) -> tuple[dict[str, Tensor] | None, str | None]:
+    """The projector's weights and where they are from; None where the file has none of the recipe's layers."""
+    beside = file.path.with_name(PROJECTOR)
+    if file.facts and file.path.name == ENCODER and beside.is_file():  # of a run of ours
+        other = read_weights(beside)
+        same_run = other.facts.get("fingerprint") == file.facts.get("fingerprint")
+        found = match_projector(other.state, wanted, "") if same_run else None
+        return (found.state, PROJECTOR) if found else (None, None)
+    found = match_projector(file.state, wanted, encoder)
+    return (found.state, found.prefix.removesuffix(".")) if found else (None, None)
+
+
+def told_stem(file: WeightsFile, recipe: Recipe) -> str | None:
+    """The stem that the file's encoder has, where its layout tells one of the same shapes as ours; else None."""
+    encoder = build_encoder(recipe.settings("encoder"))
+    return _stem(file, match_encoder(file.state, encoder.state_dict())) if hasattr(recipe.encoder, "stem") else None
+
+
+def _stem(file: WeightsFile, matched: Matched) -> str | None:
+    first = "0.weight" if matched.without_relu else "conv1.weight"
+    weight = file.state.get(matched.prefix + first)
+    if weight is None or weight.shape[2:] != (3, 3):
+        return None
+    return "small_without_relu" if matched.without_relu else "small_padding_2" if file.is_solo_learn else None
+
+
+def _require_stem(told: str | None, file: WeightsFile, recipe: Recipe) -> None:
+    given = getattr(recipe.encoder, "stem", None)
+    if told is None or given in (None, told):
+        return
+    why = {
+        "small_padding_2": "solo-learn's, whose first convolution pads by 2 pixels",
+        "small_without_relu": "a numbered sequence, in which no ReLU follows the first batch norm",
+    }
+    raise InputError(
+        f"its layout is {why[told]}: the shapes are those of encoder.stem={given}, and it is another function",
+        where=str(file.path),
+        remedy=f"Give encoder.stem={told}. Where that is not so, save the weights under the names of torchvision.",
+    )
+
+
+def _require(matched: Matched, file: WeightsFile, recipe: Recipe, allowed: Allowances) -> None:
+    """`InputError`, with all that does not agree, unless it was allowed."""
+    if matched.alike:
+        below = ", ".join(repr(prefix) for prefix in (matched.prefix, *matched.alike))
+        raise InputError(
+            f"several encoders in it fit, below {below}",
+            where=str(file.path),
+            remedy="Save the state_dict of one of them in a file of its own.",
+        )
+    missing = _not_allowed(matched.missing, allowed.missing, "--allow-missing")
+    unexpected = _not_allowed(matched.unexpected, allowed.unexpected, "--allow-unexpected")
+    lines = []
+    if missing:
+        lines.append(f"  {_counted(len(missing))} missing: {some(missing, limit=_FIRST)}")
+    if unexpected:
+        lines.append(f"  {_counted(len(unexpected))} not in the encoder: {some(unexpected, limit=_FIRST)}")
+    if matched.misfits:
+        shown = [f"{name} {list(theirs)}, here {list(ours)}" for name, theirs, ours in matched.misfits]
+        lines.append(f"  {_counted(len(shown))} of another shape: {some(shown, limit=_FIRST)}")
+    if lines:
+        called = getattr(recipe.encoder, "model", recipe.encoder.name)
+        raise InputError(
+            f"its weights do not fit the encoder {called}\n" + "\n".join(lines),
+            where=str(file.path),
+            remedy=_remedy(matched, recipe, bool(missing), bool(unexpected)),
+        )
+
+
+def _remedy(matched: Matched, recipe: Recipe, missing: bool, unexpected: bool) -> str:
+    kernels = {name: theirs[2:] for name, theirs, _ in matched.misfits}
+    kernel = kernels.get(f"{matched.prefix}conv1.weight")
+    if hasattr(recipe.encoder, "stem") and kernel in ((7, 7), (3, 3)):
+        stem = "imagenet" if kernel == (7, 7) else "small"
+        return f"Its first convolution is that of another stem: give encoder.stem={stem}."
+    ways = ["Give the architecture as encoder={name: ..., ...}."]
+    if missing and not matched.misfits:
+        ways.append("Where names may be missing, cssl import takes --allow-missing NAME, which keeps random weights.")
+    if unexpected and not matched.misfits:
+        ways.append("Where what is not in the encoder changes nothing, cssl import takes --allow-unexpected NAME.")
+    return " ".join(ways)
+
+
+def _not_allowed(names: Iterable[str], patterns: Sequence[str], option: str) -> list[str]:
+    """The names that no pattern matches; `InputError` for a pattern that matches none."""
+    names = list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"no such name is concerned: {pattern!r}", where=option, remedy=f"Concerned: {some(names) or 'none'}."
+            )
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _counted(number: int) -> str:
+    return f"{number:,} name{'' if number == 1 else 's'}"
+
+
+def described(origin: Mapping[str, Any]) -> str:
+    """A sentence on what was taken of a file and what was not."""
+    below = f" below {origin['prefix'].removesuffix('.')!r}" if origin["prefix"] else ""
+    parts = [f"the encoder{below}"]
+    parts.append(f"the projector ({origin['projector']})" if origin["projector"] else "no projector")
+    left = [f"{name} ({number})" for name, number in origin["left_out"].items()]
+    said = f"taken from {origin['file']}: {', '.join(parts)}"
+    said += f"; left out: {some(left, limit=_FIRST)}" if left else ""
+    return said + (f"; missing, so random: {some(origin['missing'], limit=_FIRST)}" if origin["missing"] else "")

@@ -1,0 +1,162 @@
+"""Networks of torchvision and timm as encoders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from cssl_cli.errors import InputError
+from cssl_cli.methods import copy_weights, momentum_copy
+from cssl_cli.nn.batch_norm import BatchNorm2d
+from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.encoders.library import LibraryEncoder
+from cssl_cli.nn.folding import folded
+
+CONVOLUTIONAL = {"name": "torchvision", "model": "shufflenet_v2_x0_5"}
+TRANSFORMER = {"name": "timm", "model": "vit_tiny_patch16_224", "image_size": 64, "patch_size": 32}
+
+
+def encoder(settings: dict[str, Any], seed: int = 0) -> LibraryEncoder:
+    if settings["name"] == "timm":
+        pytest.importorskip("timm")
+    built = materialize(build_encoder(settings), torch.Generator().manual_seed(seed))
+    assert isinstance(built, LibraryEncoder)
+    return built
+
+
+@pytest.mark.parametrize("settings", [CONVOLUTIONAL, TRANSFORMER], ids=["torchvision", "timm"])
+def test_weights_follow_the_generator_alone_and_are_those_of_the_library(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    first = encoder(settings, seed=5).state_dict()
+    assert torch.equal(state, torch.random.get_rng_state()), "drew from the global generator"
+    torch.manual_seed(1)
+    second, other = encoder(settings, seed=5).state_dict(), encoder(settings, seed=6).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+    assert all(torch.isfinite(tensor).all() for tensor in first.values())
+
+
+def test_it_is_the_librarys_network_without_its_classifier() -> None:
+    ours = encoder(CONVOLUTIONAL).eval()
+    theirs = torchvision.models.shufflenet_v2_x0_5()
+    assert set(theirs.load_state_dict(ours.state_dict(), strict=False).missing_keys) == {"fc.weight", "fc.bias"}
+    theirs.fc = nn.Identity()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = ours(images)
+        torch.testing.assert_close(features, theirs.eval()(images))
+    assert features.shape == (2, ours.num_features) == (2, 1024)
+    again = encoder(CONVOLUTIONAL, seed=1)
+    again.load_state_dict(theirs.state_dict())
+    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in again.state_dict().items())
+
+
+def test_a_momentum_copy_has_weights_of_its_own_under_the_same_names() -> None:
+    network, other = encoder(CONVOLUTIONAL), encoder(CONVOLUTIONAL, seed=1)
+    copied = momentum_copy(network)
+    copy_weights(copied, other)
+    for name, tensor in copied.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+    assert not torch.equal(network.state_dict()["conv1.0.weight"], other.state_dict()["conv1.0.weight"])
+    both = nn.ModuleDict({"encoder": network, "momentum": copied})
+    assert {name.partition(".")[0] for name in both.state_dict()} == {"encoder", "momentum"}
+    assert "encoder.conv1.0.weight" in both.state_dict()
+    both.load_state_dict(both.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("model", "width"),
+    [
+        ("squeezenet1_1", 512),
+        ("mobilenet_v3_small", 1024),
+        ("alexnet", 4096),
+        ("densenet121", 1024),
+        ("googlenet", 1024),
+    ],
+)
+def test_the_classifier_is_taken_off_wherever_it_is(model: str, width: int) -> None:
+    assert build_encoder({"name": "torchvision", "model": model}).num_features == width
+
+
+def test_a_model_of_a_fixed_size_takes_images_of_the_size_it_is_given() -> None:
+    small = build_encoder({"name": "torchvision", "model": "vit_b_32", "image_size": 64})
+    assert small.state_dict()["encoder.pos_embedding"].shape == (1, 5, 768)
+    small.require((3, 64, 64))
+    with pytest.raises(InputError, match="cannot take images of 3 channels and 32x32 pixels"):
+        small.require((3, 32, 32))
+    with pytest.raises(InputError, match="takes images of any size"):
+        build_encoder({"name": "torchvision", "model": "resnet18", "image_size": 64})
+
+
+@pytest.mark.parametrize("settings", [CONVOLUTIONAL, TRANSFORMER], ids=["torchvision", "timm"])
+def test_folded_features_are_the_same(settings: dict[str, Any]) -> None:
+    network = encoder(settings).eval()
+    generator = torch.Generator().manual_seed(0)
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert all(type(part) is BatchNorm2d for part in norms)
+    for part in norms:
+        part.running_mean.normal_(std=0.1, generator=generator)
+        part.running_var.uniform_(0.5, 2, generator=generator)
+    images = torch.randn(2, 3, 64, 64, generator=generator)
+    with torch.inference_mode():
+        plain, fold = network(images), folded(network)(images)
+    assert (plain - fold).norm() <= 1e-4 * plain.norm()
+    if norms:
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in folded(network).modules())
+
+
+def test_what_would_be_computed_twice_in_a_micro_batch_is_refused() -> None:
+    network = build_encoder({"name": "torchvision", "model": "resnet18"})
+    network.keep_less(checkpoint_activations=False, micro_batch=2, batch_size=4)
+    with pytest.raises(InputError, match="blocks") as refused:
+        network.keep_less(checkpoint_activations=True, micro_batch=None, batch_size=4)
+    assert refused.value.where == "train.checkpoint_activations"
+    network.model.bn1 = nn.SyncBatchNorm(64)
+    with pytest.raises(InputError, match=r"bn1 .* SyncBatchNorm"):
+        network.keep_less(checkpoint_activations=False, micro_batch=2, batch_size=4)
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match="convnext_tiny"):
+        build_encoder({"name": "torchvision", "model": "convnext-tiny"})
+
+
+def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match=r"pip install 'cssl_cli\[timm\]'"):
+        build_encoder({"name": "timm", "model": "resnet18"})
+
+
+def test_timm_gets_sizes_patches_and_channels_where_the_model_takes_them() -> None:
+    pytest.importorskip("timm")
+    network = build_encoder({**TRANSFORMER, "channels": 1})
+    assert network.num_features == 192
+    assert network.state_dict()["patch_embed.proj.weight"].shape == (192, 1, 32, 32)
+    assert network.state_dict()["pos_embed"].shape == (1, 5, 192)
+    with pytest.raises(InputError) as refused:
+        build_encoder({"name": "timm", "model": "resnet18", "image_size": 64})
+    assert refused.value.where == "encoder.image_size"
+    with pytest.raises(InputError, match="Did you mean 'resnet18'"):
+        build_encoder({"name": "timm", "model": "resnet1"})
+
+
+def test_weights_of_timm_are_found_in_the_cache_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    from cssl_cli.nn.encoders.timm_models import Settings, cached_weights
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert cached_weights(Settings(model="resnet18")) == []
+    known = timm.models.get_pretrained_cfg("resnet18")
+    path = tmp_path / "hub" / "checkpoints" / known.url.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (found,) = cached_weights(Settings(model="resnet18"))
+    assert (found.path, found.mean) == (path, known.mean)
+    assert known.tag in found.called
