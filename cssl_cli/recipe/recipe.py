@@ -145,10 +145,14 @@ class Fingerprints:
 
     def _block(self, block: Block) -> str:
         if id(block) not in self._written:
-            undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
-            settings = block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
-            self._written[id(block)] = block, _canonical(settings)
+            self._written[id(block)] = block, _canonical(deciding(block))
         return self._written[id(block)][1]
+
+
+def deciding(block: Block) -> dict[str, Any]:
+    """What is given of a block and decides results, as JSON types: not the folder of a named image set, for example."""
+    undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
+    return block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
 
 
 def _canonical(value: Any) -> str:

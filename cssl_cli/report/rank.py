@@ -63,6 +63,7 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
     if has_labels:
         few = result["labels_per_class"]
         of = "" if few is None else f" (labels of {plural(few, 'image')} a class)"
+        labelled = "these images" if few is None else "the images with these labels"
         measured += (
             f"about class: what of a view is about its class{of}. share: that over shared, with its 95 % interval over "
             "images and views. The reading: a good augmentation leaves the views of an image little in common but the "
@@ -70,7 +71,7 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
         )
         if result["train_seeds"] is not None:
             measured += (
-                "k-NN: accuracy on these images, clean, in the features of a tiny encoder after brief training, the "
+                f"k-NN: accuracy on {labelled}, clean, in the features of a tiny encoder after brief training, the "
                 f"mean over {result['train_seeds']} seeds, with its 95 % interval over seeds and images; the rows are "
                 "in its order. "
             )

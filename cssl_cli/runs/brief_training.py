@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.data import Dataset
 from cssl_cli.data.batches import ResidentImages
+from cssl_cli.features.patches import at_a_time
 from cssl_cli.features.probe.knn import effective_k, knn_predict
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import build_method
@@ -96,7 +97,7 @@ class BriefTraining:
         blur = settings.get("blur")
         if blur is not None and factor < 1:
             kernel = blur["kernel_size"]
-            smaller = None if kernel is None else 2 * max(1, round(factor * (kernel // 2))) + 1
+            smaller = None if kernel is None else 2 * min(max(1, round(factor * (kernel // 2))), side - 1) + 1
             blur = {**blur, "sigma": tuple(factor * sigma for sigma in blur["sigma"]), "kernel_size": smaller}
             settings = {**settings, "blur": blur}
         return build_augmentation(settings, image_size=side)
@@ -146,8 +147,8 @@ def _averaged(images: Tensor) -> Tensor:
     """Images of more than SIDE pixels a side averaged down to it."""
     if images.shape[-1] <= SIDE:
         return images
-    blocks = (F.adaptive_avg_pool2d(block.float(), SIDE).round().byte() for block in images.split(256))
-    return torch.cat(list(blocks))
+    blocks = images.split(at_a_time(images.shape[-1]))
+    return torch.cat([F.adaptive_avg_pool2d(block.float(), SIDE).round().byte() for block in blocks])
 
 
 # ---------------------------------------------------------------------- noise

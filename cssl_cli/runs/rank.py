@@ -245,12 +245,16 @@ def _labelled(labels: Tensor, num_classes: int, labels_per_class: int) -> Tensor
 def _training(
     dataset: Dataset, images: ImageSet, labels_per_class: int | None, num_seeds: int, device: torch.device
 ) -> BriefTraining:
-    """On all these images; `InputError` where there are no labels to judge it by."""
+    """On all these images; `InputError` where there are no labels, or no two classes, to judge it by."""
     if images.labels is None:
         raise InputError(
             "the images have no labels to judge trained encoders by",
             where="--train",
             remedy="Leave it out: the information that views share ranks alone.",
+        )
+    if len(images.labels.unique()) < 2:
+        raise InputError(
+            "images of a single class are no judge of trained encoders", where="--train", remedy="Leave it out."
         )
     labelled = torch.arange(len(images))
     if labels_per_class is not None:

@@ -11,13 +11,15 @@ import pytest
 import torch
 from scipy import stats
 
+from cssl_cli.data.image_set import ImageSet
 from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs import brief_training
 from cssl_cli.runs.brief_training import Accuracies, BriefTraining
-from cssl_cli.runs.rank import Candidate, rank
+from cssl_cli.runs.images import prepare_data
+from cssl_cli.runs.rank import Candidate, _training, rank
 from cssl_cli.theory.estimate import Sample
 from tests.support.commands import TINY_RECIPE, Invoke
 
@@ -112,6 +114,8 @@ def test_larger_images_are_averaged_and_their_blur_with_them(recipe) -> None:
     blurred = recipe(NONE, "augment.blur={p: 1, sigma: [1.0, 3.0], kernel_size: 9}").settings("augment")
     assert small._augmentation(blurred).operations["blur"].sigma == (0.5, 1.5)
     assert small._augmentation(blurred).operations["blur"].radius == 2
+    widest = recipe(NONE, "augment.blur={p: 1, kernel_size: 63}").settings("augment")
+    assert small._augmentation(widest).operations["blur"].radius == 15  # no wider kernel fits 16 pixels
     same = replace(small, original_side=16)
     assert same._augmentation(blurred).operations["blur"].sigma == (1.0, 3.0)
 
@@ -201,11 +205,22 @@ def test_training_needs_labels(recipe, tmp_path: Path) -> None:
         rank([Candidate("a", of_folder)], reporter=Silent(), num_images=60, train_seeds=2)
 
 
+def test_images_of_one_class_are_no_judge(recipe) -> None:
+    """Every encoder would classify all of them."""
+    one_class = replace(
+        prepare_data(recipe(), Silent()), train=ImageSet(*coloured(60, 16)[:1], torch.zeros(60, dtype=torch.int64))
+    )
+    with pytest.raises(InputError, match=r"--train: images of a single class"):
+        _training(one_class, one_class.train, None, 2, CPU)
+
+
 def test_the_command_shows_accuracy_and_refuses_to_search_with_it(tiny_recipe: Path, invoke: Invoke) -> None:
     shown = invoke("rank", tiny_recipe, "--images", "160", "--train", "2")
     assert shown.code == 0
     assert "k-NN, %" in shown.stdout
     assert "mean over 2 seeds" in " ".join(shown.stdout.split())
+    of_few = invoke("rank", tiny_recipe, "--images", "160", "--train", "2", "--labels", "4")
+    assert "accuracy on the images with these labels, clean" in " ".join(of_few.stdout.split())
     refused = invoke("rank", tiny_recipe, "--train", "2", "--optimise", "augment.jitter.strength")
     assert refused.code == 2
     assert "--train" in refused.stderr

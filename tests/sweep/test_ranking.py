@@ -22,7 +22,7 @@ from cssl_cli.runs import rank as ranking_of_images
 from cssl_cli.runs.lock import holding
 from cssl_cli.runs.rank import Candidate, rank
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.sweep.ranking import LOCK, RANK, read_ranking
+from cssl_cli.sweep.ranking import LOCK, RANK, HowToRank, read_ranking
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import MemberResult, member_path, rank_augmentations, read_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
@@ -139,6 +139,14 @@ def test_sets_on_different_images_are_measured_apart() -> None:
     sets = stored()["sets"]
     assert [(one["settings"]["data"]["num_train"], len(one["rows"])) for one in sets] == [(256, 1)] * 2 + [(300, 1)] * 2
     assert len({one["content_key"] for one in sets}) == 2
+
+
+def test_the_folder_of_a_named_image_set_decides_nothing() -> None:
+    """As for the runs, which are the same wherever CIFAR-10 lies."""
+    one, moved = (load(f"data={{name: cifar10{root}}}") for root in ("", ", root: elsewhere"))
+    assert one.members[0].fingerprint == moved.members[0].fingerprint
+    how = HowToRank.of(one)
+    assert how.key(one.members[0].recipe) == how.key(moved.members[0].recipe)
 
 
 def test_a_sweep_without_the_field_is_not_ranked() -> None:
