@@ -42,6 +42,7 @@ OPTIM = {
     "decay_norm_and_bias": True,
 }
 KNN_K, KNN_TEMPERATURE = 20, 0.1
+ROLES = 2  # of an image: it is classified, and is a neighbour of others
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,13 @@ class Accuracies:
         """The standard error of the mean of values (S, L) that each are of so many trainings; its degrees of freedom.
 
         Of two parts, that of the seeds and that of the images (Satterthwaite). What an image's value varies by between
-        seeds is in the former already, and so is taken out of the latter.
+        seeds is in the former already, and so is taken out of the latter. That counts the images as classified ones; in
+        simulations of k-NN (tests/runs/test_brief_training.py) it is doubled by their being neighbours, too.
         """
         num_images = values.shape[1]
         of_seeds = trainings * self.variance / self.num_seeds
         between = values.mean(dim=0).var() - values.var(dim=0).mean() / self.num_seeds
-        of_images = max(0.0, between.item()) / num_images
+        of_images = ROLES * max(0.0, between.item()) / num_images
         whole = of_seeds + of_images
         if not whole > 0:
             return 0.0, self.degrees

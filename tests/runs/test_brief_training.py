@@ -163,13 +163,47 @@ def test_the_interval_covers_the_accuracy_over_seeds_and_images() -> None:
     assert 0.92 <= inside / 400 <= 1.0
 
 
+def by_neighbours(features: torch.Tensor, labels: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+    """Right answers (R, L) by a vote of the five nearest of the other half, for features (R, L, D)."""
+    distances = torch.cdist(features, features).masked_fill(half[:, None] == half, torch.inf)
+    votes = torch.nn.functional.one_hot(labels[distances.topk(5, largest=False).indices]).sum(dim=2)
+    return votes.argmax(dim=-1) == labels
+
+
+@pytest.mark.parametrize("of_differences", [False, True])
+def test_the_error_counts_images_as_neighbours_too(of_differences: bool) -> None:
+    """Over draws of the images, the squared error is on average the variance of the accuracy, or of a difference."""
+    generator, draws, labels = torch.Generator().manual_seed(2), 300, torch.arange(80) % 8
+    means, half = torch.randn(8, 6, generator=generator), torch.arange(80) // 8 % 2
+
+    def noise(scale: float, *shape: int) -> torch.Tensor:
+        return scale * torch.randn(draws, *shape, generator=generator)
+
+    images, right = means[labels] + noise(1.0, 80, 6), []
+    for _ in range(4):
+        of_set = images + noise(0.7, 80, 6)
+        trained = [of_set @ (torch.eye(6) + noise(0.15, 6, 6)) + noise(0.2, 80, 6) for _ in range(2)]
+        right.append(torch.stack([by_neighbours(features, labels, half) for features in trained], dim=1))
+    values, squares = [], []
+    for of_draw in zip(*right, strict=True):
+        accuracies = Accuracies(dict(zip("abcd", of_draw, strict=True)))
+        if of_differences:
+            told = accuracies.difference("a", "b")
+            values.append(told["difference"])
+            squares.append(told["error"] ** 2)
+        else:
+            values.append(of_draw[0].double().mean().item())
+            squares.append(accuracies._error(accuracies.right["a"], trainings=1)[0] ** 2)
+    assert 0.9 < np.mean(squares) / np.var(values, ddof=1) < 1.25
+
+
 def test_by_hand() -> None:
     """Two sets, two seeds, four images: the parts of seeds and images, and Satterthwaite's degrees of freedom."""
     a = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()
     b = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]]).bool()
     told = Accuracies({"a": a, "b": b}).difference("a", "b")
     seeds = 2 * (2 * 0.125**2 / 2) / 2
-    images = (np.var([0, 1, 0.5, 0], ddof=1) - 0.5 / 4 / 2) / 4
+    images = 2 * (np.var([0, 1, 0.5, 0], ddof=1) - 0.5 / 4 / 2) / 4  # as classified ones and as neighbours
     degrees = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 3)
     assert told["difference"] == pytest.approx(0.375)
     assert told["error"] == pytest.approx(math.sqrt(seeds + images))
