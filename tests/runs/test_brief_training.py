@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report.rank import show_ranking
 from cssl_cli.runs import brief_training
 from cssl_cli.runs.brief_training import Accuracies, BriefTraining
 from cssl_cli.runs.images import prepare_data
@@ -246,6 +248,17 @@ def test_images_of_one_class_are_no_judge(recipe) -> None:
     )
     with pytest.raises(InputError, match=r"--train: images of a single class"):
         _training(one_class, one_class.train, None, 2, CPU)
+
+
+def test_names_are_whole_in_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    number = {"value": 0.3, "interval": [0.25, 0.35]}
+    name = "simclr-crop-jitter-gray"
+    row = {"row": name, "same": [], "negative_control": False}
+    row |= dict.fromkeys(("share", "shared", "about_class", "brief_knn"), number)
+    facts = {"num_images": 4000, "num_views": 2, "class_names": ["a", "b"], "labels_per_class": None}
+    show_ranking({**facts, "train_seeds": 2, "rows": [row], "differences": []}, as_json=False)
+    assert re.search(rf"^1 +{name} +30\.0", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_command_shows_accuracy_and_refuses_to_search_with_it(tiny_recipe: Path, invoke: Invoke) -> None:
