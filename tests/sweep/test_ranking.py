@@ -168,6 +168,17 @@ def test_images_that_changed_since_are_measured_again() -> None:
     assert stored()["sets"] == before["sets"]
 
 
+def test_a_ranking_of_other_images_than_those_of_the_runs_is_told() -> None:
+    """Else the share of a finished sweep would be missing without a word."""
+    sweep = load()
+    ranked(sweep)
+    begun_with(sweep, "other")
+    for _ in range(2):
+        assert ranked(sweep)[1][1:] == [
+            "the images changed since the members began: their augmentations' ranking does not count"
+        ]
+
+
 def test_without_labels_the_share_is_absent_with_a_reason(folder: Path) -> None:
     (folder / "images").mkdir()
     for number in range(70):
