@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,10 +259,10 @@ def test_members_have_the_numbers_of_their_set() -> None:
 
 
 # ---------------------------------------------------------------------- shown
-def row(name: str, linear: float, share: float | None, content_key: str = "k") -> MemberResult:
+def row(name: str, linear: float, share: float | None, content_key: str = "k", seed: int = 0) -> MemberResult:
     absent = {"value": None, "reason": "the images have no labels"}
     told = {"share": absent if share is None else estimate(share), "shared": estimate(40.0), "about_class": absent}
-    one = member(name, accuracies={"linear": linear}, alignment=linear)
+    one = member(name, seed, accuracies={"linear": linear}, alignment=linear)
     return replace(one, ranked={"content_key": content_key, **told})
 
 
@@ -276,6 +277,15 @@ def test_the_share_takes_part_in_correlations_and_has_a_column(capsys: pytest.Ca
     assert "25.00*" in out
     print_table(console(), rows_of([row("a", 0.5, None)]))
     assert "share ↑" not in capsys.readouterr().out
+
+
+def test_one_number_for_all_seeds_has_no_deviation(capsys: pytest.CaptureFixture[str]) -> None:
+    """± 0 would look like a number without noise."""
+    print_table(console(), rows_of([row("a", 0.5, 0.03), row("a", 0.4, 0.03, seed=1)]))
+    out = capsys.readouterr().out
+    assert "45.0 ±7.1" in out
+    assert re.search(r" 3\.00\b", out)
+    assert "3.00 ±" not in out
 
 
 def test_numbers_of_other_images_do_not_count() -> None:
