@@ -87,9 +87,11 @@ def rank(
             right[same.name] = training.right(same.recipe)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
-    accuracies = Accuracies(right) if right else None
-    for row in rows if accuracies is not None else ():
-        row["brief_knn"] = accuracies.estimate(row["row"], Sample(len(training.labels), 1)).to_dict()
+    accuracies = None
+    if training is not None:
+        accuracies = Accuracies(right)
+        for row in rows:
+            row["brief_knn"] = accuracies.estimate(row["row"], Sample(len(training.labels), 1)).to_dict()
     rows.sort(key=_order)
 
     def compare(better: str, worse: str) -> dict[str, float] | None:

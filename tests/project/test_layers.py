@@ -65,6 +65,7 @@ NEEDS_TORCH = {"host.randomness"} | {
     f"runs.{name}"
     for name in (
         "analyze",
+        "brief_training",
         "compiling",
         "concentrate",
         "contact_sheet",
