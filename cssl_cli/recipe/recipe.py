@@ -176,15 +176,21 @@ class Fingerprints:
 
     def _block(self, block: Block) -> str:
         if id(block) not in self._written:
-            undeciding = {
-                name
-                for name, info in type(block).model_fields.items()
-                if Undeciding() in info.metadata
-                or (Added() in info.metadata and getattr(block, name) == info.get_default())
-            }
-            settings = block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
-            self._written[id(block)] = block, _canonical(settings)
+            self._written[id(block)] = block, _canonical(deciding(block))
         return self._written[id(block)][1]
+
+
+def deciding(block: Block) -> dict[str, Any]:
+    """What is given of a block and decides results, as JSON types: not the folder of a named image set, for example.
+
+    A field that was added later counts only where it is not at its default.
+    """
+    undeciding = {
+        name
+        for name, info in type(block).model_fields.items()
+        if Undeciding() in info.metadata or (Added() in info.metadata and getattr(block, name) == info.get_default())
+    }
+    return block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
 
 
 def _canonical(value: Any) -> str:

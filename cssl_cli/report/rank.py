@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cssl_cli.report.layout import compacted, console, note, number, percent, plural, print_json, table
+from rich.table import Table
+
+from cssl_cli.report.layout import console, note, number, percent, plural, print_json, print_widest, table
 
 LEVEL = 0.05
 USUAL_IMAGES = 4000
@@ -20,8 +22,14 @@ def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
     out = console()
     has_labels = result["class_names"] is not None
     columns = ("share, %", "about class", "shared") if has_labels else ("shared",)
-    if result["train_seeds"] is not None:
-        columns = ("k-NN, %", *columns)
+    if result["train_seeds"] is None:
+        print_widest(out, [_grid(result, columns)])
+    else:  # what the rows are ordered by leaves little room for the rest
+        print_widest(out, [_grid(result, ("k-NN, %", *columns[:count])) for count in (3, 1)])
+    return note(out, _legend(result, has_labels))
+
+
+def _grid(result: Mapping[str, Any], columns: Sequence[str]) -> Table:
     grid = table("", "augmentations", *columns, "not told from", text_columns=2)
     grid.columns[-1].justify, grid.columns[-1].no_wrap = "left", False
     alike = _not_told_apart(result)
@@ -31,8 +39,7 @@ def show_ranking(result: Mapping[str, Any], as_json: bool) -> None:
             cells["k-NN, %"] = percent(row["brief_knn"]["value"], row["brief_knn"]["interval"])
         cells |= {"about class": number(row["about_class"]["value"]), "shared": number(row["shared"]["value"])}
         grid.add_row(f"{place}", _named(row), *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
-    out.print(compacted(out, grid))
-    return note(out, _legend(result, has_labels))
+    return grid
 
 
 def _named(row: Mapping[str, Any]) -> str:
@@ -63,6 +70,7 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
     if has_labels:
         few = result["labels_per_class"]
         of = "" if few is None else f" (labels of {plural(few, 'image')} a class)"
+        labelled = "these images" if few is None else "the images with these labels"
         measured += (
             f"about class: what of a view is about its class{of}. share: that over shared, with its 95 % interval over "
             "images and views. The reading: a good augmentation leaves the views of an image little in common but the "
@@ -70,7 +78,7 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
         )
         if result["train_seeds"] is not None:
             measured += (
-                "k-NN: accuracy on these images, clean, in the features of a tiny encoder after brief training, the "
+                f"k-NN: accuracy on {labelled}, clean, in the features of a tiny encoder after brief training, the "
                 f"mean over {result['train_seeds']} seeds, with its 95 % interval over seeds and images; the rows are "
                 "in its order. "
             )

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from cssl_cli.augment import Augmentation, build_augmentation
 from cssl_cli.data import Dataset
 from cssl_cli.data.batches import ResidentImages
+from cssl_cli.features.patches import at_a_time
 from cssl_cli.features.probe.knn import effective_k, knn_predict
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import build_method
@@ -41,6 +42,7 @@ OPTIM = {
     "decay_norm_and_bias": True,
 }
 KNN_K, KNN_TEMPERATURE = 20, 0.1
+ROLES = 2  # of an image: it is classified, and is a neighbour of others
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class BriefTraining:
         blur = settings.get("blur")
         if blur is not None and factor < 1:
             kernel = blur["kernel_size"]
-            smaller = None if kernel is None else 2 * max(1, round(factor * (kernel // 2))) + 1
+            smaller = None if kernel is None else 2 * min(max(1, round(factor * (kernel // 2))), side - 1) + 1
             blur = {**blur, "sigma": tuple(factor * sigma for sigma in blur["sigma"]), "kernel_size": smaller}
             settings = {**settings, "blur": blur}
         return build_augmentation(settings, image_size=side)
@@ -146,8 +148,8 @@ def _averaged(images: Tensor) -> Tensor:
     """Images of more than SIDE pixels a side averaged down to it."""
     if images.shape[-1] <= SIDE:
         return images
-    blocks = (F.adaptive_avg_pool2d(block.float(), SIDE).round().byte() for block in images.split(256))
-    return torch.cat(list(blocks))
+    blocks = images.split(at_a_time(images.shape[-1]))
+    return torch.cat([F.adaptive_avg_pool2d(block.float(), SIDE).round().byte() for block in blocks])
 
 
 # ---------------------------------------------------------------------- noise
@@ -192,12 +194,13 @@ class Accuracies:
         """The standard error of the mean of values (S, L) that each are of so many trainings; its degrees of freedom.
 
         Of two parts, that of the seeds and that of the images (Satterthwaite). What an image's value varies by between
-        seeds is in the former already, and so is taken out of the latter.
+        seeds is in the former already, and so is taken out of the latter. That counts the images as classified ones; in
+        simulations of k-NN (tests/runs/test_brief_training.py) it is doubled by their being neighbours, too.
         """
         num_images = values.shape[1]
         of_seeds = trainings * self.variance / self.num_seeds
         between = values.mean(dim=0).var() - values.var(dim=0).mean() / self.num_seeds
-        of_images = max(0.0, between.item()) / num_images
+        of_images = ROLES * max(0.0, between.item()) / num_images
         whole = of_seeds + of_images
         if not whole > 0:
             return 0.0, self.degrees

@@ -87,8 +87,9 @@ def rank(
             right[same.name] = training.right(same.recipe)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
-    accuracies = None if training is None else Accuracies(right)
-    if training is not None and accuracies is not None:
+    accuracies = None
+    if training is not None:
+        accuracies = Accuracies(right)
         for row in rows:
             row["brief_knn"] = accuracies.estimate(row["row"], Sample(len(training.labels), 1)).to_dict()
     rows.sort(key=_order)
@@ -246,12 +247,16 @@ def _labelled(labels: Tensor, num_classes: int, labels_per_class: int) -> Tensor
 def _training(
     dataset: Dataset, images: ImageSet, labels_per_class: int | None, num_seeds: int, device: torch.device
 ) -> BriefTraining:
-    """On all these images; `InputError` where there are no labels to judge it by."""
+    """On all these images; `InputError` where there are no labels, or no two classes, to judge it by."""
     if images.labels is None:
         raise InputError(
             "the images have no labels to judge trained encoders by",
             where="--train",
             remedy="Leave it out: the information that views share ranks alone.",
+        )
+    if len(images.labels.unique()) < 2:
+        raise InputError(
+            "images of a single class are no judge of trained encoders", where="--train", remedy="Leave it out."
         )
     labelled = torch.arange(len(images))
     if labels_per_class is not None:

@@ -17,6 +17,7 @@ from cssl_cli.errors import DamagedError
 from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.recipe import Recipe
 from cssl_cli.recipe.blocks import Block
+from cssl_cli.recipe.recipe import deciding
 from cssl_cli.runs import stored
 from cssl_cli.runs.lock import holding
 from cssl_cli.sweep.sweep import Member, Sweep
@@ -58,7 +59,7 @@ class HowToRank:
 
 @lru_cache(maxsize=1024)  # members of a sweep share their blocks
 def _as_json(block: Block) -> dict[str, Any]:
-    return block.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return deciding(block)
 
 
 def _key(settings: Mapping[str, Any]) -> str:

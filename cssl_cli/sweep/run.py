@@ -125,7 +125,7 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
 def rank_augmentations(request: SweepRequest, reporter: SweepReporter) -> bool:
     """Rank the selected members' augmentations that are not ranked yet; False while another process does so.
 
-    Images that cannot be ranked are told and no failure.
+    Images that cannot be ranked, or are not those of the members any more, are told and no failure.
     """
     how = HowToRank.of(request.sweep)
     missing = [] if how is None else _unranked(request, how)
@@ -135,6 +135,8 @@ def rank_augmentations(request: SweepRequest, reporter: SweepReporter) -> bool:
     ended = (_rank_here if request.jobs is None else _rank_in_worker)(request, missing, how, reporter)
     if ended.error is not None and not ended.in_use:
         reporter.notice(f"the augmentations are not ranked: {ended.error}")
+    elif ended.error is None and _unranked(request, how):
+        reporter.notice("the images changed since the members began: their augmentations' ranking does not count")
     return not ended.in_use
 
 

@@ -427,7 +427,7 @@ TERMS: tuple[Term, ...] = (
         Declared("share", LOW, "share about the class, before training", shown=In.SWEEP | In.COLUMN | In.FIGURE,
                  called="share before training", head="share", expected=1, share=True, digits=2,
                  meaning="what two views of an image share about its class, in % of all they share, in fixed features "
-                 "before training"),
+                 "before training, one number for all seeds"),
         Declared("shared", HIGH, "I(v; v′) before training, nats", shown=In.SWEEP, called="I(v; v′) before training",
                  expected=-1),
         Declared("about_class", EITHER, "about the class before training, nats", shown=In.SWEEP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from cssl_cli.report.verdicts import verdicts
+from cssl_cli.runs.stored_analysis import require_analysis
 
 Show = Callable[..., str]
 
@@ -269,6 +271,22 @@ def test_the_nearest_centre_is_the_nearest_though_below_the_noise(content: dict[
     assert rows[names[3]].endswith(f" {names[2]} ≤ noise")
     assert rows[names[5]].endswith(f" {names[7]} 0.200")
     assert "≤ noise: the distance is not above the noise" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("section", "group", "of", "name"),
+    [
+        ("concentration", "concentration", "trained", "within_quantiles"),
+        ("concentration", "concentration", "trained", "between_quantiles"),
+        ("certificates", "untrained", "connected_parts", "edges_across"),
+    ],
+)
+def test_a_quantile_that_is_missing_has_no_cell(
+    show: Show, content: dict[str, Any], section: str, group: str, of: str, name: str
+) -> None:
+    content[group][of][name] |= {"value": {"0.123": 0.5}, "interval": None}
+    require_analysis(json.loads(json.dumps(content)))
+    assert "More: --section NAME" in show(content, section)
 
 
 def test_certificates_are_shown_class_by_class_with_their_margins(content: dict[str, Any], show: Show) -> None:

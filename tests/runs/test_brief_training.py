@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import pytest
 import torch
 from scipy import stats
 
+from cssl_cli.data.image_set import ImageSet
 from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report.rank import show_ranking
 from cssl_cli.runs import brief_training
 from cssl_cli.runs.brief_training import Accuracies, BriefTraining
-from cssl_cli.runs.rank import Candidate, rank
+from cssl_cli.runs.images import prepare_data
+from cssl_cli.runs.rank import Candidate, _training, rank
 from cssl_cli.theory.estimate import Sample
 from tests.support.commands import TINY_RECIPE, Invoke
 
@@ -112,6 +116,8 @@ def test_larger_images_are_averaged_and_their_blur_with_them(recipe) -> None:
     blurred = recipe(NONE, "augment.blur={p: 1, sigma: [1.0, 3.0], kernel_size: 9}").settings("augment")
     assert small._augmentation(blurred).operations["blur"].sigma == (0.5, 1.5)
     assert small._augmentation(blurred).operations["blur"].radius == 2
+    widest = recipe(NONE, "augment.blur={p: 1, kernel_size: 63}").settings("augment")
+    assert small._augmentation(widest).operations["blur"].radius == 15  # no wider kernel fits 16 pixels
     same = replace(small, original_side=16)
     assert same._augmentation(blurred).operations["blur"].sigma == (1.0, 3.0)
 
@@ -159,13 +165,47 @@ def test_the_interval_covers_the_accuracy_over_seeds_and_images() -> None:
     assert 0.92 <= inside / 400 <= 1.0
 
 
+def by_neighbours(features: torch.Tensor, labels: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+    """Right answers (R, L) by a vote of the five nearest of the other half, for features (R, L, D)."""
+    distances = torch.cdist(features, features).masked_fill(half[:, None] == half, torch.inf)
+    votes = torch.nn.functional.one_hot(labels[distances.topk(5, largest=False).indices]).sum(dim=2)
+    return votes.argmax(dim=-1) == labels
+
+
+@pytest.mark.parametrize("of_differences", [False, True])
+def test_the_error_counts_images_as_neighbours_too(of_differences: bool) -> None:
+    """Over draws of the images, the squared error is on average the variance of the accuracy, or of a difference."""
+    generator, draws, labels = torch.Generator().manual_seed(2), 300, torch.arange(80) % 8
+    means, half = torch.randn(8, 6, generator=generator), torch.arange(80) // 8 % 2
+
+    def noise(scale: float, *shape: int) -> torch.Tensor:
+        return scale * torch.randn(draws, *shape, generator=generator)
+
+    images, right = means[labels] + noise(1.0, 80, 6), []
+    for _ in range(4):
+        of_set = images + noise(0.7, 80, 6)
+        trained = [of_set @ (torch.eye(6) + noise(0.15, 6, 6)) + noise(0.2, 80, 6) for _ in range(2)]
+        right.append(torch.stack([by_neighbours(features, labels, half) for features in trained], dim=1))
+    values, squares = [], []
+    for of_draw in zip(*right, strict=True):
+        accuracies = Accuracies(dict(zip("abcd", of_draw, strict=True)))
+        if of_differences:
+            told = accuracies.difference("a", "b")
+            values.append(told["difference"])
+            squares.append(told["error"] ** 2)
+        else:
+            values.append(of_draw[0].double().mean().item())
+            squares.append(accuracies._error(accuracies.right["a"], trainings=1)[0] ** 2)
+    assert 0.9 < np.mean(squares) / np.var(values, ddof=1) < 1.25
+
+
 def test_by_hand() -> None:
     """Two sets, two seeds, four images: the parts of seeds and images, and Satterthwaite's degrees of freedom."""
     a = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]).bool()
     b = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]]).bool()
     told = Accuracies({"a": a, "b": b}).difference("a", "b")
     seeds = 2 * (2 * 0.125**2 / 2) / 2
-    images = (np.var([0, 1, 0.5, 0], ddof=1) - 0.5 / 4 / 2) / 4
+    images = 2 * (np.var([0, 1, 0.5, 0], ddof=1) - 0.5 / 4 / 2) / 4  # as classified ones and as neighbours
     degrees = (seeds + images) ** 2 / (seeds**2 / 2 + images**2 / 3)
     assert told["difference"] == pytest.approx(0.375)
     assert told["error"] == pytest.approx(math.sqrt(seeds + images))
@@ -201,11 +241,33 @@ def test_training_needs_labels(recipe, tmp_path: Path) -> None:
         rank([Candidate("a", of_folder)], reporter=Silent(), num_images=60, train_seeds=2)
 
 
+def test_images_of_one_class_are_no_judge(recipe) -> None:
+    """Every encoder would classify all of them."""
+    one_class = replace(
+        prepare_data(recipe(), Silent()), train=ImageSet(*coloured(60, 16)[:1], torch.zeros(60, dtype=torch.int64))
+    )
+    with pytest.raises(InputError, match=r"--train: images of a single class"):
+        _training(one_class, one_class.train, None, 2, CPU)
+
+
+def test_names_are_whole_in_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    number = {"value": 0.3, "interval": [0.25, 0.35]}
+    name = "simclr-crop-jitter-gray"
+    row = {"row": name, "same": [], "negative_control": False}
+    row |= dict.fromkeys(("share", "shared", "about_class", "brief_knn"), number)
+    facts = {"num_images": 4000, "num_views": 2, "class_names": ["a", "b"], "labels_per_class": None}
+    show_ranking({**facts, "train_seeds": 2, "rows": [row], "differences": []}, as_json=False)
+    assert re.search(rf"^1 +{name} +30\.0", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_the_command_shows_accuracy_and_refuses_to_search_with_it(tiny_recipe: Path, invoke: Invoke) -> None:
     shown = invoke("rank", tiny_recipe, "--images", "160", "--train", "2")
     assert shown.code == 0
     assert "k-NN, %" in shown.stdout
     assert "mean over 2 seeds" in " ".join(shown.stdout.split())
+    of_few = invoke("rank", tiny_recipe, "--images", "160", "--train", "2", "--labels", "4")
+    assert "accuracy on the images with these labels, clean" in " ".join(of_few.stdout.split())
     refused = invoke("rank", tiny_recipe, "--train", "2", "--optimise", "augment.jitter.strength")
     assert refused.code == 2
     assert "--train" in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cssl_cli.runs import rank as ranking_of_images
 from cssl_cli.runs.lock import holding
 from cssl_cli.runs.rank import Candidate, rank
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.sweep.ranking import LOCK, RANK, read_ranking
+from cssl_cli.sweep.ranking import LOCK, RANK, HowToRank, read_ranking
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import MemberResult, member_path, rank_augmentations, read_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
@@ -141,6 +142,14 @@ def test_sets_on_different_images_are_measured_apart() -> None:
     assert len({one["content_key"] for one in sets}) == 2
 
 
+def test_the_folder_of_a_named_image_set_decides_nothing() -> None:
+    """As for the runs, which are the same wherever CIFAR-10 lies."""
+    one, moved = (load(f"data={{name: cifar10{root}}}") for root in ("", ", root: elsewhere"))
+    assert one.members[0].fingerprint == moved.members[0].fingerprint
+    how = HowToRank.of(one)
+    assert how.key(one.members[0].recipe) == how.key(moved.members[0].recipe)
+
+
 def test_a_sweep_without_the_field_is_not_ranked() -> None:
     ranked(load())
     sweep = load("~rank")
@@ -158,6 +167,17 @@ def test_images_that_changed_since_are_measured_again() -> None:
     write({**before, "sets": stale})
     assert len(ranked(sweep)[1]) == 1
     assert stored()["sets"] == before["sets"]
+
+
+def test_a_ranking_of_other_images_than_those_of_the_runs_is_told() -> None:
+    """Else the share of a finished sweep would be missing without a word."""
+    sweep = load()
+    ranked(sweep)
+    begun_with(sweep, "other")
+    for _ in range(2):
+        assert ranked(sweep)[1][1:] == [
+            "the images changed since the members began: their augmentations' ranking does not count"
+        ]
 
 
 def test_without_labels_the_share_is_absent_with_a_reason(folder: Path) -> None:
@@ -239,10 +259,10 @@ def test_members_have_the_numbers_of_their_set() -> None:
 
 
 # ---------------------------------------------------------------------- shown
-def row(name: str, linear: float, share: float | None, content_key: str = "k") -> MemberResult:
+def row(name: str, linear: float, share: float | None, content_key: str = "k", seed: int = 0) -> MemberResult:
     absent = {"value": None, "reason": "the images have no labels"}
     told = {"share": absent if share is None else estimate(share), "shared": estimate(40.0), "about_class": absent}
-    one = member(name, accuracies={"linear": linear}, alignment=linear)
+    one = member(name, seed, accuracies={"linear": linear}, alignment=linear)
     return replace(one, ranked={"content_key": content_key, **told})
 
 
@@ -257,6 +277,15 @@ def test_the_share_takes_part_in_correlations_and_has_a_column(capsys: pytest.Ca
     assert "25.00*" in out
     print_table(console(), rows_of([row("a", 0.5, None)]))
     assert "share ↑" not in capsys.readouterr().out
+
+
+def test_one_number_for_all_seeds_has_no_deviation(capsys: pytest.CaptureFixture[str]) -> None:
+    """± 0 would look like a number without noise."""
+    print_table(console(), rows_of([row("a", 0.5, 0.03), row("a", 0.4, 0.03, seed=1)]))
+    out = capsys.readouterr().out
+    assert "45.0 ±7.1" in out
+    assert re.search(r" 3\.00\b", out)
+    assert "3.00 ±" not in out
 
 
 def test_numbers_of_other_images_do_not_count() -> None:

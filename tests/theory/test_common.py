@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from cssl_cli.host.randomness import stream
+from cssl_cli.runs.stored_analysis import SHAPES, _require_quantity
 from cssl_cli.theory.analysis import LossSettings, ViewParameters, analyze_table
 from cssl_cli.theory.estimate import Absent, Estimate
 
@@ -329,9 +330,12 @@ def test_it_is_strict_json_with_a_reason_for_what_is_absent(term: str) -> None:
         for bootstrap in (0, 10):
             found = measure(table, term, bootstrap=bootstrap)
             assert found.keys() == names, what
+            views, classes = table.raw.shape[1], 0 if table.labels is None else len(table.class_names)
+            sizes = {"classes": classes, "views": views, "further views": views - 1, "epsilons": len(EPSILONS)}
             for name, quantity in found.items():
                 entry = quantity.to_dict()
                 assert json.loads(json.dumps(entry, allow_nan=False)) == entry, (what, name)
+                _require_quantity(entry, SHAPES[term][name], sizes, f"{what}: {name}")  # or the run could not be read
                 if isinstance(quantity, Absent):
                     assert quantity.reason, (what, name)
                 else:

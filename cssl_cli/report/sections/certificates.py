@@ -198,7 +198,7 @@ def _edges_across(out: Console, result: Result) -> None:
     grid = table("pairs of a class that are edges", *(COLUMNS[encoder] for encoder in shown))
     first = next(iter(shown.values()))
     for level in first["value"]:
-        grid.add_row(f"{percent(float(level))} %", *(percent(entry["value"][level]) for entry in shown.values()))
+        grid.add_row(f"{percent(float(level))} %", *(percent(entry["value"].get(level)) for entry in shown.values()))
     out.print(grid)
     pairs = quantity(result, next(iter(shown)), "connected_parts", "pairs_across")["value"]
     return note(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cssl_cli.errors import some
 from cssl_cli.report.compare.catalogue import (
+    BEFORE_TRAINING,
     BEST_KNN,
     COMPANIONS,
     FEATURE_TERMS,
@@ -122,7 +123,7 @@ def _cell(column: Column, row: Row, best: float | None) -> Text:
     if summary is None:
         return Text("– ")
     text = column.shown(summary.mean)
-    if summary.sd is not None:
+    if summary.sd is not None and column.name not in BEFORE_TRAINING:  # these have noise, but none between seeds
         text += f" ±{column.shown(summary.sd)}"
     if summary.n < row.done:
         return Text(f"{text} ({summary.n} of {row.done}) ")
