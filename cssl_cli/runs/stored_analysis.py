@@ -46,7 +46,7 @@ class Analysis(Result):
     loss_settings: _LossSettings
     trained: dict[str, Values]
     untrained: dict[str, Values] = Field(default={})
-    projector: dict[str, Values] = Field(default={})
+    projector: Values = Field(default={})
     controls: dict[str, Values] = Field(default={})
     concentration: dict[Literal[tuple(DISTANCES)], Values]  # type: ignore[valid-type]
 
@@ -82,7 +82,9 @@ def require_analysis(content: Mapping[str, Any]) -> None:
     }
     groups: dict[str, tuple[str, Any]] = {}
     for encoder in ("trained", "untrained", "projector"):
-        terms = content.get(encoder, {})  # an imported run may have no projector, for a reason
+        terms = content.get(encoder, {})
+        if not isinstance(terms.get("reason", ""), str):  # of a run imported without a projector
+            raise ValueError(f"{encoder}.reason: it is no text")
         groups |= {f"{encoder}.{name}": (name, found) for name, found in terms.items() if name != "reason"}
     for distance, found in content["concentration"].items():
         groups[f"concentration.{distance}"] = "concentration", found

@@ -135,7 +135,7 @@ def test_a_sweep_has_imported_encoders_among_its_members(tmp_path: Path, invoke:
     imported = the_run(tmp_path) / next((tmp_path / "runs" / "both").iterdir()).name
     written = (imported / STATUS).read_bytes()
     done = invoke("sweep", tmp_path / "both.yaml")
-    assert done.code == 0, done.stderr
+    assert done.code == 0, done.stdout
     assert {path.name.partition("-")[0] for path in the_run(tmp_path).glob("*-*")} >= {"ours", "one", "two"}
     assert (imported / STATUS).read_bytes() == written, "the run of cssl import is that of the sweep"
     for command in (("--report", "--json"), ("--report", "--accuracy", "best_knn"), ("--report",)):
