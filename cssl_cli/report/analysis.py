@@ -111,7 +111,7 @@ def _print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None
     note(out, caption(result, probe))
     _note_precision(out, result, probe)
     reasons(out, result, [(shown.term.group, shown.declared.name) for shown in in_summary()])
-    if (reason := result.get("projector", {}).get("reason")) is not None:
+    if "fingerprint" in result and (reason := result.get("projector", {}).get("reason")) is not None:  # of a run
         note(out, f"No terms of the projector: {reason}.")
     if probe is None and result["class_names"] is not None:
         note(out, f"Accuracies: cssl probe {shown_path(path)}")

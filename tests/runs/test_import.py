@@ -358,8 +358,8 @@ LARGE = [
     ("torchvision", "{name: torchvision, model: squeezenet1_1}", {"name": "torchvision", "model": "squeezenet1_1"}),
     (
         "timm",
-        "{name: timm, model: vit_tiny_patch16_224, patch_size: 112}",
-        {"name": "timm", "model": "vit_tiny_patch16_224", "patch_size": 112},
+        "{name: timm, model: test_vit, image_size: 224, patch_size: 56}",
+        {"name": "timm", "model": "test_vit", "image_size": 224, "patch_size": 56},
     ),
 ]
 
