@@ -80,8 +80,8 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
             measured += (
                 f"k-NN: accuracy on {labelled}, clean, in the features of a tiny encoder after brief training, the "
                 f"mean over {result['train_seeds']} seeds, with its 95 % interval over seeds and images; too low, as "
-                "neighbours are from half of the images, and too high, as the encoder has seen all, without labels. The "
-                "rows are in its order. "
+                "neighbours are from half of the images, and too high, as the encoder has seen all, without labels. "
+                "The rows are in its order. "
             )
     else:
         measured += (
