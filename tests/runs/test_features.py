@@ -213,6 +213,7 @@ def test_an_export_gives_the_same_numbers_again(tmp_path: Path, labelled: bool) 
         for number in range(30):
             write(tmp_path / "images" / f"{number:02}.png", number)
         overrides += [f"data={{name: folder, root: {tmp_path / 'images'}, size: 8}}", "train.batch_size=16"]
+        overrides += ["analyze.classes=null"]
     run = pretrain(load_recipe(str(tmp_path / "tiny.yaml"), overrides), out=tmp_path, reporter=Silent())
     before = json.loads(json.dumps(analyze(run.path, reporter=Silent(), export=tmp_path / "f.npz")))
     arrays = load_features(tmp_path / "f.npz", Silent(), training=False)

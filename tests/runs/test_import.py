@@ -340,7 +340,7 @@ def test_training_starts_from_the_weights_and_goes_on_without_the_file(recipe: s
         pretrain(load_recipe(str(run.path / "recipe.yaml")), out=tmp_path / "runs", reporter=Silent())
 
 
-# ---------------------------------------------------------------------- photographs at 224 pixels
+# ---------------------------------------------------------------------- photographs of up to 224 pixels
 def draw_photographs(folder: Path) -> None:
     """Of mixed sizes and shapes."""
     generator = torch.Generator().manual_seed(0)
@@ -358,8 +358,8 @@ LARGE = [
     ("torchvision", "{name: torchvision, model: squeezenet1_1}", {"name": "torchvision", "model": "squeezenet1_1"}),
     (
         "timm",
-        "{name: timm, model: test_vit, image_size: 224, patch_size: 56}",
-        {"name": "timm", "model": "test_vit", "image_size": 224, "patch_size": 56},
+        "{name: timm, model: test_vit, image_size: 112, patch_size: 28}",
+        {"name": "timm", "model": "test_vit", "image_size": 112, "patch_size": 28},
     ),
 ]
 
@@ -372,11 +372,11 @@ def test_encoders_of_large_images_are_imported_measured_and_trained(
     if name == "timm":
         pytest.importorskip("timm")
     draw_photographs(tmp_path / "photographs")
-    size = 64 if name == "torchvision" else 224
+    size = {"torchvision": 64, "timm": 112}.get(name, 224)
     overrides = [
         f"encoder={encoder}",
         f"data={{name: folder, root: {tmp_path / 'photographs'}, size: {size}, test_fraction: 0.5}}",
-        "analyze={num_images: 4, num_views: 2, bootstrap: 0, refine_pairs: 0, distances: [trained]}",
+        "analyze={num_images: 4, classes: null, num_views: 2, bootstrap: 0, refine_pairs: 0, distances: [trained]}",
         "probe={knn_k: 2, center_views: 1, penalties: [0.1]}",
     ]
     torch.save(weights_of(settings), tmp_path / "w.pth")

@@ -18,10 +18,11 @@ method: {name: simclr, temperature: 0.5, projector: [16, 8]}
 optim: {name: sgd, lr: 0.05}
 train: {epochs: 3, batch_size: 64}
 probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
-analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 1}
+analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 0}
 """
 
-# For tests of what surrounds the measurements: images of half the side, a quarter of the weights, no search.
+# For tests of what surrounds the measurements: images of half the side, a quarter of the weights, four classes, so few
+# images that they take no risk of a probe apart, no search.
 QUICKLY_MEASURED = """
 name: tiny
 seed: 3
@@ -32,8 +33,8 @@ method: {name: simclr, temperature: 0.5, projector: [16, 8]}
 optim: {name: sgd, lr: 0.05}
 train: {epochs: 3, batch_size: 64}
 probe: {knn_k: 10, center_views: 2, penalties: [0.1]}
-analyze: {num_images: 30, num_views: 3, epsilons: [0.2, 0.5], deltas: [0.5, 1.0], bootstrap: 20, refine_pairs: 0,
-          distances: [pixels, trained]}
+analyze: {num_images: 16, classes: [bar, cross, ring, square], num_views: 3, epsilons: [0.2, 0.5], deltas: [0.5, 1.0],
+          bootstrap: 20, refine_pairs: 0, distances: [pixels, trained]}
 """
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

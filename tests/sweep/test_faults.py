@@ -18,7 +18,7 @@ from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import member_path, run_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
-from tests.support.commands import TINY_RECIPE
+from tests.support.commands import QUICKLY_MEASURED
 from tests.support.forked_process import ForkedProcess
 
 SWEEP = """
@@ -35,11 +35,8 @@ RUN_FILES = {"encoder.safetensors", "projector.safetensors"}
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe and the sweep, and an undisturbed run of it."""
     folder = tmp_path_factory.mktemp("faults")
-    recipe = TINY_RECIPE.replace("epochs: 3", f"steps: {STEPS}, checkpoint_minutes: 0").replace(
-        "num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 4",
-        "num_images: 20, num_views: 3, epsilons: [0.5], deltas: [1.0], bootstrap: 0, refine_pairs: 0, "
-        "distances: [pixels]",
-    )
+    recipe = QUICKLY_MEASURED.replace("epochs: 3", f"steps: {STEPS}, checkpoint_minutes: 0")
+    assert f"steps: {STEPS}" in recipe
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "faults.yaml").write_text(SWEEP)
     results = run_sweep(SweepRequest(load_sweep(str(folder / "faults.yaml")), folder / "undisturbed"), Silent())

@@ -339,6 +339,7 @@ def test_a_recipe_has_no_encoder_to_set_beside_controls(invoke: Invoke, tiny_rec
 
 def test_a_sweep_says_what_controls_fool(invoke: Invoke, tmp_path: Path) -> None:
     quick = QUICKLY_MEASURED.replace("[pixels, trained]", "[trained]")
+    quick = quick.replace("num_images: 16, classes: [bar, cross, ring, square]", "num_images: 30")
     (tmp_path / "tiny.yaml").write_text(quick.replace("bootstrap: 20", "bootstrap: 20, controls: true"))
     (tmp_path / "two.yaml").write_text("name: two\nbase: tiny.yaml\nseeds: 2\n")
     ran = invoke("sweep", "two.yaml", "train.epochs=1", "--no-figures")
