@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -177,6 +179,10 @@ def test_a_layout_tells_of_a_stem_that_only_looks_like_ours(recipe: str, tmp_pat
     run = importing(recipe, tmp_path / "solo.ckpt", RESNET, out=tmp_path, told=told)
     assert "encoder.stem=small_padding_2, as the file was trained" in told.said
     assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_padding_2"
+    old = {name.replace("backbone.", "encoder."): tensor for name, tensor in state.items()}  # up to version 1.0.2
+    torch.save({"state_dict": old, "pytorch-lightning_version": "1.5.0"}, tmp_path / "old.ckpt")
+    run = importing(recipe, tmp_path / "old.ckpt", RESNET, out=tmp_path)
+    assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_padding_2"
     with pytest.raises(InputError, match=r"pads by 2 pixels.*\n.*encoder\.stem=small_padding_2"):
         importing(recipe, tmp_path / "solo.ckpt", RESNET, "encoder.stem=small", out=tmp_path)
     sequence = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "012345", strict=True))
@@ -239,9 +245,11 @@ class Harm:
     [
         (pickle.dumps({"state_dict": Harm()}, protocol=2), "could run code"),
         (b"no weights", "no file of weights"),
-        (b"", "no file of weights"),
+        (b"", r"no file of weights.* \(it is cut short\)"),
+        (b"<!DOCTYPE html>", r"no file of weights.* \(unsupported operand 60\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     ],
-    ids=["code", "text", "empty"],
+    ids=["code", "text", "empty", "page", "pointer"],
 )
 def test_no_code_of_a_file_is_run(
     content: bytes, words: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -279,6 +287,63 @@ def test_files_that_hold_no_weights_are_told(recipe: str, tmp_path: Path) -> Non
         importing(recipe, tmp_path / "w.pth", out=tmp_path)
     with pytest.raises(InputError, match="No such file"):
         importing(recipe, tmp_path / "gone.pth", out=tmp_path)
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(InputError, match="a named pipe, not a file"):
+        importing(recipe, tmp_path / "pipe.pth", out=tmp_path)
+    cyclic: dict[str, Any] = {}
+    cyclic["model"] = cyclic
+    torch.save(cyclic, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds no weights: its names are model"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path)
+    torch.save({"state_dict": state, "model": state}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds weights under state_dict and under model"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path)
+
+
+NO_WEIGHTS = {
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "without its numbers": lambda tensor: tensor.to("meta"),
+    "of complex64": lambda tensor: tensor.to(torch.complex64),
+    "of int64": lambda tensor: tensor.long(),
+    "infinite or undefined in float32": lambda tensor: tensor.double() * 1e300,
+    "negative variances": lambda tensor: -tensor,
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("words", NO_WEIGHTS)
+def test_tensors_that_are_no_weights_of_a_network_are_refused(words: str, recipe: str, tmp_path: Path) -> None:
+    state = weights_of({"name": "small", "width": 2})
+    name = next(name for name in state if name.endswith("running_var"))
+    torch.save({**state, name: NO_WEIGHTS[words](state[name])}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"{re.escape(name)} .*{words}"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_what_is_taken_of_a_file_is_looked_at_and_in_single_precision(recipe: str, tmp_path: Path) -> None:
+    state = resnet()
+    double = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    head = {"projector.0.weight": torch.ones(16, 16).half().T, "projector.0.bias": torch.ones(16)}
+    head |= {"projector.2.weight": torch.ones(8, 16), "projector.2.bias": torch.ones(8)}
+    unused = {"queue": torch.full((2,), torch.nan)}
+    torch.save({**{f"encoder.{n}": t for n, t in double.items()}, **head, **unused}, tmp_path / "w.pth")
+    told = Told()
+    run = importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path / "runs", told=told)
+    assert told.said[-1].endswith("the projector (projector); left out: queue (1)")
+    kept = run.load_weights(PROJECTOR)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert torch.equal(run.load_weights(ENCODER)["conv1.weight"], state["conv1.weight"])
+
+
+def test_a_recipe_of_an_imported_run_takes_another_file(recipe: str, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save_file(weights_of({"name": "small", "width": 2}, seed=seed), tmp_path / f"{seed}.safetensors")
+    first = importing(recipe, tmp_path / "0.safetensors", out=tmp_path / "runs")
+    second = importing(str(first.path / "recipe.yaml"), tmp_path / "1.safetensors", out=tmp_path / "runs")
+    assert second.path != first.path
+    assert second.status()["imported"]["file"] == "1.safetensors"
 
 
 def test_an_import_that_is_interrupted_is_not_finished_and_one_that_is_done_is_left(
