@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.host.progress import Silent
@@ -28,6 +29,7 @@ from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ANALYSIS, CHECKPOINT, ENCODER, PROBE, PROJECTOR, STATUS, RunDir
 from cssl_cli.runs.weights_source import EXACTLY, Allowances
 from tests.support.commands import QUICKLY_MEASURED, Invoke, the_run
+from tests.support.hub_cache import in_hub_cache
 
 WIDTH = 2
 RESNET = f"encoder={{name: resnet18, width: {WIDTH}}}"
@@ -234,6 +236,33 @@ def test_weights_in_the_cache_are_taken_and_named(recipe: str, tmp_path: Path, m
     assert run.status()["imported"]["left_out"] == {"classifier": 2}
 
 
+def test_weights_in_the_cache_of_the_hub_are_taken_without_a_network(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub").constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    model = (
+        "encoder={name: timm, model: test_vit, image_size: 32, patch_size: 16}",
+        "data={name: shapes, num_train: 40, num_test: 40, size: 32}",
+    )
+    with pytest.raises(InputError, match="no weights of test_vit are in the cache of timm, and nothing is downloaded"):
+        importing(recipe, None, *model, out=tmp_path / "runs")
+    weights = timm.create_model("test_vit", img_size=32, patch_size=16).state_dict()
+    in_hub_cache(tmp_path / "hub", "timm/test_vit.r160_in1k", "model.safetensors", save(weights))
+    told = Told()
+    run = importing(recipe, None, *model, out=tmp_path / "runs", told=told)
+    assert told.said[0].startswith("timm's test_vit.r160_in1k: ")
+    assert "data.mean=[0.5, 0.5, 0.5], as the file was trained" in told.said
+    assert torch.equal(run.load_weights(ENCODER)["pos_embed"], weights["pos_embed"])
+    assert run.status()["imported"]["left_out"] == {"head": 2}
+
+
 # ---------------------------------------------------------------------- files
 class Harm:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -350,10 +379,10 @@ def test_an_import_that_is_interrupted_is_not_finished_and_one_that_is_done_is_l
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(weights_of({"name": "small", "width": 2}), tmp_path / "w.safetensors")
-    save = RunDir.save_weights
+    save_weights = RunDir.save_weights
 
     def stopped(run: RunDir, name: str, *rest: Any) -> None:
-        save(run, name, *rest)
+        save_weights(run, name, *rest)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
