@@ -56,7 +56,7 @@ def import_run(
         told["encoder.stem"] = stem
     for field, value in told.items():
         reporter.say(f"{field}={_as_yaml(value)}, as the file was trained")
-    changes = [f"encoder.weights={json.dumps(str(file.path))}", "encoder.weights_sha256=null", *_UNTRAINED]
+    changes = [f"encoder.weights={json.dumps(str(file.path))}", *_UNTRAINED]
     changes += [f"{field}={_as_yaml(value)}" for field, value in told.items()]
     return pretrain(
         load_recipe(recipe, [*overrides, *changes]),

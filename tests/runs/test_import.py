@@ -366,15 +366,6 @@ def test_only_what_is_taken_of_a_file_is_looked_at_and_in_single_precision(recip
     assert torch.equal(run.load_weights(ENCODER)["conv1.weight"], state["conv1.weight"])
 
 
-def test_a_recipe_of_an_imported_run_takes_another_file(recipe: str, tmp_path: Path) -> None:
-    for seed in (0, 1):
-        save_file(weights_of({"name": "small", "width": 2}, seed=seed), tmp_path / f"{seed}.safetensors")
-    first = importing(recipe, tmp_path / "0.safetensors", out=tmp_path / "runs")
-    second = importing(str(first.path / "recipe.yaml"), tmp_path / "1.safetensors", out=tmp_path / "runs")
-    assert second.path != first.path
-    assert second.status()["imported"]["file"] == "1.safetensors"
-
-
 def test_an_import_that_is_interrupted_is_not_finished_and_one_that_is_done_is_left(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
