@@ -17,7 +17,6 @@ from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.merge import merge, parse_overrides
 from cssl_cli.recipe.ranges import Positive
 
-
 # Fields of which features from a file have no use, and why. An export has them, with the settings of its run.
 _OF_RUNS = {
     ("analyze", "every"): "there is no training",
