@@ -308,6 +308,13 @@ def _require(matched: Matched, file: WeightsFile, recipe: Recipe, allowed: Allow
             where=str(file.path),
             remedy="Save the state_dict of one of them in a file of its own.",
         )
+    if not matched.state:  # whatever is allowed
+        first = some([escaped(name) for name in file.state], limit=_FIRST)
+        raise InputError(
+            f"it has nothing of the encoder {recipe.encoder.name}, but {first}",
+            where=str(file.path),
+            remedy="Give the architecture as encoder={name: ..., ...}, or the file of an encoder.",
+        )
     missing = _not_allowed(matched.missing, allowed.missing, "--allow-missing")
     unexpected = _not_allowed(matched.unexpected, allowed.unexpected, "--allow-unexpected")
     lines = []

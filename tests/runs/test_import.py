@@ -173,6 +173,12 @@ def test_what_does_not_fit_is_listed_and_leaves_nothing(recipe: str, tmp_path: P
         importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path, allowed=Allowances(missing=("layer8.*",)))
 
 
+def test_a_file_without_any_of_the_encoder_is_refused_whatever_is_allowed(recipe: str, tmp_path: Path) -> None:
+    torch.save({f"projector.{number}.weight": torch.zeros(16, 16) for number in (0, 2)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"has nothing of the encoder resnet18, but projector\.0\.weight"):
+        importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path, allowed=Allowances(("*",), ("*",)))
+
+
 def test_a_layout_tells_of_a_stem_that_only_looks_like_ours(recipe: str, tmp_path: Path) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in resnet().items()}
     state |= {"classifier.weight": torch.zeros(10, 16), "classifier.bias": torch.zeros(10)}
