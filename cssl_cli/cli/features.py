@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cssl_cli.cli.requests import FEATURES
 from cssl_cli.errors import InputError
@@ -42,7 +42,9 @@ def analyze_files(request: AnalyzeRequest, as_json: bool) -> None:
     load_measurement({}, request.targets.overrides, where="overrides")  # a fault is told before a large file is read
     from cssl_cli.runs.features import analyze_features, load_features
 
-    results, probes, failed = {}, {}, None
+    results: dict[Path, dict[str, Any]] = {}
+    probes: dict[Path, dict[str, Any] | None] = {}
+    failed = None
     with TerminalReporter() as reporter:
         for path, folder in folders.items():
             arrays = load_features(path, reporter, training=False)

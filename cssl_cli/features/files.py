@@ -110,10 +110,10 @@ def _explained(path: Path, array: str = "") -> Iterator[None]:
 def _from_npz(path: Path, file: IO[bytes], wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     with zipfile.ZipFile(file) as archive:
         members: dict[str, str] = {}
-        for member in archive.namelist():
-            if (name := member.removesuffix(".npy")) in members and name in wanted:
+        for stored in archive.namelist():
+            if (name := stored.removesuffix(".npy")) in members and name in wanted:
                 raise ValueError(f"{name} is in it twice")
-            members[name] = member
+            members[name] = stored
         sizes, arrays = {}, {}
         for name in [name for name in members if name in wanted]:
             with _explained(path, name):

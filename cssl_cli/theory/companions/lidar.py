@@ -21,21 +21,23 @@ EQUAL = 1e-24  # mean features whose variance is below this share of their mean 
 
 def lidar(table: FeatureTable) -> dict[str, Quantity]:
     """`lidar`, between 1 and min(D, n − 1) up to its offset 1e-7; the clean views are left out."""
-    quantity = _why_absent(table)
-    if quantity is None and (found := _eigenvalues(table)) is None:
-        quantity = Absent("the features are so large that 1e-4 is lost beside their covariance; scale them down")
-    elif quantity is None:
-        shares = found.clamp(min=0)
-        shares = shares / shares.sum() + ENTROPY_OFFSET
-        quantity = Estimate(
-            value=(-(shares * shares.log()).sum()).exp().item(),
-            estimator="exponential of the entropy of the discriminant spectrum between images, whitened by the "
-            "covariance of their augmented views plus 1e-4, features unscaled; no more than images less one, and the "
-            "noise of the views in the former falls with their number only: compare at equal images, views and width",
-            errs="either",
-            sample=table.augmented_sample,
-        )
-    return {"lidar": quantity}
+    return {"lidar": _why_absent(table) or _of_spectrum(table)}
+
+
+def _of_spectrum(table: FeatureTable) -> Quantity:
+    found = _eigenvalues(table)
+    if found is None:
+        return Absent("the features are so large that 1e-4 is lost beside their covariance; scale them down")
+    shares = found.clamp(min=0)
+    shares = shares / shares.sum() + ENTROPY_OFFSET
+    return Estimate(
+        value=(-(shares * shares.log()).sum()).exp().item(),
+        estimator="exponential of the entropy of the discriminant spectrum between images, whitened by the "
+        "covariance of their augmented views plus 1e-4, features unscaled; no more than images less one, and the "
+        "noise of the views in the former falls with their number only: compare at equal images, views and width",
+        errs="either",
+        sample=table.augmented_sample,
+    )
 
 
 def _why_absent(table: FeatureTable) -> Quantity | None:
