@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cssl_cli.errors import CsslError, InputError, RunError
 from cssl_cli.host.progress import Notices
-from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+    from torch import device as TorchDevice
 
     from cssl_cli.features.arrays import FeatureArrays
     from cssl_cli.runs.loaded_encoder import LoadedEncoder
@@ -40,15 +41,26 @@ __all__ = [
 
 Array: TypeAlias = "np.ndarray | Tensor | Sequence[Any]"
 Place: TypeAlias = "str | Path"
+Device: TypeAlias = "str | TorchDevice | None"
 Say = Callable[[str], object]
 
 
 # ---------------------------------------------------------------------- runs
+def load_recipe(recipe: Place, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that ships, by its name, or one in a file; `overrides` such as "train.epochs=20" change it.
+
+    Raises InputError that lists all faults.
+    """
+    from cssl_cli.recipe import load_recipe as load
+
+    return load(str(recipe), _texts(overrides))
+
+
 def pretrain(
     recipe: Recipe,
     *,
     out: Place = "runs",
-    device: str | None = None,
+    device: Device = None,
     data_root: Place | None = None,
     restart: bool = False,
     progress: Say | None = None,
@@ -56,7 +68,7 @@ def pretrain(
     """Train the recipe's encoder; returns its run directory under `out`, as `cssl pretrain` would make it.
 
     A finished run is left as it is, a stopped one goes on where it was; `restart` trains it anew. `device` is such as
-    "cpu" or "cuda:1", by default the best there is; `data_root` the folder of the images, if not the recipe's.
+    "cpu" or torch's, by default the best there is; `data_root` the folder of the images, if not the recipe's.
     """
     from cssl_cli.runs.pretrain import pretrain as train
 
@@ -64,7 +76,7 @@ def pretrain(
         recipe,
         out=Path(out),
         reporter=_Told(progress),
-        device_name=device,
+        device_name=_name(device),
         restart=restart,
         data_root=_folder(data_root),
     )
@@ -75,7 +87,7 @@ def probe(
     run: Place,
     *,
     overrides: Sequence[str] = (),
-    device: str | None = None,
+    device: Device = None,
     data_root: Place | None = None,
     precision: str = "float32",
     again: bool = False,
@@ -93,8 +105,8 @@ def probe(
         measure(
             Path(run),
             reporter=_Told(progress),
-            device_name=device,
-            recipe=recipe_with(overrides, Path(run)),
+            device_name=_name(device),
+            recipe=recipe_with(_texts(overrides), Path(run)),
             again=again,
             data_root=_folder(data_root),
             precision=precision,
@@ -108,7 +120,7 @@ def analyze(
     overrides: Sequence[str] = (),
     figures: bool = False,
     export: Place | None = None,
-    device: str | None = None,
+    device: Device = None,
     data_root: Place | None = None,
     precision: str = "float32",
     again: bool = False,
@@ -128,8 +140,8 @@ def analyze(
     result = measure(
         Path(run),
         reporter=_Told(progress),
-        device_name=device,
-        recipe=recipe_with(overrides, Path(run)),
+        device_name=_name(device),
+        recipe=recipe_with(_texts(overrides), Path(run)),
         export=None if export is None else Path(export),
         again=again,
         data_root=_folder(data_root),
@@ -143,7 +155,7 @@ def analyze(
     return _as_json(analysis_content(result))
 
 
-def load_encoder(run: Place, *, device: str | None = None, progress: Say | None = None) -> LoadedEncoder:
+def load_encoder(run: Place, *, device: Device = None, progress: Say | None = None) -> LoadedEncoder:
     """The encoder of a finished run: a module that takes images (B, 3, H, W), uint8 or floats in 0 … 1.
 
     Gives features (B, D), not scaled to unit norm. It normalises the images itself, is in eval mode, and its weights
@@ -151,7 +163,7 @@ def load_encoder(run: Place, *, device: str | None = None, progress: Say | None 
     """
     from cssl_cli.runs.loaded_encoder import load_encoder as load
 
-    return load(Path(run), reporter=_Told(progress), device_name=device)
+    return load(Path(run), reporter=_Told(progress), device_name=_name(device))
 
 
 # ---------------------------------------------------------------------- features from elsewhere
@@ -163,7 +175,7 @@ def analyze_features(
     untrained: Array | None = None,
     projector: Array | None = None,
     overrides: Sequence[str] = (),
-    device: str | None = None,
+    device: Device = None,
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """The terms of features, as `cssl analyze FEATURES.npz --json` prints them; nothing is written.
@@ -180,8 +192,8 @@ def analyze_features(
     reporter = _Told(progress)
     given = {"labels": labels, "class_names": class_names, "untrained": untrained, "projector": projector}
     arrays = _arrays(features, given, reporter)
-    measurement = load_measurement(arrays.settings, overrides, where="features")
-    return _as_json(analysis_content(measure(arrays, measurement, reporter=reporter, device_name=device)))
+    measurement = load_measurement(arrays.settings, _texts(overrides), where="features")
+    return _as_json(analysis_content(measure(arrays, measurement, reporter=reporter, device_name=_name(device))))
 
 
 def probe_features(
@@ -192,7 +204,7 @@ def probe_features(
     *,
     class_names: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
-    device: str | None = None,
+    device: Device = None,
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """Accuracies on features (N, D), as `cssl probe FEATURES.npz --json` prints them; nothing is written.
@@ -206,7 +218,9 @@ def probe_features(
 
     given = {"labels": labels, "train_features": train_features, "train_labels": train_labels}
     arrays = _arrays(features, {**given, "class_names": class_names}, _Told(progress), training=True)
-    return _as_json(measure(arrays, load_measurement({}, overrides, where="features"), device_name=device))
+    return _as_json(
+        measure(arrays, load_measurement({}, _texts(overrides), where="features"), device_name=_name(device))
+    )
 
 
 def _arrays(
@@ -239,6 +253,16 @@ class _Told(Notices):
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         if done >= total:
             self.say(f"{task}: {detail or f'{total:,} done'}")
+
+
+def _texts(overrides: Sequence[str]) -> Sequence[str]:
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise InputError("no list of str", where="overrides", remedy='Give such as ["train.epochs=20", "seed=1"].')
+    return overrides
+
+
+def _name(device: Device) -> str | None:
+    return None if device is None else str(device)
 
 
 def _folder(path: Place | None) -> str | None:

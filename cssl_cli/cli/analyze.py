@@ -31,6 +31,7 @@ EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789 --controls",
     "cssl analyze runs/* --no-figures",
     "cssl analyze features.npz --out measured",
+    "cssl analyze ours.npz theirs.npz",
     "cssl analyze simclr-cifar10 augment.jitter.strength=1",
 )
 
@@ -39,8 +40,8 @@ def analyze(
     targets: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN... | FEATURES | RECIPE [KEY=VALUE]...",
-            help="Finished runs, a file of features (.npz, .safetensors), or one recipe to measure untrained.",
+            metavar="RUN... | FEATURES... | RECIPE [KEY=VALUE]...",
+            help="Finished runs, files of features (.npz, .safetensors), or one recipe to measure untrained.",
         ),
     ],
     images: Annotated[int | None, typer.Option(min=2, help="Images to measure on, in place of the recipe's.")] = None,
@@ -59,7 +60,7 @@ def analyze(
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory, or into --out.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=read_path, help="Keep what was measured of a file of features here."),
+        typer.Option(metavar="DIR", parser=read_path, help="Keep what was measured of files of features here."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
@@ -72,9 +73,9 @@ def analyze(
 
     Alignment, divergence, concentration, Lipschitz constants, certificates, the losses' parts and companion measures,
     for encoder, projector and the untrained encoder, with the accuracies of cssl probe beside them. Several runs give
-    one table, three or more also which terms predict the accuracy. A file of features that any encoder gave is measured
-    as far as that needs no images. A recipe in place of a run gives the concentration of its augmented images, before
-    any training.
+    one table, three or more also which terms predict the accuracy. Files of features that any encoder gave are measured
+    as far as that needs no images; several give one table, too. A recipe in place of a run gives the concentration of
+    its augmented images, before any training.
     """
     from cssl_cli.cli import requests
 
@@ -82,7 +83,7 @@ def analyze(
     require_device_name(device)
     require_precision(precision)
     requests.require_run(sorted_targets, controls=controls, precision=precision, export=export)
-    requests.require_out(out, sorted_targets.features)
+    requests.require_out(out, bool(sorted_targets.features))
     request = requests.AnalyzeRequest(
         sorted_targets,
         requests.analyze_changes(images=images, views=views, classes=classes, controls=controls),
@@ -96,11 +97,11 @@ def analyze(
         device=device,
         precision=precision,
     )
-    if sorted_targets.features is not None:
-        from cssl_cli.cli.features import analyze_file, require_as_it_is
+    if sorted_targets.features:
+        from cssl_cli.cli.features import analyze_files, require_as_they_are
 
-        require_as_it_is(sorted_targets.features, data_root=data_root, precision=precision)
-        return analyze_file(request, as_json)
+        require_as_they_are(sorted_targets.features, data_root=data_root, precision=precision)
+        return analyze_files(request, as_json)
     return _measure_recipe(request, as_json) if sorted_targets.recipe is not None else _measure_runs(request, as_json)
 
 

@@ -24,7 +24,7 @@ def probe(
         str,
         typer.Argument(
             metavar="RUN | FEATURES",
-            help="The directory of a finished run, or a file of features (.npz, .safetensors).",
+            help="The directory of a finished run, or a file of features (.npz, .safetensors); more files may follow.",
         ),
     ],
     overrides: Annotated[
@@ -32,7 +32,7 @@ def probe(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=read_path, help="Keep the accuracies of a file of features here."),
+        typer.Option(metavar="DIR", parser=read_path, help="Keep the accuracies of files of features here."),
     ] = None,
     data_root: DataRoot = None,
     device: Device = None,
@@ -42,20 +42,21 @@ def probe(
     """Measure the accuracy of a run's encoder.
 
     Linear, k-NN and nearest-class-centre classifiers on frozen features, beside the untrained encoder and raw pixels;
-    or on the features in a file, which has train_features and train_labels, too.
+    or on the features in a file, which has train_features and train_labels, too. Several files give one table.
     """
-    from cssl_cli.cli.requests import file_of_features, require_out
+    from cssl_cli.cli.requests import Targets, file_of_features, require_out
 
     images = read_data_root(data_root)
     require_device_name(device)
     require_precision(precision)
-    features = file_of_features(run)
-    require_out(out, features)
-    if features is not None:
-        from cssl_cli.cli.features import probe_file, require_as_it_is
+    of_features = file_of_features(run) is not None
+    require_out(out, of_features)
+    if of_features:
+        from cssl_cli.cli.features import probe_files, require_as_they_are
 
-        require_as_it_is(features, data_root=data_root, precision=precision)
-        return probe_file(features, overrides or [], out=out, device=device, as_json=as_json)
+        targets = Targets.sort([run, *(overrides or [])])
+        require_as_they_are(targets.features, data_root=data_root, precision=precision)
+        return probe_files(targets.features, targets.overrides, out=out, device=device, as_json=as_json)
     from cssl_cli.runs.overrides import recipe_with
 
     path = user_path(run)

@@ -54,26 +54,20 @@ def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainA
 # ---------------------------------------------------------------------- analyze
 @dataclass(frozen=True)
 class Targets:
-    """Runs to analyze, a file of features, or a recipe by name or file; and overrides of the measurement settings."""
+    """Runs to analyze, files of features, or a recipe by name or file; and overrides of the measurement settings."""
 
     runs: tuple[Path, ...]
     recipe: str | None
     overrides: tuple[str, ...]
-    features: Path | None = None
+    features: tuple[Path, ...] = ()
 
     @classmethod
     def sort(cls, arguments: Sequence[str]) -> Targets:
         """Sort the arguments into runs, features, recipe and overrides; `InputError` if they conflict."""
         overrides = tuple(argument for argument in arguments if is_override(argument) and not _is_there(argument))
         named = [argument for argument in arguments if argument not in overrides]
-        files = [path for argument in named if (path := file_of_features(argument)) is not None]
-        if files and len(named) == 1:
-            return cls((), None, overrides, files[0])
-        if files:
-            raise InputError(
-                f"{' '.join(named)} cannot be analyzed together: a file of features is measured alone",
-                remedy="Give a single file, and no runs or recipes beside it.",
-            )
+        if files := files_of_features(named):
+            return cls((), None, overrides, files)
         runs = tuple(user_path(argument) for argument in named if _is_run(argument))
         recipes = [argument for argument in named if not _is_run(argument)]
         if not named:
@@ -120,6 +114,17 @@ def file_of_features(target: str) -> Path | None:
     return path if path.suffix.lower() in (*FEATURES, *NO_FEATURES) and not is_folder(path) else None
 
 
+def files_of_features(named: Sequence[str]) -> tuple[Path, ...]:
+    """The paths where arguments mean files of features; `InputError` if only some of them do."""
+    files = [path for argument in named if (path := file_of_features(argument)) is not None]
+    if files and len(files) < len(named):
+        raise InputError(
+            f"{' '.join(named)} cannot be measured together: not all are files of features",
+            remedy="Give one or more files of features, or none.",
+        )
+    return tuple(dict.fromkeys(files))
+
+
 def _is_there(target: str) -> bool:
     """Whether a file or folder of this name exists; `~blur` is not a user's home."""
     try:
@@ -144,9 +149,9 @@ def require_run(targets: Targets, *, controls: bool, precision: str, export: Pat
         raise InputError(what, where=where, remedy="Leave it out, or give the directory of a finished run.")
 
 
-def require_out(out: Path | None, features: Path | None) -> None:
-    """`InputError` for --out without features from a file."""
-    if out is not None and features is None:
+def require_out(out: Path | None, of_features: bool) -> None:
+    """`InputError` for --out without features from files."""
+    if out is not None and not of_features:
         raise InputError(
             "--out keeps what is measured of a file of features; that of a run goes to its directory",
             where="--out",
@@ -177,11 +182,12 @@ def read_sections(names: Sequence[str], targets: Targets) -> tuple[str, ...]:
                 where="--section",
                 remedy="Leave it out, or give the directory of a finished run.",
             )
-        if len(targets.runs) > 1:
+        if len(targets.runs) > 1 or len(targets.features) > 1:
+            kind = "run" if targets.runs else "file"
             raise InputError(
-                "sections are those of one run; several runs give one table",
+                f"sections are those of one {kind}; several {kind}s give one table",
                 where="--section",
-                remedy="Leave it out, or give one run directory.",
+                remedy=f"Leave it out, or give one {'run directory' if targets.runs else 'file'}.",
             )
     return tuple(SECTIONS) if "all" in names else tuple(dict.fromkeys(names))
 

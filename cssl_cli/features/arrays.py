@@ -121,17 +121,33 @@ def _table(name: str, array: Any, where: str) -> Tensor:
 
 def _floats(name: str, array: Any, where: str) -> Tensor:
     if isinstance(array, Tensor):
-        tensor = array.detach().cpu()
+        tensor = _dense(name, array, where)
+        kind = str(tensor.dtype).removeprefix("torch.")
         if not tensor.is_floating_point():
-            raise _not_floats(name, str(tensor.dtype).removeprefix("torch."), where)
-        return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+            raise _not_floats(name, kind, where)
+        try:
+            return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).contiguous()
+        except NotImplementedError as error:  # two numbers in a byte
+            raise _not_floats(name, kind, where) from error
     array = _array(name, array, where)
     if array.dtype.kind != "f":
         raise _not_floats(name, _type(array), where)
     wanted = np.float32 if array.dtype.itemsize < 4 else np.float64 if array.dtype.itemsize > 8 else array.dtype
     array = array.astype(np.dtype(wanted).newbyteorder("="), copy=False)
-    fits = array.flags.writeable and all(stride >= 0 for stride in array.strides)
+    # In one order in memory, since sums in another are rounded otherwise.
+    fits = array.flags.writeable and array.flags.c_contiguous
     return torch.from_numpy(array if fits else array.copy())
+
+
+def _dense(name: str, tensor: Tensor, where: str) -> Tensor:
+    """The numbers of a tensor, in memory of the CPU."""
+    try:
+        return tensor.detach().cpu().to_dense()
+    except (NotImplementedError, RuntimeError) as error:  # on the meta device, quantized
+        remedy = "Give a dense tensor that has its numbers."
+        raise InputError(
+            f"{name} is a tensor that cannot be read ({tensor.layout}, {tensor.device})", where=where, remedy=remedy
+        ) from error
 
 
 def _largest(name: str, block: Tensor, first: int, where: str) -> float:
@@ -151,6 +167,9 @@ def _largest(name: str, block: Tensor, first: int, where: str) -> float:
 
 
 def _array(name: str, array: Any, where: str) -> np.ndarray:
+    if np.ma.is_masked(array):
+        remedy = "Leave such images out, or fill them in."
+        raise InputError(f"{name} has masked numbers", where=where, remedy=remedy)
     try:
         array = np.asarray(array)
     except (ValueError, TypeError, RuntimeError) as error:  # a ragged list, or what only claims to be an array
@@ -180,7 +199,11 @@ def _parameters(
     if "continuous" not in given or "states" not in given:
         return None, None
     continuous = _floats("view_continuous", given["continuous"], where)
-    states = torch.from_numpy(_array("view_states", given["states"], where).astype(np.int64))
+    numbers = _array("view_states", given["states"], where)
+    if numbers.dtype.kind not in "iu":
+        remedy = "Export it again."
+        raise InputError(f"view_states is of {_type(numbers)}, not of whole numbers", where=where, remedy=remedy)
+    states = torch.from_numpy(numbers.astype(np.int64))
     for name, tensor in (("view_continuous", continuous), ("view_states", states)):
         if tensor.ndim != 3 or tensor.shape[:2] != (num_images, num_augmented):
             raise _unlike(name, tensor.shape, f"({num_images}, {num_augmented}, parameters)", where)
@@ -194,7 +217,12 @@ def _labels(name: str, array: Any, num_images: int, where: str) -> np.ndarray | 
     """Labels (N,), whole numbers or str."""
     if array is None:
         return None
-    labels = _array(name, array.detach().cpu().numpy() if isinstance(array, Tensor) else array, where)
+    if isinstance(array, Tensor):
+        array = _dense(name, array, where)
+        if array.is_floating_point():  # NumPy has not all of torch's
+            raise InputError(f"{name} is of {str(array.dtype).removeprefix('torch.')}", where=where, remedy=LABELS)
+        array = array.numpy()
+    labels = _array(name, array, where)
     if labels.shape != (num_images,):
         features = "train_features" if name == "train_labels" else "features"
         what = f"{name} has shape {labels.shape}, and {features} has {num_images:,} images"

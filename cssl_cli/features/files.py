@@ -81,9 +81,9 @@ def read_features(path: Path, *, training: bool, largest: float | None, notice: 
 def _read(path: Path, wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     """The names of all arrays, and those `wanted`."""
     with _explained(path), open_to_read(path) as file:
-        start = file.read(8)
+        start = file.read(9)
         file.seek(0)
-        if path.suffix.lower() == ".safetensors":
+        if start[8:] == b"{":
             return _from_safetensors(path, wanted, largest)
         if start.startswith(b"\x93NUMPY"):
             raise InputError("it is a single array, as np.save writes it", where=str(path), remedy=REMEDY)
@@ -109,7 +109,11 @@ def _explained(path: Path, array: str = "") -> Iterator[None]:
 
 def _from_npz(path: Path, file: IO[bytes], wanted: set[str], largest: float | None) -> tuple[list[str], dict[str, Any]]:
     with zipfile.ZipFile(file) as archive:
-        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        members: dict[str, str] = {}
+        for stored in archive.namelist():
+            if (name := stored.removesuffix(".npy")) in members and name in wanted:
+                raise ValueError(f"{name} is in it twice")
+            members[name] = stored
         sizes, arrays = {}, {}
         for name in [name for name in members if name in wanted]:
             with _explained(path, name):
@@ -152,9 +156,20 @@ def _from_safetensors(path: Path, wanted: set[str], largest: float | None) -> tu
     for name in [name for name in ("class_names", "settings") if name in text]:
         names.append(name)
         if name in wanted:
-            with _explained(path, name):
-                arrays[name] = text[name] if name == "settings" else np.array(json.loads(text[name]))
+            arrays[name] = text[name] if name == "settings" else _listed(text[name], path)
     return names, arrays
+
+
+def _listed(text: str, path: Path) -> np.ndarray:
+    """The names of classes in the metadata of a safetensors file."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        remedy = 'Write it as json.dumps(["cat", "dog", ...]), the name of each class in their order.'
+        raise InputError("class_names in its metadata is no JSON list of text", where=str(path), remedy=remedy)
+    return np.array(names, dtype=np.str_)
 
 
 def _require_room(path: Path, sizes: Mapping[str, int], largest: float | None) -> None:
@@ -186,6 +201,8 @@ def _unscaled(features: Any, norms: Any, *, rounded: bool, where: str) -> np.nda
     if norms.dtype.kind != "f" or features.dtype.kind != "f" or norms.shape != features.shape[:-1]:
         remedy = f"Leave norms out, or give the length of each feature vector: {features.shape[:-1]}."
         raise InputError(f"norms has shape {norms.shape}, of {norms.dtype}", where=where, remedy=remedy)
+    if (norms < 0).any():
+        raise InputError(f"norms has {norms.min():g}", where=where, remedy="Give lengths, of 0 or more.")
     if features.dtype == norms.dtype == np.float64:
         features *= norms[..., np.newaxis]  # in place: there may be no room for another
     else:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 COUNTER = "num_batches_tracked"  # of a batch norm; old files lack it, and no result depends on it
 FITTING = 0.5  # share of an encoder's names from which on something is taken for one
+SOME = 0.1  # share below which a file has nothing of the encoder, whatever few names agree
 # A copy that follows the encoder slowly, by a part of its name: momentum_backbone, encoder_k, target_network, teacher.
 _MOMENTUM = re.compile(r"(^|_)(momentum|target|teacher|ema)(_|$)|^(encoder_k|key_encoder)$")
 # What may lie inside the encoder's part of a file without being of it, by its first name.
 _CLASSIFIERS = ("fc", "linear", "classifier", "head", "heads", "head_dist", "aux1", "aux2", "AuxLogits")
 _HEADS = (*_CLASSIFIERS, "projector", "projection_head", "predictor", "prediction_head", "queue", "queue_ptr")
-_PROJECTORS = ("projector", "projection_head", "fc", "head", "g", "layers")
+_PROJECTORS = ("projector", "projection_head", "projection_mlp", "fc", "head", "g", "layers")
+_STATISTICS = (".running_mean", ".running_var")
 _STAGES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 # Places in a sequence of a ResNet's parts: all of them; without the pooling of the stem; without its ReLU, too.
 _NUMBERED = [dict(zip(_STAGES, places, strict=True)) for places in ("014567", "013456", "012345")]
@@ -33,9 +35,10 @@ class Matched:
 
     prefix: what stands before the names in the file. missing: names that the file lacks. unexpected: names in the file,
     within the prefix, that the encoder lacks. misfits: names of another shape, as (name, in the file, in the encoder).
-    left_out: what else is in the file, by its first names, with the number of its entries. alike: other prefixes, below
-    which other weights fit as well. without_relu: whether it is a sequence of a ResNet's parts with no place for the
-    ReLU of its stem, which therefore has none.
+    left_out: what else is in the file. same, alike: other prefixes, below which the same weights are, or other ones
+    that fit as well. without_relu: whether it is a sequence of a ResNet's parts with no place for the ReLU of its stem,
+    which therefore has none. num_splits: how many statistics each batch norm has, each of a part of a batch; `state`
+    has their means, as such a batch norm takes when it is evaluated.
     """
 
     state: dict[str, Tensor]
@@ -43,9 +46,11 @@ class Matched:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     misfits: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
     alike: list[str] = field(default_factory=list)
     without_relu: bool = False
+    num_splits: int = 1
 
 
 def match_encoder(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Matched:
@@ -55,13 +60,13 @@ def match_encoder(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     """
     readings = list(_readings(found, wanted))
     hits = [_hits(found, *reading) for reading in readings]
-    prefix, names = readings[hits.index(max(hits))]
+    prefix, names = readings[hits.index(max(hits)) if max(hits) > SOME * len(wanted) else -1]
     inside = {name[len(prefix) :]: name for name in found if name.startswith(prefix)}
     matched = Matched({}, prefix, without_relu=_called("layer1", _NUMBERED[-1]) + ".0.conv1.weight" in names.values())
     for (other, theirs), number in zip(readings, hits, strict=True):
-        fits = number == max(hits) > FITTING * len(wanted)
-        if fits and other != prefix and not _same(found, (prefix, names), (other, theirs)):
-            matched.alike.append(other)
+        if number == max(hits) > FITTING * len(wanted) and other != prefix:
+            agrees = _same(found, (prefix, names), (other, theirs))
+            (matched.same if agrees else matched.alike).append(other)
     for name in wanted:
         if names[name] in inside:
             tensor = found[inside[names[name]]]
@@ -70,25 +75,50 @@ def match_encoder(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             matched.state[name] = tensor
         elif not name.endswith(COUNTER):
             matched.missing.append(prefix + names[name])
+    matched = _with_splits_joined(matched, wanted)
     known = set(names.values())
-    parts = Counter[str]()
     for name in found:
         own = name[len(prefix) :] if name.startswith(prefix) else None
         if own is None or (own not in known and _is_head(own, names)):
-            parts[_group(name, prefix)] += 1
+            matched.left_out.append(name)
         elif own not in known and not own.endswith(COUNTER):
             matched.unexpected.append(name)
-    matched.left_out.update(parts)
     return matched
 
 
-def match_projector(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encoder: str) -> Matched | None:
+def counted_parts(names: Iterable[str], prefix: str) -> dict[str, int]:
+    """Names of a file that are not of the encoder below `prefix`: how many begin alike, up to where they leave it."""
+    return dict(Counter(_group(name, prefix) for name in names))
+
+
+def _with_splits_joined(matched: Matched, wanted: Mapping[str, Tensor]) -> Matched:
+    """The means of statistics over splits, where these alone have other shapes, multiples of the encoder's."""
+    if any(not name.endswith(_STATISTICS) or len(theirs) != 1 for name, theirs, _ in matched.misfits):
+        return matched
+    ratios = {theirs[0] / ours[0] for _, theirs, ours in matched.misfits}
+    if len(ratios) != 1 or not (ratio := ratios.pop()).is_integer():
+        return matched
+    splits = int(ratio)
+    state = {
+        name: tensor if tensor.shape == wanted[name].shape else tensor.reshape(splits, -1).mean(dim=0)
+        for name, tensor in matched.state.items()
+    }
+    return replace(matched, state=state, misfits=[], num_splits=splits)
+
+
+def match_projector(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encoders: Sequence[str]
+) -> Matched | None:
     """The weights of a projector with the state `wanted`, layer by layer in their order; None if there are none.
 
-    encoder: the prefix of the encoder, inside which some authors have the projector.
+    encoders: prefixes of the encoder, inside or beside which authors have the projector.
     """
     layers = _layers(wanted, "")
-    around = [encoder, *(before for before, _ in reversed(list(_splits(encoder))))]
+    around = [
+        before
+        for encoder in encoders
+        for before in (encoder, *(before for before, _ in reversed(list(_splits(encoder)))))
+    ]
     for prefix in dict.fromkeys(f"{before}{name}." for before in around for name in _PROJECTORS):
         theirs = _layers(found, prefix)
         if theirs and [_shapes(layer) for layer in theirs] == [_shapes(layer) for layer in layers]:

@@ -9,12 +9,21 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from pydantic import ValidationError
 
+from cssl_cli.errors import InputError
 from cssl_cli.recipe.blocks import Analyze, Block, Probe
 from cssl_cli.recipe.faults import as_error, faults_of
 from cssl_cli.recipe.field_types import Seed
 from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.merge import merge, parse_overrides
 from cssl_cli.recipe.ranges import Positive
+
+# Fields of which features from a file have no use, and why. An export has them, with the settings of its run.
+_OF_RUNS = {
+    ("analyze", "every"): "there is no training",
+    ("probe", "every"): "there is no training",
+    ("analyze", "refine_pairs"): "there are no pixels",
+    ("probe", "center_views"): "the class centres are over the views that train_features has",
+}
 
 
 class _Method(Block):
@@ -47,12 +56,20 @@ def load_measurement(
 ) -> Measurement:
     """The settings stored in the file `where`, with overrides `key.sub=value` and `changes` of the analyze block.
 
-    Raises InputError that lists all faults.
+    Raises InputError that lists all faults, and for an override that would change nothing.
     """
     given = [Source(override.label, override.patch) for override in parse_overrides(overrides)]
+    for (block, field), reason in _OF_RUNS.items():
+        if any(_gives(source.patch.get(block), field) for source in given):
+            what = f"{block}.{field} changes nothing for features: {reason}"
+            raise InputError(what, where=where, remedy="Leave it out.")
     sources = [Source(where, stored), *given, *([Source("options", {"analyze": dict(changes)})] if changes else [])]
     merged: dict[str, Any] = reduce(merge, [source.patch for source in sources], {})
     try:
         return Measurement.model_validate(merged)
     except ValidationError as error:
         raise as_error([fault.line(sources, where) for fault in faults_of(error, Measurement, merged)], where) from None
+
+
+def _gives(block: Any, field: str) -> bool:
+    return isinstance(block, Mapping) and block.get(field) is not None

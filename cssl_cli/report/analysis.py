@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
         }
         return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
     out = console()
-    _print_runs(out, results, probes)
+    print_runs(out, results, probes)
     print_fooled(out, [fooled_in(result) for result in results.values()])
     if len(results) >= MIN_RUNS:
         unprobed = [f"cssl probe {shown_path(path)}" for path, probe in probes.items() if probe is None]
@@ -151,7 +151,8 @@ def _of_accuracies(probe: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"accuracy_precision": probe["settings"]["precision"], "accuracy_feature_error": probe["feature_error"]}
 
 
-def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
+def print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
+    """A table with one row per run or file of features, and what keeps their terms from being compared."""
     accuracy = table("", *(f"{classifier.called}, %" for classifier in CLASSIFIERS.values()))
     first = next(iter(results.values()))
     measured = {
@@ -163,8 +164,8 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         probe = probes[path]
         scores = [percent(probe["trained"][name]["accuracy"]) if probe else "–" for name in CLASSIFIERS]
         cells = [measured[path].get(label, "–") for label in labels]
-        accuracy.add_row(path.name, *scores)
-        whole.add_row(path.name, *scores, *cells)
+        accuracy.add_row(called(path, results), *scores)
+        whole.add_row(called(path, results), *scores, *cells)
     if fits(out, whole):
         out.print(whole)
     else:
@@ -178,9 +179,9 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
             precision_note(probes[path], "Accuracies of features"),
         )
         if of_terms or of_accuracies:
-            note(out, f"{path.name}: {' '.join(filter(None, (of_terms, of_accuracies)))}")
+            note(out, f"{called(path, results)}: {' '.join(filter(None, (of_terms, of_accuracies)))}")
     circumstances = {
-        repr([result["content_key"], result["num_images"], *(result["settings"].get(name) for name in ALIKE)])
+        repr([_images_of(result), result["num_images"], *(result["settings"].get(name) for name in ALIKE)])
         for result in results.values()
     }
     if len(circumstances) > 1:
@@ -188,6 +189,16 @@ def _print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pa
         out.print(Text(said + "cannot be compared.", style="red"))
     if len({probe["settings"].get("precision") for probe in probes.values() if probe is not None}) > 1:
         out.print(Text("The accuracies are of features in different precision.", style="red"))
+
+
+def called(path: Path, others: Collection[Path]) -> str:
+    """The last part of a path, or all of it where others end alike."""
+    return path.name if [other.name for other in others].count(path.name) == 1 else shown_path(path)
+
+
+def _images_of(result: Result) -> tuple[Any, ...]:
+    """What tells images from others; of features from elsewhere no more than the classes is known."""
+    return result.get("exported_from", result).get("content_key"), result["class_names"]
 
 
 def _transposed(out: Console, measured: Mapping[Path, Mapping[str, str]], labels: Sequence[str]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.errors import InputError, some
+from cssl_cli.errors import InputError, escaped, some
+from cssl_cli.host.files import open_to_read
 from cssl_cli.host.paths import UnknownPath, expand
 from cssl_cli.host.sealed_folder import SealedFolder
 from cssl_cli.methods import build_method
-from cssl_cli.nn.checkpoint_names import Matched, match_encoder, match_projector
+from cssl_cli.nn.checkpoint_names import Matched, counted_parts, match_encoder, match_projector
 from cssl_cli.nn.encoder import build_encoder
 from cssl_cli.recipe import Recipe
 from cssl_cli.recipe.validators import file_digest
@@ -25,10 +26,14 @@ from cssl_cli.runs.run_dir import ENCODER, PROJECTOR
 from cssl_cli.runs.weights_file import facts_in
 
 _WRAPPERS = ("state_dict", "model", "net", "model_state_dict")  # under which files have the weights
+_DEEPEST = 4  # of them in one another
 _FIRST = 5  # names that a message lists
 # What torch says where something other than tensors and plain values would be made.
 _NAMES_CODE = re.compile(r"Unsupported (global|class)|GLOBAL|Trying to (call|instantiate|set)")
+_SAYS_WHY = re.compile(r"WeightsUnpickler error:\s*(.+)")  # behind advice that does not fit here
 _SAFETENSORS_HEADER = 100_000_000  # bytes that the format allows it
+_GIT_LFS = b"version https://git-lfs"
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,16 @@ class WeightsFile:
 
     @property
     def is_solo_learn(self) -> bool:
-        """Whether it is laid out as solo-learn's: of Lightning, with `backbone` and an online `classifier`."""
+        """Whether it is laid out as solo-learn's: of Lightning, with an online `classifier` beside the encoder.
+
+        The encoder is called `backbone`, and `encoder` up to version 1.0.2.
+        """
         first = {name.partition(".")[0] for name in self.state}
-        return "pytorch-lightning_version" in self.around and {"backbone", "classifier"} <= first
+        return (
+            "pytorch-lightning_version" in self.around
+            and "classifier" in first
+            and not first.isdisjoint({"backbone", "encoder"})
+        )
 
 
 @dataclass(frozen=True)
@@ -103,16 +115,16 @@ def weights_path(named: str) -> Path:
 def read_weights(path: Path) -> WeightsFile:
     """What a file of weights holds, of safetensors or of torch; no code in it is run. `InputError` if it holds none."""
     try:
-        with path.open("rb") as file:
-            start = file.read(9)
-            is_safetensors = start[8:] == b"{" and int.from_bytes(start[:8], "little") < _SAFETENSORS_HEADER
+        with open_to_read(path) as file:
+            start = file.read(len(_GIT_LFS))
+        if start == _GIT_LFS:
+            remedy = "Fetch the file itself: git lfs pull."
+            raise InputError("it is a pointer of Git LFS in place of the file", where=str(path), remedy=remedy)
+        is_safetensors = start[8:9] == b"{" and int.from_bytes(start[:8], "little") < _SAFETENSORS_HEADER
         content, facts = _read_safetensors(path) if is_safetensors else (_read_torch(path), {})
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     state, around = _unwrapped(content, path)
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{name} holds numbers that are infinite or undefined", where=str(path))
     return WeightsFile(path, state, around, facts)
 
 
@@ -134,8 +146,6 @@ def _read_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # options of a training, beside the weights
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # what unpickling raises is undocumented
         if _NAMES_CODE.search(str(error)):
             what = "it holds more than weights, which could run code when it is read"
@@ -152,15 +162,24 @@ def _read_torch(path: Path) -> Any:
 def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], frozenset[str]]:
     """The mapping of names to tensors inside a checkpoint, and the top-level names around it."""
     around: set[str] = set()
-    while isinstance(content, Mapping):
-        state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
-        inner = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
+        inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+        if not inner:
+            state = _tensors(content)
             if state:
                 return state, frozenset(around)
             break
+        filled = [name for name in inner if _tensors(content[name])]
+        if len(filled) > 1:
+            raise InputError(
+                f"it holds weights under {' and under '.join(filled)}",
+                where=str(path),
+                remedy="Save those of one encoder in a file of their own.",
+            )
         around |= {name for name in content if isinstance(name, str)}
-        content = content[inner]
+        content = content[(filled or inner)[0]]
     held = f"its names are {some(sorted(map(str, content)), limit=_FIRST)}" if isinstance(content, Mapping) else ""
     raise InputError(
         f"it holds no weights{f': {held}' if held else ''}",
@@ -169,8 +188,16 @@ def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], frozenset[s
     )
 
 
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    if isinstance(error, EOFError | OSError):
+        return "it is cut short"
+    says = _SAYS_WHY.search(str(error))
+    said = says[1] if says else str(error).strip().partition("\n")[0]
+    return escaped(said).lower() or type(error).__name__
 
 
 # ---------------------------------------------------------------------- fitting
@@ -178,32 +205,68 @@ def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str) 
     """The file's weights under the names of the recipe's encoder and projector; `InputError` if they do not fit."""
     with torch.device("meta"):
         method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
-    matched = match_encoder(file.state, method.encoder.state_dict())
+    wanted, of_head = method.encoder.state_dict(), method.projector.state_dict()
+    matched = match_encoder(file.state, wanted)
     _require_stem(_stem(file, matched), file, recipe)
     _require(matched, file, recipe, allowed)
-    projector, of_projector = _projector(file, method.projector.state_dict(), matched.prefix)
+    projector, of_projector = _projector(file, of_head, matched)
+    left_out = [name for name in matched.left_out if of_projector is None or not name.startswith(f"{of_projector}.")]
     origin = {
         "file": file.path.name,
         "sha256": digest,
         "prefix": matched.prefix,
         "missing": matched.missing,
-        "left_out": matched.left_out,
+        "left_out": counted_parts(left_out, matched.prefix),
         "projector": of_projector,
+        **({"num_splits": matched.num_splits} if matched.num_splits > 1 else {}),
     }
-    return StartingWeights(matched.state, projector, origin)
+    return StartingWeights(
+        _numbers(matched.state, wanted, file, matched.prefix),
+        None if projector is None else _numbers(projector, of_head, file, f"{of_projector}: "),
+        origin,
+    )
+
+
+def _numbers(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: WeightsFile, prefix: str
+) -> dict[str, Tensor]:
+    """The weights in the precision that is `wanted`; `InputError` for what is no weight of a network."""
+    found = {}
+    for name, tensor in state.items():
+        fault = _fault(name, tensor, wanted[name])
+        if fault is not None:
+            remedy = "Save the weights as dense tensors of float32."
+            raise InputError(f"{prefix}{name} {fault}", where=str(file.path), remedy=remedy)
+        found[name] = tensor.detach().to(wanted[name].dtype).contiguous()
+    return found
+
+
+def _fault(name: str, tensor: Tensor, wanted: Tensor) -> str | None:
+    """What makes a tensor no weight of a network, or None."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "without its numbers" if tensor.is_meta else "sparse"
+        return f"is a tensor that is {kind}"
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        return f"is of {str(tensor.dtype).removeprefix('torch.')}, not of floating-point numbers"
+    if not wanted.is_floating_point():
+        return None
+    numbers = tensor.double()
+    if not bool((numbers.abs() <= _LARGEST).all()):
+        return "holds numbers that are infinite or undefined in float32"
+    return "holds negative variances" if name.endswith("running_var") and bool((numbers < 0).any()) else None
 
 
 def _projector(
-    file: WeightsFile, wanted: Mapping[str, Tensor], encoder: str
+    file: WeightsFile, wanted: Mapping[str, Tensor], encoder: Matched
 ) -> tuple[dict[str, Tensor] | None, str | None]:
     """The projector's weights and where they are from; None where the file has none of the recipe's layers."""
     beside = file.path.with_name(PROJECTOR)
     if file.facts and file.path.name == ENCODER and beside.is_file():  # of a run of ours
         other = read_weights(beside)
         same_run = other.facts.get("fingerprint") == file.facts.get("fingerprint")
-        found = match_projector(other.state, wanted, "") if same_run else None
+        found = match_projector(other.state, wanted, [""]) if same_run else None
         return (found.state, PROJECTOR) if found else (None, None)
-    found = match_projector(file.state, wanted, encoder)
+    found = match_projector(file.state, wanted, [encoder.prefix, *encoder.same])
     return (found.state, found.prefix.removesuffix(".")) if found else (None, None)
 
 
@@ -244,6 +307,13 @@ def _require(matched: Matched, file: WeightsFile, recipe: Recipe, allowed: Allow
             f"several encoders in it fit, below {below}",
             where=str(file.path),
             remedy="Save the state_dict of one of them in a file of its own.",
+        )
+    if not matched.state:  # whatever is allowed
+        first = some([escaped(name) for name in file.state], limit=_FIRST)
+        raise InputError(
+            f"it has nothing of the encoder {recipe.encoder.name}, but {first}",
+            where=str(file.path),
+            remedy="Give the architecture as encoder={name: ..., ...}, or the file of an encoder.",
         )
     missing = _not_allowed(matched.missing, allowed.missing, "--allow-missing")
     unexpected = _not_allowed(matched.unexpected, allowed.unexpected, "--allow-unexpected")
@@ -301,4 +371,6 @@ def described(origin: Mapping[str, Any]) -> str:
     left = [f"{name} ({number})" for name, number in origin["left_out"].items()]
     said = f"taken from {origin['file']}: {', '.join(parts)}"
     said += f"; left out: {some(left, limit=_FIRST)}" if left else ""
+    if splits := origin.get("num_splits"):
+        said += f"; means of the statistics of {splits} parts of a batch"
     return said + (f"; missing, so random: {some(origin['missing'], limit=_FIRST)}" if origin["missing"] else "")

@@ -105,7 +105,28 @@ def test_errors_are_sentences() -> None:
         api.analyze_features("f.npz", LABELS)
     with pytest.raises(api.InputError, match="data_root"):
         api.pretrain(api.load_recipe("simclr-shapes"), data_root="gone")
+    for overrides in ("seed=1", [1]):
+        with pytest.raises(api.InputError, match="overrides: no list of str"):
+            api.load_recipe("simclr-shapes", overrides)
+        with pytest.raises(api.InputError, match="overrides: no list of str"):
+            api.analyze_features(FEATURES, LABELS, overrides=overrides)
     assert issubclass(api.InputError, api.CsslError)
+
+
+def test_paths_and_devices_may_be_those_of_their_libraries(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("based_on: simclr-shapes\nname: mine\n")
+    assert api.load_recipe(tmp_path / "mine.yaml", ["seed=4"]).seed == 4
+    by_name = api.probe_features(FEATURES, LABELS, FEATURES, LABELS, device="cpu", overrides=QUICK)
+    assert (
+        api.probe_features(FEATURES, LABELS, FEATURES, LABELS, device=torch.device("cpu"), overrides=QUICK) == by_name
+    )
+
+
+def test_the_order_in_memory_changes_no_number() -> None:
+    turned = np.ascontiguousarray(FEATURES.transpose(2, 1, 0)).transpose(2, 1, 0)
+    assert api.analyze_features(turned, LABELS, overrides=QUICK) == api.analyze_features(
+        FEATURES, LABELS, overrides=QUICK
+    )
 
 
 def test_every_function_is_typed_and_documented() -> None:

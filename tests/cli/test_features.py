@@ -147,6 +147,38 @@ def test_results_of_other_features_and_of_runs_are_never_replaced(invoke: Invoke
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"recipe.yaml"}
 
 
+# ---------------------------------------------------------------------- several files
+def test_several_files_give_one_table_with_the_numbers_of_each(invoke: Invoke, file: Path, tmp_path: Path) -> None:
+    of_training = {"train_features": features(3), "train_labels": LABELS}
+    np.savez(tmp_path / "g.npz", features=features(2)[:, :2], labels=LABELS, **of_training)
+    both = json.loads(invoke("analyze", file, "g.npz", *QUICK, "--json").stdout)
+    assert both == {
+        "files": {str(path): json.loads(invoke("analyze", path, *QUICK, "--json").stdout) for path in (file, "g.npz")}
+    }
+    probed = json.loads(invoke("probe", file, "g.npz", *QUICK, "--json").stdout)
+    assert probed == {
+        "files": {str(path): json.loads(invoke("probe", path, *QUICK, "--json").stdout) for path in (file, "g.npz")}
+    }
+    done = invoke("probe", file, "g.npz", file, *QUICK, "--out", "kept")
+    assert done.code == 0, done.stderr
+    assert re.search(r"f\.npz +100\.0 +\[81\.5, 100\.0\].*18\ng\.npz +100\.0", done.stdout)
+    done = invoke("analyze", file, "g.npz", *QUICK, "--out", "kept", "--no-figures")
+    assert done.code == 0, done.stderr
+    assert re.search(r"f\.npz +100\.0 +100\.0 +100\.0\ng\.npz +100\.0", done.stdout)
+    assert re.search(r"alignment +0\.\d+ +–\n", done.stdout)
+    assert "the terms cannot be compared" in " ".join(done.stdout.split())  # of 3 views and of 2
+    assert {path.name for path in (tmp_path / "kept" / "g").iterdir()} == {"analysis.json", "probe.json"}
+
+
+def test_files_of_the_same_name_are_told_apart(invoke: Invoke, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    np.savez(tmp_path / "sub" / "f.npz", features=features(2), labels=np.array(["cat", "dog", "ship"])[LABELS])
+    done = invoke("analyze", "f.npz", "sub/f.npz", *QUICK)
+    assert re.search(r"\nf\.npz +–.*\nsub/f\.npz +–", done.stdout)
+    assert "Accuracies: cssl probe FILE... --out DIR" in done.stdout
+    assert "cannot be compared" not in done.stdout
+
+
 # ---------------------------------------------------------------------- what is refused
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -155,8 +187,11 @@ def test_results_of_other_features_and_of_runs_are_never_replaced(invoke: Invoke
         (["probe", "gone.npz"], "gone.npz: there is no such file"),
         (["analyze", "f.npy"], "features are read from .npz and .safetensors files"),
         (["probe", "weights.pt"], "features are read from .npz and .safetensors files"),
-        (["analyze", "FILE", "FILE"], "a file of features is measured alone"),
-        (["analyze", "FILE", "simclr-shapes"], "Give a single file"),
+        (["analyze", "FILE", "gone.npz"], "gone.npz: there is no such file"),
+        (["analyze", "FILE", "simclr-shapes"], "cannot be measured together: not all are files of features"),
+        (["probe", "FILE", "runs/gone"], "cannot be measured together: not all are files of features"),
+        (["analyze", "FILE", "sub/f.npz", "--section", "all"], "sections are those of one file"),
+        (["analyze", "FILE", "sub/f.npz", "--out", "kept"], "two of the files are called f"),
         (["analyze", "FILE", "--precision", "bfloat16"], "--precision: features from a file are measured as they are"),
         (["analyze", "FILE", "--data-root", "."], "--data-root: features from a file are measured as they are"),
         (["analyze", "FILE", "--export", "g.npz"], "--export writes the features of one run"),
@@ -170,7 +205,11 @@ def test_results_of_other_features_and_of_runs_are_never_replaced(invoke: Invoke
         (["probe", "runs/gone", "--out", "kept"], "--out keeps what is measured of a file of features"),
     ],
 )
-def test_bad_requests_end_in_a_sentence(invoke: Invoke, file: Path, arguments: list[str], words: str) -> None:
+def test_bad_requests_end_in_a_sentence(
+    invoke: Invoke, file: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f.npz").touch()
     refused = invoke(*[file if argument == "FILE" else argument for argument in arguments])
     assert refused.code == 2
     assert words in refused.stderr

@@ -41,6 +41,19 @@ def test_arrays_are_not_copied_without_need() -> None:
     assert checked(features=given).features.data_ptr() == given.ctypes.data
 
 
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_the_order_in_memory_changes_nothing(of_torch: bool) -> None:
+    turned = np.ascontiguousarray(FEATURES.transpose(2, 1, 0)).transpose(2, 1, 0)
+    found = checked(features=torch.from_numpy(turned) if of_torch else turned).features
+    assert found.is_contiguous()
+    assert np.array_equal(found.numpy(), FEATURES)
+
+
+def test_a_sparse_tensor_is_taken() -> None:
+    dense = torch.eye(6, 4)
+    assert torch.equal(checked(features=dense.to_sparse()).features[:, 0], dense)
+
+
 def test_arrays_that_torch_cannot_share_are_copied_without_a_warning() -> None:
     read_only = FEATURES.copy()
     read_only.flags.writeable = False
@@ -127,6 +140,10 @@ def with_value(value: float, where: tuple[int, int, int] = (4, 1, 2)) -> np.ndar
         ({"features": torch.arange(8)}, ["features is of int64"]),
         ({"features": FEATURES.astype(object)}, ["features holds Python objects"]),
         ({"features": [[1.0, 2.0], [1.0]]}, ["features is no array"]),
+        ({"features": torch.from_numpy(FEATURES).to("meta")}, ["features is a tensor that cannot be read", "meta"]),
+        ({"features": torch.zeros(6, 4, dtype=torch.float4_e2m1fn_x2)}, ["features is of float4_e2m1fn_x2"]),
+        ({"features": np.ma.masked_greater(FEATURES, 1)}, ["features has masked numbers"]),
+        ({"labels": torch.from_numpy(LABELS).bfloat16()}, ["labels is of bfloat16"]),
         ({"labels": LABELS[:5]}, ["labels has shape (5,)", "6 images", "Shape (6,)"]),
         ({"labels": np.eye(6)}, ["labels has shape (6, 6)", "one label for each image"]),
         ({"labels": LABELS - 1}, ["labels is -1 for image 0", "Leave images without a class out"]),

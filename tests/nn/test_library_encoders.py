@@ -17,6 +17,7 @@ from cssl_cli.nn.batch_norm import BatchNorm2d
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.encoders.library import LibraryEncoder
 from cssl_cli.nn.folding import folded
+from tests.support.hub_cache import in_hub_cache
 
 CONVOLUTIONAL = {"name": "torchvision", "model": "shufflenet_v2_x0_5"}
 TRANSFORMER = {"name": "timm", "model": "vit_tiny_patch16_224", "image_size": 64, "patch_size": 32}
@@ -160,3 +161,22 @@ def test_weights_of_timm_are_found_in_the_cache_of_torch(monkeypatch: pytest.Mon
     (found,) = cached_weights(Settings(model="resnet18"))
     assert (found.path, found.mean) == (path, known.mean)
     assert known.tag in found.called
+
+
+def test_weights_of_timm_of_any_tag_are_found_in_the_cache_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm")
+    constants = pytest.importorskip("huggingface_hub").constants
+    from cssl_cli.nn.encoders.timm_models import Settings, cached_weights
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name, revision in (("resnet18.tv_in1k", "main"), ("resnet18.a1_in1k", "main"), ("resnet34.a1_in1k", "other")):
+        in_hub_cache(tmp_path, f"timm/{name}", "model.safetensors", name.encode(), revision=revision)
+    found = cached_weights(Settings(model="resnet18"))
+    assert [weights.called for weights in found] == ["timm's resnet18.a1_in1k", "timm's resnet18.tv_in1k"]
+    assert [weights.path.read_text() for weights in found] == ["resnet18.a1_in1k", "resnet18.tv_in1k"]
+    (found,) = cached_weights(Settings(model="resnet18.tv_in1k"))
+    assert found.called == "timm's resnet18.tv_in1k"
+    assert cached_weights(Settings(model="resnet34")) == []  # of another revision only

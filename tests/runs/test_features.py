@@ -168,6 +168,8 @@ def test_the_temperature_of_the_losses_is_a_setting(of_cones: dict[str, Any]) ->
         (["augment.crop={}"], "is not a field. Known: seed, method, train, probe, analyze"),
         (["train.epochs=3"], "is not a field; did you mean train.batch_size?"),
         (["method.temperature=0", "seed=-1"], "2 faults"),
+        (["analyze.every=5"], "analyze.every changes nothing for features: there is no training"),
+        (["probe={center_views: 2}"], "probe.center_views changes nothing for features"),
     ],
 )
 def test_settings_are_checked(overrides: Sequence[str], words: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from cssl_cli.errors import DamagedError, InputError
 from cssl_cli.host.progress import Silent
@@ -26,6 +29,7 @@ from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ANALYSIS, CHECKPOINT, ENCODER, PROBE, PROJECTOR, STATUS, RunDir
 from cssl_cli.runs.weights_source import EXACTLY, Allowances
 from tests.support.commands import QUICKLY_MEASURED, Invoke, the_run
+from tests.support.hub_cache import in_hub_cache
 
 WIDTH = 2
 RESNET = f"encoder={{name: resnet18, width: {WIDTH}}}"
@@ -169,6 +173,12 @@ def test_what_does_not_fit_is_listed_and_leaves_nothing(recipe: str, tmp_path: P
         importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path, allowed=Allowances(missing=("layer8.*",)))
 
 
+def test_a_file_without_any_of_the_encoder_is_refused_whatever_is_allowed(recipe: str, tmp_path: Path) -> None:
+    torch.save({f"projector.{number}.weight": torch.zeros(16, 16) for number in (0, 2)}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"has nothing of the encoder resnet18, but projector\.0\.weight"):
+        importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path, allowed=Allowances(("*",), ("*",)))
+
+
 def test_a_layout_tells_of_a_stem_that_only_looks_like_ours(recipe: str, tmp_path: Path) -> None:
     state = {f"backbone.{name}": tensor for name, tensor in resnet().items()}
     state |= {"classifier.weight": torch.zeros(10, 16), "classifier.bias": torch.zeros(10)}
@@ -176,6 +186,10 @@ def test_a_layout_tells_of_a_stem_that_only_looks_like_ours(recipe: str, tmp_pat
     told = Told()
     run = importing(recipe, tmp_path / "solo.ckpt", RESNET, out=tmp_path, told=told)
     assert "encoder.stem=small_padding_2, as the file was trained" in told.said
+    assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_padding_2"
+    old = {name.replace("backbone.", "encoder."): tensor for name, tensor in state.items()}  # up to version 1.0.2
+    torch.save({"state_dict": old, "pytorch-lightning_version": "1.5.0"}, tmp_path / "old.ckpt")
+    run = importing(recipe, tmp_path / "old.ckpt", RESNET, out=tmp_path)
     assert load_recipe(str(run.path / "recipe.yaml")).settings("encoder")["stem"] == "small_padding_2"
     with pytest.raises(InputError, match=r"pads by 2 pixels.*\n.*encoder\.stem=small_padding_2"):
         importing(recipe, tmp_path / "solo.ckpt", RESNET, "encoder.stem=small", out=tmp_path)
@@ -228,6 +242,33 @@ def test_weights_in_the_cache_are_taken_and_named(recipe: str, tmp_path: Path, m
     assert run.status()["imported"]["left_out"] == {"classifier": 2}
 
 
+def test_weights_in_the_cache_of_the_hub_are_taken_without_a_network(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub").constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    model = (
+        "encoder={name: timm, model: test_vit, image_size: 32, patch_size: 16}",
+        "data={name: shapes, num_train: 40, num_test: 40, size: 32}",
+    )
+    with pytest.raises(InputError, match="no weights of test_vit are in the cache of timm, and nothing is downloaded"):
+        importing(recipe, None, *model, out=tmp_path / "runs")
+    weights = timm.create_model("test_vit", img_size=32, patch_size=16).state_dict()
+    in_hub_cache(tmp_path / "hub", "timm/test_vit.r160_in1k", "model.safetensors", save(weights))
+    told = Told()
+    run = importing(recipe, None, *model, out=tmp_path / "runs", told=told)
+    assert told.said[0].startswith("timm's test_vit.r160_in1k: ")
+    assert "data.mean=[0.5, 0.5, 0.5], as the file was trained" in told.said
+    assert torch.equal(run.load_weights(ENCODER)["pos_embed"], weights["pos_embed"])
+    assert run.status()["imported"]["left_out"] == {"head": 2}
+
+
 # ---------------------------------------------------------------------- files
 class Harm:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -239,9 +280,11 @@ class Harm:
     [
         (pickle.dumps({"state_dict": Harm()}, protocol=2), "could run code"),
         (b"no weights", "no file of weights"),
-        (b"", "no file of weights"),
+        (b"", r"no file of weights.* \(it is cut short\)"),
+        (b"<!DOCTYPE html>", r"no file of weights.* \(unsupported operand 60\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
     ],
-    ids=["code", "text", "empty"],
+    ids=["code", "text", "empty", "page", "pointer"],
 )
 def test_no_code_of_a_file_is_run(
     content: bytes, words: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -279,16 +322,64 @@ def test_files_that_hold_no_weights_are_told(recipe: str, tmp_path: Path) -> Non
         importing(recipe, tmp_path / "w.pth", out=tmp_path)
     with pytest.raises(InputError, match="No such file"):
         importing(recipe, tmp_path / "gone.pth", out=tmp_path)
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(InputError, match="a named pipe, not a file"):
+        importing(recipe, tmp_path / "pipe.pth", out=tmp_path)
+    cyclic: dict[str, Any] = {}
+    cyclic["model"] = cyclic
+    torch.save(cyclic, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds no weights: its names are model"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path)
+    torch.save({"state_dict": state, "model": state}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds weights under state_dict and under model"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path)
+
+
+NO_WEIGHTS = {
+    "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "without its numbers": lambda tensor: tensor.to("meta"),
+    "of complex64": lambda tensor: tensor.to(torch.complex64),
+    "of int64": lambda tensor: tensor.long(),
+    "infinite or undefined in float32": lambda tensor: tensor.double() * 1e300,
+    "negative variances": lambda tensor: -tensor,
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("words", NO_WEIGHTS)
+def test_tensors_that_are_no_weights_of_a_network_are_refused(words: str, recipe: str, tmp_path: Path) -> None:
+    state = weights_of({"name": "small", "width": 2})
+    name = next(name for name in state if name.endswith("running_var"))
+    torch.save({**state, name: NO_WEIGHTS[words](state[name])}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=rf"{re.escape(name)} .*{words}"):
+        importing(recipe, tmp_path / "w.pth", out=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_only_what_is_taken_of_a_file_is_looked_at_and_in_single_precision(recipe: str, tmp_path: Path) -> None:
+    state = resnet()
+    double = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    head = {"projector.0.weight": torch.ones(16, 16).half().T, "projector.0.bias": torch.ones(16)}
+    head |= {"projector.2.weight": torch.ones(8, 16), "projector.2.bias": torch.ones(8)}
+    unused = {"queue": torch.full((2,), torch.nan)}
+    torch.save({**{f"encoder.{n}": t for n, t in double.items()}, **head, **unused}, tmp_path / "w.pth")
+    told = Told()
+    run = importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path / "runs", told=told)
+    assert told.said[-1].endswith("the projector (projector); left out: queue (1)")
+    kept = run.load_weights(PROJECTOR)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert torch.equal(run.load_weights(ENCODER)["conv1.weight"], state["conv1.weight"])
 
 
 def test_an_import_that_is_interrupted_is_not_finished_and_one_that_is_done_is_left(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(weights_of({"name": "small", "width": 2}), tmp_path / "w.safetensors")
-    save = RunDir.save_weights
+    save_weights = RunDir.save_weights
 
     def stopped(run: RunDir, name: str, *rest: Any) -> None:
-        save(run, name, *rest)
+        save_weights(run, name, *rest)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

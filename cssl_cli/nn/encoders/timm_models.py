@@ -86,16 +86,30 @@ def _timm() -> ModuleType:
 
 # ---------------------------------------------------------------------- weights that have been downloaded
 def cached_weights(settings: Settings) -> Sequence[CachedWeights]:
-    """timm's weights of the model that lie in torch's cache or in that of the Hugging Face hub."""
-    known = _timm().models.get_pretrained_cfg(settings.model)
-    if known is None:
+    """timm's weights of the model that lie in torch's cache or in that of the Hugging Face hub.
+
+    Of a model without a tag, such as resnet18 for resnet18.a1_in1k, those of its default tag come first.
+    """
+    models = _timm().models
+    default = models.get_pretrained_cfg(settings.model)
+    if default is None:
         return []
+    others = {} if "." in settings.model else models.get_arch_pretrained_cfgs(settings.model)
+    return [
+        weights
+        for known in (default, *(other for other in others.values() if other.tag != default.tag))
+        for weights in _of(settings.model.partition(".")[0], known)
+    ]
+
+
+def _of(name: str, known: Any) -> list[CachedWeights]:
+    """Those of one tag, which timm's configuration describes."""
     paths = _from_the_hub(known.hf_hub_id, known.hf_hub_filename) if known.hf_hub_id else []
     if known.url and not known.url.endswith(".npz"):  # which are of another library
         paths.append(Path(torch.hub.get_dir(), "checkpoints", known.url.rpartition("/")[2]))
     tag = f".{known.tag}" if known.tag else ""
     return [
-        CachedWeights(f"timm's {settings.model.partition('.')[0]}{tag}", path, tuple(known.mean), tuple(known.std))
+        CachedWeights(f"timm's {name}{tag}", path, tuple(known.mean), tuple(known.std))
         for path in paths
         if path.is_file()
     ]

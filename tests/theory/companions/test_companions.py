@@ -112,6 +112,15 @@ def test_lidar_agrees_with_loops(seed, kind):
     assert lidar(build(features))["lidar"].value == pytest.approx(reference.lidar(features), rel=1e-6)
 
 
+def test_lidar_of_features_beside_which_its_ridge_is_lost_is_absent():
+    """Fewer views than directions: the covariance within images is singular but for the ridge."""
+    features, _ = random_table(0, kind="clusters", num_views=3, width=40)
+    assert lidar(build(features))["lidar"].value is not None
+    quantity = lidar(build(features * 1e20))["lidar"]
+    assert isinstance(quantity, Absent)
+    assert "scale them down" in quantity.reason
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_without_ties_acr_is_the_share_of_views_whose_nearest_other_view_is_elsewhere(seed):
     features, _ = random_table(seed, kind="clusters")
