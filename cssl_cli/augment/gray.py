@@ -25,6 +25,7 @@ class Gray(Settings, Operation):
     """Luminance in all three channels, with probability `p`. Parameters: `applied`."""
 
     num_parameters: ClassVar[int] = 1
+    of_colours: ClassVar[bool] = True
     continuous = ()
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:

@@ -49,6 +49,7 @@ class Jitter(Settings, Operation):
     """
 
     num_parameters: ClassVar[int] = 5
+    of_colours: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ("applied", "order")
     coin: ClassVar[int | None] = 4
 

@@ -9,6 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+CPU_BLOCK = 3 * 2**17  # pixel values processed together on a CPU (1.5 MiB): 128 RGB images of side 32
+DEVICE_BLOCK = 3 * 2**27  # the same elsewhere (1.5 GiB): 2,675 of side 224, of which several copies are made
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation(ABC):
@@ -22,6 +25,8 @@ class Operation(ABC):
     says so in the boolean parameter `applied` (N,), which `Augmentation` evaluates; `apply` itself transforms every
     image it is given.
 
+    Images may have any number of channels, unless the operation is one `of_colours`: then they have three.
+
     `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
     coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
     `chance`), which has probability `p`.
@@ -32,6 +37,7 @@ class Operation(ABC):
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
     coin: ClassVar[int | None] = 0
+    of_colours: ClassVar[bool] = False  # whether it means something for red, green and blue only
 
     @property
     @abstractmethod
@@ -73,6 +79,13 @@ def whole_number(u: Tensor, count: int | Tensor) -> Tensor:
 def per_image(values: Tensor) -> Tensor:
     """One number per image (N,), shaped (N, 1, 1, 1) to act on images."""
     return values.reshape(-1, 1, 1, 1)
+
+
+def blocks_of(images: Tensor) -> list[slice]:
+    """Blocks of images to process together: on a CPU, temporaries then fit its cache, and malloc can reuse them."""
+    num_blocks = max(1, round(images.numel() / (CPU_BLOCK if on_cpu(images) else DEVICE_BLOCK)))
+    num_rows = max(1, -(-len(images) // num_blocks))
+    return [slice(start, start + num_rows) for start in range(0, max(1, len(images)), num_rows)]
 
 
 def on_cpu(images: Tensor) -> bool:
