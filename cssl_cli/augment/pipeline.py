@@ -49,9 +49,7 @@ class Augmentation:
     the operations that only a coin decides, such as flip and gray.
     """
 
-    def __init__(
-        self, operations: Mapping[str, Operation], *, image_size: int, store_size: int | None = None
-    ) -> None:
+    def __init__(self, operations: Mapping[str, Operation], *, image_size: int, store_size: int | None = None) -> None:
         self.operations = dict(operations)
         self.image_size = image_size
         self.store_size = store_size or image_size

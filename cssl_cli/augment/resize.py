@@ -31,9 +31,7 @@ def clean_views(images: Tensor, side: int) -> Tensor:
     return torch.cat([_resized(as_floats(images[rows]), weights, weights) for rows in blocks_of(images)])
 
 
-def resized_boxes(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, side: int
-) -> Tensor:
+def resized_boxes(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, side: int) -> Tensor:
     """A box of each floating-point image (N, C, S, S), resized to (N, C, side, side).
 
     Boxes (N,) are in pixels. Pixels outside of them do not enter. Differentiable in the boxes, of which a pixel that

@@ -56,4 +56,5 @@ def load_dataset(
         limit_test=settings["limit_test"],
         mean=settings.get("mean"),
         std=settings.get("std"),
+        image_size=settings.get("size"),
     )

@@ -26,7 +26,7 @@ def saved(tmp_path, **arrays):
 
 def load(path, *, notice=None, **changes):
     settings = {"name": "arrays", "file": str(path), "size": None, "test_fraction": 0.25}
-    settings |= {"limit": None, "limit_test": None} | changes
+    settings |= {"limit": None, "limit_test": None, "store_size": None, "channels": None} | changes
     return load_dataset(settings, cache_dir=path.parent / "cache", progress=None, notice=notice)
 
 
