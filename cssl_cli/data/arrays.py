@@ -70,6 +70,14 @@ def load(
     return source
 
 
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, int, int]:  # noqa: ARG001
+    """The number of images, training and test, their channels and shorter side."""
+    parts = [part for part in _Arrays(Path(settings["file"]).expanduser().absolute()).parts() if part is not None]
+    assert parts[0].seen is not None
+    width, height, channels = parts[0].seen
+    return sum(len(part.encoded) for part in parts), channels, min(width, height)
+
+
 class _Arrays:
     """The arrays of a file, each checked when it is asked for; their pixels are read when they are needed."""
 

@@ -130,6 +130,16 @@ def load(
     return Source("folder", tuple(parts.train), pretrain=sets[0], train=sets[0], test=sets[1])
 
 
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, None, None]:
+    """The number of images, training and test; their size and channels are those of the settings."""
+    root = Path(settings["root"]).expanduser().absolute()
+    _check_is_folder(root)
+    scanner = Scanner(root, own)
+    layout = arrange_by_labels(root, settings["labels"], scanner) if settings["labels"] else arrange(root, scanner)
+    parts = [layout.train, layout.test or {}]
+    return len(layout.unlabelled) + sum(len(child.files) for part in parts for child in part.values()), None, None
+
+
 def _check_is_folder(root: Path) -> None:
     if not root.exists():
         raise InputError("there is no such folder", where=str(root), remedy=_MISSING)

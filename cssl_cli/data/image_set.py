@@ -93,6 +93,20 @@ class Source:
     test: ImageSet | None
 
 
+@dataclass(frozen=True)
+class KnownImages:
+    """What can be told of a source without reading its images, None for what cannot.
+
+    Their number, all parts together; their channels; the side at which the encoder sees them, and at which they are
+    stored.
+    """
+
+    num_images: int | None = None
+    channels: int | None = None
+    image_size: int | None = None
+    store_size: int | None = None
+
+
 def finish_dataset(
     source: Source,
     *,

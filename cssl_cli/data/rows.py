@@ -23,7 +23,7 @@ from cssl_cli.data.cache import cached_images, side_and_channels
 from cssl_cli.data.class_labels import number_classes, split_rows
 from cssl_cli.data.decode import DECODER_VERSION, Encoded, decode_into, look_at
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source, Summary
-from cssl_cli.data.layout import found
+from cssl_cli.data.layout import counted, found
 from cssl_cli.data.stamped_files import StampedFile, check_unchanged, let_the_clock_move, update_with
 from cssl_cli.errors import InputError
 
@@ -135,10 +135,11 @@ def _require_channels(found_channels: int, channels: int, request: Request) -> N
         return
     if request.channels is None:
         raise InputError(
-            f"the images to train on have {channels} channels, those to test on {found_channels}", where=request.where
+            f"the images to train on have {counted(channels, 'channel')}, those to test on {found_channels}",
+            where=request.where,
         )
     raise InputError(
-        f"images of {found_channels} channels cannot become images of {channels}",
+        f"images of {counted(found_channels, 'channel')} cannot become images of {channels}",
         where=request.where,
         remedy="Leave data.channels out.",
     )

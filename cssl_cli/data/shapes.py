@@ -76,6 +76,11 @@ def load(
     return Source("shapes", CLASS_NAMES, pretrain=parts["train"], train=parts["train"], test=parts["test"])
 
 
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, int, None]:  # noqa: ARG001
+    """The number of images and their channels; their side is that of the settings."""
+    return settings["num_train"] + settings["num_test"], 3, None
+
+
 def draw_shapes(num_images: int, *, size: int, split: str, progress: ProgressCallback | None) -> tuple[Tensor, Tensor]:
     """uint8 images (N, 3, size, size) and labels (N,) of one split; see the module."""
     labels = _labels(num_images, split)
