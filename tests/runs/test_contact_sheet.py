@@ -59,6 +59,17 @@ def test_pixels_are_enlarged_without_smoothing(tmp_path: Path) -> None:
     assert (right - left, bottom - top) == (3, 3)
 
 
+@pytest.mark.parametrize(("channels", "colour"), [(1, (51, 51, 51)), (2, (51, 51, 51)), (5, (51, 102, 153))])
+def test_other_numbers_of_channels_are_drawn_gray_or_by_the_first_three(
+    tmp_path: Path, channels: int, colour: tuple[int, int, int]
+) -> None:
+    views = torch.ones(1, 2, channels, 32, 32)
+    views[0, 1] = (torch.arange(channels) + 1).view(-1, 1, 1) / 5
+    contact_sheet(views, tmp_path / "sheet.png", class_names=None, title="")
+    alike = (read(tmp_path / "sheet.png") == colour).all(axis=2)
+    assert alike.sum() >= 96**2  # letters have all grays
+
+
 def test_captions_are_drawn_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     draw = ImageDraw.ImageDraw.text
