@@ -63,8 +63,9 @@ def load(
     arrays = _Arrays(Path(settings["file"]).expanduser().absolute())
     train, test = arrays.parts()
     told = f"not used: {', '.join(arrays.unused)}" if arrays.unused else ""
-    where, size, test_fraction = str(arrays.path), settings["store_size"] or settings["size"], settings["test_fraction"]
-    request = Request("arrays", where, size, settings["channels"], test_fraction, cache_dir, progress, notice)
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
+    where, channels = str(arrays.path), settings["channels"]
+    request = Request("arrays", where, size, channels, test_fraction, cache_dir, progress, notice)
     source = source_of_rows(request, train, test, arrays.class_names(train), told)
     check_unchanged([arrays.file], "file")  # labels are read each time
     return source

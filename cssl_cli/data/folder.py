@@ -89,7 +89,7 @@ def load(
     `test_fraction`, in (0, 1), is used only if there are no test images.
     """
     root = Path(settings["root"]).expanduser().absolute()
-    size, channels = settings["store_size"] or settings["size"], settings["channels"]
+    size, channels = settings.get("store_size") or settings["size"], settings["channels"]
     try:
         _check_is_folder(root)
         scanner = Scanner(root, [*own, cache_dir])

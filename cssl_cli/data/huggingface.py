@@ -86,7 +86,7 @@ def load(
     used += [f"column{'s' if columns.label else ''} {columns.image}{f' and {columns.label}' if columns.label else ''}"]
     unused = [name for name in splits.parts if name not in (train_name, test_name)]
     told = "; ".join([*used, *([f"not used: {', '.join(unused)}"] if unused else [])])
-    size, test_fraction = settings["store_size"] or settings["size"], settings["test_fraction"]
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
     request = Request("huggingface", where, size, settings["channels"], test_fraction, cache_dir, progress, notice)
     return source_of_rows(request, train, test, columns.class_names, told)
 

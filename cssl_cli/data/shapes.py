@@ -69,7 +69,7 @@ def load(
     own: Iterable[Path] = (),  # noqa: ARG001
 ) -> Source:
     """`num_train` and `num_test` shapes, squares of `store_size`, or `size`, pixels; nothing is read or written."""
-    parts, size = {}, settings["store_size"] or settings["size"]
+    parts, size = {}, settings.get("store_size") or settings["size"]
     for split in ("train", "test"):
         images, labels = draw_shapes(settings[f"num_{split}"], size=size, split=split, progress=progress)
         parts[split] = ImageSet(images, labels)

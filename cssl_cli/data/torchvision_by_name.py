@@ -173,7 +173,7 @@ def load(
     (train, opened), (test, _) = (_part(name, root, how, part) for part in (how.train, how.test))
     assert train is not None
     where = f"{root}: {name}" if how.rooted else name
-    size, test_fraction = settings["store_size"] or settings["size"], settings["test_fraction"]
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
     request = Request("torchvision", where, size, settings["channels"], test_fraction, cache_dir, progress, notice)
     return source_of_rows(request, train, test, _class_names(opened))
 
