@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -25,8 +26,11 @@ class Gray(Settings, Operation):
     """Luminance in all three channels, with probability `p`. Parameters: `applied`."""
 
     num_parameters: ClassVar[int] = 1
-    of_colours: ClassVar[bool] = True
     continuous = ()
+
+    @classmethod
+    def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        return True
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         return {"applied": chance(theta[:, 0], self.p)[0]}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Operation(ABC):
     says so in the boolean parameter `applied` (N,), which `Augmentation` evaluates; `apply` itself transforms every
     image it is given.
 
-    Images may have any number of channels, unless the operation is one `of_colours`: then they have three.
+    Images may have any number of channels, unless the operation `mixes_channels`: then they have three.
 
     `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
     coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
@@ -37,7 +38,11 @@ class Operation(ABC):
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
     coin: ClassVar[int | None] = 0
-    of_colours: ClassVar[bool] = False  # whether it means something for red, green and blue only
+
+    @classmethod
+    def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        """Whether with these `Settings` it is defined for red, green and blue only."""
+        return False
 
     @property
     @abstractmethod

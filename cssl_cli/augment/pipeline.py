@@ -155,15 +155,19 @@ def build_augmentation(
 
 def require_channels(settings: Mapping[str, Mapping[str, Any] | None], channels: int) -> None:
     """`InputError` that lists every operation of an `augment` block that images of so many channels do not allow."""
-    of_colours = [name for name, one in OPERATIONS.items() if one.of_colours and settings.get(name) is not None]
-    if channels != 3 and of_colours:
-        raise InputError(
-            f"{' and '.join(of_colours)} mix red, green and blue, and the images have "
-            f"{channels} channel{'s' if channels > 1 else ''}",
-            where="augment",
-            remedy=f"Drop {'them' if len(of_colours) > 1 else 'it'}: "
-            f"{' '.join(f'augment.{name}=null' for name in of_colours)}.",
-        )
+    given = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
+    mixing = [name for name, fields in given.items() if OPERATIONS[name].mixes_channels(fields)]
+    if channels == 3 or not mixing:
+        return
+    remedy = f"Drop {'them' if len(mixing) > 1 else 'it'}: {' '.join(f'augment.{name}=null' for name in mixing)}."
+    if "jitter" in mixing:
+        remedy += " Or leave jitter its brightness and contrast: augment.jitter.saturation=0 augment.jitter.hue=0."
+    raise InputError(
+        f"{' and '.join(mixing)} mix red, green and blue, and the images have "
+        f"{channels} channel{'s' if channels > 1 else ''}",
+        where="augment",
+        remedy=remedy,
+    )
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

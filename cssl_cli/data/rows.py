@@ -5,7 +5,7 @@ these (cache.py), classes have images in both parts, and the split is stratified
 where that of a folder depends on file names. The order of the rows is kept.
 
 The cache's key covers what a source says identifies its images (a file's path and times, or a digest of the pixels),
-the version of the decoder, the size, and which rows are for the test.
+the version of the decoder, size and channels, and which rows are for the test.
 """
 
 from __future__ import annotations

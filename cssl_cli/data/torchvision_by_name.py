@@ -6,7 +6,7 @@ where there are test images with labels.
 
 Classes are those that occur among the labels, with torchvision's names and in its order. Images that are files are
 decoded as those of a folder are, and cached by their paths and times; others by a digest of their pixels. Images of
-one channel become RGB by repetition.
+one channel become RGB by repetition, unless `channels` is 1.
 """
 
 from __future__ import annotations
