@@ -59,7 +59,7 @@ def main() -> None:
 # -------------------------------------------------------------------------------------------------------- extraction
 def extraction(report: measuring.Report, options: argparse.Namespace, device: torch.device) -> None:
     encoder = materialize(build_encoder({"name": "resnet18", "width": options.width}), stream(0, "init"))
-    extractor = make_extractor(copy.deepcopy(encoder), mean=MEAN, std=STD, device=device)
+    extractor = make_extractor(copy.deepcopy(encoder), mean=MEAN, std=STD, image_size=32, device=device)
     generator = stream(0, "benchmark")
     images = torch.randint(0, 256, (options.images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     encoder = encoder.to(device)

@@ -230,7 +230,7 @@ def features(findings: Findings, setting: Setting, device: torch.device) -> None
     width, number = (2, 8) if setting.small else (64, 512)
     encoder = materialize(build_encoder({"name": "resnet18", "width": width}), stream(0, "init"))
     images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8, generator=stream(0, "benchmark"))
-    statistics: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    statistics: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "image_size": 32}
     expected = make_extractor(encoder, **statistics, device=CPU).clean(images)
     found = make_extractor(encoder, **statistics, device=device).clean(images)
     findings.at_most("features of ResNet-18 in float32", relative(found, expected), 1e-4)

@@ -305,7 +305,7 @@ def random_dataset(setting: Setting) -> Dataset:
     number = 512 if setting.small else 32_768
     images = torch.randint(0, 256, (number, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     part = ImageSet(images, None)
-    return Dataset("random", (), part, None, None, (0.5,) * 3, (0.29,) * 3, "random")  # type: ignore[arg-type]
+    return Dataset("random", (), part, None, None, (0.5,) * 3, (0.29,) * 3, "random", images.shape[-1])
 
 
 def script(findings: Findings, setting: Setting, name: str, *arguments: object) -> None:

@@ -57,11 +57,12 @@ def passes(encoder: str, width: int, batch_size: int, way: str) -> Iterator[None
 def prepared(encoder: str, width: int, batch_size: int, *, channels_last: bool) -> tuple[Method, Tensor]:
     """SimCLR with its initial weights, and two views of a batch of drawn images, one after the other (2B, 3, H, W)."""
     recipe = load_recipe("simclr-shapes", [f"encoder={{name: {encoder}, width: {width}}}"])
-    drawn = {"name": "shapes", "num_train": batch_size, "num_test": 10, "size": SIDE, "limit": None, "limit_test": None}
+    drawn = {"name": "shapes", "num_train": batch_size, "num_test": 10, "size": SIDE}
+    drawn |= dict.fromkeys(("store_size", "limit", "limit_test"))
     with tempfile.TemporaryDirectory() as folder:
         dataset = load_dataset(drawn, cache_dir=Path(folder), progress=None)
         images = dataset.pretrain.images.repeat(2, 1, 1, 1)
-    augmentation = make_augmentation(recipe, SIDE)
+    augmentation = make_augmentation(recipe, dataset)
     views = augmentation.apply(images, augmentation.draw(2 * batch_size, stream(0, "augment")))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     method = initial_method(recipe).to(memory_format=memory_format)  # type: ignore[call-overload]

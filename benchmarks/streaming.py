@@ -76,7 +76,7 @@ def mapped_dataset(path: Path) -> Dataset:
     images = torch.from_numpy(np.load(path, mmap_mode="c"))
     summary = summarize(images)
     pretrain = ImageSet(images, None, summary)
-    return Dataset("random", (), pretrain, None, None, summary.mean, summary.std, summary.digest)
+    return Dataset("random", (), pretrain, None, None, summary.mean, summary.std, summary.digest, images.shape[-1])
 
 
 def main() -> None:

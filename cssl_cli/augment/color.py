@@ -1,4 +1,4 @@
-"""Luminance, blends and the colour circle, as pure functions of images."""
+"""Luminance, blends and the colour circle, as pure functions of images; hue and saturation are of RGB images only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def luminance(images: Tensor) -> Tensor:
-    """ITU-R 601 luminance (N, 1, H, W) of RGB images (N, 3, H, W)."""
+    """ITU-R 601 luminance (N, 1, H, W) of RGB images (N, 3, H, W); of other numbers of channels, their mean."""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
     red, green, blue = images.split(1, dim=1)
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
 

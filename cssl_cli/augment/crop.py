@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cssl_cli.augment.op import Operation, between, whole_number
+from cssl_cli.augment.resize import resized_boxes
 from cssl_cli.errors import InputError
 from cssl_cli.recipe.ranges import AreaRange, PositiveRange
 
@@ -29,7 +30,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop(Settings, Operation):
-    """A box of random area and aspect ratio, resized to the image's own size by bilinear interpolation.
+    """A box of random area and aspect ratio, resized to `image_size` by bilinear interpolation.
+
+    The box is of an image of side `store_size` (None: `image_size`). If that is larger, a box may have to be reduced,
+    and is resized with antialiasing (resize.py).
 
     `scale` is the range of the box's area as a share of the image, `ratio` that of its width over its height. Boxes are
     whole pixels, distributed as in torchvision's `RandomResizedCrop`: area and log ratio are uniform, given that the
@@ -43,16 +47,22 @@ class Crop(Settings, Operation):
     num_parameters: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ()
     coin: ClassVar[int | None] = None
+    store_size: int | None = None
     # By device; compiled code can look a table up, but would recompute one cached by a function in every step.
     _quantiles: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.scale[0] > _largest_area(self.image_size, *map(math.log, self.ratio)):
+        if self.scale[0] > _largest_area(self.side, *map(math.log, self.ratio)):
             raise InputError(
                 f"no box with an area in {list(self.scale)} and a ratio in {list(self.ratio)} fits in a square image",
                 where="augment.crop",
                 remedy="Lower the start of scale, or let the range of ratio include 1.",
             )
+
+    @property
+    def side(self) -> int:
+        """Of the image that boxes are of, in pixels."""
+        return self.store_size or self.image_size
 
     @property
     def continuous(self) -> tuple[int, ...]:
@@ -64,7 +74,7 @@ class Crop(Settings, Operation):
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         area_u, ratio_u, top_u, left_u = theta.unbind(1)
-        side = self.image_size
+        side = self.side
         log_ratio_range = (math.log(self.ratio[0]), math.log(self.ratio[1]))
         if theta.device not in self._quantiles:
             self._quantiles[theta.device] = _area_quantiles(side, self.scale, log_ratio_range).to(theta.device)
@@ -81,6 +91,8 @@ class Crop(Settings, Operation):
         }
 
     def apply(self, images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        if self.side != self.image_size:
+            return resized_boxes(images, **parameters, side=self.image_size)
         rows = _sample_positions(self.image_size, parameters["top"], parameters["height"])
         columns = _sample_positions(self.image_size, parameters["left"], parameters["width"])
         shape = (len(images), self.image_size, self.image_size)

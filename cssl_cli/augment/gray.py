@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,10 @@ class Gray(Settings, Operation):
 
     num_parameters: ClassVar[int] = 1
     continuous = ()
+
+    @classmethod
+    def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        return True
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         return {"applied": chance(theta[:, 0], self.p)[0]}

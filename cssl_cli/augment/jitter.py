@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -43,6 +44,8 @@ class Jitter(Settings, Operation):
     turned by a part of the colour circle uniform on [−hue, hue]. A field that is None follows from `strength` s:
     0.8 s for brightness, contrast and saturation, 0.2 s for hue.
 
+    On images of other than three channels only brightness and contrast are defined: the other two must be 0.
+
     Parameters: `applied`; `brightness`, `contrast`, `saturation`, `hue`; `order`, an integer in 0 … 23: hue takes place
     order // 6 (0 is first) among the other three, which come in the (order % 6)-th of their permutations in
     lexicographic order. `apply` is differentiable in the factors and the hue.
@@ -62,6 +65,11 @@ class Jitter(Settings, Operation):
         factors = (self.brightness, self.contrast, self.saturation)
         hue = 0.2 * self.strength if self.hue is None else self.hue
         return (*(0.8 * self.strength if own is None else own for own in factors), hue)
+
+    @classmethod
+    def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:
+        *_, saturation, hue = cls(image_size=1, **settings)._extents
+        return saturation > 0 or hue > 0
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         brightness_u, contrast_u, saturation_u, hue_u, order_u = theta.unbind(1)
@@ -84,7 +92,7 @@ class Jitter(Settings, Operation):
         factors, kinds = _blends_in_order(parameters)
         before_hue = torch.arange(3, device=images.device) < (parameters["order"] // 6)[:, None]
         images = _blend_in_turn(images, factors, kinds, before_hue)
-        images = shift_hue(images, parameters["hue"])
+        images = _hue_shifted(images, parameters["hue"])
         return _blend_in_turn(images, factors, kinds, ~before_hue)
 
 
@@ -109,10 +117,15 @@ def _apply_sorted(images: Tensor, parameters: dict[str, Tensor]) -> Tensor:
     ends = [int((place > turn).sum()) for turn in range(3)]  # of the images whose blend of this turn precedes hue
     for end, turn in zip(ends, coefficients.unbind(dim=2), strict=True):
         blend(images[:end], *turn[:, :end], out=images[:end])
-    images = shift_hue(images, parameters["hue"])
+    images = _hue_shifted(images, parameters["hue"])
     for end, turn in zip(ends, coefficients.unbind(dim=2), strict=True):
         blend(images[end:], *turn[:, end:], out=images[end:])
     return images.index_select(0, order.argsort())
+
+
+def _hue_shifted(images: Tensor, hue: Tensor) -> Tensor:
+    """Images of other than three channels have no hue to shift: theirs is 0 (`mixes_channels`)."""
+    return shift_hue(images, hue) if images.shape[1] == 3 else images
 
 
 def _blends_in_order(parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+CPU_BLOCK = 3 * 2**17  # pixel values processed together on a CPU (1.5 MiB): 128 RGB images of side 32
+DEVICE_BLOCK = 3 * 2**27  # the same elsewhere (1.5 GiB): 2,675 of side 224, of which several copies are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,8 @@ class Operation(ABC):
     says so in the boolean parameter `applied` (N,), which `Augmentation` evaluates; `apply` itself transforms every
     image it is given.
 
+    Images may have any number of channels, unless the operation `mixes_channels`: then they have three.
+
     `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
     coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
     `chance`), which has probability `p`.
@@ -32,6 +38,11 @@ class Operation(ABC):
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
     coin: ClassVar[int | None] = 0
+
+    @classmethod
+    def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003
+        """Whether with these `Settings` it is defined for red, green and blue only."""
+        return False
 
     @property
     @abstractmethod
@@ -73,6 +84,13 @@ def whole_number(u: Tensor, count: int | Tensor) -> Tensor:
 def per_image(values: Tensor) -> Tensor:
     """One number per image (N,), shaped (N, 1, 1, 1) to act on images."""
     return values.reshape(-1, 1, 1, 1)
+
+
+def blocks_of(images: Tensor) -> list[slice]:
+    """Blocks of images to process together: on a CPU, temporaries then fit its cache, and malloc can reuse them."""
+    num_blocks = max(1, round(images.numel() / (CPU_BLOCK if on_cpu(images) else DEVICE_BLOCK)))
+    num_rows = max(1, -(-len(images) // num_blocks))
+    return [slice(start, start + num_rows) for start in range(0, max(1, len(images)), num_rows)]
 
 
 def on_cpu(images: Tensor) -> bool:

@@ -17,8 +17,9 @@ from cssl_cli.augment.flip import Flip
 from cssl_cli.augment.gray import Gray
 from cssl_cli.augment.jitter import Jitter
 from cssl_cli.augment.op import Operation, per_image
+from cssl_cli.augment.resize import as_floats, clean_views
 from cssl_cli.augment.solarize import Solarize
-from cssl_cli.errors import unknown_name
+from cssl_cli.errors import InputError, unknown_name
 
 # In order of application. Recipes read the names from here, and the settings from the files of these names.
 OPERATIONS: dict[str, type[Operation]] = {
@@ -32,12 +33,12 @@ OPERATIONS: dict[str, type[Operation]] = {
     "fade": Fade,
 }
 
-CPU_BLOCK = 3 * 2**17  # pixel values processed together on a CPU (1.5 MiB): 128 RGB images of side 32
-DEVICE_BLOCK = 3 * 2**27  # the same elsewhere (1.5 GiB): 2,675 of side 224, of which several copies are made
-
 
 class Augmentation:
     """A sequence of operations on square images of one size, parametrised by the unit cube [0, 1)^P.
+
+    Views have the side `image_size`; images are stored at `store_size`, at least as large. A crop takes its boxes from
+    the stored images; without one the whole is resized. What follows works at `image_size`.
 
     The paper's A_theta with theta uniform on [0, 1]^n (Huang et al., arXiv 2111.00743). `draw` is the only source of
     randomness; `apply` is a pure function, so views can be replayed, laid out on a grid and optimised over. The view of
@@ -48,9 +49,10 @@ class Augmentation:
     the operations that only a coin decides, such as flip and gray.
     """
 
-    def __init__(self, operations: Mapping[str, Operation], *, image_size: int) -> None:
+    def __init__(self, operations: Mapping[str, Operation], *, image_size: int, store_size: int | None = None) -> None:
         self.operations = dict(operations)
         self.image_size = image_size
+        self.store_size = store_size or image_size
         self.columns: dict[str, slice] = {}
         self.num_parameters = 0
         for name, operation in self.operations.items():
@@ -96,26 +98,27 @@ class Augmentation:
             found.append(own[:, list(operation.continuous)])
         return torch.cat(found, dim=1)
 
+    def clean(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) to which nothing is done, at the side of views, float32 in [0, 1]."""
+        return clean_views(images, self.image_size)
+
     def apply(self, images: Tensor, theta: Tensor) -> Tensor:
-        """Views (N, C, H, W), float32 in [0, 1], of images (N, C, H, W), uint8 or floating point in [0, 1].
+        """Views (N, C, H, W), float32 in [0, 1], of stored images (N, C, S, S), uint8 or floating point in [0, 1].
 
         Row i of theta (N, P), on the images' device, belongs to image i. Raises ValueError on shapes that do not fit.
         """
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"images of side {self.image_size} expected, got shape {tuple(images.shape)}")
+        if images.shape[-2:] != (self.store_size, self.store_size):
+            raise ValueError(f"images of side {self.store_size} expected, got shape {tuple(images.shape)}")
         if theta.shape != (len(images), self.num_parameters):
             raise ValueError(f"theta of shape {(len(images), self.num_parameters)} expected, got {tuple(theta.shape)}")
         parameters = self.parameters(theta)
-        # In blocks of images: on a CPU, temporaries then fit its cache, and are small enough for malloc to reuse.
-        num_blocks = max(1, round(images.numel() / (CPU_BLOCK if op.on_cpu(images) else DEVICE_BLOCK)))
-        if num_blocks == 1:
+        blocks = op.blocks_of(images)
+        if len(blocks) == 1:
             return self._apply_block(images, parameters)
-        num_rows = -(-len(images) // num_blocks)
-        blocks = [slice(start, start + num_rows) for start in range(0, len(images), num_rows)]
         return torch.cat([self._apply_block(images[rows], _select(parameters, rows)) for rows in blocks])
 
     def _apply_block(self, images: Tensor, parameters: dict[str, dict[str, Tensor]]) -> Tensor:
-        views = images / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
+        views = as_floats(images) if "crop" in self.operations else self.clean(images)
         for name, operation in self.operations.items():
             views = _apply_where_drawn(operation, views, parameters[name])
         return views
@@ -125,18 +128,46 @@ def _select(parameters: dict[str, dict[str, Tensor]], rows: slice) -> dict[str, 
     return {name: {key: values[rows] for key, values in named.items()} for name, named in parameters.items()}
 
 
-def build_augmentation(settings: Mapping[str, Mapping[str, Any] | None], *, image_size: int) -> Augmentation:
-    """The augmentation that a recipe's `augment` block describes, for images of side `image_size`.
+def build_augmentation(
+    settings: Mapping[str, Mapping[str, Any] | None],
+    *,
+    image_size: int,
+    store_size: int | None = None,
+    channels: int = 3,
+) -> Augmentation:
+    """The augmentation that a recipe's `augment` block describes, for views of side `image_size`.
 
-    An operation that is absent or None is not applied; the order of application is that of `OPERATIONS`, not of the
-    block. Raises InputError on an unknown operation and on settings that no image of this size allows.
+    Images are stored at `store_size` (None: that of the views) with so many `channels`. An operation that is absent or
+    None is not applied; the order of application is that of `OPERATIONS`, not of the block. Raises InputError on an
+    unknown operation and on settings that no image of this size, or number of channels, allows.
     """
     for name in settings:
         if name not in OPERATIONS:
             raise unknown_name("augmentation", name, OPERATIONS, where="augment")
+    require_channels(settings, channels)
     chosen = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
-    operations = {name: OPERATIONS[name](image_size=image_size, **fields) for name, fields in chosen.items()}
-    return Augmentation(operations, image_size=image_size)
+    sizes = {name: {"image_size": image_size} for name in chosen}
+    if "crop" in sizes and store_size is not None:
+        sizes["crop"]["store_size"] = store_size
+    operations = {name: OPERATIONS[name](**sizes[name], **fields) for name, fields in chosen.items()}
+    return Augmentation(operations, image_size=image_size, store_size=store_size)
+
+
+def require_channels(settings: Mapping[str, Mapping[str, Any] | None], channels: int) -> None:
+    """`InputError` that lists every operation of an `augment` block that images of so many channels do not allow."""
+    given = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
+    mixing = [name for name, fields in given.items() if OPERATIONS[name].mixes_channels(fields)]
+    if channels == 3 or not mixing:
+        return
+    remedy = f"Drop {'them' if len(mixing) > 1 else 'it'}: {' '.join(f'augment.{name}=null' for name in mixing)}."
+    if "jitter" in mixing:
+        remedy += " Or leave jitter its brightness and contrast: augment.jitter.saturation=0 augment.jitter.hue=0."
+    raise InputError(
+        f"{' and '.join(mixing)} mix red, green and blue, and the images have "
+        f"{channels} channel{'s' if channels > 1 else ''}",
+        where="augment",
+        remedy=remedy,
+    )
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -52,9 +52,15 @@ def pretrain(
 def _show_plan(request: PretrainRequest, as_json: bool) -> None:
     from cssl_cli.report.recipes import show_plan
     from cssl_cli.runs.memory import require_all
+    from cssl_cli.runs.outlook import outlook
 
     require_all(request.recipe, request.device)
-    show_plan(request.recipe, request.out, as_json)
+    show_plan(
+        request.recipe,
+        request.out,
+        outlook(request.recipe, data_root=request.data_root, own=[request.out]),
+        as_json,
+    )
 
 
 def _profile(request: PretrainRequest, as_json: bool) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.data.image_set import Dataset, ImageSet, Notice, ProgressCallback, finish_dataset
-from cssl_cli.errors import unknown_name
+from cssl_cli.data.image_set import Dataset, ImageSet, KnownImages, Notice, ProgressCallback, finish_dataset
+from cssl_cli.errors import InputError, unknown_name
 
-__all__ = ["SOURCES", "Dataset", "ImageSet", "Notice", "ProgressCallback", "load_dataset"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "ImageSet",
+    "KnownImages",
+    "Notice",
+    "ProgressCallback",
+    "known_images",
+    "load_dataset",
+]
 
 SOURCES = {
     "shapes": "cssl_cli.data.shapes",
@@ -27,7 +37,8 @@ SOURCES = {
 
 The module has `load(settings, cache_dir=, progress=, notice=, own=)`, and a class `Settings` that declares what a
 recipe's `data` block may say of it. Recipes read that class and this table without importing either
-(recipe/declared.py): what the class uses is imported, and loads no torch."""
+(recipe/declared.py): what the class uses is imported, and loads no torch. Where the number of images, their channels
+and their shorter side can be told without reading them, `shape_of(settings, own=)` does, with None for what cannot."""
 
 
 def load_dataset(
@@ -45,15 +56,33 @@ def load_dataset(
     caller writes to: nothing in them counts as an image. Raises InputError when the images are missing or cannot be
     used.
     """
-    name = settings["name"]
-    if name not in SOURCES:
-        raise unknown_name("data set", name, SOURCES, where="data.name")
-    module = importlib.import_module(SOURCES[name])
-    source = module.load(settings, cache_dir=cache_dir, progress=progress, notice=notice, own=own)
+    source = _module(settings).load(settings, cache_dir=cache_dir, progress=progress, notice=notice, own=own)
     return finish_dataset(
         source,
         limit=settings["limit"],
         limit_test=settings["limit_test"],
         mean=settings.get("mean"),
         std=settings.get("std"),
+        image_size=settings.get("size"),
     )
+
+
+def known_images(settings: Mapping[str, Any], *, own: Iterable[Path] = ()) -> KnownImages:
+    """What can be told of the images that a recipe's `data` block names, without reading them.
+
+    Nothing is downloaded. What is missing or cannot be used is not told: `load_dataset` will.
+    """
+    module = _module(settings)
+    number = channels = side = None
+    if hasattr(module, "shape_of"):
+        with contextlib.suppress(InputError, OSError):
+            number, channels, side = module.shape_of(settings, own=own)
+    size = settings.get("size") or side
+    return KnownImages(number, settings.get("channels") or channels, size, settings.get("store_size") or size)
+
+
+def _module(settings: Mapping[str, Any]) -> Any:
+    name = settings["name"]
+    if name not in SOURCES:
+        raise unknown_name("data set", name, SOURCES, where="data.name")
+    return importlib.import_module(SOURCES[name])

@@ -5,7 +5,7 @@
     train_images, train_labels                              split by data.test_fraction
     images  or  train_images                                no labels: pretraining only
 
-Images are uint8 (N, H, W), (N, H, W, 1), (N, 1, H, W), (N, H, W, 3) or (N, 3, H, W). Labels (N,) or (N, 1) are whole
+Images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), and keep their channels. Labels (N,) or (N, 1) are whole
 numbers or text; `class_names`, text (K,), names the numbers 0..K-1. Nothing is unpickled.
 
 Images are read from the file once; after that they come from the cache, whose key covers the file's path, size and
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from cssl_cli.errors import InputError, not_among
 from cssl_cli.recipe.ranges import File, Share, Size
 
 _KNOWN = ("images", "labels", "train_images", "train_labels", "test_images", "test_labels", "class_names")
-_SHAPES = "(N, H, W), (N, H, W, 3) or (N, 3, H, W)"
+_SHAPES = "(N, H, W), (N, H, W, C) or (N, C, H, W)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,10 @@ class Settings:
     """the file; written down as an absolute path"""
     size: Size | None = None
     """side in pixels to which the images are resized; null: the shorter side that they have"""
+    store_size: Size | None = None
+    """side at which images are stored, at least size, so that crops see more of them; null: size"""
+    channels: Literal[1, 3] | None = None
+    """as for a folder; null: those that the images have, of any number"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where there are no test_images"""
 
@@ -59,11 +63,20 @@ def load(
     arrays = _Arrays(Path(settings["file"]).expanduser().absolute())
     train, test = arrays.parts()
     told = f"not used: {', '.join(arrays.unused)}" if arrays.unused else ""
-    where, size, test_fraction = str(arrays.path), settings["size"], settings["test_fraction"]
-    request = Request("arrays", where, size, test_fraction, cache_dir, progress, notice)
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
+    where, channels = str(arrays.path), settings["channels"]
+    request = Request("arrays", where, size, channels, test_fraction, cache_dir, progress, notice)
     source = source_of_rows(request, train, test, arrays.class_names(train), told)
     check_unchanged([arrays.file], "file")  # labels are read each time
     return source
+
+
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, int, int]:  # noqa: ARG001
+    """The number of images, training and test, their channels and shorter side."""
+    parts = [part for part in _Arrays(Path(settings["file"]).expanduser().absolute()).parts() if part is not None]
+    assert parts[0].seen is not None
+    width, height, channels = parts[0].seen
+    return sum(len(part.encoded) for part in parts), channels, min(width, height)
 
 
 class _Arrays:
@@ -111,13 +124,19 @@ class _Arrays:
         if dtype != np.uint8:
             what = "an array of Python objects" if dtype.hasobject else f"{dtype}"
             raise self.error(f"{name} is {what}; images must be uint8, from 0 to 255")
-        axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]
-        if len(shape) not in (3, 4) or (len(shape) == 4 and len(axes) != 1):
-            more = "; other numbers of channels are not read" if len(shape) == 4 and not axes else ""
-            raise self.error(f"{name} has shape {shape}; images must be {_SHAPES}{more}")
+        if len(shape) not in (3, 4):
+            raise self.error(f"{name} has shape {shape}; images must be {_SHAPES}")
         if 0 in shape:
             raise self.error(f"{name} is empty: its shape is {shape}")
-        return shape, axes[0] if axes else None
+        if len(shape) == 3:
+            return shape, None
+        axis = _axis_of_channels(shape)
+        if axis is None:
+            raise self.error(
+                f"{name} has shape {shape}, of which the channels could be the second number or the last; images must "
+                f"be {_SHAPES}"
+            )
+        return shape, axis
 
     def labels(self, name: str, num_images: int) -> np.ndarray:
         labels = self.array(name)
@@ -198,7 +217,18 @@ class _Pixels(Sequence[Encoded]):
         pixels = np.moveaxis(pixels, self.channels - 1, -1)
         return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
-    def seen(self) -> tuple[int, int, bool]:
-        """Width and height of an image, and whether it has one channel."""
+    def seen(self) -> tuple[int, int, int]:
+        """Width and height of an image, and its number of channels."""
         sides = [length for axis, length in enumerate(self.shape) if axis not in (0, self.channels)]
-        return sides[1], sides[0], self.channels is None or self.shape[self.channels] == 1
+        return sides[1], sides[0], 1 if self.channels is None else self.shape[self.channels]
+
+
+def _axis_of_channels(shape: tuple[int, ...]) -> int | None:
+    """1 or 3: of one or three channels, beside a square, or else the shortest; None where that is not clear."""
+    _, first, middle, last = shape
+    usual = [axis for axis in (1, 3) if shape[axis] in (1, 3)]
+    if usual:
+        return usual[0] if len(usual) == 1 else None
+    if (first == middle) != (middle == last):
+        return 3 if first == middle else 1
+    return 1 if first < min(middle, last) else 3 if last < min(first, middle) else None

@@ -34,7 +34,6 @@ Notice = Callable[[str], None]
 _LOCK_NAME = ".lock"
 _TEMPORARY_SUFFIX = ".building"
 _FAILING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_NUM_STATISTICS = 3
 
 
 class _Damaged(Exception):
@@ -46,17 +45,19 @@ def cached_images(
     key: str,
     *,
     size: int,
+    channels: int,
     lengths: Sequence[int],
     fill: Callable[[np.ndarray], None],
     notice: Notice | None = None,
 ) -> list[tuple[Tensor, Summary]]:
-    """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, 3, size, size) with its summary.
+    """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, C, size, size) with its summary.
 
-    On a miss, or if the entry is damaged (which is passed to `notice`), `fill` writes the array (N, 3, size, size), N =
-    sum(lengths). The tensors map the file copy-on-write: reading them takes no extra memory, and writing to them does
-    not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the disk is full or fails.
+    On a miss, or if the entry is damaged (which is passed to `notice`), `fill` writes the array (N, C, size, size), N =
+    sum(lengths), C = `channels`. The tensors map the file copy-on-write: reading them takes no extra memory, and
+    writing to them does not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the
+    disk is full or fails.
     """
-    shape = (sum(lengths), 3, size, size)
+    shape = (sum(lengths), channels, size, size)
     with contextlib.suppress(_Damaged):  # or is just being replaced: checked again under the lock
         parts = _read(cache_dir, key, shape, lengths)
         if parts is not None:
@@ -81,6 +82,11 @@ def cached_images(
             if parts is None:
                 raise _lost(cache_dir)
     return parts
+
+
+def side_and_channels(size: int, channels: int) -> str:
+    """Of an image, for the key of an entry; three channels go without saying."""
+    return str(size) if channels == 3 else f"{size}x{channels}"
 
 
 @contextlib.contextmanager
@@ -152,7 +158,7 @@ def _read(
             meta = json.loads(file.read())
         if meta.pop("sha256") != _digest(meta) or (meta["key"], meta["lengths"]) != (key, list(lengths)):
             raise _Damaged(meta_path)
-        summaries = [_summary(entry) for entry in meta["summaries"]]
+        summaries = [_summary(entry, channels=shape[1]) for entry in meta["summaries"]]
         with _open(array_path) as file:
             array = _mapped(file, shape)
     except (FileNotFoundError, NotADirectoryError):
@@ -181,11 +187,11 @@ def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(file, dtype, mode="c", offset=start, shape=shape)
 
 
-def _summary(entry: dict[str, Any]) -> Summary:
+def _summary(entry: dict[str, Any], *, channels: int) -> Summary:
     mean, std = (tuple(float(value) for value in entry[name]) for name in ("mean", "std"))
-    if len(mean) != _NUM_STATISTICS or len(std) != _NUM_STATISTICS:
+    if len(mean) != channels or len(std) != channels:
         raise ValueError("statistics of another number of channels")
-    return Summary(entry["digest"], mean, std)  # type: ignore[arg-type]  # three each, as was just seen
+    return Summary(entry["digest"], mean, std)
 
 
 def _digest(meta: dict[str, Any]) -> str:

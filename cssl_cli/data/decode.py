@@ -3,7 +3,8 @@
 The same rules for every format: the EXIF orientation is honoured; transparency is laid on white; grayscale, palette and
 CMYK become RGB; samples of more than 8 bits are cut to their high 8; an animation gives its first frame. The largest
 centred square is resampled to size x size with Pillow's antialiased bicubic filter, which equals resizing the shorter
-side and cropping the centre. A large JPEG is reduced while it is decoded, never below twice the requested size.
+side and cropping the centre. One channel, where that is asked for, is the luma of the result (ITU-R 601). A large JPEG
+is reduced while it is decoded, never below twice the requested size.
 
 Threads share a memory budget, estimated from the headers: fewer large images are decoded at a time.
 """
@@ -33,7 +34,7 @@ from cssl_cli.errors import InputError, escaped
 __all__ = ["DECODER_VERSION", "IMAGE_SUFFIXES", "Encoded", "decode_bytes", "decode_image", "decode_into", "look_at"]
 
 Encoded = Path | bytes | np.ndarray
-"""An image as it is found: a file, the bytes of one, or pixels, uint8 (H, W) or (H, W, 3)."""
+"""An image as it is found: a file, the bytes of one, or pixels, uint8 (H, W) or (H, W, C)."""
 
 DECODER_VERSION = f"2/pillow-{PIL.__version__}"
 """Part of the key of decoded images: changes with the rules above."""
@@ -57,39 +58,47 @@ _TRANSPOSE = {
 }
 
 
-def decode_image(path: Path, size: int) -> np.ndarray:
-    """The image of one file, uint8 (3, size, size). Raises whatever Pillow raises if it cannot be decoded."""
+def decode_image(path: Path, size: int, channels: int = 3) -> np.ndarray:
+    """The image of one file, uint8 (channels, size, size), of 1 channel or 3. Raises whatever Pillow raises for it."""
     with regular_file(path) as file, _FILES.holding(2 * checked_size(file)):
-        return decode_bytes(file.read(), size)
+        return decode_bytes(file.read(), size, channels)
 
 
-def decode_bytes(data: bytes, size: int) -> np.ndarray:
+def decode_bytes(data: bytes, size: int, channels: int = 3) -> np.ndarray:
     """The image of the bytes of a file, as `decode_image`."""
     picture = open_picture(data)
     full_size = picture.image.size
     picture.image.draft(None, (2 * size, 2 * size))  # None: any mode
     with _PIXELS.holding(_bytes_needed(picture, full_size)):
-        return _square(picture, size)
+        return _square(picture, size, channels)
 
 
-def _square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The image of uint8 pixels (H, W) or (H, W, 3), uint8 (3, size, size); gray is repeated in the three channels."""
-    if pixels.shape[:2] == (size, size):
-        return np.broadcast_to(pixels[..., None] if pixels.ndim == 2 else pixels, (size, size, 3)).transpose(2, 0, 1)
-    return _square(Picture(Image.fromarray(pixels)), size)
+def _square_pixels(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """The image of uint8 pixels (H, W) or (H, W, C), uint8 (channels, size, size).
+
+    Channels stay as they are if there are so many; gray is repeated in three, and three become their luma.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    found = pixels.shape[2]
+    if found == channels != 3:
+        return np.concatenate([_square_pixels(pixels[..., c], size, 3)[:1] for c in range(found)])
+    if channels == 3 and pixels.shape[:2] == (size, size):
+        return np.broadcast_to(pixels, (size, size, 3)).transpose(2, 0, 1)
+    return _square(Picture(Image.fromarray(pixels[..., 0] if found == 1 else pixels)), size, channels)
 
 
-def look_at(encoded: Encoded, name: str) -> tuple[int, int, bool]:
-    """Width and height of an image, and whether it has one channel. `InputError` with its name if it is none."""
+def look_at(encoded: Encoded, name: str) -> tuple[int, int, int]:
+    """Width and height of an image, and its number of channels, 1 or 3 of a file. `InputError` if it is none."""
     try:
         if isinstance(encoded, np.ndarray):
-            return encoded.shape[1], encoded.shape[0], encoded.ndim == 2
+            return encoded.shape[1], encoded.shape[0], 1 if encoded.ndim == 2 else encoded.shape[2]
         if isinstance(encoded, Path):
             with regular_file(encoded) as file:
                 checked_size(file)
                 encoded = file.read()
         image = open_picture(encoded).image
-        return *image.size, image.mode.partition(";")[0] in _GRAY
+        return *image.size, 1 if image.mode.partition(";")[0] in _GRAY else 3
     except Exception as error:  # as of all images
         raise _undecodable([(name, _reason(error))]) from error
 
@@ -101,14 +110,14 @@ def decode_into(
     progress: ProgressCallback | None,
     named: Callable[[int], str] | None = None,
 ) -> None:
-    """Decodes in parallel into the rows of `images`, uint8 (N, 3, size, size).
+    """Decodes in parallel into the rows of `images`, uint8 (N, C, size, size).
 
     Threads, not processes: Pillow releases the GIL while it decodes and resamples, and rows are written in place. Every
     image is tried; the InputError names the first few that failed, as `named` does their rows (by default, paths), and
     counts the rest. An interruption waits at most `_GRACE` for images being decoded: the threads do not keep the
     process alive.
     """
-    size = images.shape[-1]
+    channels, size = images.shape[1:3]
     max_pixels()  # a wrong setting is not an error of each image
     failures: list[tuple[int, str]] = []
     stop = threading.Event()
@@ -126,7 +135,7 @@ def decode_into(
                     if stop.is_set():
                         return
                     try:
-                        images[row] = _decoded(encoded[row], size)
+                        images[row] = _decoded(encoded[row], size, channels)
                     except Exception as error:  # decoders raise anything; only this file fails
                         failures.append((row, _reason(error)))
                 decoded.put(len(chunk))
@@ -158,10 +167,12 @@ def decode_into(
         raise _undecodable([(named(row) if named else str(encoded[row]), why) for row, why in sorted(failures)])
 
 
-def _decoded(encoded: Encoded, size: int) -> np.ndarray:
+def _decoded(encoded: Encoded, size: int, channels: int) -> np.ndarray:
     if isinstance(encoded, np.ndarray):
-        return _square_pixels(encoded, size)
-    return decode_bytes(encoded, size) if isinstance(encoded, bytes) else decode_image(encoded, size)
+        return _square_pixels(encoded, size, channels)
+    if isinstance(encoded, bytes):
+        return decode_bytes(encoded, size, channels)
+    return decode_image(encoded, size, channels)
 
 
 def _bytes_needed(picture: Picture, full_size: tuple[int, int]) -> int:
@@ -176,7 +187,7 @@ def _bytes_needed(picture: Picture, full_size: tuple[int, int]) -> int:
     return per_pixel * width * height + pointers + coefficients
 
 
-def _square(picture: Picture, size: int) -> np.ndarray:
+def _square(picture: Picture, size: int, channels: int) -> np.ndarray:
     image = _to_rgb(_around_the_square(picture.image, size), picture.bits)
     if picture.inverted:
         image = ImageOps.invert(image)
@@ -187,7 +198,7 @@ def _square(picture: Picture, size: int) -> np.ndarray:
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(image.convert("L"))[None] if channels == 1 else np.asarray(image).transpose(2, 0, 1)
 
 
 def _around_the_square(image: Image.Image, size: int) -> Image.Image:

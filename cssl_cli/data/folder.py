@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from cssl_cli.data.cache import cached_images
+from cssl_cli.data.cache import cached_images, side_and_channels
 from cssl_cli.data.class_labels import held_out
 from cssl_cli.data.decode import DECODER_VERSION, decode_into
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source
@@ -33,7 +33,7 @@ from cssl_cli.data.layout import Layout, arrange, found
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.data.stamped_files import StampedFile, check_unchanged, let_the_clock_move, stamped, update_with
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.ranges import Folder, Share, Size, Text
+from cssl_cli.recipe.ranges import Channels, Folder, Share, Size, Text
 
 _MISSING = "Check data.root; where the same images lie elsewhere, give that folder with --data-root DIR."
 
@@ -48,6 +48,10 @@ class Settings:
     """the folder; written down as an absolute path"""
     size: Size = 32
     """side in pixels to which the images are resized"""
+    store_size: Size | None = None
+    """side at which images are stored, at least size, so that crops see more of them; null: size"""
+    channels: Channels = 3
+    """3: red, green and blue, of gray images the same; 1: gray, of colours their luma"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where there is no test folder"""
     labels: Text | None = None
@@ -78,14 +82,14 @@ def load(
     notice: Notice | None = None,
     own: Iterable[Path] = (),
 ) -> Source:
-    """The images of `settings["root"]`, `size` x `size`. Raises InputError naming the path that cannot be used.
+    """The images of `settings["root"]`, squares of `store_size`, or `size`, pixels.
 
-    `notice` is called with which folder was taken for what, and what was left out. `own` are folders that cssl writes
-    to, which contain none of the images; so is `cache_dir`. `test_fraction`, in (0, 1), is used only if there
-    are no test images.
+    Raises InputError naming the path that cannot be used. `notice` is called with which folder was taken for what, and
+    what was left out. `own` are folders that cssl writes to, which contain none of the images; so is `cache_dir`.
+    `test_fraction`, in (0, 1), is used only if there are no test images.
     """
     root = Path(settings["root"]).expanduser().absolute()
-    size = settings["size"]
+    size, channels = settings.get("store_size") or settings["size"], settings["channels"]
     try:
         _check_is_folder(root)
         scanner = Scanner(root, [*own, cache_dir])
@@ -111,11 +115,29 @@ def load(
         decode_into(images, [file.path for file in files], progress=progress)
         check_unchanged(files)
 
-    arrays = cached_images(cache_dir, _key(files, lengths, size), size=size, lengths=lengths, fill=fill, notice=notice)
+    arrays = cached_images(
+        cache_dir,
+        _key(files, lengths, size, channels),
+        size=size,
+        channels=channels,
+        lengths=lengths,
+        fill=fill,
+        notice=notice,
+    )
     sets = [ImageSet(images, y, summary) for (images, summary), y in zip(arrays, parts.labels(), strict=True)]
     if parts.unlabelled:
         return Source("folder", (), sets[0], None, None)
     return Source("folder", tuple(parts.train), pretrain=sets[0], train=sets[0], test=sets[1])
+
+
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, None, None]:
+    """The number of images, training and test; their size and channels are those of the settings."""
+    root = Path(settings["root"]).expanduser().absolute()
+    _check_is_folder(root)
+    scanner = Scanner(root, own)
+    layout = arrange_by_labels(root, settings["labels"], scanner) if settings["labels"] else arrange(root, scanner)
+    parts = [layout.train, layout.test or {}]
+    return len(layout.unlabelled) + sum(len(child.files) for part in parts for child in part.values()), None, None
 
 
 def _check_is_folder(root: Path) -> None:
@@ -170,7 +192,7 @@ def _labels(classes: _ByClass) -> torch.Tensor:
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
-def _key(files: list[StampedFile], lengths: list[int], size: int) -> str:
-    digest = hashlib.sha256(f"{DECODER_VERSION}/{size}/{lengths}".encode())
+def _key(files: list[StampedFile], lengths: list[int], size: int, channels: int) -> str:
+    digest = hashlib.sha256(f"{DECODER_VERSION}/{side_and_channels(size, channels)}/{lengths}".encode())
     update_with(digest, files)
     return f"folder-{digest.hexdigest()[:32]}"

@@ -31,7 +31,7 @@ from cssl_cli.data.rows import Request, Rows, source_of_rows
 from cssl_cli.data.stamped_files import StampedFile, stamped
 from cssl_cli.data.unreadable_image import UnreadableImage
 from cssl_cli.errors import InputError, not_among
-from cssl_cli.recipe.ranges import FolderOrName, Share, Size, Text
+from cssl_cli.recipe.ranges import Channels, FolderOrName, Share, Size, Text
 
 _LEAST_VERSION = (5, 2)  # earlier ones unpickle some formats, those before 4 run a data set's code
 _BATCH = 256
@@ -57,6 +57,10 @@ class Settings:
     """split to test on; null: the one whose name says so, test before validation, or test_fraction of each class"""
     size: Size | None = None
     """side in pixels to which the images are resized; null: the shorter side of the first image"""
+    store_size: Size | None = None
+    """side at which images are stored, at least size, so that crops see more of them; null: size"""
+    channels: Channels = 3
+    """3: red, green and blue, of gray images the same; 1: gray, of colours their luma"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where there is no split for it"""
 
@@ -82,8 +86,8 @@ def load(
     used += [f"column{'s' if columns.label else ''} {columns.image}{f' and {columns.label}' if columns.label else ''}"]
     unused = [name for name in splits.parts if name not in (train_name, test_name)]
     told = "; ".join([*used, *([f"not used: {', '.join(unused)}"] if unused else [])])
-    size, test_fraction = settings["size"], settings["test_fraction"]
-    request = Request("huggingface", where, size, test_fraction, cache_dir, progress, notice)
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
+    request = Request("huggingface", where, size, settings["channels"], test_fraction, cache_dir, progress, notice)
     return source_of_rows(request, train, test, columns.class_names, told)
 
 

@@ -31,13 +31,13 @@ class Summary:
     """
 
     digest: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """uint8 images (N, 3, H, W) and int64 labels (N,) in 0..K-1, or None for unlabelled images.
+    """uint8 images (N, C, H, W) and int64 labels (N,) in 0..K-1, or None for unlabelled images.
 
     `summary` is given by a source that already knows it (a memory-mapped cache); see `summarize`.
     """
@@ -49,7 +49,6 @@ class ImageSet:
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8
         assert self.images.ndim == 4
-        assert self.images.shape[1] == 3
         assert self.labels is None or (self.labels.dtype == torch.int64 and self.labels.shape == self.images.shape[:1])
 
     def __len__(self) -> int:
@@ -61,9 +60,10 @@ class Dataset:
     """One image source, ready for use.
 
     The encoder learns from `pretrain`. `train` and `test` are labelled, and None if the source has no labels. If all
-    training images are labelled, `pretrain` is `train`. `mean` and `std` (3 numbers each, on the 0..1 scale) are those
-    of `pretrain`, unless the recipe gives others. `content_key` hashes pixels, labels and class names: it does not
-    depend on where the images are stored, and changes with a single pixel.
+    training images are labelled, `pretrain` is `train`. `mean` and `std` (a number for each channel, on the 0..1 scale)
+    are those of `pretrain`, unless the recipe gives others. `content_key` hashes pixels, labels and class names: it
+    does not depend on where the images are stored, and changes with a single pixel. `image_size` is the side at which
+    the encoder sees the images, which may be stored larger: nothing but views of that side is ever measured.
     """
 
     name: str
@@ -74,6 +74,12 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content_key: str
+    image_size: int
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return self.pretrain.images.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +93,20 @@ class Source:
     test: ImageSet | None
 
 
+@dataclass(frozen=True)
+class KnownImages:
+    """What can be told of a source without reading its images, None for what cannot.
+
+    Their number, all parts together; their channels; the side at which the encoder sees them, and at which they are
+    stored.
+    """
+
+    num_images: int | None = None
+    channels: int | None = None
+    image_size: int | None = None
+    store_size: int | None = None
+
+
 def finish_dataset(
     source: Source,
     *,
@@ -94,11 +114,13 @@ def finish_dataset(
     limit_test: int | None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """Applies the limits to a source, then computes statistics and the content key.
 
     `limit` bounds the training images, pretraining included; `limit_test` the test images (see `subset`). `mean` and
-    `std`, a number for each channel, stand in for those of the images.
+    `std`, a number for each channel, stand in for those of the images. `image_size` is what the encoder sees, None for
+    the images as they are stored.
     """
     num_classes = len(source.class_names)
     train = _limited(source.train, limit, num_classes, "data.limit")
@@ -120,6 +142,7 @@ def finish_dataset(
         mean=_of_channels(mean, pretrain, "data.mean") or pretrain.summary.mean,
         std=_of_channels(std, pretrain, "data.std") or pretrain.summary.std,
         content_key=key.hexdigest(),
+        image_size=image_size or pretrain.images.shape[-1],
     )
 
 
@@ -135,7 +158,7 @@ def _of_channels(given: Sequence[float] | None, images: ImageSet, where: str) ->
 
 
 def summarize(images: Tensor) -> Summary:
-    """One streamed pass over uint8 images (N, 3, H, W), N >= 1, in blocks, so that a memory-mapped array stays on disk.
+    """One streamed pass over uint8 images (N, C, H, W), N >= 1, in blocks, so that a memory-mapped array stays on disk.
 
     The sums behind mean and std are integers, so the statistics are exact up to the last float64 division.
     """
@@ -154,7 +177,7 @@ def summarize(images: Tensor) -> Summary:
         variance = (count * q - s * s) / (count * count)  # Python integers: no cancellation
         mean.append(s / count / 255)
         std.append(variance**0.5 / 255 or 1.0)
-    return Summary(digest.hexdigest(), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    return Summary(digest.hexdigest(), tuple(mean), tuple(std))
 
 
 def pixel_digest(images: Tensor) -> str:

@@ -5,7 +5,7 @@ these (cache.py), classes have images in both parts, and the split is stratified
 where that of a folder depends on file names. The order of the rows is kept.
 
 The cache's key covers what a source says identifies its images (a file's path and times, or a digest of the pixels),
-the version of the decoder, the size, and which rows are for the test.
+the version of the decoder, size and channels, and which rows are for the test.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cssl_cli.data.cache import cached_images
+from cssl_cli.data.cache import cached_images, side_and_channels
 from cssl_cli.data.class_labels import number_classes, split_rows
 from cssl_cli.data.decode import DECODER_VERSION, Encoded, decode_into, look_at
 from cssl_cli.data.image_set import ImageSet, Notice, ProgressCallback, Source, Summary
-from cssl_cli.data.layout import found
+from cssl_cli.data.layout import counted, found
 from cssl_cli.data.stamped_files import StampedFile, check_unchanged, let_the_clock_move, update_with
 from cssl_cli.errors import InputError
 
@@ -43,7 +43,7 @@ class Rows:
     identity: str = ""
     files: Sequence[StampedFile] = ()
     named: Callable[[int], str] | None = None
-    seen: tuple[int, int, bool] | None = None
+    seen: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Request:
 
     kind: str
     where: str
-    size: int | None  # None: the shorter side of the first image
+    size: int | None  # at which they are stored; None: the shorter side of the first image
+    channels: int | None  # None: as many as they have
     test_fraction: float
     cache_dir: Path
     progress: ProgressCallback | None
@@ -95,7 +96,7 @@ def source_of_rows(
     labels: Sequence[Tensor | None] = [None]
     if train.labels is not None:
         names, labels = number_classes([part.labels for part in parts], class_names, where=request.where)
-    width, height, gray = train.seen or look_at(parts[0].encoded(0), parts[0].named(0))
+    width, height, found_channels = train.seen or look_at(parts[0].encoded(0), parts[0].named(0))
     size = request.size or min(width, height)
     if not LEAST_SIDE <= size <= LARGEST_SIDE:
         raise InputError(
@@ -103,12 +104,17 @@ def source_of_rows(
             where=request.where,
             remedy="Give data.size, to which the images are resized.",
         )
+    channels = request.channels or found_channels
+    for rows in (train, test):
+        if rows is not None and rows.seen is not None:
+            _require_channels(rows.seen[2], channels, request)
     if request.notice:
         counts = [len(part) for part in parts]
         sentence = found(counts, names, split=test is None)
-        grays = "one channel, repeated as red, green and blue" if gray else ""
-        request.notice(f"{request.where}: " + "; ".join(part for part in (told, sentence, grays) if part))
-    arrays = _cached(request, parts, size)
+        become = {(1, 3): "one channel, repeated as red, green and blue", (3, 1): "of red, green and blue the luma"}
+        converted = become.get((found_channels, channels), "")
+        request.notice(f"{request.where}: " + "; ".join(part for part in (told, sentence, converted) if part))
+    arrays = _cached(request, parts, size, channels)
     sets = [ImageSet(images, y, summary) for (images, summary), y in zip(arrays, labels, strict=True)]
     if train.labels is None:
         return Source(request.kind, (), sets[0], None, None)
@@ -123,9 +129,25 @@ def _parts(request: Request, train: Rows, test: Rows | None) -> list[_Part]:
     return [_Part(rows, np.arange(len(rows.encoded))) for rows in (train, test)]
 
 
-def _cached(request: Request, parts: Sequence[_Part], size: int) -> list[tuple[Tensor, Summary]]:
+def _require_channels(found_channels: int, channels: int, request: Request) -> None:
+    """`InputError` unless images with `found_channels` can become some with `channels`."""
+    if found_channels == channels or (request.channels is not None and {found_channels, channels} == {1, 3}):
+        return
+    if request.channels is None:
+        raise InputError(
+            f"the images to train on have {counted(channels, 'channel')}, those to test on {found_channels}",
+            where=request.where,
+        )
+    raise InputError(
+        f"images of {counted(found_channels, 'channel')} cannot become images of {channels}",
+        where=request.where,
+        remedy="Leave data.channels out.",
+    )
+
+
+def _cached(request: Request, parts: Sequence[_Part], size: int, channels: int) -> list[tuple[Tensor, Summary]]:
     lengths = [len(part) for part in parts]
-    digest = hashlib.sha256(f"{DECODER_VERSION}/{size}/{lengths}".encode())
+    digest = hashlib.sha256(f"{DECODER_VERSION}/{side_and_channels(size, channels)}/{lengths}".encode())
     files: list[StampedFile] = []
     for part in parts:
         digest.update(f"/{part.rows.identity}/".encode() + part.chosen.astype("<i8").tobytes())
@@ -139,7 +161,9 @@ def _cached(request: Request, parts: Sequence[_Part], size: int) -> list[tuple[T
         decode_into(images, chosen, progress=request.progress, named=chosen.named)
         check_unchanged(files, "file")
 
-    return cached_images(request.cache_dir, key, size=size, lengths=lengths, fill=fill, notice=request.notice)
+    return cached_images(
+        request.cache_dir, key, size=size, channels=channels, lengths=lengths, fill=fill, notice=request.notice
+    )
 
 
 class _Chosen(Sequence[Encoded]):

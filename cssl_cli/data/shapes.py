@@ -56,6 +56,8 @@ class Settings:
     """test images to draw"""
     size: Size = 32
     """side of the images in pixels"""
+    store_size: Size | None = None
+    """side at which they are drawn, at least size, so that crops see more of them; null: size"""
 
 
 def load(
@@ -66,12 +68,17 @@ def load(
     notice: Notice | None = None,  # noqa: ARG001
     own: Iterable[Path] = (),  # noqa: ARG001
 ) -> Source:
-    """`num_train` and `num_test` shapes of `size` x `size` pixels; nothing is read or written."""
-    parts = {}
+    """`num_train` and `num_test` shapes, squares of `store_size`, or `size`, pixels; nothing is read or written."""
+    parts, size = {}, settings.get("store_size") or settings["size"]
     for split in ("train", "test"):
-        images, labels = draw_shapes(settings[f"num_{split}"], size=settings["size"], split=split, progress=progress)
+        images, labels = draw_shapes(settings[f"num_{split}"], size=size, split=split, progress=progress)
         parts[split] = ImageSet(images, labels)
     return Source("shapes", CLASS_NAMES, pretrain=parts["train"], train=parts["train"], test=parts["test"])
+
+
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, int, None]:  # noqa: ARG001
+    """The number of images and their channels; their side is that of the settings."""
+    return settings["num_train"] + settings["num_test"], 3, None
 
 
 def draw_shapes(num_images: int, *, size: int, split: str, progress: ProgressCallback | None) -> tuple[Tensor, Tensor]:

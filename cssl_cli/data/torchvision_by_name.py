@@ -6,7 +6,7 @@ where there are test images with labels.
 
 Classes are those that occur among the labels, with torchvision's names and in its order. Images that are files are
 decoded as those of a folder are, and cached by their paths and times; others by a digest of their pixels. Images of
-one channel become RGB by repetition.
+one channel become RGB by repetition, unless `channels` is 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cssl_cli.data.rows import Request, Rows, source_of_rows
 from cssl_cli.data.stamped_files import stamped
 from cssl_cli.data.torchvision_sets import open_set, root_of
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.ranges import Folder, Share, Size, TorchvisionSet, Undeciding
+from cssl_cli.recipe.ranges import Channels, Folder, Share, Size, TorchvisionSet, Undeciding
 
 _Found = tuple[Sequence[Encoded] | np.ndarray, Any]  # the images and their labels
 
@@ -40,6 +40,10 @@ class Settings:
     """folder that holds the download; null: the user's cache"""
     size: Size | None = None
     """side in pixels to which the images are resized; null: the shorter side of the first image"""
+    store_size: Size | None = None
+    """side at which images are stored, at least size, so that crops see more of them; null: size"""
+    channels: Channels = 3
+    """3: red, green and blue, of gray images the same; 1: gray, of colours their luma"""
     test_fraction: Share = 0.2
     """share of each class kept for the test, where the set has no test part"""
 
@@ -169,8 +173,8 @@ def load(
     (train, opened), (test, _) = (_part(name, root, how, part) for part in (how.train, how.test))
     assert train is not None
     where = f"{root}: {name}" if how.rooted else name
-    size, test_fraction = settings["size"], settings["test_fraction"]
-    request = Request("torchvision", where, size, test_fraction, cache_dir, progress, notice)
+    size, test_fraction = settings.get("store_size") or settings["size"], settings["test_fraction"]
+    request = Request("torchvision", where, size, settings["channels"], test_fraction, cache_dir, progress, notice)
     return source_of_rows(request, train, test, _class_names(opened))
 
 
@@ -193,8 +197,8 @@ def _part(name: str, root: Path, how: TorchvisionClass, part: Mapping[str, Any] 
         pixels = np.ascontiguousarray(images)
         digest = hashlib.sha256(repr(pixels.shape).encode())
         digest.update(pixels.data)
-        gray = pixels.ndim == 3
-        return Rows(pixels, values, digest.hexdigest(), seen=(pixels.shape[2], pixels.shape[1], gray)), opened
+        seen = pixels.shape[2], pixels.shape[1], 1 if pixels.ndim == 3 else pixels.shape[3]
+        return Rows(pixels, values, digest.hexdigest(), seen=seen), opened
     try:
         files = [stamped(path) for path in images if isinstance(path, Path)]
     except OSError as error:

@@ -46,6 +46,14 @@ def load(
     return _LOADERS[name](name, root_of(settings, cache_dir))
 
 
+_SHAPES = {"cifar10": (60_000, 3, 32), "cifar100": (60_000, 3, 32), "svhn": (99_289, 3, 32), "stl10": (113_000, 3, 96)}
+
+
+def shape_of(settings: Mapping[str, Any], *, own: Iterable[Path]) -> tuple[int, int, int]:  # noqa: ARG001
+    """The number of images, training and test, their channels and side."""
+    return _SHAPES[settings["name"]]
+
+
 def root_of(settings: Mapping[str, Any], cache_dir: Path) -> Path:
     """The folder that holds the download: `settings["root"]`, or the cache."""
     given = settings["root"]

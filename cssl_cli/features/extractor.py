@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cssl_cli.augment import Augmentation, normalize
+from cssl_cli.augment import Augmentation, clean_views, normalize
 from cssl_cli.features.geometry import require_finite
 from cssl_cli.features.precision import RoughEncoder
 from cssl_cli.nn.folding import folded
@@ -20,7 +20,7 @@ Advance = Callable[[int], None]  # called with the number of images processed si
 
 
 class FeatureExtractor:
-    """An encoder in eval mode, with the normalisation of its images.
+    """An encoder in eval mode, with the side and the normalisation of its images.
 
     Runs in float32 whatever the training precision was, or in bfloat16 or TF32 where that is asked for, on a copy
     of the encoder as it is now, with the batch norms folded into the convolutions. `encoder=None` stands for pixels:
@@ -33,6 +33,7 @@ class FeatureExtractor:
         *,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        image_size: int,
         batch_size: int,
         device: torch.device,
         precision: str = "float32",
@@ -42,7 +43,7 @@ class FeatureExtractor:
             self.encoder = _on_device(encoder, device)
             if precision != "float32":
                 self.encoder = RoughEncoder(self.encoder, partial(_on_device, encoder, device), precision)
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.image_size = mean, std, image_size
         self.batch_size = batch_size
         self.device = device
 
@@ -64,10 +65,10 @@ class FeatureExtractor:
         return features
 
     def clean(self, images: Tensor, *, advance: Advance | None = None) -> Tensor:
-        """Features (N, D) of uint8 images (N, C, H, W) as they are; on the CPU."""
+        """Features (N, D) of uint8 images (N, C, S, S), to which nothing is done but to resize them; on the CPU."""
         blocks = []
         for block in images.split(self.batch_size):
-            blocks.append(self._encode(block.to(self.device).float() / 255).cpu())
+            blocks.append(self._encode(clean_views(block.to(self.device), self.image_size)).cpu())
             if advance:
                 advance(len(block))
         return torch.cat(blocks)
@@ -115,11 +116,11 @@ def _on_device(encoder: nn.Module, device: torch.device) -> nn.Module:
 
 
 def stored_views(images: Tensor, augmentation: Augmentation, theta: Tensor) -> Tensor:
-    """Views (N, V, C, H, W), float in [0, 1], of uint8 images (N, C, H, W).
+    """Views (N, V, C, H, W), float in [0, 1], of uint8 images (N, C, S, S).
 
     View 0 is the clean image, the others are those of theta (N, V − 1, P).
     """
-    clean = images.float().unsqueeze(1) / 255
+    clean = augmentation.clean(images).unsqueeze(1)
     if theta.shape[1] == 0:
         return clean
     views = augmentation.apply(images.repeat_interleave(theta.shape[1], dim=0), theta.flatten(0, 1))

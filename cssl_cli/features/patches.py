@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cssl_cli.augment import clean_views
+
 SIDE = 32  # larger images are averaged down to it
 PATCH, STRIDE = 6, 3  # pixels
 NUM_FILTERS = 96
@@ -34,11 +36,14 @@ class PatchFeatures:
     offsets: Tensor
 
     @classmethod
-    def fit(cls, images: Tensor, generator: torch.Generator) -> PatchFeatures:
-        """The filters for uint8 images (N, C, H, W) with H = W ≥ PATCH; `generator` chooses images and patches."""
+    def fit(cls, images: Tensor, generator: torch.Generator, *, image_size: int) -> PatchFeatures:
+        """The filters for views of side `image_size` ≥ PATCH, from uint8 images (N, C, S, S) with S ≥ `image_size`.
+
+        `generator` chooses images and patches.
+        """
         chosen = torch.randperm(len(images), generator=generator)[:SAMPLE_IMAGES]
         blocks = chosen.split(at_a_time(images.shape[-1]))
-        pixels = torch.cat([shrunk(images[block].float() / 255) for block in blocks])
+        pixels = torch.cat([shrunk(clean_views(images[block], image_size)) for block in blocks])
         channels, per_row = pixels.shape[1], pixels.shape[-1] - PATCH + 1
         number = min(SAMPLE_PATCHES, len(pixels) * per_row**2)
         places = torch.randint(len(pixels) * per_row**2, (number,), generator=generator)

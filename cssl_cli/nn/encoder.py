@@ -43,10 +43,10 @@ class MLP(nn.Module):
         return self.layers(features)
 
 
-def build_encoder(settings: Mapping[str, Any]) -> Encoder:
-    """The encoder of a recipe's `encoder` block, without storage: `materialize` gives it its weights.
+def build_encoder(settings: Mapping[str, Any], channels: int = 3) -> Encoder:
+    """The encoder of a recipe's `encoder` block, for images of so many channels; `materialize` gives it its weights.
 
-    Built on the meta device, so that building draws nothing from torch's global generator.
+    Built on the meta device, without storage, so that building draws nothing from torch's global generator.
     """
     name = settings["name"]
     if name not in ENCODERS:
@@ -54,7 +54,7 @@ def build_encoder(settings: Mapping[str, Any]) -> Encoder:
     module = importlib.import_module(ENCODERS[name])
     of_architecture = {key: settings[key] for key in settings if key not in ("name", "weights", "weights_sha256")}
     with torch.device("meta"):
-        encoder: Encoder = module.build(name, module.Settings(**of_architecture))
+        encoder: Encoder = module.build(name, module.Settings(**of_architecture), channels)
     return encoder
 
 

@@ -22,9 +22,9 @@ def count_flops(function: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def forward_flops(encoder: nn.Module, image_size: int) -> int:
-    """Operations of an encoder on the meta device for one RGB image of this side; nothing is computed."""
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
+def forward_flops(encoder: nn.Module, image_size: int, channels: int = 3) -> int:
+    """Operations of an encoder on the meta device for one image of this side; nothing is computed."""
+    image = torch.empty(1, channels, image_size, image_size, device="meta")
     with torch.no_grad():
         encoder.eval()
         return count_flops(lambda: encoder(image))

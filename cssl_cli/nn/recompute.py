@@ -18,7 +18,7 @@ from cssl_cli.nn.batch_norm import BatchNorm2d, SplitBatchNorm2d
 
 
 class Encoder(nn.Module, ABC):
-    """A network from images (B, 3, H, W) to features (B, D), D = `num_features`, whose training passes can `keep_less`.
+    """A network from images (B, C, H, W) to features (B, D), D = `num_features`, whose training passes can `keep_less`.
 
     Its batch norms are of `BatchNorm2d`. `draws`: whether a training pass draws from torch's global generators.
     """

@@ -79,6 +79,18 @@ class _AnyData(Block):
 class DataBlock(_AnyData, DeclaredBlock):
     """What every data set takes, and what the file of one declares."""
 
+    @field_validator("store_size", check_fields=False)
+    @classmethod
+    def _stored_no_smaller(cls, store_size: int | None, info: ValidationInfo) -> int | None:
+        size = info.data.get("size", ...)
+        if store_size is None or size is ...:  # its own fault is told
+            return store_size
+        if size is None:
+            raise ValueError("needs data.size, the side that the encoder sees; give it, too")
+        if store_size < size:
+            raise ValueError(f"is less than data.size, {size}; give at least that")
+        return store_size
+
 
 # ------------------------------------------------------------------------------------------------------------- augment
 class AugmentBlock(Block):

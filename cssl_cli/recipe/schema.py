@@ -111,7 +111,7 @@ def _allowed(annotation: Any, metadata: list[Any]) -> str:
         options = [option for option in get_args(annotation) if option is not type(None)]
         return " or ".join(_allowed(option, []) for option in options)
     if get_origin(annotation) is Literal:
-        return " or ".join(get_args(annotation))
+        return " or ".join(map(str, get_args(annotation)))
     if annotation is bool:
         return "true or false"
     return {int: "a whole number", float: "a number"}[annotation] + _bounds(metadata)

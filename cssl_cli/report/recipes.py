@@ -18,6 +18,7 @@ from cssl_cli.runs.run_dir import CHECKPOINT, RunDir
 
 if TYPE_CHECKING:
     from cssl_cli.recipe import Recipe
+    from cssl_cli.runs.outlook import Outlook
 
 
 def show_recipes(as_json: bool) -> None:
@@ -64,18 +65,28 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
     return print(header + recipe.to_yaml(), end="")
 
 
-def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
-    """Print what `cssl pretrain` would do: the resolved recipe, the run directory, and whether it has begun."""
-    recipe.settings("data")  # reports an unset environment variable before the run does
+def show_plan(recipe: Recipe, out_dir: Path, outlook: Outlook, as_json: bool) -> None:
+    """Print what `cssl pretrain` would do: the resolved recipe, what it takes, the run directory, and how far it is."""
     run = RunDir.at(out_dir, name=recipe.name, fingerprint=recipe.fingerprint)
     state = run_state(run)
     if as_json:
         return print_json(
-            {"run": str(run.path), "state": state, "recipe": recipe.model_dump(mode="json", by_alias=True)}
+            {
+                "run": str(run.path),
+                "state": state,
+                "recipe": recipe.model_dump(mode="json", by_alias=True),
+                "num_images": outlook.num_images,
+                "bytes_of_image": outlook.bytes_of_image,
+                "bytes_of_images": outlook.bytes_of_images,
+                "gflop_of_image": outlook.gflop,
+                "warnings": outlook.warnings,
+            }
         )
     print(recipe.to_yaml(), end="")
     out = console()
     out.print()
+    for line in _outlook_lines(outlook):
+        out.print(line, soft_wrap=True)
     text = (
         f"finished already: {shown_path(run.path)}"
         if state == "finished"
@@ -83,6 +94,25 @@ def show_plan(recipe: Recipe, out_dir: Path, as_json: bool) -> None:
     )
     out.print(text, soft_wrap=True)
     return None
+
+
+def _outlook_lines(outlook: Outlook) -> list[str]:
+    """What is known of the images and of the encoder's work, and what to think of that."""
+    lines, number = [], outlook.num_images
+    if outlook.stored is not None:
+        shape = " x ".join(map(str, outlook.stored))
+        counted = "an unknown number of images" if number is None else f"{number:,} images"
+        total = "" if outlook.bytes_of_images is None else f": {_gigabytes(outlook.bytes_of_images)}"
+        lines.append(f"{counted}, stored as {shape} bytes each{total}")
+    elif number is not None:
+        lines.append(f"{number:,} images")
+    if outlook.gflop is not None:
+        lines.append(f"{outlook.gflop:.3g} GFLOP an image and forward pass of the encoder")
+    return lines + [f"note: {warning}" for warning in outlook.warnings]
+
+
+def _gigabytes(number: int) -> str:
+    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
 def run_state(run: RunDir) -> str:

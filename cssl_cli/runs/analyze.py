@@ -156,7 +156,10 @@ class _Features:
 
     @classmethod
     def of(cls, run: RunDir, recipe: Recipe, material: Material, reporter: Reporter) -> _Features:
-        encoders = {"trained": trained_part(run, recipe, "encoder"), "untrained": untrained_encoder(recipe)}
+        encoders = {
+            "trained": trained_part(run, recipe, "encoder"),
+            "untrained": untrained_encoder(recipe, material.channels),
+        }
         extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
         raw = {
             name: feature_table(extractor, material, f"features of the {name} encoder", reporter)

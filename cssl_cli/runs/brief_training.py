@@ -15,7 +15,7 @@ from scipy.special import stdtr
 from torch import Tensor
 from torch.nn import functional as F
 
-from cssl_cli.augment import Augmentation, build_augmentation
+from cssl_cli.augment import Augmentation, build_augmentation, clean_views
 from cssl_cli.data import Dataset
 from cssl_cli.data.batches import ResidentImages
 from cssl_cli.features.patches import at_a_time
@@ -75,13 +75,13 @@ class BriefTraining:
     ) -> BriefTraining:
         """On images (N, C, H, H) of the data set, of which `labelled` have the `labels`, as many."""
         return cls(
-            _averaged(images),
+            _averaged(images, dataset.image_size),
             dataset.mean,
             dataset.std,
             labelled,
             labels,
             len(dataset.class_names),
-            images.shape[-1],
+            dataset.image_size,
             seeds,
             device,
         )
@@ -101,11 +101,11 @@ class BriefTraining:
             smaller = None if kernel is None else 2 * min(max(1, round(factor * (kernel // 2))), side - 1) + 1
             blur = {**blur, "sigma": tuple(factor * sigma for sigma in blur["sigma"]), "kernel_size": smaller}
             settings = {**settings, "blur": blur}
-        return build_augmentation(settings, image_size=side)
+        return build_augmentation(settings, image_size=side, channels=self.images.shape[1])
 
     def _right(self, augmentation: Augmentation, seed: int) -> Tensor:
         with torch.device("meta"):
-            method = build_method(METHOD, build_encoder(ENCODER))
+            method = build_method(METHOD, build_encoder(ENCODER, self.images.shape[1]))
         materialize(method, stream(seed, "brief training/init"))
         trainer = Trainer(
             method,
@@ -122,7 +122,9 @@ class BriefTraining:
         )
         for _ in trainer.run():
             pass
-        extractor = make_extractor(method.encoder, mean=self.mean, std=self.std, device=self.device)
+        extractor = make_extractor(
+            method.encoder, mean=self.mean, std=self.std, image_size=self.images.shape[-1], device=self.device
+        )
         features = extractor.clean(self.images[self.labelled]).to(self.device)
         return self._classified(features).cpu() == self.labels
 
@@ -144,12 +146,15 @@ class BriefTraining:
         return found
 
 
-def _averaged(images: Tensor) -> Tensor:
-    """Images of more than SIDE pixels a side averaged down to it."""
-    if images.shape[-1] <= SIDE:
+def _averaged(images: Tensor, image_size: int) -> Tensor:
+    """What the encoder of a recipe sees, at `image_size`, of the images; averaged down to SIDE where that is less."""
+    if images.shape[-1] == image_size <= SIDE:
         return images
+    side = min(SIDE, image_size)
     blocks = images.split(at_a_time(images.shape[-1]))
-    return torch.cat([F.adaptive_avg_pool2d(block.float(), SIDE).round().byte() for block in blocks])
+    return torch.cat(
+        [F.adaptive_avg_pool2d(255 * clean_views(block, image_size), side).round().byte() for block in blocks]
+    )
 
 
 # ---------------------------------------------------------------------- noise

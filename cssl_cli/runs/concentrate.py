@@ -60,7 +60,7 @@ def analyze_recipe(
     material = gather(recipe, dataset, settings, device)
     tables: dict[str, Tensor] = {}
     if "untrained" in settings["distances"]:
-        extractor = material.extractor(untrained_encoder(recipe))
+        extractor = material.extractor(untrained_encoder(recipe, dataset.channels))
         total = len(material.images) * material.num_views
         advance = counter(reporter, "features of the untrained encoder", total)
         tables["untrained"] = extractor.view_table(

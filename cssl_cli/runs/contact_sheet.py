@@ -42,12 +42,13 @@ def draw_views(
         indices = torch.tensor([int((shown.labels == label).nonzero()[0]) for label in classes])
         captions = [dataset.class_names[label] for label in classes]
     images = shown.images[indices]
-    augmentation = make_augmentation(recipe, images.shape[-1])
+    augmentation = make_augmentation(recipe, dataset)
     theta = augmentation.draw(len(images) * num_views, stream(recipe.seed, "contact sheet"))
     views = augmentation.apply(images.repeat_interleave(num_views, dim=0).to(device), theta.to(device))
-    contact_sheet(
-        images, views.unflatten(0, (len(images), num_views)).cpu(), path, class_names=captions, title=recipe.name
-    )
+    clean = augmentation.clean(images).unsqueeze(1)
+    views = torch.cat([clean, views.unflatten(0, (len(images), num_views)).cpu()], dim=1)
+    shown_channels = f" (the first three of {dataset.channels} channels)" if dataset.channels > 3 else ""
+    contact_sheet(views, path, class_names=captions, title=recipe.name + shown_channels)
 
 
 def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
@@ -66,24 +67,27 @@ def _is_inside(path: Path, folder: str) -> bool:
     return os.path.commonpath([real, os.path.realpath(path)]) == real
 
 
-def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Sequence[str] | None, title: str) -> None:
+def contact_sheet(views: Tensor, path: Path, *, class_names: Sequence[str] | None, title: str) -> None:
     """Draw each original and its views in a row, enlarged without smoothing, as a PNG file at `path`.
 
-    `images`: uint8 (N, C, H, W); `views`: floating point in [0, 1], (N, V, C, H, W); C = 3. `class_names`: N captions,
-    one per row, or None. The file appears whole or not at all; raises InputError or RunError if it cannot be written.
+    `views`: floating point in [0, 1], (N, 1 + V, C, H, W), the original first. One channel, or the first of two, is
+    drawn gray; of more than three, the first three as red, green and blue. `class_names`: N captions, one per row, or
+    None. The file appears whole or not at all; raises InputError or RunError if it cannot be written.
     """
-    num_views = views.shape[1]
-    height, width = images.shape[-2:]
+    num_views = views.shape[1] - 1
+    height, width = views.shape[-2:]
+    tiles = views[:, :, : 3 if views.shape[2] >= 3 else 1].mul(255).round().clamp(0, 255).byte()
+    tiles = tiles.expand(-1, -1, 3, -1, -1).permute(0, 1, 3, 4, 2).contiguous()
     zoom = max(1, -(-CELL // max(height, width)))
     cell_width, cell_height = width * zoom, height * zoom
     font, title_font = ImageFont.load_default(13), ImageFont.load_default(16)
-    captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(images)
+    captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(views)
     label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
     left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
     # A wider gap separates the originals from their views.
     columns = [left + column * (cell_width + MARGIN) + (MARGIN if column else 0) for column in range(num_views + 1)]
     sheet_width = max(columns[-1] + cell_width, MARGIN + int(title_font.getlength(title))) + MARGIN
-    sheet = Image.new("RGB", (sheet_width, top + len(images) * (cell_height + MARGIN)), BACKGROUND)
+    sheet = Image.new("RGB", (sheet_width, top + len(views) * (cell_height + MARGIN)), BACKGROUND)
 
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, title_font)
@@ -92,9 +96,8 @@ def contact_sheet(images: Tensor, views: Tensor, path: Path, *, class_names: Seq
     for row, caption in enumerate(captions):
         y = top + row * (cell_height + MARGIN)
         draw.text((MARGIN, y + cell_height // 2), caption, INK, font, anchor="lm")
-        quantized = views[row].mul(255).round().clamp(0, 255).byte()
-        for x, pixels in zip(columns, (images[row], *quantized), strict=True):
-            tile = Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+        for x, pixels in zip(columns, tiles[row], strict=True):
+            tile = Image.fromarray(pixels.numpy())
             sheet.paste(tile.resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
     with replacing(path, "Give the picture another place.") as partial:
         sheet.save(partial, format="PNG")

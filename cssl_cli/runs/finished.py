@@ -86,9 +86,11 @@ def finished_run_data(
 
 def trained_part(run: RunDir, recipe: Recipe, part: Part) -> nn.Module:
     """The run's trained encoder or projector; raises `DamagedError` as `load_weights` does."""
-    module: nn.Module = getattr(initial_method(recipe), part)
+    weights = run.load_weights(WEIGHTS[part], fingerprint=recipe.fingerprint)
+    channels = len(run.facts_of_weights(WEIGHTS[part]).get("mean", "RGB"))  # early versions did not write it
+    module: nn.Module = getattr(initial_method(recipe, channels=channels), part)
     try:
-        module.load_state_dict(run.load_weights(WEIGHTS[part], fingerprint=recipe.fingerprint))
+        module.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
             f"the saved {part} does not fit the recipe", where=str(run.path), remedy="Train again with --restart."
@@ -104,13 +106,14 @@ def projector_reason(run: RunDir) -> str | None:
     return None
 
 
-def untrained_encoder(recipe: Recipe) -> nn.Module:
+def untrained_encoder(recipe: Recipe, channels: int) -> nn.Module:
     """The encoder as a run of the recipe starts: with initial weights and batch norms that have seen no data.
 
+    For images of so many `channels`.
     In eval mode these batch norms leave their input unchanged. Statistics estimated on the images would make a weaker
     baseline (docs/results.md).
     """
-    return initial_method(recipe).encoder
+    return initial_method(recipe, channels=channels).encoder
 
 
 def counter(reporter: Reporter, task: str, total: int) -> Callable[[int], None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cssl_cli.augment import require_channels
 from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.data.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.errors import InputError
@@ -47,12 +48,15 @@ def cache_dir() -> Path:
 def prepare_data(
     recipe: Recipe, reporter: Reporter, *, data_root: str | None = None, own: Iterable[Path] = ()
 ) -> Dataset:
-    """The recipe's images, from the cache if already prepared; `InputError` if they cannot fit in memory.
+    """The recipe's images, from the cache if already prepared.
 
+    `InputError` if they cannot fit in memory, or if the recipe has them gray and augments colours.
     `data_root` is where they are, in place of what the recipe says (`Recipe.settings`); `own` are output folders, which
     hold no images.
     """
     memory.require(memory.of_images(recipe), memory.free_memory())
+    if (channels := channels_of(recipe)) is not None:  # otherwise known once the images are
+        require_channels(recipe.settings("augment"), channels)
     settings = recipe.settings("data", data_root=data_root)
     if data_root is not None and place_of(settings) is None:
         raise InputError(
@@ -65,6 +69,12 @@ def prepare_data(
         notice=reporter.notice,
         own=own,
     )
+
+
+def channels_of(recipe: Recipe) -> int | None:
+    """The number of channels that the recipe's images are given; None if it is theirs, and not known before."""
+    channels: int | None = getattr(recipe.data, "channels", 3)
+    return channels
 
 
 def images_of_run(

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cssl_cli.errors import InputError
-from cssl_cli.host.files import open_to_read
 from cssl_cli.host.progress import Reporter
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import open_finished, trained_part
 from cssl_cli.runs.run_dir import ENCODER
-from cssl_cli.runs.weights_file import facts_in
 
 
 class LoadedEncoder(nn.Module):
@@ -45,8 +43,7 @@ def load_encoder(path: Path, *, reporter: Reporter, device_name: str | None = No
     """The trained encoder of the finished run at `path`, on the device; raises InputError as `open_finished` does."""
     run, recipe = open_finished(path, reporter)
     encoder = trained_part(run, recipe, "encoder")
-    with open_to_read(run.file(ENCODER)) as file:
-        facts = facts_in(file)
+    facts = run.facts_of_weights(ENCODER)
     if "mean" not in facts or "std" not in facts:
         raise InputError(
             f"{ENCODER} does not say how images were normalised: an older version wrote it",

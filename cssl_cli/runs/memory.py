@@ -39,12 +39,15 @@ def of_images(recipe: Recipe) -> Needs:
     data: Any = recipe.data  # the fields depend on the data set
     if not hasattr(data, "num_train"):
         return {}
-    pixels = 3 * data.size**2
+    pixels = 3 * (data.store_size or data.size) ** 2
     return {"data.num_train": data.num_train * pixels, "data.num_test": data.num_test * pixels}
 
 
-def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
-    """Weights, gradients, optimizer state, and what the backward pass of a batch needs."""
+def of_training(recipe: Recipe, image_size: int | None = None, channels: int | None = None) -> Needs:
+    """Weights, gradients, optimizer state, and what the backward pass of a batch needs.
+
+    image_size, channels: of the images, where they are known.
+    """
     encoder, method = recipe.encoder, recipe.method
     trained = 2 + (_STATES[recipe.optim.name] if getattr(recipe.optim, "momentum", None) != 0 else 0)
     copies = trained + (1 if hasattr(method, "ema_momentum") else 0)
@@ -61,18 +64,29 @@ def of_training(recipe: Recipe, image_size: int | None = None) -> Needs:
         needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
     size = getattr(recipe.data, "size", None) or image_size or 32  # downloadable sets have no smaller images
     of_pass = 2 * _kept_of_an_image(recipe) * size**2  # activations may be bfloat16
-    of_views = 2 * recipe.train.batch_size * _FLOAT * 3 * size**2
+    channels = channels or _channels(recipe)
+    of_views = 2 * recipe.train.batch_size * channels * (_FLOAT * size**2 + _stored_pixels(recipe))
     if recipe.train.micro_batch is None:
         return needs | {"train.batch_size": of_views + 2 * recipe.train.batch_size * of_pass}
     return needs | {"train.batch_size": of_views, "train.micro_batch": recipe.train.micro_batch * of_pass}
+
+
+def _stored_pixels(recipe: Recipe) -> int:
+    """Of an image that is stored larger than its views: a batch of them, once for each view."""
+    return (getattr(recipe.data, "store_size", None) or 0) ** 2
 
 
 def weights_of_encoder(recipe: Recipe) -> float:
     """The weights of the convolutions, slightly underestimated; 0 where they are not known."""
     width = getattr(recipe.encoder, "width", 0)
     if recipe.encoder.name == "small":
-        return 9 * (3 * width + 2 * width**2 + 8 * width**2 + 32 * width**2)
+        return 9 * (_channels(recipe) * width + 2 * width**2 + 8 * width**2 + 32 * width**2)
     return _WEIGHTS_AT_64.get(recipe.encoder.name, 0) * (width / 64) ** 2
+
+
+def _channels(recipe: Recipe) -> int:
+    """Of an image; 1 where they are not known."""
+    return getattr(recipe.data, "channels", 3) or 1
 
 
 def _num_features(recipe: Recipe) -> int:

@@ -110,7 +110,7 @@ class _Sample:
     """Images on which augmentations are measured, all with the same filters and from the same random numbers."""
 
     images: ImageSet
-    num_classes: int
+    dataset: Dataset  # that they are of
     features: PatchFeatures
     seed: int
     views: str  # the stream they are drawn from
@@ -118,11 +118,11 @@ class _Sample:
 
     def measure(self, recipe: Recipe, *, groups: int = 1) -> ClassShare | None:
         """The share of the recipe's augmentation, with its noise if in groups; None where views do not vary."""
-        augmentation = make_augmentation(recipe, self.images.images.shape[-1])
+        augmentation = make_augmentation(recipe, self.dataset)
         views = view_features(
             self.images.images, augmentation, self.features, stream(self.seed, self.views), self.device
         )
-        return share_of(views, self.images.labels, self.num_classes, groups=groups)
+        return share_of(views, self.images.labels, len(self.dataset.class_names), groups=groups)
 
 
 def optimise(
@@ -227,8 +227,9 @@ def _samples(dataset: Dataset, num_images: int, seed: int, device: torch.device)
 
     def sample(rows: Tensor, name: str) -> _Sample:
         images = ImageSet(chosen.images[rows], chosen.labels[rows] if chosen.labels is not None else None)
-        filters = PatchFeatures.fit(images.images, stream(seed, f"patches{name}")).to(device)
-        return _Sample(images, len(dataset.class_names), filters, seed, f"rank{name}", device)
+        generator = stream(seed, f"patches{name}")
+        filters = PatchFeatures.fit(images.images, generator, image_size=dataset.image_size).to(device)
+        return _Sample(images, dataset, filters, seed, f"rank{name}", device)
 
     first, second = (dealt[half::2].sort().values for half in range(2))
     return sample(first, ""), sample(second, "/unseen"), sample(dealt.sort().values, "/together")

@@ -22,7 +22,7 @@ from cssl_cli.runs import memory
 from cssl_cli.runs.compiling import compiles, keep_compiler_cache
 from cssl_cli.runs.device import choose_device, choose_precision
 from cssl_cli.runs.environment import enter_compiled, enter_environment, environment
-from cssl_cli.runs.images import ELSEWHERE, images_of_run, place_images
+from cssl_cli.runs.images import ELSEWHERE, channels_of, images_of_run, place_images
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
     CHECKPOINT,
@@ -71,12 +71,17 @@ def pretrain(
         require_creatable(out, "Choose another folder with --out DIR.")
         if trains:
             require_memory(recipe, device, dataset)
-        if restart or not run.file(CHECKPOINT).exists():
-            weights = starting_weights(recipe, allowed)
+        begins = restart or not run.file(CHECKPOINT).exists()
+        channels = channels_of(recipe) if dataset is None else dataset.channels
+        if begins and channels is not None:  # before images are decoded
+            weights = starting_weights(recipe, allowed, channels)
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
+        if begins and channels is None:
+            weights = starting_weights(recipe, allowed, dataset.channels)
+        make_augmentation(recipe, dataset)
         if trains:
             compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
-        require_encoder(recipe, dataset.pretrain.images.shape[1:])
+        require_encoder(recipe, dataset)
         _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
     if not restart and _is_finished(run) and not run.is_writable():
@@ -98,7 +103,7 @@ def pretrain(
         dataset = dataset or images_of_run(run, recipe, reporter, data_root=data_root, own=[out])
         if not trains:
             check_images(run, recipe, dataset, data_root)
-            weights = weights or starting_weights(recipe, allowed)
+            weights = weights or starting_weights(recipe, allowed, dataset.channels)
             assert weights is not None, "a recipe without training has weights"
             _import(run, recipe, weights, dataset, device, reporter, data_root)
             return run
@@ -154,8 +159,8 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
 def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
     """`InputError` if images and training do not fit into the memory of this machine and of the device."""
     images = memory.of_images(recipe) if dataset is None else {}
-    size = None if dataset is None else dataset.pretrain.images.shape[-1]
-    training, checkpointed = memory.of_training(recipe, size), recipe.train.checkpoint_activations
+    kind = () if dataset is None else (dataset.image_size, dataset.channels)
+    training, checkpointed = memory.of_training(recipe, *kind), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # torch keeps the memory freed by an earlier run in this process, for the next one.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -229,8 +234,8 @@ def make_trainer(
     if compiled:
         keep_compiler_cache()
     return Trainer(
-        initial_method(recipe, None if weights is None else weights.encoder),
-        make_augmentation(recipe, images.shape[-1]),
+        initial_method(recipe, None if weights is None else weights.encoder, channels=dataset.channels),
+        make_augmentation(recipe, dataset),
         place_images(images, device),
         mean=dataset.mean,
         std=dataset.std,
@@ -377,7 +382,7 @@ def _import(
     data_root: str | None,
 ) -> None:
     """Make a finished run of weights from elsewhere, in the same order: environment, projector, encoder, status."""
-    encoder = initial_method(recipe).encoder
+    encoder = initial_method(recipe, channels=dataset.channels).encoder
     encoder.load_state_dict(weights.encoder, strict=False)  # what is missing was allowed to be
     here = environment(device, torch.float32, compiled=False)
     enter_environment(run, recipe, dataset, here, reporter, data_root)

@@ -73,7 +73,9 @@ def probe(
             "encoder_sha256": run.encoder_digest(),
             "settings": settings,
             "trained": prober.scores("trained", lambda: trained_part(run, recipe, "encoder"), {}, ()),
-            "untrained": prober.scores("untrained", lambda: untrained_encoder(recipe), baselines, ("encoder",)),
+            "untrained": prober.scores(
+                "untrained", lambda: untrained_encoder(recipe, dataset.channels), baselines, ("encoder",)
+            ),
             "pixels": prober.scores("pixels", lambda: None, baselines, ()),
         }
         if prober.errors:
@@ -111,6 +113,7 @@ class _Prober:
                 make_encoder(),
                 mean=self.dataset.mean,
                 std=self.dataset.std,
+                image_size=self.dataset.image_size,
                 device=self.device,
                 precision=self.precision,
             )
@@ -145,7 +148,7 @@ class _Prober:
     def by_center(
         self, extractor: FeatureExtractor, test_features: Tensor, advance: Callable[[int], None]
     ) -> dict[str, Any]:
-        augmentation = make_augmentation(self.recipe, self.train_images.shape[-1])
+        augmentation = make_augmentation(self.recipe, self.dataset)
         centers = CenterAccumulator(num_classes=len(self.dataset.class_names), num_features=test_features.shape[1])
         num_views = self.settings["center_views"]
         for block, features in extractor.views(

@@ -127,7 +127,8 @@ def _require_same_images(
             continue
         seen.append(settings)
         other = prepare_data(candidate.recipe, reporter, data_root=data_root)
-        if other.class_names != dataset.class_names or not _equal(first, images_to_rank(other, num_images)):
+        same = (other.class_names, other.image_size) == (dataset.class_names, dataset.image_size)
+        if not same or not _equal(first, images_to_rank(other, num_images)):
             raise InputError(
                 f"{candidates[0].name} and {candidate.name} are of different training images",
                 where="data",
@@ -146,7 +147,7 @@ class SharesOn:
     """Images, with the fixed features fitted to them, on which sets of augmentations are compared."""
 
     images: ImageSet
-    num_classes: int
+    dataset: Dataset  # that they are of
     features: PatchFeatures
     seed: int
     device: torch.device
@@ -155,14 +156,14 @@ class SharesOn:
     def images_of(cls, dataset: Dataset, num_images: int, seed: int, device: torch.device) -> SharesOn:
         """Of so many training images; the filters and the views follow from the seed. Raises as `images_to_rank`."""
         images = images_to_rank(dataset, num_images)
-        features = PatchFeatures.fit(images.images, stream(seed, "patches")).to(device)
-        return cls(images, len(dataset.class_names), features, seed, device)
+        features = PatchFeatures.fit(images.images, stream(seed, "patches"), image_size=dataset.image_size)
+        return cls(images, dataset, features.to(device), seed, device)
 
     def share(self, recipe: Recipe, labels_per_class: int | None = None) -> ClassShare | None:
         """The share of the recipe's augmentation, None where the features do not vary."""
-        augmentation = make_augmentation(recipe, self.images.images.shape[-1])
+        augmentation = make_augmentation(recipe, self.dataset)
         table = view_features(self.images.images, augmentation, self.features, stream(self.seed, "rank"), self.device)
-        return share_of(table, self.images.labels, self.num_classes, labels_per_class)
+        return share_of(table, self.images.labels, len(self.dataset.class_names), labels_per_class)
 
     def quantities(self, recipe: Recipe) -> dict[str, Quantity]:
         """What is told of the recipe's augmentation, with the labels of all images."""
@@ -184,7 +185,7 @@ def images_to_rank(dataset: Dataset, num_images: int, *, least: int = LEAST_IMAG
             where="--images" if len(source) >= least else "data",
             remedy=f"Give {LEAST_IMAGES} or more; {NUM_IMAGES:,} are the rule.",
         )
-    if chosen.images.shape[-1] < PATCH:
+    if dataset.image_size < PATCH:
         raise InputError(f"images of fewer than {PATCH} pixels a side cannot be ranked", where="data", remedy="")
     return chosen
 

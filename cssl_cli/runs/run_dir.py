@@ -267,14 +267,17 @@ class RunDir(SealedFolder):
             raise self.damaged(name, f"it is of another run (fingerprint {of_run}, not {fingerprint})")
         return weights
 
+    def facts_of_weights(self, name: str) -> dict[str, Any]:
+        """What the header of a file of weights says; `DamagedError` if it cannot be read."""
+        try:
+            with open_to_read(self.file(name)) as file:
+                return facts_in(file)
+        except (OSError, ValueError) as error:
+            raise self.damaged(name, str(error)) from error
+
     def encoder_digest(self) -> str | None:
         """The digest of the encoder's weights as stored in its file; None if written without."""
-        try:
-            with open_to_read(self.file(ENCODER)) as file:
-                digest: str | None = facts_in(file).get(WEIGHTS_DIGEST)
-                return digest
-        except (OSError, ValueError) as error:
-            raise self.damaged(ENCODER, str(error)) from error
+        return self.facts_of_weights(ENCODER).get(WEIGHTS_DIGEST)
 
     # ------------------------------------------------------------------ results
     def write_result(self, name: str, content: Mapping[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from cssl_cli.augment import Augmentation, build_augmentation
+from cssl_cli.data import Dataset
 from cssl_cli.features.extractor import FeatureExtractor
 from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, build_method
@@ -19,8 +20,14 @@ from cssl_cli.recipe import Recipe
 EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations then stay in its caches
 
 
-def make_augmentation(recipe: Recipe, image_size: int) -> Augmentation:
-    return build_augmentation(recipe.settings("augment"), image_size=image_size)
+def make_augmentation(recipe: Recipe, dataset: Dataset) -> Augmentation:
+    """The recipe's augmentation of these images, as they are stored; `InputError` if it does not suit them."""
+    return build_augmentation(
+        recipe.settings("augment"),
+        image_size=dataset.image_size,
+        store_size=dataset.pretrain.images.shape[-1],
+        channels=dataset.channels,
+    )
 
 
 def make_extractor(
@@ -28,28 +35,39 @@ def make_extractor(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    image_size: int,
     device: torch.device,
     precision: str = "float32",
 ) -> FeatureExtractor:
     """Features of `encoder` (None: pixels) for images with these statistics, in batches that suit the device."""
-    batch_size = EVALUATION_BATCH[device.type]
-    return FeatureExtractor(encoder, mean=mean, std=std, batch_size=batch_size, device=device, precision=precision)
+    return FeatureExtractor(
+        encoder,
+        mean=mean,
+        std=std,
+        image_size=image_size,
+        batch_size=EVALUATION_BATCH[device.type],
+        device=device,
+        precision=precision,
+    )
 
 
-def require_encoder(recipe: Recipe, image: Sequence[int]) -> None:
-    """`InputError` unless the recipe's encoder can be built, and takes and trains on images of this shape (C, H, W)."""
-    encoder = build_encoder(recipe.settings("encoder"))
+def require_encoder(recipe: Recipe, dataset: Dataset) -> None:
+    """`InputError` unless the recipe's encoder can be built, and takes and trains on images of this kind."""
+    encoder = build_encoder(recipe.settings("encoder"), dataset.channels)
     if isinstance(encoder, LibraryEncoder):
-        encoder.require(tuple(image))
+        encoder.require((dataset.channels, dataset.image_size, dataset.image_size))
         with torch.device("meta"):
             build_method(recipe.settings("method"), encoder)
         _keep_less(encoder, recipe)
 
 
-def initial_method(recipe: Recipe, weights: Mapping[str, Tensor] | None = None) -> Method:
-    """Encoder, heads and loss, with initial weights from the recipe's seed, the encoder's from `weights` if given."""
+def initial_method(recipe: Recipe, weights: Mapping[str, Tensor] | None = None, *, channels: int = 3) -> Method:
+    """Encoder, heads and loss, with initial weights from the recipe's seed, the encoder's from `weights` if given.
+
+    The encoder takes images of so many `channels`.
+    """
     with torch.device("meta"):
-        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
+        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder"), channels))
     generator = stream(recipe.seed, "init")
     materialize(method, generator)
     if weights is not None:

@@ -68,7 +68,13 @@ class Recorder(ABC):
 
         Non-finite features give a record with an `error`.
         """
-        extractor = make_extractor(encoder, mean=self.dataset.mean, std=self.dataset.std, device=self.device)
+        extractor = make_extractor(
+            encoder,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            image_size=self.dataset.image_size,
+            device=self.device,
+        )
         try:
             return {"epoch": epoch, "step": step, **self._facts(extractor)}
         except RunError as error:  # training itself reports what is wrong with the encoder
@@ -110,7 +116,7 @@ class TermTrace(Recorder):
         self.neighbours = None
         if has_labels(dataset) and dataset.train is not None:
             self.neighbours = self._part(dataset.train, NUM_NEIGHBOURS)
-        self.augmentation = make_augmentation(recipe, self.images.images.shape[-1])
+        self.augmentation = make_augmentation(recipe, dataset)
         drawn = self.augmentation.draw(len(self.images.images) * (NUM_VIEWS - 1), stream(recipe.seed, "trace"))
         self.theta = drawn.unflatten(0, (len(self.images.images), NUM_VIEWS - 1))
 

@@ -42,7 +42,8 @@ class Measured(Protocol):
 class Material:
     """N images with labels and class names, and theta (N, V − 1, P), the parameters of each image's augmented views.
 
-    Every distance, encoder and projector is measured on the same views. Features are computed in `precision`.
+    Images are as they are stored; `views` are what an encoder sees, the clean ones, too. Every distance, encoder and
+    projector is measured on the same views. Features are computed in `precision`.
     """
 
     images: Tensor
@@ -62,6 +63,11 @@ class Material:
         return len(self.images)
 
     @property
+    def channels(self) -> int:
+        """C."""
+        return self.images.shape[1]
+
+    @property
     def num_views(self) -> int:
         """V, including the clean view."""
         return 1 + self.theta.shape[1]
@@ -78,7 +84,14 @@ class Material:
         return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
 
     def extractor(self, encoder: nn.Module) -> FeatureExtractor:
-        return make_extractor(encoder, mean=self.mean, std=self.std, device=self.device, precision=self.precision)
+        return make_extractor(
+            encoder,
+            mean=self.mean,
+            std=self.std,
+            image_size=self.augmentation.image_size,
+            device=self.device,
+            precision=self.precision,
+        )
 
 
 def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device: torch.device) -> Material:
@@ -92,7 +105,7 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
     memory.require(memory.of_analysis(recipe, len(source), settings), memory.free_memory())
     images, class_names = _of_classes(source, dataset.class_names, settings["classes"])
     chosen = subset(images, settings["num_images"], num_classes=len(class_names), where="analyze.num_images")
-    augmentation = make_augmentation(recipe, chosen.images.shape[-1])
+    augmentation = make_augmentation(recipe, dataset)
     num_augmented = settings["num_views"] - 1
     theta = augmentation.draw(len(chosen.images) * num_augmented, stream(recipe.seed, "analyze"))
     return Material(

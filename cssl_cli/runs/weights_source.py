@@ -79,8 +79,9 @@ class StartingWeights:
     origin: Mapping[str, Any]
 
 
-def starting_weights(recipe: Recipe, allowed: Allowances) -> StartingWeights | None:
-    """The weights that `encoder.weights` names, fitted to the encoder; None if the recipe names none.
+def starting_weights(recipe: Recipe, allowed: Allowances, channels: int) -> StartingWeights | None:
+    """The weights that `encoder.weights` names, fitted to the encoder of images of so many channels;
+    None if the recipe names none.
 
     `InputError` if the file is not the one that the recipe has the digest of, or if names or shapes do not agree.
     """
@@ -100,7 +101,7 @@ def starting_weights(recipe: Recipe, allowed: Allowances) -> StartingWeights | N
             where=str(path),
             remedy="Give the file of then, or another recipe: encoder.weights_sha256=null takes the file as it is.",
         )
-    return fitted(read_weights(path), recipe, allowed, digest)
+    return fitted(read_weights(path), recipe, allowed, digest, channels)
 
 
 def weights_path(named: str) -> Path:
@@ -201,10 +202,10 @@ def _first_line(error: BaseException) -> str:
 
 
 # ---------------------------------------------------------------------- fitting
-def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str) -> StartingWeights:
+def fitted(file: WeightsFile, recipe: Recipe, allowed: Allowances, digest: str, channels: int) -> StartingWeights:
     """The file's weights under the names of the recipe's encoder and projector; `InputError` if they do not fit."""
     with torch.device("meta"):
-        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder")))
+        method = build_method(recipe.settings("method"), build_encoder(recipe.settings("encoder"), channels))
     wanted, of_head = method.encoder.state_dict(), method.projector.state_dict()
     matched = match_encoder(file.state, wanted)
     _require_stem(_stem(file, matched), file, recipe)
@@ -335,6 +336,12 @@ def _require(matched: Matched, file: WeightsFile, recipe: Recipe, allowed: Allow
 
 
 def _remedy(matched: Matched, recipe: Recipe, missing: bool, unexpected: bool) -> str:
+    of_channels = [
+        (theirs[1], ours[1]) for _, theirs, ours in matched.misfits if theirs[2:] == ours[2:] and len(ours) == 4
+    ]
+    if len(matched.misfits) == len(of_channels) == 1 and len(set(of_channels[0])) == 2:
+        theirs, ours = of_channels[0]
+        return f"It takes images of {theirs} channel{'s' if theirs > 1 else ''}, and those of the recipe have {ours}."
     kernels = {name: theirs[2:] for name, theirs, _ in matched.misfits}
     kernel = kernels.get(f"{matched.prefix}conv1.weight")
     if hasattr(recipe.encoder, "stem") and kernel in ((7, 7), (3, 3)):

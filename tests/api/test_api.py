@@ -72,7 +72,11 @@ def test_the_encoder_gives_the_features_that_are_measured(run: Path) -> None:
     dataset = prepare_data(recipe, Silent())
     images = dataset.test.images[:20]
     measured = make_extractor(
-        trained_part(RunDir(run), recipe, "encoder"), mean=dataset.mean, std=dataset.std, device=torch.device("cpu")
+        trained_part(RunDir(run), recipe, "encoder"),
+        mean=dataset.mean,
+        std=dataset.std,
+        image_size=dataset.image_size,
+        device=torch.device("cpu"),
     ).clean(images)
     assert torch.allclose(encoder(images), measured, atol=1e-5)
     assert torch.allclose(encoder(images.float() / 255), measured, atol=1e-5)

@@ -301,3 +301,45 @@ def test_views_of_equal_states_move_with_the_continuous_coordinates_alone() -> N
     )
     flipped = theta[:, augmentation.columns["flip"].start] < 0.5
     assert torch.equal(augmentation.states(theta)[:, 0] == 1, flipped)
+
+
+# --- channels ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["crop", "flip", "blur", "solarize", "cutout", "fade"])
+@pytest.mark.parametrize("store", [SIDE, 40])
+def test_operations_treat_each_of_many_channels_alike(name: str, store: int) -> None:
+    """Five channels as five gray images under the same theta."""
+    augmentation = build_augmentation({name: NAMED[name]}, image_size=SIDE, store_size=store, channels=5)
+    images, theta = torch.rand((12, 5, store, store), generator=stream(0, "images")), theta_of(augmentation, 12)
+    views = augmentation.apply(images, theta)
+    for channel in range(5):
+        alone = augmentation.apply(images[:, channel : channel + 1], theta)
+        torch.testing.assert_close(views[:, channel : channel + 1], alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_every_operation_works_on_any_number_of_channels_or_says_that_it_needs_colours(channels: int) -> None:
+    images = torch.rand((3, channels, SIDE, SIDE), generator=stream(0, "images"))
+    for name, settings in NAMED.items():
+        if name in ("jitter", "gray"):
+            with pytest.raises(InputError) as refused:
+                build_augmentation({name: settings}, image_size=SIDE, channels=channels)
+            assert refused.value.remedy is not None
+            assert refused.value.remedy.startswith(f"Drop it: augment.{name}=null.")
+        else:
+            augmentation = build_augmentation({name: settings}, image_size=SIDE, channels=channels)
+            assert augmentation.apply(images, theta_of(augmentation, 3)).shape == images.shape
+
+
+def test_brightness_and_contrast_are_those_of_the_same_images_in_gray_colours() -> None:
+    """The luminance of gray colours is 0.9999 of theirs."""
+    settings = {"jitter": {"p": 0.8, **JITTER, "saturation": 0.0, "hue": 0.0}}
+    images = torch.rand((60, 1, SIDE, SIDE), generator=stream(0, "images"))
+    gray, colours = (build_augmentation(settings, image_size=SIDE, channels=channels) for channels in (1, 3))
+    theta = theta_of(gray, 60)
+    views = gray.apply(images, theta)
+    assert (views - images).abs().amax() > 0.2
+    torch.testing.assert_close(colours.apply(images.expand(-1, 3, -1, -1), theta)[:, :1], views, atol=2e-4, rtol=0)
+    many = build_augmentation(settings, image_size=SIDE, channels=4).apply(images.expand(-1, 4, -1, -1), theta)
+    torch.testing.assert_close(many, views.expand(-1, 4, -1, -1), atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="jitter mix"):
+        build_augmentation({"jitter": {**settings["jitter"], "hue": 0.1}}, image_size=SIDE, channels=1)

@@ -26,7 +26,7 @@ def saved(tmp_path, **arrays):
 
 def load(path, *, notice=None, **changes):
     settings = {"name": "arrays", "file": str(path), "size": None, "test_fraction": 0.25}
-    settings |= {"limit": None, "limit_test": None} | changes
+    settings |= {"limit": None, "limit_test": None, "store_size": None, "channels": None} | changes
     return load_dataset(settings, cache_dir=path.parent / "cache", progress=None, notice=notice)
 
 
@@ -37,20 +37,56 @@ def refused(path, **changes):
     return caught.value.what
 
 
-@pytest.mark.parametrize("shape", [(8, 10), (8, 10, 3), (3, 8, 10), (8, 10, 1), (1, 8, 10)])
-def test_images_of_every_shape_are_centred_squares(tmp_path, shape):
+SHAPES = [(8, 10), (8, 10, 3), (3, 8, 10), (8, 10, 1), (1, 8, 10), (8, 10, 4), (4, 8, 10), (2, 8, 10), (8, 8, 13)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_images_of_every_shape_are_centred_squares_and_keep_their_channels(tmp_path, shape):
     images = pixels(4, *shape)
     told = []
     dataset = load(saved(tmp_path, images=images), notice=told.append)
-    by_channel = images if shape[0] in (1, 3) else images[:, None] if len(shape) == 2 else images.transpose(0, 3, 1, 2)
-    expected = np.broadcast_to(by_channel, (4, 3, 8, 10))[..., 1:9]
+    by_channel = images if shape[0] < 8 else images[:, None] if len(shape) == 2 else images.transpose(0, 3, 1, 2)
+    margin = (by_channel.shape[-1] - 8) // 2
+    expected = by_channel[..., margin : margin + 8]
     assert np.array_equal(dataset.pretrain.images.numpy(), expected)
+    assert dataset.channels == len(dataset.mean) == len(dataset.std) == expected.shape[1]
+    np.testing.assert_allclose(dataset.mean, expected.mean(axis=(0, 2, 3)) / 255, atol=1e-12)
+    np.testing.assert_allclose(dataset.std, expected.std(axis=(0, 2, 3)) / 255, atol=1e-12)
     assert dataset.pretrain.labels is None
     assert dataset.train is None
-    gray = 3 not in shape
-    (sentence,) = told
-    assert sentence.startswith(f"{tmp_path / 'x.npz'}: 4 images without labels, for pretraining only")
-    assert ("one channel, repeated as red, green and blue" in sentence) == gray
+    assert told == [f"{tmp_path / 'x.npz'}: 4 images without labels, for pretraining only"]
+    assert load(tmp_path / "x.npz").content_key == dataset.content_key  # from the cache
+
+
+def test_many_channels_are_resized_each_as_an_image_of_its_own(tmp_path):
+    images = pixels(3, 5, 12, 15)
+    whole = load(saved(tmp_path, images=images), size=9).pretrain.images
+    for channel in range(5):
+        alone = load(saved(tmp_path, images=images[:, channel]), size=9).pretrain.images
+        assert torch.equal(whole[:, channel], alone[:, 0])
+
+
+def test_gray_becomes_colours_and_colours_gray_where_that_is_asked_for(tmp_path):
+    told = []
+    gray = pixels(4, 8, 8)
+    colours = load(saved(tmp_path, images=gray), channels=3, notice=told.append).pretrain.images
+    assert np.array_equal(colours.numpy(), np.broadcast_to(gray[:, None], (4, 3, 8, 8)))
+    assert told[-1].endswith("one channel, repeated as red, green and blue")
+    rgb = pixels(4, 8, 8, 3)
+    luma = load(saved(tmp_path, images=rgb), channels=1, notice=told.append).pretrain.images
+    assert np.abs(luma[:, 0].numpy() - rgb @ [0.299, 0.587, 0.114]).max() < 0.51
+    assert told[-1].endswith("of red, green and blue the luma")
+    assert "images of 4 channels cannot become images of 3" in refused(
+        saved(tmp_path, images=pixels(4, 8, 8, 4)), channels=3
+    )
+
+
+def test_images_are_stored_larger_than_the_encoder_sees_them(tmp_path):
+    dataset = load(saved(tmp_path, images=pixels(4, 12, 16, 3)), size=8, store_size=12)
+    assert dataset.pretrain.images.shape == (4, 3, 12, 12)
+    assert dataset.image_size == 8
+    assert load(tmp_path / "x.npz", size=8).image_size == 8
+    assert load(tmp_path / "x.npz").image_size == 12
 
 
 def test_parts_labels_and_names(tmp_path):
@@ -145,8 +181,17 @@ FAULTS = {
     "floats": ({"images": IMAGES.astype(float)}, "images is float64; images must be uint8, from 0 to 255"),
     "objects": ({"images": np.array([None] * 4)}, "images is an array of Python objects"),
     "one image": ({"images": IMAGES[0]}, "images has shape (8, 8); images must be (N, H, W)"),
-    "channels": ({"images": np.zeros((4, 8, 8, 4), dtype=np.uint8)}, "other numbers of channels are not read"),
-    "ambiguous": ({"images": np.zeros((4, 3, 8, 3), dtype=np.uint8)}, "images has shape (4, 3, 8, 3); images must be"),
+    "channels": ({"images": np.zeros((4, 9, 9, 9), dtype=np.uint8)}, "(4, 9, 9, 9), of which the channels could be"),
+    "ambiguous": ({"images": np.zeros((4, 3, 8, 3), dtype=np.uint8)}, "(4, 3, 8, 3), of which the channels could be"),
+    "test channels": (
+        {
+            "train_images": IMAGES,
+            "train_labels": LABELS,
+            "test_images": np.stack([IMAGES] * 3, 1),
+            "test_labels": LABELS,
+        },
+        "the images to train on have 1 channel, those to test on 3",
+    ),
     "empty": ({"images": IMAGES[:0]}, "images is empty: its shape is (0, 8, 8)"),
     "small": ({"images": IMAGES[:, :7]}, "the first image has 8 x 7 pixels; squares must have from 8 to 1024"),
     "none": ({"image": IMAGES}, "there is neither images nor train_images; did you mean image? It has: image"),

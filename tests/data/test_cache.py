@@ -31,7 +31,9 @@ class Entry:
         images[:] = IMAGES
 
     def read(self):
-        return cached_images(self.folder, "key", size=4, lengths=[4, 2], fill=self.fill, notice=self.said.append)
+        return cached_images(
+            self.folder, "key", size=4, channels=3, lengths=[4, 2], fill=self.fill, notice=self.said.append
+        )
 
     def files(self):
         return self.folder / "key.npy", self.folder / "key.json"
@@ -196,7 +198,7 @@ def test_a_second_user_shares_the_cache(tmp_path):
             if os.access(shared, os.W_OK):
                 second = Entry(shared)
                 second.read()
-                cached_images(shared, "other", size=4, lengths=[6], fill=second.fill)
+                cached_images(shared, "other", size=4, channels=3, lengths=[6], fill=second.fill)
                 status = 0 if second.builds == 1 else 2
             else:
                 status = 3  # a folder above keeps other users out

@@ -68,6 +68,19 @@ def test_a_large_jpeg_reduced_while_decoding_looks_the_same(tmp_path):
     assert np.abs(from_jpeg - from_png).max() <= 6
 
 
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P", "CMYK", "I;16"])
+def test_one_channel_is_the_luma_of_what_three_would_be(tmp_path, mode):
+    image = Image.fromarray(smooth(20, 30)).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) << 8)
+    path = save(tmp_path, image, "a.tif")
+    colours, gray = decode_image(path, 12), decode_image(path, 12, 1)
+    assert gray.shape == (1, 12, 12)
+    assert np.abs(gray[0] - np.tensordot([0.299, 0.587, 0.114], colours, 1)).max() < 0.51
+    if mode in ("L", "1", "I;16"):
+        assert np.array_equal(gray[0], colours[0])
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_the_exif_orientation_is_honoured(tmp_path, orientation, suffix):

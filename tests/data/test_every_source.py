@@ -157,6 +157,6 @@ def test_the_content_of_the_same_arrays_in_another_file_is_the_same(tmp_path):
     for name in ("x.npz", "copy/y.npz"):
         save_arrays(tmp_path / name)
         settings = {"name": "arrays", "file": str(tmp_path / name), "size": None, "test_fraction": 0.2}
-        settings |= {"limit": None, "limit_test": None}
+        settings |= dict.fromkeys(("limit", "limit_test", "store_size", "channels"))
         keys.add(load_dataset(settings, cache_dir=tmp_path / "cache", progress=None).content_key)
     assert len(keys) == 1

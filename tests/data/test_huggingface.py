@@ -18,7 +18,8 @@ RANDOM = np.random.default_rng(0)
 
 def load(path, cache_dir, *, notice=None, **changes):
     settings = dict.fromkeys(("config", "revision", "image", "label", "train", "test", "size", "limit", "limit_test"))
-    settings |= {"name": "huggingface", "path": str(path), "test_fraction": 0.25} | changes
+    settings |= {"name": "huggingface", "path": str(path), "test_fraction": 0.25, "store_size": None, "channels": 3}
+    settings |= changes
     return load_dataset(settings, cache_dir=cache_dir, progress=None, notice=notice)
 
 

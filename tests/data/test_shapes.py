@@ -18,8 +18,9 @@ def draw(num, *, size=32, split="train"):
 
 
 def load(tmp_path, **changes):
-    settings = {"name": "shapes", "num_train": 40, "num_test": 20, "size": 16, "limit": None, "limit_test": None}
-    return load_dataset(settings | changes, cache_dir=tmp_path, progress=None)
+    settings = {"name": "shapes", "num_train": 40, "num_test": 20, "size": 16}
+    settings |= dict.fromkeys(("store_size", "limit", "limit_test")) | changes
+    return load_dataset(settings, cache_dir=tmp_path, progress=None)
 
 
 def test_a_fresh_process_with_another_thread_count_draws_the_same_bits():

@@ -31,7 +31,7 @@ def no_network(monkeypatch):
 
 def load(name, root, *, notice=None, **changes):
     settings = {"name": "torchvision", "set": name, "root": str(root), "size": None, "test_fraction": 0.25}
-    settings |= {"limit": None, "limit_test": None} | changes
+    settings |= {"limit": None, "limit_test": None, "store_size": None, "channels": 3} | changes
     return load_dataset(settings, cache_dir=root / "cache", progress=None, notice=notice)
 
 

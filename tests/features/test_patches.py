@@ -30,7 +30,7 @@ def images_of(num: int, *, size: int = 32, seed: int = 0) -> Tensor:
 
 
 def fitted(images: Tensor, seed: int = 0) -> PatchFeatures:
-    return PatchFeatures.fit(images, stream(seed, "patches"))
+    return PatchFeatures.fit(images, stream(seed, "patches"), image_size=images.shape[-1])
 
 
 def features_by_loops(features: PatchFeatures, image: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ def test_an_extractor_says_what_error_it_made() -> None:
     images = torch.randint(256, (70, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
     def extractor(encoder: nn.Module | None, precision: str) -> FeatureExtractor:
-        options = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "batch_size": 32, "device": CPU}
+        options = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "image_size": 16, "batch_size": 32, "device": CPU}
         return FeatureExtractor(encoder, precision=precision, **options)
 
     plain, rough = extractor(network, "float32"), extractor(network, "bfloat16")

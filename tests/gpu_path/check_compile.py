@@ -31,7 +31,7 @@ def test_forward_and_backward_are_one_graph_to_the_compiler(name: str, monkeypat
     """One of them around the encoder of its recipe, the others around a single layer, which takes a third as long."""
     torch.compiler.reset()
     if name != "simclr":
-        monkeypatch.setattr(setup, "build_encoder", lambda _: OneLayer())
+        monkeypatch.setattr(setup, "build_encoder", lambda *_: OneLayer())
     with trainer_of(load_recipe(f"{name}-shapes", ["train.batch_size=64"])) as trainer:
         step = trainer.training_step
         images = torch.zeros((128, 3, 32, 32), device=CUDA).contiguous(memory_format=torch.channels_last)

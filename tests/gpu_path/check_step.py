@@ -75,6 +75,10 @@ def test_every_method_is_among_them() -> None:
     assert {f"{name}-shapes" for name in method_names()} < set(KERNELS)
 
 
+def test_a_store_larger_than_the_views_waits_for_nothing() -> None:
+    follow("simclr-shapes", *FLIP_ONLY[1:], "data.store_size=48")
+
+
 def test_lars_takes_all_weights_together() -> None:
     assert follow("simclr-shapes", *FLIP_ONLY, "optim={name: lars, lr: 0.1}").of_parts()["update"][0] < 40
 

@@ -51,6 +51,23 @@ def test_with_the_stem_for_large_images_it_is_torchvisions_own_network(name: str
         torch.testing.assert_close(ours(images), theirs.eval()(images))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"name": "small"}, {"name": "resnet18"}, {"name": "resnet18", "stem": "imagenet"}]
+)
+def test_the_first_convolution_takes_the_channels_of_the_images(settings: dict[str, str]) -> None:
+    """Otherwise the same network: with all but one channel black, that of gray images."""
+    gray, many = (build_encoder({**settings, "width": 4}, channels=channels) for channels in (1, 4))
+    materialize(gray, torch.Generator().manual_seed(0))
+    materialize(many, torch.Generator().manual_seed(0))
+    state = dict(gray.state_dict())
+    first = next(iter(state))
+    state[first] = torch.cat([state[first], many.state_dict()[first][:, 1:]], dim=1)
+    many.load_state_dict(state)
+    images = torch.zeros(2, 4, 32, 32)
+    images[:, :1] = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(many.eval()(images), gray.eval()(images[:, :1]))
+
+
 @pytest.mark.parametrize("stem", ["small_padding_2", "small_without_relu"])
 def test_stems_of_others_have_the_same_shapes_and_are_other_functions(stem: str) -> None:
     plain, other = (

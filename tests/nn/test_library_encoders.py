@@ -137,7 +137,11 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_timm_gets_sizes_patches_and_channels_where_the_model_takes_them() -> None:
     pytest.importorskip("timm")
-    network = build_encoder({**TRANSFORMER, "channels": 1})
+    network = build_encoder(TRANSFORMER, channels=1)
+    assert network.state_dict().keys() == build_encoder({**TRANSFORMER, "channels": 1}, channels=1).state_dict().keys()
+    with pytest.raises(InputError, match="is 1, and the images have 4 channels") as refused:
+        build_encoder({**TRANSFORMER, "channels": 1}, channels=4)
+    assert refused.value.where == "encoder.channels"
     assert network.num_features == 192
     assert network.state_dict()["patch_embed.proj.weight"].shape == (192, 1, 32, 32)
     assert network.state_dict()["pos_embed"].shape == (1, 5, 192)
@@ -146,6 +150,31 @@ def test_timm_gets_sizes_patches_and_channels_where_the_model_takes_them() -> No
     assert refused.value.where == "encoder.image_size"
     with pytest.raises(InputError, match="Did you mean 'resnet18'"):
         build_encoder({"name": "timm", "model": "resnet1"})
+
+
+@pytest.mark.parametrize("model", ["shufflenet_v2_x0_5", "densenet121", "vit_b_32"])
+def test_torchvisions_networks_take_any_number_of_channels(model: str) -> None:
+    settings = {"name": "torchvision", "model": model}
+    network, plain = build_encoder(settings, channels=5), build_encoder(settings)
+    shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+    changed = [name for name, tensor in network.state_dict().items() if tensor.shape != shapes[name]]
+    assert set(shapes) == set(network.state_dict())
+    (first,) = changed
+    assert network.state_dict()[first].shape[1] == 5
+    network.require((5, 224, 224))
+    with pytest.raises(InputError, match="cannot take images of 3 channels"):
+        network.require((3, 224, 224))
+
+
+def test_weights_of_another_number_of_channels_follow_the_generator() -> None:
+    drawn = [
+        materialize(build_encoder(CONVOLUTIONAL, channels=2), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    ]
+    first, same, other = (network.state_dict()["conv1.0.weight"] for network in drawn)
+    assert first.shape[1] == 2
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+    assert drawn[0](torch.zeros(2, 2, 32, 32)).shape == (2, 1024)
 
 
 def test_weights_of_timm_are_found_in_the_cache_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "loaded_encoder",
         "machine",
         "optimise",
+        "outlook",
         "pretrain",
         "probe",
         "profile",

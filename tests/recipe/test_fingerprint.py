@@ -22,13 +22,22 @@ from tests.support.recipe_files import MINIMAL
 # Another valid value for every field that decides a result.
 OTHER: dict[str, dict[str, str]] = {
     "": {"seed": "1"},
-    "data: shapes": {"limit": "20", "limit_test": "20", "num_train": "50", "num_test": "50", "size": "16"},
+    "data: shapes": {
+        "limit": "20",
+        "limit_test": "20",
+        "num_train": "50",
+        "num_test": "50",
+        "size": "16",
+        "store_size": "64",
+    },
     "data: cifar10": {"limit": "20", "limit_test": "20"},
     "data: folder": {
         "limit": "20",
         "limit_test": "20",
         "root": "elsewhere",
         "size": "16",
+        "store_size": "64",
+        "channels": "1",
         "test_fraction": "0.3",
         "labels": "labels.csv",
     },
@@ -37,9 +46,19 @@ OTHER: dict[str, dict[str, str]] = {
         "limit_test": "20",
         "set": "MNIST",
         "size": "16",
+        "store_size": "64",
+        "channels": "1",
         "test_fraction": "0.3",
     },
-    "data: arrays": {"limit": "20", "limit_test": "20", "file": "other.npz", "size": "16", "test_fraction": "0.3"},
+    "data: arrays": {
+        "limit": "20",
+        "limit_test": "20",
+        "file": "other.npz",
+        "size": "16",
+        "store_size": "64",
+        "channels": "1",
+        "test_fraction": "0.3",
+    },
     "data: huggingface": {
         "limit": "20",
         "limit_test": "20",
@@ -51,6 +70,8 @@ OTHER: dict[str, dict[str, str]] = {
         "train": "training",
         "test": "validation",
         "size": "16",
+        "store_size": "64",
+        "channels": "1",
         "test_fraction": "0.3",
     },
     "augment.crop": {"scale": "[0.5, 1]", "ratio": "[1, 1]"},
@@ -164,6 +185,7 @@ def chosen(title: str) -> tuple[str, list[str]]:
     path, _, name = title.partition(": ")
     if path == "data":
         given = {"folder": "root: here", "torchvision": "set: USPS", "arrays": "file: x.npz", "huggingface": "path: x"}
+        given |= {key: f"{given[key]}, size: 24" for key in ("torchvision", "arrays", "huggingface")}
         return path, [f"data={{name: {name}{', ' + given[name] if name in given else ''}}}"]
     if title in ("encoder: torchvision", "encoder: timm"):
         return path, [f"encoder={{name: {name}, model: resnet18}}"]

@@ -54,7 +54,7 @@ def coloured(count: int, side: int, *, seed: int = 0) -> tuple[torch.Tensor, tor
 
 def training(images: torch.Tensor, labels: torch.Tensor, **changes) -> BriefTraining:
     of_images = BriefTraining(
-        brief_training._averaged(images),
+        brief_training._averaged(images, images.shape[-1]),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         labelled=torch.arange(len(labels)),

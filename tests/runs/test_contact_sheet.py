@@ -12,8 +12,9 @@ from cssl_cli.errors import RunError
 from cssl_cli.runs.contact_sheet import contact_sheet
 
 
-def blank(num: int, num_views: int, side: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros((num, 3, side, side), dtype=torch.uint8), torch.zeros((num, num_views, 3, side, side))
+def blank(num: int, num_views: int, side: int = 32) -> torch.Tensor:
+    """Originals and `num_views` views of each."""
+    return torch.zeros((num, 1 + num_views, 3, side, side))
 
 
 def read(path: Path) -> np.ndarray:
@@ -32,17 +33,14 @@ def boxes_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int
 
 @pytest.mark.parametrize(("side", "shown"), [(32, 96), (40, 120), (224, 224)])
 def test_each_original_and_view_has_its_place(tmp_path: Path, side: int, shown: int) -> None:
-    images, views = blank(2, 3, side)
+    views = blank(2, 3, side)
     colours = {}
     for row in range(2):
         for column in range(4):
             colour = (100 + 10 * row, 50 + 10 * column, 20)
             colours[row, column] = colour
-            if column:
-                views[row, column - 1] = torch.tensor(colour)[:, None, None] / 255
-            else:
-                images[row] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
-    contact_sheet(images, views, tmp_path / "sheet.png", class_names=["cat", "dog"], title="some views")
+            views[row, column] = torch.tensor(colour)[:, None, None] / 255
+    contact_sheet(views, tmp_path / "sheet.png", class_names=["cat", "dog"], title="some views")
     pixels = read(tmp_path / "sheet.png")
     boxes = {place: boxes_of(pixels, colour) for place, colour in colours.items()}
     assert {(right - left, bottom - top) for left, top, right, bottom in boxes.values()} == {(shown, shown)}
@@ -54,11 +52,22 @@ def test_each_original_and_view_has_its_place(tmp_path: Path, side: int, shown: 
 
 
 def test_pixels_are_enlarged_without_smoothing(tmp_path: Path) -> None:
-    images, views = blank(1, 1)
-    views[0, 0, :, 5, 7] = torch.tensor([1.0, 0.0, 0.0])
-    contact_sheet(images, views, tmp_path / "sheet.png", class_names=None, title="")
+    views = blank(1, 1)
+    views[0, 1, :, 5, 7] = torch.tensor([1.0, 0.0, 0.0])
+    contact_sheet(views, tmp_path / "sheet.png", class_names=None, title="")
     left, top, right, bottom = boxes_of(read(tmp_path / "sheet.png"), (255, 0, 0))
     assert (right - left, bottom - top) == (3, 3)
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(1, (51, 51, 51)), (2, (51, 51, 51)), (5, (51, 102, 153))])
+def test_other_numbers_of_channels_are_drawn_gray_or_by_the_first_three(
+    tmp_path: Path, channels: int, colour: tuple[int, int, int]
+) -> None:
+    views = torch.ones(1, 2, channels, 32, 32)
+    views[0, 1] = (torch.arange(channels) + 1).view(-1, 1, 1) / 5
+    contact_sheet(views, tmp_path / "sheet.png", class_names=None, title="")
+    alike = (read(tmp_path / "sheet.png") == colour).all(axis=2)
+    assert alike.sum() >= 96**2  # letters have all grays
 
 
 def test_captions_are_drawn_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +79,7 @@ def test_captions_are_drawn_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
         draw(self, xy, text, *rest, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
-    contact_sheet(*blank(2, 2), tmp_path / "sheet.png", class_names=["cat", "a long name of a class"], title="a title")
+    contact_sheet(blank(2, 2), tmp_path / "sheet.png", class_names=["cat", "a long name of a class"], title="a title")
     assert drawn == ["a title", "original", "view 1", "view 2", "cat", "a long name of a class"]
 
 
@@ -84,6 +93,6 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
 
     monkeypatch.setattr(Image.Image, "save", fail_halfway)
     with pytest.raises(RunError, match="no space left"):
-        contact_sheet(*blank(1, 1), path, class_names=None, title="")
+        contact_sheet(blank(1, 1), path, class_names=None, title="")
     assert path.read_bytes() == b"the old sheet"
     assert list(tmp_path.iterdir()) == [path]

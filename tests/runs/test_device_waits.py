@@ -133,6 +133,9 @@ class Scaled:
 
     num_parameters = 2
 
+    def clean(self, images):
+        return images / 255
+
     def apply(self, images, theta):
         return images * theta.mean(dim=1)[:, None, None, None]
 

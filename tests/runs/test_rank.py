@@ -83,7 +83,7 @@ def test_views_that_are_the_image_share_all_but_the_ridge(tiny) -> None:
     candidate = tiny("none", NONE)
     dataset = ranking.prepare_data(candidate.recipe, Silent())
     images = ranking.images_to_rank(dataset, 240)
-    features = ranking.PatchFeatures.fit(images.images, ranking.stream(3, "patches"))
+    features = ranking.PatchFeatures.fit(images.images, ranking.stream(3, "patches"), image_size=16)
     clean = features(images.images.float() / 255).double()
     variances = torch.linalg.eigvalsh(torch.cov(clean.T, correction=0)).clamp(min=0)
     ridge = ranking.RIDGE * variances.mean()

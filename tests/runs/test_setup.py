@@ -49,7 +49,7 @@ def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretraining, "Trainer", Starting)
         pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
-    untrained = untrained_encoder(chosen).state_dict()
+    untrained = untrained_encoder(chosen, 3).state_dict()
     assert starts[0].keys() == untrained.keys()
     assert all(torch.equal(starts[0][name], untrained[name]) for name in untrained)
 
@@ -64,7 +64,7 @@ def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> N
 def test_encoder_and_projector_of_other_layers_are_taken_up_and_measured(tmp_path: Path, method: str) -> None:
     chosen = recipe(tmp_path, f"method={method}", "train.epochs=1")
     run = pretrain(chosen, out=tmp_path, reporter=Silent())
-    assert set(run.load_weights(ENCODER)) == set(untrained_encoder(recipe(tmp_path)).state_dict())
+    assert set(run.load_weights(ENCODER)) == set(untrained_encoder(recipe(tmp_path), 3).state_dict())
     result = analyze(run.path, reporter=Silent())
     assert {"trained", "projector", "untrained"} <= set(result)
 

@@ -28,7 +28,7 @@ def write_classes(root, counts, start=0):
 
 def load(root, cache_dir, *, progress=None, notice=None, **changes):
     settings = {"name": "folder", "root": str(root), "size": SIZE, "test_fraction": 0.25, "limit": None}
-    settings |= {"limit_test": None, "labels": None} | changes
+    settings |= {"limit_test": None, "labels": None, "store_size": None, "channels": 3} | changes
     return load_dataset(settings, cache_dir=cache_dir, progress=progress, notice=notice)
 
 

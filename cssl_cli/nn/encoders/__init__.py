@@ -4,7 +4,8 @@ An encoder's file defines
 
 - `Settings`, a dataclass: the fields of a recipe's `encoder` block besides `name` and the weights to start from.
   Recipes read it without importing the file (recipe/declared.py): what it uses is imported, and loads no torch.
-- `build(name, settings) -> Encoder`, without storage: it is called under `torch.device("meta")`.
+- `build(name, settings, channels) -> Encoder`, for images of so many channels, without storage: it is called under
+  `torch.device("meta")`.
 """
 
 ENCODERS = {

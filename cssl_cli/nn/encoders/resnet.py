@@ -31,24 +31,30 @@ class Settings:
 class ResNet(Encoder, TorchvisionResNet):
     """Torchvision's ResNet with a choice of stem, `width` channels in the first stage, and no classifier.
 
-    Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width · block expansion. Parameter names are
-    torchvision's. A `state_dict` of width 64 loads into torchvision's model of that name: with the stem `imagenet`
-    as it is, with a small one once the model has it, too (Chen et al., ICML 2020, appendix B.9).
+    Input (B, C, H, W), C = `channels`, output (B, D) with D = `num_features` = 8 · width · block expansion. Parameter
+    names are torchvision's. A `state_dict` of width 64 loads into torchvision's model of that name: with the stem
+    `imagenet` as it is, with a small one once the model has it, too (Chen et al., ICML 2020, appendix B.9).
     """
 
     _make_layer: Callable[..., Any]  # torchvision's
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], num_blocks: Sequence[int], *, width: int, stem: str
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        num_blocks: Sequence[int],
+        *,
+        width: int,
+        stem: str,
+        channels: int = 3,
     ) -> None:
         nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
         self._norm_layer = BatchNorm2d
         self.inplanes, self.dilation, self.groups, self.base_width = width, 1, 1, 64
         if stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         else:
             padding = 2 if stem == "small_padding_2" else 1
-            self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=padding, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, kernel_size=3, stride=1, padding=padding, bias=False)
         self.bn1 = BatchNorm2d(width)
         self.relu = nn.Identity() if stem == "small_without_relu" else nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
@@ -98,6 +104,6 @@ _BLOCKS: Mapping[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int,
 }
 
 
-def build(name: str, settings: Settings) -> ResNet:
+def build(name: str, settings: Settings, channels: int) -> ResNet:
     """The ResNet of that name as the recipe's `encoder` block says."""
-    return ResNet(*_BLOCKS[name], width=settings.width, stem=settings.stem)
+    return ResNet(*_BLOCKS[name], width=settings.width, stem=settings.stem, channels=channels)

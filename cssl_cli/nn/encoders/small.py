@@ -23,14 +23,14 @@ class Settings:
 class SmallEncoder(Encoder):
     """Four convolutions with batch norm and ReLU (strides 1, 2, 2, 2), then the mean over pixels: for CPUs.
 
-    Input (B, 3, H, W), output (B, D) with D = `num_features` = 8 · width.
+    Input (B, C, H, W), C = `channels`, output (B, D) with D = `num_features` = 8 · width.
     """
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, *, width: int, channels: int = 3) -> None:
         super().__init__()
-        channels = [3, width, 2 * width, 4 * width, 8 * width]
+        sizes = [channels, width, 2 * width, 4 * width, 8 * width]
         layers: list[nn.Module] = []
-        for stage, (num_in, num_out) in enumerate(pairwise(channels)):
+        for stage, (num_in, num_out) in enumerate(pairwise(sizes)):
             layers += [
                 nn.Conv2d(num_in, num_out, kernel_size=3, stride=1 if stage == 0 else 2, padding=1, bias=False),
                 BatchNorm2d(num_out),
@@ -52,6 +52,6 @@ class SmallEncoder(Encoder):
         return h
 
 
-def build(name: str, settings: Settings) -> SmallEncoder:  # noqa: ARG001
+def build(name: str, settings: Settings, channels: int) -> SmallEncoder:  # noqa: ARG001
     """The small encoder as the recipe's `encoder` block says."""
-    return SmallEncoder(width=settings.width)
+    return SmallEncoder(width=settings.width, channels=channels)

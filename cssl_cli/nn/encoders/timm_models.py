@@ -29,10 +29,10 @@ class Settings:
     patch_size: Count | None = None
     """side of the patches, for models that take one; null: the model's own"""
     channels: Count = 3
-    """channels of the images"""
+    """channels of the images, which decide it anyway; another number than 3 must be theirs"""
 
 
-def build(name: str, settings: Settings) -> LibraryEncoder:  # noqa: ARG001
+def build(name: str, settings: Settings, channels: int) -> LibraryEncoder:  # noqa: ARG001
     """The network as the recipe's `encoder` block says."""
     timm = _timm()
     if not timm.is_model(settings.model):
@@ -42,15 +42,21 @@ def build(name: str, settings: Settings) -> LibraryEncoder:  # noqa: ARG001
             where="encoder.model",
             remedy=f"{f'Did you mean {guess!r}? ' if guess else ''}timm.list_models() has them all.",
         )
+    if settings.channels not in (3, channels):
+        raise InputError(
+            f"is {settings.channels}, and the images have {channels} channel{'s' if channels > 1 else ''}",
+            where="encoder.channels",
+            remedy="Leave it out.",
+        )
     given = {"img_size": settings.image_size, "patch_size": settings.patch_size}
     options = {key: value for key, value in given.items() if value is not None}
     size = settings.image_size or _own_size(timm, settings.model)
     try:
         return LibraryEncoder(
-            partial(_network, settings.model, settings.channels, options),
-            image=(settings.channels, size, size),
+            partial(_network, settings.model, channels, options),
+            image=(channels, size, size),
             called=f"timm's {settings.model}",
-            key=("timm", settings),
+            key=("timm", settings, channels),
         )
     except TypeError as error:
         refused = next((field for field, key in _FIELDS.items() if f"'{key}'" in str(error)), None)

@@ -36,7 +36,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(name: str, settings: Settings) -> LibraryEncoder:  # noqa: ARG001
+def build(name: str, settings: Settings, channels: int) -> LibraryEncoder:  # noqa: ARG001
     """The network as the recipe's `encoder` block says."""
     known = torchvision.models.list_models(module=torchvision.models)
     if settings.model not in known:
@@ -46,18 +46,36 @@ def build(name: str, settings: Settings) -> LibraryEncoder:  # noqa: ARG001
         options |= _with_size(settings.model, settings.image_size)
     size = settings.image_size or (299 if settings.model == "inception_v3" else OWN_SIZE)
     return LibraryEncoder(
-        partial(_network, settings.model, options),
-        image=(3, size, size),
+        partial(_network, settings.model, channels, options),
+        image=(channels, size, size),
         called=f"torchvision's {settings.model}",
-        key=("torchvision", settings),
+        key=("torchvision", settings, channels),
     )
 
 
-def _network(name: str, options: dict[str, Any]) -> nn.Module:
+def _network(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
     model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    if channels != 3:
+        _set_channels(model, channels)
     head = next(head for head in _HEADS if hasattr(model, head))
     setattr(model, head, without_classifier(getattr(model, head)))
     return model
+
+
+def _set_channels(model: nn.Module, channels: int) -> None:
+    """Give the network another first convolution, with initial weights as torch draws them."""
+    name, first = next((name, part) for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    assert first.in_channels == 3, f"{name} takes no images"
+    around, _, own = name.rpartition(".")
+    other = nn.Conv2d(
+        channels,
+        first.out_channels,
+        kernel_size=first.kernel_size,  # type: ignore[arg-type]
+        stride=first.stride,  # type: ignore[arg-type]
+        padding=first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    setattr(model.get_submodule(around), own, other)
 
 
 def without_classifier(head: nn.Module) -> nn.Module:
