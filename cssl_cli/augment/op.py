@@ -27,6 +27,7 @@ class Operation(ABC):
 
     Images may have any number of channels, unless the operation is one `of_colours`: then they have three.
 
+    `of_all_images` names the fields that are the same for all images of a pass; the others only make `parameters`.
     `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
     coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
     `chance`), which has probability `p`.
@@ -37,6 +38,7 @@ class Operation(ABC):
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
     coin: ClassVar[int | None] = 0
+    of_all_images: ClassVar[tuple[str, ...]] = ()
     of_colours: ClassVar[bool] = False  # whether it means something for red, green and blue only
 
     @property
