@@ -27,11 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.encoders.library import LibraryEncoder
+from cssl_cli.nn.encoders.residual import BasicBlock, Bottleneck
 from cssl_cli.nn.encoders.resnet import ResNet
 from cssl_cli.nn.encoders.small import SmallEncoder
 
@@ -104,17 +103,22 @@ def _steps(module: nn.Module) -> list[Step]:
         return _steps(module.model)
     if isinstance(module, SmallEncoder) and kind is SmallEncoder:
         return [*_steps(module.layers), MeanOverPixels()]
-    if isinstance(module, TorchvisionResNet) and kind in (ResNet, TorchvisionResNet):
+    if kind is ResNet or _is_torchvisions(kind, "ResNet"):
         stages = (module.layer1, module.layer2, module.layer3, module.layer4)
         stem = (module.conv1, module.bn1, module.relu, module.maxpool)
         return [step for part in (*stem, *stages, module.avgpool, nn.Flatten(), module.fc) for step in _steps(part)]
-    if isinstance(module, BasicBlock | Bottleneck) and kind in (BasicBlock, Bottleneck):
+    if kind in (BasicBlock, Bottleneck) or _is_torchvisions(kind, "BasicBlock", "Bottleneck"):
         branch: list[Step] = [module.conv1, module.bn1, module.relu, module.conv2, module.bn2]
-        if isinstance(module, Bottleneck):
+        if hasattr(module, "conv3"):
             branch += [module.relu, module.conv3, module.bn3]
         shortcut = [] if module.downsample is None else _steps(module.downsample)
         return [Residual(branch, shortcut), module.relu]
     return [module]
+
+
+def _is_torchvisions(kind: type[nn.Module], *names: str) -> bool:
+    """Without importing torchvision, which takes seconds."""
+    return kind.__module__ == "torchvision.models.resnet" and kind.__name__ in names
 
 
 class _Walk:
