@@ -23,6 +23,7 @@ def write_images(folder: Path, num_images: int, *, size: int = 32) -> Path:
         "num_train": num_images,
         "num_test": NUM_TEST,
         "size": size,
+        "store_size": None,
         "limit": None,
         "limit_test": None,
     }

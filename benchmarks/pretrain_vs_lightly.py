@@ -1,4 +1,4 @@
-"""SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
+r"""SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
 
 All train the same encoder and projector with the same batch size on the same image files, which this script draws into
 a temporary folder, and take turns, each in its own process. lightly: its SimCLR transform and loss and torch's
@@ -10,6 +10,8 @@ with the machine's own rate of matrix products.
     pip install -e '.[benchmark]'
     python benchmarks/pretrain_vs_lightly.py --width 16
     python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 --steps 97
+    python benchmarks/pretrain_vs_lightly.py --size 224 --file-size 300 --width 64 --batch-size 16 --images 256 \
+        --steps 2 --set data.store_size=256 --set encoder.stem=imagenet
 """
 
 from __future__ import annotations
@@ -35,7 +37,6 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs.device import choose_device, choose_precision
 
 PREFETCHED = 2  # batches that a DataLoader worker prefetches
-IMAGE_SIZE = 32
 
 
 def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device, autocast: bool) -> Iterator[None]:
@@ -47,7 +48,7 @@ def lightly_steps(recipe: Recipe, root: Path, workers: int, device: torch.device
 
     torch.manual_seed(0)
     cuda = device.type == "cuda"
-    transform = SimCLRTransform(input_size=IMAGE_SIZE, cj_strength=0.5, gaussian_blur=0.5)
+    transform = SimCLRTransform(input_size=recipe.settings("data")["size"], cj_strength=0.5, gaussian_blur=0.5)
     loader = DataLoader(
         ImageFolder(str(root / "train"), transform=transform),
         batch_size=recipe.train.batch_size,
@@ -92,6 +93,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--size", type=int, default=32, help="side of the views")
+    parser.add_argument("--file-size", type=int, help="side of the images in the files; that of the views")
     parser.add_argument("--steps", type=int, default=15, help="timed in a turn")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--workers", type=int, help="lightly's DataLoader workers; 2, or all cores beside a GPU")
@@ -116,9 +119,13 @@ def main() -> None:
     device = choose_device(device.type)
     report = measuring.Report(measuring.machine(device))
     with tempfile.TemporaryDirectory() as name:
-        root = write_images(Path(name), options.images)
+        root = write_images(Path(name), options.images, size=options.file_size or options.size)
         recipe = simclr_recipe(
-            root, encoder=options.encoder, width=options.width, batch_size=options.batch_size, overrides=options.set
+            root,
+            encoder=options.encoder,
+            width=options.width,
+            batch_size=options.batch_size,
+            overrides=[f"data.size={options.size}", *options.set],
         )
         precision = choose_precision(recipe.train.precision, device)
         if options.bf16_lightly is None:
@@ -128,8 +135,9 @@ def main() -> None:
         for contender in contenders.values():
             contender.process.shutdown()
     case = f"{options.encoder} width {options.width}, batch {options.batch_size}"
+    case += f", {options.size} pixels" if options.size != 32 else ""
     show_speeds(report, seconds, case, options, precision)
-    show_share(report, seconds["cssl"], step_flops(recipe, IMAGE_SIZE, device), case, options, precision)
+    show_share(report, seconds["cssl"], step_flops(recipe, options.size, device), case, options, precision)
     report.finish(options.json)
 
 

@@ -37,6 +37,7 @@ class Blur(Settings, Operation):
     """
 
     num_parameters: ClassVar[int] = 1
+    of_all_images: ClassVar[tuple[str, ...]] = ("kernel_size",)
 
     @property
     def continuous(self) -> tuple[int, ...]:

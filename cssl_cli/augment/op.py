@@ -28,6 +28,7 @@ class Operation(ABC):
 
     Images may have any number of channels, unless the operation `mixes_channels`: then they have three.
 
+    `of_all_images` names the fields that are the same for all images of a pass; the others only make `parameters`.
     `states` names the discrete parameters: the outcome of a coin, an order. Given these, the view varies only with the
     coordinates that `continuous` lists. `coin` is the index of the coordinate that also decides the coin (see
     `chance`), which has probability `p`.
@@ -38,6 +39,7 @@ class Operation(ABC):
     num_parameters: ClassVar[int]
     states: ClassVar[tuple[str, ...]] = ("applied",)
     coin: ClassVar[int | None] = 0
+    of_all_images: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def mixes_channels(cls, settings: Mapping[str, Any]) -> bool:  # noqa: ARG003

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from cssl_cli.augment.jitter import Jitter
 from cssl_cli.augment.op import Operation, per_image
 from cssl_cli.augment.resize import as_floats, clean_views
 from cssl_cli.augment.solarize import Solarize
-from cssl_cli.errors import InputError, unknown_name
 
 # In order of application. Recipes read the names from here, and the settings from the files of these names.
 OPERATIONS: dict[str, type[Operation]] = {
@@ -67,6 +65,14 @@ class Augmentation:
         """theta (num, P), uniform on [0, 1), float32, on the generator's device."""
         return torch.rand((num, self.num_parameters), generator=generator, device=generator.device)
 
+    def draw_pairs(self, num_pairs: int, generator: torch.Generator) -> Tensor:
+        """theta (2 num_pairs, P) of two views of each image, those of all first views before those of the second."""
+        return self.draw(2 * num_pairs, generator)
+
+    def of_side(self, theta: Tensor, side: int) -> Tensor:  # noqa: ARG002
+        """theta (N, P) for first views (`side` 0) or second ones (1) of pairs; here both are alike."""
+        return theta
+
     def parameters(self, theta: Tensor) -> dict[str, dict[str, Tensor]]:
         """Parameters of each operation for each image, by operation and name, each (N,), from theta (N, P)."""
         return {name: one.parameters(theta[:, self.columns[name]]) for name, one in self.operations.items()}
@@ -88,6 +94,10 @@ class Augmentation:
         The coordinate of a coin is rescaled to what the coin leaves of it (see `chance`); those of an operation that
         was not applied are 0.
         """
+        return self.coordinates(theta)[:, list(self.continuous)]
+
+    def coordinates(self, theta: Tensor) -> Tensor:
+        """All coordinates (N, P) so; only the `continuous` ones mean something."""
         found = [theta.new_zeros(len(theta), 0)]
         for name, parameters in self.parameters(theta).items():
             operation, own = self.operations[name], theta[:, self.columns[name]].clone()
@@ -95,7 +105,7 @@ class Augmentation:
                 applied = parameters["applied"]
                 own[:, operation.coin] = op.chance(own[:, operation.coin], getattr(operation, "p", 1.0))[1]
                 own = torch.where(applied.unsqueeze(1), own, 0)
-            found.append(own[:, list(operation.continuous)])
+            found.append(own)
         return torch.cat(found, dim=1)
 
     def clean(self, images: Tensor) -> Tensor:
@@ -126,48 +136,6 @@ class Augmentation:
 
 def _select(parameters: dict[str, dict[str, Tensor]], rows: slice) -> dict[str, dict[str, Tensor]]:
     return {name: {key: values[rows] for key, values in named.items()} for name, named in parameters.items()}
-
-
-def build_augmentation(
-    settings: Mapping[str, Mapping[str, Any] | None],
-    *,
-    image_size: int,
-    store_size: int | None = None,
-    channels: int = 3,
-) -> Augmentation:
-    """The augmentation that a recipe's `augment` block describes, for views of side `image_size`.
-
-    Images are stored at `store_size` (None: that of the views) with so many `channels`. An operation that is absent or
-    None is not applied; the order of application is that of `OPERATIONS`, not of the block. Raises InputError on an
-    unknown operation and on settings that no image of this size, or number of channels, allows.
-    """
-    for name in settings:
-        if name not in OPERATIONS:
-            raise unknown_name("augmentation", name, OPERATIONS, where="augment")
-    require_channels(settings, channels)
-    chosen = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
-    sizes = {name: {"image_size": image_size} for name in chosen}
-    if "crop" in sizes and store_size is not None:
-        sizes["crop"]["store_size"] = store_size
-    operations = {name: OPERATIONS[name](**sizes[name], **fields) for name, fields in chosen.items()}
-    return Augmentation(operations, image_size=image_size, store_size=store_size)
-
-
-def require_channels(settings: Mapping[str, Mapping[str, Any] | None], channels: int) -> None:
-    """`InputError` that lists every operation of an `augment` block that images of so many channels do not allow."""
-    given = {name: fields for name in OPERATIONS if (fields := settings.get(name)) is not None}
-    mixing = [name for name, fields in given.items() if OPERATIONS[name].mixes_channels(fields)]
-    if channels == 3 or not mixing:
-        return
-    remedy = f"Drop {'them' if len(mixing) > 1 else 'it'}: {' '.join(f'augment.{name}=null' for name in mixing)}."
-    if "jitter" in mixing:
-        remedy += " Or leave jitter its brightness and contrast: augment.jitter.saturation=0 augment.jitter.hue=0."
-    raise InputError(
-        f"{' and '.join(mixing)} mix red, green and blue, and the images have "
-        f"{channels} channel{'s' if channels > 1 else ''}",
-        where="augment",
-        remedy=remedy,
-    )
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -27,6 +27,7 @@ class Solarize(Settings, Operation):
     """Values at or above `threshold` inverted, with probability `p`. Parameters: `applied`."""
 
     num_parameters: ClassVar[int] = 1
+    of_all_images: ClassVar[tuple[str, ...]] = ("threshold",)
     continuous = ()
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:

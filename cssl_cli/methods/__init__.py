@@ -47,6 +47,10 @@ class Method(nn.Module, ABC):
         """Called once when the initial weights have been drawn from `generator`: what is copied from them, or drawn
         after them (a queue), begins here. Does nothing by default."""
 
+    def before_training(self, num_steps: int) -> None:
+        """Called before the first step, and before a run goes on: what follows a course over so many steps learns of
+        them here. Does nothing by default."""
+
     def after_step(self) -> None:
         """Called after each optimizer step (a momentum encoder moves here). Does nothing by default."""
 
@@ -84,15 +88,23 @@ def copy_weights(target: nn.Module, source: nn.Module) -> None:
 
 
 @torch.no_grad()
-def move_towards(target: nn.Module, source: nn.Module, *, ema_momentum: float) -> None:
+def move_towards(target: nn.Module, source: nn.Module, *, ema_momentum: float | Tensor) -> None:
     """Each parameter θ of `target` becomes m θ + (1 − m) θ′, with θ′ that of `source` (MoCo, equation 2).
+
+    m is a number, or a tensor of one on the device.
 
     Buffers stay: the batch norms of a momentum encoder have statistics of their own.
     """
     moved: list[Tensor] = list(target.parameters())
     towards: list[Tensor] = list(source.parameters())
     assert len(moved) == len(towards)
-    torch._foreach_lerp_(moved, towards, 1 - ema_momentum)  # on a GPU a few kernels instead of hundreds
+    # On a GPU a few kernels instead of hundreds. A tensor can only be a factor of all.
+    if isinstance(ema_momentum, Tensor):
+        steps = torch._foreach_sub(towards, moved)
+        torch._foreach_mul_(steps, 1 - ema_momentum)
+        torch._foreach_add_(moved, steps)
+    else:
+        torch._foreach_lerp_(moved, towards, 1 - ema_momentum)
 
 
 @torch.no_grad()

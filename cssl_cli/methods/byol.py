@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, move_towards, output_std
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.recompute import Encoder
-from cssl_cli.recipe.ranges import Decay, LayerWidth, Widths
+from cssl_cli.recipe.ranges import Added, Decay, LayerWidth, Widths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,9 @@ class Settings:
     """Grill et al., arXiv 2006.07733: predict what a momentum encoder makes of the other view"""
 
     ema_momentum: Decay = 0.996
-    """share of its weights that the momentum encoder keeps at each step; constant"""
+    """share of its weights that the momentum encoder keeps at each step"""
+    ema_schedule: Annotated[Literal["constant", "cosine"], Added()] = "constant"
+    """course of that share: constant, or rising to 1 along half a cosine"""
     projector: Widths = (4096, 256)
     """widths of the projector's layers, the last one P"""
     predictor: LayerWidth = 4096
@@ -43,10 +47,15 @@ def byol_loss(p_1: Tensor, p_2: Tensor, z_1: Tensor, z_2: Tensor) -> Tensor:
 class BYOL(Method):
     """Encoder, projector and predictor (MLPs with batch norm), and momentum copies of the former two as targets.
 
-    The share that a copy keeps of itself at each step is constant (the authors let it rise to 1 over the training).
+    The share that a copy keeps of itself at each step is m, constant, or rises from m to 1 over the training: in step k
+    of K, from 0 on, 1 − (1 − m)(cos(πk/K) + 1)/2 (BYOL, section 3.1).
     """
 
-    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], predictor: int, ema_momentum: float) -> None:
+    steps_done: Tensor
+
+    def __init__(
+        self, encoder: Encoder, *, projector: tuple[int, ...], predictor: int, ema_momentum: float, rising: bool = False
+    ) -> None:
         super().__init__()
         width = projector[-1]
         self.encoder = encoder
@@ -55,9 +64,17 @@ class BYOL(Method):
         self.momentum_encoder = momentum_copy(self.encoder)
         self.momentum_projector = momentum_copy(self.projector)
         self.ema_momentum = ema_momentum
+        self.num_steps: int | None = None
+        if rising:  # counted where the weights are: nothing waits for the device, and a recorded step goes on counting
+            self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+
+    def before_training(self, num_steps: int) -> None:
+        self.num_steps = num_steps
 
     def after_initialization(self, generator: torch.Generator) -> None:  # noqa: ARG002
-        """The copies begin equal."""
+        """The copies begin equal, and steps are counted from 0."""
+        if "steps_done" in self._buffers:
+            self.steps_done.zero_()
         copy_weights(self.momentum_encoder, self.encoder)
         copy_weights(self.momentum_projector, self.projector)
 
@@ -79,8 +96,18 @@ class BYOL(Method):
 
     def after_step(self) -> None:
         """The momentum copies follow the new weights."""
-        move_towards(self.momentum_encoder, self.encoder, ema_momentum=self.ema_momentum)
-        move_towards(self.momentum_projector, self.projector, ema_momentum=self.ema_momentum)
+        kept = self.kept_share()
+        move_towards(self.momentum_encoder, self.encoder, ema_momentum=kept)
+        move_towards(self.momentum_projector, self.projector, ema_momentum=kept)
+
+    def kept_share(self) -> float | Tensor:
+        """What the copies keep of themselves in this step, which is counted."""
+        if "steps_done" not in self._buffers:
+            return self.ema_momentum
+        assert self.num_steps is not None, "before_training has not been called"
+        lost = (1 - self.ema_momentum) * ((math.pi / self.num_steps * self.steps_done).cos() + 1) / 2
+        self.steps_done += 1
+        return 1 - lost
 
 
 def build(encoder: Encoder, settings: Settings) -> BYOL:
@@ -90,4 +117,5 @@ def build(encoder: Encoder, settings: Settings) -> BYOL:
         projector=settings.projector,
         predictor=settings.predictor,
         ema_momentum=settings.ema_momentum,
+        rising=settings.ema_schedule == "cosine",
     )

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cssl_cli.nn.batch_norm import BatchNorm2d, SplitBatchNorm2d
-from cssl_cli.nn.encoders.resnet import StridedPointwiseConv2d
+from cssl_cli.nn.encoders.residual import StridedPointwiseConv2d
 
 # Exact types only: a subclass may behave differently.
 _CONVOLUTIONS = (nn.Conv2d, StridedPointwiseConv2d)

@@ -93,12 +93,54 @@ class DataBlock(_AnyData, DeclaredBlock):
 
 
 # ------------------------------------------------------------------------------------------------------------- augment
+class OtherViewBlock(Block):
+    """The operations of a second view that is made otherwise; null: not applied. Once read, it has them all."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, value: Any) -> Any:
+        """Here it is: it takes away an operation of the first view."""
+        return value
+
+
 class AugmentBlock(Block):
     """The operations, in the order of application, whatever the order in a recipe."""
 
     model_config = ConfigDict(use_attribute_docstrings=False)
     if TYPE_CHECKING:
         fade: DeclaredBlock | None
+        view_2: OtherViewBlock | None
+
+    @property
+    def of_views(self) -> tuple[dict[str, DeclaredBlock | None], dict[str, DeclaredBlock | None]]:
+        """The operations of either view by name; None: not applied."""
+        first = {name: getattr(self, name) for name in type(self).model_fields if name != "view_2"}
+        return first, first if self.view_2 is None else {name: getattr(self.view_2, name) for name in first}
+
+    @model_validator(mode="after")
+    def _the_rest_is_as_in_the_first(self) -> AugmentBlock:
+        """What view_2 does not say is as in the first view; if it says nothing else, it is left out."""
+        said = self.view_2
+        if said is None:
+            return self
+        first = self.of_views[0]
+        whole = {
+            name: _over(own, getattr(said, name)) if name in said.model_fields_set else own
+            for name, own in first.items()
+        }
+        differs = any(own != whole[name] for name, own in first.items())
+        other = type(said).model_construct(_fields_set=set(whole), **whole) if differs else None
+        return self.model_copy(update={"view_2": other})
+
+
+def _over(below: DeclaredBlock | None, above: DeclaredBlock | None) -> DeclaredBlock | None:
+    """The block `below` with what is given of `above`."""
+    if below is None or above is None:
+        return above
+    given = {name: getattr(above, name) for name in above.model_fields_set}
+    return below.model_copy(update=given)
 
 
 # ------------------------------------------------------------------------------------------------------------- encoder

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import Field, Strict, create_model
 
 from cssl_cli.errors import InputError
-from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, EncoderBlock, MethodBlock
+from cssl_cli.recipe.blocks import AugmentBlock, DataBlock, DeclaredBlock, EncoderBlock, MethodBlock, OtherViewBlock
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -35,7 +35,10 @@ def encoder_blocks() -> tuple[type[EncoderBlock], ...]:
 
 
 def augment_block() -> type[AugmentBlock]:
-    """A block with a field for each operation, in the order of the table `OPERATIONS` in augment/pipeline.py."""
+    """A block with a field for each operation, in the order of the table `OPERATIONS` in augment/pipeline.py.
+
+    The field `view_2` has the same fields again.
+    """
     fields: dict[str, Any] = {}
     for key in _table(PACKAGE / "augment" / "pipeline.py", "OPERATIONS").keys:
         assert isinstance(key, ast.Constant)
@@ -43,7 +46,11 @@ def augment_block() -> type[AugmentBlock]:
         settings, own = _declared(PACKAGE / "augment" / f"{name}.py")
         block = create_model(name, __base__=DeclaredBlock, **own)
         fields[name] = (block | None, Field(None, description=f"{settings.__doc__}; absent: not applied"))
-    return create_model("Augment", __base__=AugmentBlock, **fields)
+    other: Any = create_model("OtherView", __base__=OtherViewBlock, **fields)
+    said = "what is otherwise in the second view of each pair; null: nothing, both views are made alike"
+    return create_model(
+        "Augment", __base__=AugmentBlock, **fields, view_2=(other | None, Field(None, description=said))
+    )
 
 
 def method_blocks() -> tuple[type[MethodBlock], ...]:

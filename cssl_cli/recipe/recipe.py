@@ -132,6 +132,10 @@ class Recipe(Block):
             ) from error
         return settings
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a document: the classes of its blocks, made of what files declare, have no place of their own."""
+        return type(self).model_validate, (self.model_dump(mode="json", by_alias=True),)
+
     @property
     def place(self) -> str | None:
         """The folder or file of the images, as it is written; None if the recipe names none."""

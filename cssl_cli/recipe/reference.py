@@ -24,7 +24,7 @@ def document() -> str:
 
 def reference() -> str:
     """A table of the recipe's own fields, then one for each block that a recipe may have."""
-    return "\n\n".join(_tables(Recipe, "a recipe"))
+    return "\n\n".join(_tables(Recipe, "a recipe", shown=set()))
 
 
 def table(block: type[Block], title: str) -> str:
@@ -36,13 +36,17 @@ def table(block: type[Block], title: str) -> str:
     return "\n".join([f"**{title}**", "", _HEAD, *rows])
 
 
-def _tables(block: type[Block], title: str, path: str = "") -> list[str]:
+def _tables(block: type[Block], title: str, path: str = "", *, shown: set[type[Block]]) -> list[str]:
+    """Of the block and those in it, without what is in `shown`, to which they are added."""
     tables = [table(block, title)]
     for key, info in schema.keys_of(block).items():
         for inner in schema.block_types(info.annotation):
+            if inner in shown:
+                continue
+            shown.add(inner)
             names = ", ".join(schema.names_of(inner))
             inner_path = f"{path}.{key}" if path else key
-            tables += _tables(inner, f"`{inner_path}`" + (f": {names}" if names else ""), inner_path)
+            tables += _tables(inner, f"`{inner_path}`" + (f": {names}" if names else ""), inner_path, shown=shown)
     return tables
 
 

@@ -87,9 +87,7 @@ def read_searched(recipe: Recipe, names: Sequence[str]) -> tuple[SearchedField, 
                 where="--optimise",
                 remedy=f"Searchable: {some(list(known))}.",
             )
-        value: Any = document
-        for key in name.split("."):
-            value = value[key] if value is not None else None
+        value = _value_at(document, name.split("."))
         if value is None:
             raise InputError(
                 f"{name} has no value in {recipe.name} to start from",
@@ -102,15 +100,22 @@ def read_searched(recipe: Recipe, names: Sequence[str]) -> tuple[SearchedField, 
 
 
 def with_values(recipe: Recipe, values: Mapping[SearchedField, Values]) -> Recipe:
-    """The recipe with these values in place of its own."""
+    """The recipe with these values in place of its own; in the second view, too, where that has the same."""
     document = recipe.model_dump(mode="json", by_alias=True)
     for field, own in values.items():
-        *blocks, key = field.name.split(".")
-        block = document
-        for name in blocks:
-            block = block[name]
-        block[key] = field.written(own)
+        path = field.name.split(".")
+        of_second = [path[0], "view_2", *path[1:]]
+        changed = [path, of_second] if _value_at(document, path) == _value_at(document, of_second) else [path]
+        for *blocks, key in changed:
+            _value_at(document, blocks)[key] = field.written(own)
     return Recipe.model_validate(document)
+
+
+def _value_at(document: Any, path: Sequence[str]) -> Any:
+    """What the document has at the path; None where it leads nowhere."""
+    for key in path:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document
 
 
 # ---------------------------------------------------------------------- ranges

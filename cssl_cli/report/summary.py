@@ -101,7 +101,8 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
         )
     of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
     augmented = settings["num_views"] - 1
-    also = f" and {augmented} augmented" if augmented else ""
+    either = ", as a first view or as a second by the toss of a coin" if result.get("views_of_two_kinds") else ""
+    also = f" and {augmented} augmented{either}" if augmented else ""
     return (
         f"{tested}Terms: {images_of(result)}{of_classes}, "
         f"{plural(settings['num_views'], 'view')} each (the clean image{also}), features scaled to "

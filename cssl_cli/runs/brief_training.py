@@ -95,12 +95,10 @@ class BriefTraining:
         """That of the recipe at this size: only a blur is told in pixels."""
         side = self.images.shape[-1]
         factor = side / self.original_side
-        blur = settings.get("blur")
-        if blur is not None and factor < 1:
-            kernel = blur["kernel_size"]
-            smaller = None if kernel is None else 2 * min(max(1, round(factor * (kernel // 2))), side - 1) + 1
-            blur = {**blur, "sigma": tuple(factor * sigma for sigma in blur["sigma"]), "kernel_size": smaller}
-            settings = {**settings, "blur": blur}
+        if factor < 1:
+            settings = _blurred_less(settings, factor, side)
+            if settings.get("view_2") is not None:
+                settings = {**settings, "view_2": _blurred_less(settings["view_2"], factor, side)}
         return build_augmentation(settings, image_size=side, channels=self.images.shape[1])
 
     def _right(self, augmentation: Augmentation, seed: int) -> Tensor:
@@ -210,3 +208,14 @@ class Accuracies:
         if not whole > 0:
             return 0.0, self.degrees
         return whole**0.5, whole**2 / (of_seeds**2 / self.degrees + of_images**2 / (num_images - 1))
+
+
+def _blurred_less(settings: Mapping[str, Any], factor: float, side: int) -> dict[str, Any]:
+    """Operations with the blur of images that are `factor` as large, of `side` pixels."""
+    blur = settings.get("blur")
+    if blur is None:
+        return dict(settings)
+    kernel = blur["kernel_size"]
+    smaller = None if kernel is None else 2 * min(max(1, round(factor * (kernel // 2))), side - 1) + 1
+    blur = {**blur, "sigma": tuple(factor * sigma for sigma in blur["sigma"]), "kernel_size": smaller}
+    return {**settings, "blur": blur}

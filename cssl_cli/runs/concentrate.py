@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cssl_cli.augment.two_sided import TwoSided
 from cssl_cli.data import Dataset
 from cssl_cli.errors import InputError
 from cssl_cli.features.extractor import FeatureExtractor
@@ -82,6 +83,7 @@ def facts(material: Material) -> dict[str, Any]:
         "part": material.part,
         "num_images": len(material.images),
         "class_names": None if material.labels is None else list(material.class_names),
+        **({"views_of_two_kinds": True} if isinstance(material.augmentation, TwoSided) else {}),
     }
 
 

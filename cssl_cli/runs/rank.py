@@ -213,7 +213,8 @@ def view_features(
     step = at_a_time(images.shape[-1])
     for start in range(0, len(images), step):
         of_block, at = images[start : start + step].to(device), theta[start : start + step].to(device)
-        views = [features(augmentation.apply(of_block, at[:, view])) for view in range(NUM_VIEWS)]
+        sides = [augmentation.of_side(at[:, side], side) for side in range(NUM_VIEWS)]
+        views = [features(augmentation.apply(of_block, one)) for one in sides]
         blocks.append(torch.stack(views, dim=1).cpu())
     return torch.cat(blocks)
 

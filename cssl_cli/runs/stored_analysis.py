@@ -43,6 +43,7 @@ class Analysis(Result):
     part: str
     num_images: int
     class_names: list[str] | None
+    views_of_two_kinds: bool = False
     loss_settings: _LossSettings
     trained: dict[str, Values]
     untrained: dict[str, Values] = Field(default={})

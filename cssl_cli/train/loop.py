@@ -131,6 +131,7 @@ class Trainer:
     ) -> None:
         self.device = device
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.before_training(plan.num_steps)
         self.augmentation = augmentation
         self.images = images
         self.optim = optim
@@ -151,7 +152,7 @@ class Trainer:
         self.order = order
         self.seed_of_step = seed_of_step
         self.draws = any(module.draws for module in self.method.modules() if isinstance(module, Encoder))
-        self.theta = ThetaAhead(augmentation.draw, augment, device)
+        self.theta = ThetaAhead(augmentation.draw_pairs, augment, device)
         self.step = 0
         self.epoch_order_state = order.get_state()
         self.epoch_terms: dict[str, Tensor] = {}
@@ -215,7 +216,7 @@ class Trainer:
 
     def draw_theta(self, num_images: int) -> Tensor:
         """theta (2B, P) of two views of each of B images, on the device, which is not waited for."""
-        return self.theta.take(2 * num_images)
+        return self.theta.take(num_images)
 
     def current_learning_rate(self) -> float:
         """The learning rate of the coming step."""

@@ -15,7 +15,7 @@ MOST_BYTES = 2**23  # of theta under way
 
 
 class ThetaAhead:
-    """theta of step after step on the `device`, each from a call of `draw(num, generator)` of its own.
+    """theta of step after step on the `device`, each from a call of `draw(B, generator)` of its own.
 
     What is drawn does not depend on how many steps are drawn at once, nor does the state: it is the stream's after the
     last theta that was taken, so that a run that goes on from it draws what it would have drawn.
@@ -27,10 +27,11 @@ class ThetaAhead:
         self.draw, self.generator, self.device = draw, generator, device
         self.coming: deque[tuple[Tensor, Tensor]] = deque()  # theta, and the stream's state after it
         self.state = generator.get_state()
+        self.num = 0  # that `draw` was called with for those that come
 
     def take(self, num: int) -> Tensor:
-        """theta (num, P) of the next step; nothing waits for the device."""
-        if not self.coming or len(self.coming[0][0]) != num:
+        """theta of the next step, as `draw(num, …)` gives it; nothing waits for the device."""
+        if not self.coming or self.num != num:
             self._draw(num)
         theta, self.state = self.coming.popleft()
         return theta
@@ -42,6 +43,7 @@ class ThetaAhead:
         self.state = state
 
     def _draw(self, num: int) -> None:
+        self.num = num
         self.go_on_from(self.state)  # what was drawn for steps of another length is drawn anew
         drawn: list[Tensor] = []
         states: list[Tensor] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from gpu_equality import EVERY_OPERATION
@@ -120,11 +122,19 @@ def test_small_kernels_by_the_hundred_are_caught(monkeypatch: pytest.MonkeyPatch
 # ---------------------------------------------------------------------- parts of it
 @pytest.mark.parametrize("names", [*([name] for name in OPERATIONS), list(OPERATIONS)], ids="-".join)
 def test_augmentations(names: list[str]) -> None:
-    augmentation = build_augmentation({name: EVERY_OPERATION[name] for name in names}, image_size=32)
+    follow_views({name: EVERY_OPERATION[name] for name in names})
+
+
+def test_views_of_two_kinds() -> None:
+    follow_views({**EVERY_OPERATION, "view_2": {**EVERY_OPERATION, "gray": None, "blur": {"p": 0.1}}})
+
+
+def follow_views(settings: dict[str, Any]) -> None:
+    augmentation = build_augmentation(settings, image_size=32)
     ledger = Ledger()
     with fake_cuda():
         images = torch.zeros((64, 3, 32, 32), dtype=torch.uint8, device=CUDA)
-        theta = augmentation.draw(64, torch.Generator()).to(CUDA)
+        theta = augmentation.draw_pairs(32, torch.Generator()).to(CUDA)
         augmentation.apply(images, theta)  # fills the tables
         with ledger:
             views = augmentation.apply(images, theta)

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from cssl_cli.methods import output_std
+from cssl_cli.methods import build_method, output_std
 from cssl_cli.methods.byol import BYOL, byol_half, byol_loss
 from cssl_cli.methods.simsiam import SimSiam, negative_cosine_similarity, simsiam_loss
+from cssl_cli.nn.encoder import materialize
 from cssl_cli.recipe import load_recipe
 from tests.support import reference_methods as reference
-from tests.support.small_methods import images, normal, small_method
+from tests.support.small_methods import OneLayer, images, normal, small_method
 
 LOSSES = {"simsiam": (simsiam_loss, reference.simsiam), "byol": (byol_loss, reference.byol)}
 BOTH = pytest.mark.parametrize("name", sorted(LOSSES))
@@ -166,3 +167,41 @@ def test_byols_copies_begin_equal_and_follow_by_the_formula() -> None:
     method.after_step()
     for key, before in copies.items():
         torch.testing.assert_close(weights[key].detach(), before + 0.2)  # 0.8 θ + 0.2 (θ + 1)
+
+
+def rising_byol(num_steps: int, ema_momentum: float = 0.9) -> BYOL:
+    settings = {"name": "byol", "ema_momentum": ema_momentum, "ema_schedule": "cosine"}
+    with torch.device("meta"):
+        method = build_method({**settings, "projector": (8, 4), "predictor": 8}, OneLayer())
+    generator = torch.Generator().manual_seed(0)
+    materialize(method, generator)
+    method.after_initialization(generator)
+    method.before_training(num_steps)
+    return method
+
+
+def test_the_momentum_rises_to_one_along_a_cosine() -> None:
+    num_steps, start = 10, 0.9
+    method = rising_byol(num_steps, start)
+    copies = [parameter.double().clone() for parameter in method.momentum_encoder.parameters()]
+    for step in range(num_steps):
+        with torch.no_grad():
+            for parameter in method.encoder.parameters():
+                parameter += 1
+        method.after_step()
+        kept = 1 - (1 - start) * (math.cos(math.pi * step / num_steps) + 1) / 2  # BYOL, section 3.1
+        copies = [kept * old + (1 - kept) * new for old, new in zip(copies, method.encoder.parameters(), strict=True)]
+        for found, expected in zip(method.momentum_encoder.parameters(), copies, strict=True):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    assert int(method.steps_done) == num_steps
+
+
+def test_a_momentum_that_rises_goes_on_where_it_was() -> None:
+    whole, first = rising_byol(10), rising_byol(10)
+    for method in (whole, first):
+        method.after_step()
+        method.after_step()
+    second = rising_byol(10)
+    second.load_state_dict(first.state_dict())
+    assert float(second.kept_share()) == float(whole.kept_share())
+    assert "steps_done" not in BYOL(OneLayer(), projector=(8, 4), predictor=8, ema_momentum=0.9).state_dict()

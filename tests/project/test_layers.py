@@ -198,3 +198,13 @@ def test_the_command_line_and_reports_load_without_torch() -> None:
     code += "".join(f"importlib.import_module('cssl_cli.{module}')\n" for module in light if module != "__main__")
     code += "print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
+
+
+def test_torchvision_is_loaded_where_it_is_used_only() -> None:
+    """It takes as long to import as torch."""
+    loading = {
+        module
+        for module, path in modules().items()
+        if {"torchvision", "timm"} & {n.split(".")[0] for n in loaded_by(path)}
+    }
+    assert loading == {"nn.encoders.torchvision_models"}

@@ -1,5 +1,6 @@
 """The recipes that ship, their headers, and the reference of the format."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def test_every_shipped_file_is_valid_and_has_a_header(listing: book.Listing) -> 
         assert len(sweep.members) > 1
     else:
         overrides = ["data.root=images"] if listing.name == "simclr-folder" else []
-        assert load_recipe(listing.name, overrides).name == listing.name
+        recipe = load_recipe(listing.name, overrides)
+        assert recipe.name == listing.name
+        assert pickle.loads(pickle.dumps(recipe)) == recipe  # as a process of its own takes it
 
 
 def test_the_folder_recipe_asks_for_its_folder() -> None:

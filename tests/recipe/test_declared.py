@@ -179,7 +179,11 @@ def test_each_is_one_file_and_at_most_one_row(tmp_path: Path) -> None:
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "methods" / "attract.py").write_text(METHOD)
     (copy / "augment" / "negate.py").write_text(AUGMENTATION)
-    insert(copy / "augment" / "pipeline.py", "from cssl_cli.augment.negate import Negate\n", before="from cssl_cli.err")
+    insert(
+        copy / "augment" / "pipeline.py",
+        "from cssl_cli.augment.negate import Negate\n",
+        before="from cssl_cli.augment.op ",
+    )
     insert(copy / "augment" / "pipeline.py", '    "negate": Negate,\n', before='    "fade": Fade,\n')
     (copy / "data" / "dusk.py").write_text(DATA_SET)
     insert(copy / "data" / "__init__.py", '    "dusk": "cssl_cli.data.dusk",\n', before='    "folder"')
@@ -203,7 +207,8 @@ def test_all_that_is_declared_can_be_built() -> None:
         built = importlib.import_module(f"cssl_cli.methods.{name}").Settings()
         assert {**block(name=name).model_dump(), "name": ...} == {"name": ..., **vars(built)}
     operations = schema.keys_of(augment_block())
-    assert list(operations) == list(OPERATIONS)
+    (other,) = schema.block_types(operations.pop("view_2").annotation)
+    assert list(operations) == list(schema.keys_of(other)) == list(OPERATIONS)
     for key, info in operations.items():
         (block,) = schema.block_types(info.annotation)
         operation = OPERATIONS[key](image_size=32)

@@ -103,7 +103,7 @@ OTHER: dict[str, dict[str, str]] = {
         "projector": "[8]",
     },
     "method: simsiam": {"projector": "[8]", "predictor": "8"},
-    "method: byol": {"ema_momentum": "0.5", "projector": "[8]", "predictor": "8"},
+    "method: byol": {"ema_momentum": "0.5", "projector": "[8]", "predictor": "8", "ema_schedule": "cosine"},
     "method: vicreg": {"invariance": "1", "variance": "1", "covariance": "2", "projector": "[8]"},
     "method: t_infonce": {"t_df": "1", "tau": "1", "projector": "[8]"},
     "method: simple_contrastive": {"lambda": "0.1", "projector": "[8]"},
@@ -146,6 +146,7 @@ for _optimizer in ("sgd", "adamw", "lars"):
     }
 for _source in ("shapes", "cifar10", "folder", "torchvision", "arrays", "huggingface"):
     OTHER[f"data: {_source}"] |= {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
+OTHER |= {title.replace("augment.", "augment.view_2."): own for title, own in OTHER.items() if "augment." in title}
 _OF_WEIGHTS = ("weights", "weights_sha256")
 UNDECIDING = {
     "name",
@@ -322,7 +323,7 @@ RECIPES = {
     "barlow_twins-cifar10": "1015a011bb",
     "barlow_twins-cifar10-small": "364b07a274",
     "barlow_twins-shapes": "ff7d9ecc77",
-    "byol-cifar10": "0ff21b2b6e",
+    "byol-cifar10": "1087cb41eb",
     "byol-cifar10-small": "25d6ddca0b",
     "byol-shapes": "4406d825d4",
     "moco-cifar10": "6ffd2d6dd2",
@@ -339,7 +340,7 @@ RECIPES = {
     "t_infonce-cifar10": "6e33786d6f",
     "t_infonce-cifar10-small": "b2a829e195",
     "t_infonce-shapes": "26aaf310ca",
-    "vicreg-cifar10": "d8b7272e96",
+    "vicreg-cifar10": "2e91d28403",
     "vicreg-cifar10-small": "0686dce877",
     "vicreg-shapes": "c0f1daa919",
 }

@@ -118,6 +118,17 @@ def test_a_captured_run_equals_the_plain_one(method: str, optim: str) -> None:
     assert [sentence.rpartition(" in ")[0] for sentence in said] == ["captured the training step as a CUDA graph"]
 
 
+def test_a_momentum_that_rises_is_counted_by_replays() -> None:
+    plain, captured = (
+        make_trainer(small_method("byol", width=2, ema_schedule="cosine"), compiled=compiled)
+        for compiled in (False, "graph")
+    )
+    for trainer in (plain, captured):
+        finish(trainer)
+    assert_same(plain, captured)
+    assert int(captured.method.get_buffer("steps_done")) == 8
+
+
 def test_in_bfloat16_with_all_augmentations() -> None:
     """Weights that autocast has cast are kept in its cache within a step, and not beyond it."""
     jitter = {"strength": 0.5, "brightness": None, "contrast": None, "saturation": None, "hue": None}

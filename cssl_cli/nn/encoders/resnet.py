@@ -1,21 +1,17 @@
-"""ResNets (He et al., CVPR 2016): torchvision's, with a choice of stem and width."""
+"""ResNets (He et al., CVPR 2016), as torchvision's, with a choice of stem and width."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from cssl_cli.nn.batch_norm import BatchNorm2d
+from cssl_cli.nn.encoders.residual import BasicBlock, Block, Bottleneck, stage
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import Added, Width
-
-CHANNELS_OF_A_VECTOR = 16  # float32 numbers in AVX-512; 8 in AVX2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,28 +24,24 @@ class Settings:
     """small: 3x3, stride 1, no pooling; as solo-learn and lightly have that: small_padding_2, small_without_relu; imagenet: 7x7, stride 2, pooling"""  # noqa: E501
 
 
-class ResNet(Encoder, TorchvisionResNet):
-    """Torchvision's ResNet with a choice of stem, `width` channels in the first stage, and no classifier.
+class ResNet(Encoder):
+    """A ResNet with a choice of stem, `width` channels in the first stage, and no classifier.
 
     Input (B, C, H, W), C = `channels`, output (B, D) with D = `num_features` = 8 · width · block expansion. Parameter
     names are torchvision's. A `state_dict` of width 64 loads into torchvision's model of that name: with the stem
     `imagenet` as it is, with a small one once the model has it, too (Chen et al., ICML 2020, appendix B.9).
     """
 
-    _make_layer: Callable[..., Any]  # torchvision's
-
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: type[Block],
         num_blocks: Sequence[int],
         *,
         width: int,
         stem: str,
         channels: int = 3,
     ) -> None:
-        nn.Module.__init__(self)  # torchvision's own constructor fixes the width at 64
-        self._norm_layer = BatchNorm2d
-        self.inplanes, self.dilation, self.groups, self.base_width = width, 1, 1, 64
+        super().__init__()
         if stem == "imagenet":
             self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         else:
@@ -58,22 +50,19 @@ class ResNet(Encoder, TorchvisionResNet):
         self.bn1 = BatchNorm2d(width)
         self.relu = nn.Identity() if stem == "small_without_relu" else nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
-        self.layer1 = self._make_layer(block, width, num_blocks[0])
-        self.layer2 = self._make_layer(block, 2 * width, num_blocks[1], stride=2)
-        self.layer3 = self._make_layer(block, 4 * width, num_blocks[2], stride=2)
-        self.layer4 = self._make_layer(block, 8 * width, num_blocks[3], stride=2)
+        deep = block.expansion * width
+        self.layer1 = stage(block, width, width, num_blocks[0], stride=1)
+        self.layer2 = stage(block, deep, 2 * width, num_blocks[1], stride=2)
+        self.layer3 = stage(block, 2 * deep, 4 * width, num_blocks[2], stride=2)
+        self.layer4 = stage(block, 4 * deep, 8 * width, num_blocks[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Identity()
-        self.num_features = 8 * width * block.expansion
-        for stage in (self.layer2, self.layer3, self.layer4):
-            shortcut = stage[0].downsample[0]
-            if shortcut.in_channels < CHANNELS_OF_A_VECTOR:
-                stage[0].downsample[0] = StridedPointwiseConv2d(shortcut.in_channels, shortcut.out_channels)
+        self.num_features = 8 * deep
 
     def features(self, images: Tensor) -> Tensor:
         h = self.block(self._stem, images)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
+        for blocks in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in blocks:
                 h = self.block(block, h)
         return self.avgpool(h).flatten(1)
 
@@ -81,22 +70,7 @@ class ResNet(Encoder, TorchvisionResNet):
         return self.maxpool(self.relu(self.bn1(self.conv1(images))))
 
 
-class StridedPointwiseConv2d(nn.Conv2d):
-    """A 1×1 convolution of stride 2 without bias, computed as one of stride 1 on every other pixel: the same function.
-
-    For a channels_last input with fewer channels than a vector register holds, oneDNN writes past its buffer when it
-    takes the gradient of a strided one's weights (its issue 6035): wrong gradients, or the end of the process.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1, stride=2, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        # A bias there is once a batch norm has been folded in.
-        return F.conv2d(input[:, :, ::2, ::2], self.weight, self.bias)
-
-
-_BLOCKS: Mapping[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+_BLOCKS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),

@@ -21,17 +21,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.encoders.library import LibraryEncoder
+from cssl_cli.nn.encoders.residual import BasicBlock, Bottleneck
 from cssl_cli.nn.encoders.resnet import ResNet
 from cssl_cli.nn.encoders.small import SmallEncoder
 
@@ -104,17 +103,23 @@ def _steps(module: nn.Module) -> list[Step]:
         return _steps(module.model)
     if isinstance(module, SmallEncoder) and kind is SmallEncoder:
         return [*_steps(module.layers), MeanOverPixels()]
-    if isinstance(module, TorchvisionResNet) and kind in (ResNet, TorchvisionResNet):
-        stages = (module.layer1, module.layer2, module.layer3, module.layer4)
-        stem = (module.conv1, module.bn1, module.relu, module.maxpool)
-        return [step for part in (*stem, *stages, module.avgpool, nn.Flatten(), module.fc) for step in _steps(part)]
-    if isinstance(module, BasicBlock | Bottleneck) and kind in (BasicBlock, Bottleneck):
-        branch: list[Step] = [module.conv1, module.bn1, module.relu, module.conv2, module.bn2]
-        if isinstance(module, Bottleneck):
-            branch += [module.relu, module.conv3, module.bn3]
-        shortcut = [] if module.downsample is None else _steps(module.downsample)
-        return [Residual(branch, shortcut), module.relu]
+    known: Any = module  # by the names of its parts
+    if kind is ResNet or _is_torchvisions(kind, "ResNet"):
+        stages = (known.layer1, known.layer2, known.layer3, known.layer4)
+        stem = (known.conv1, known.bn1, known.relu, known.maxpool)
+        return [step for part in (*stem, *stages, known.avgpool, nn.Flatten(), known.fc) for step in _steps(part)]
+    if kind in (BasicBlock, Bottleneck) or _is_torchvisions(kind, "BasicBlock", "Bottleneck"):
+        branch: list[Step] = [known.conv1, known.bn1, known.relu, known.conv2, known.bn2]
+        if hasattr(known, "conv3"):
+            branch += [known.relu, known.conv3, known.bn3]
+        shortcut = [] if known.downsample is None else _steps(known.downsample)
+        return [Residual(branch, shortcut), known.relu]
     return [module]
+
+
+def _is_torchvisions(kind: type[nn.Module], *names: str) -> bool:
+    """Without importing torchvision, which takes seconds."""
+    return kind.__module__ == "torchvision.models.resnet" and kind.__name__ in names
 
 
 class _Walk:
