@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cssl_cli.cli.requests import AnalyzeRequest
 
 
-def require_as_it_is(path: Path, *, data_root: str | None, precision: str) -> None:
+def require_as_it_is(path: Path, *, data_root: str | None, precision: str, data: str | None = None) -> None:
     """`InputError` for a format that is not read, and for options that are about images."""
     if path.suffix.lower() not in FEATURES:
         raise InputError(
@@ -21,7 +21,8 @@ def require_as_it_is(path: Path, *, data_root: str | None, precision: str) -> No
             where=str(path),
             remedy="Write them with np.savez('features.npz', features=..., labels=...).",
         )
-    for option, given in (("--data-root", data_root is not None), ("--precision", precision != "float32")):
+    options = {"--data": data is not None, "--data-root": data_root is not None, "--precision": precision != "float32"}
+    for option, given in options.items():
         if given:
             raise InputError("features from a file are measured as they are", where=option, remedy="Leave it out.")
 

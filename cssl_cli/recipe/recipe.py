@@ -189,13 +189,15 @@ def deciding(block: Block) -> dict[str, Any]:
     A field that was added later counts only where it is not at its default.
     """
     undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
-    return block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding | _not_there_before(block))
+    return block.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude=undeciding | _not_there_before(block)
+    )
 
 
 def probe_settings(probe: Probe) -> dict[str, Any]:
-    """The settings by which accuracies are stored and found: a younger field counts only where it is not at its default.
+    """The settings by which accuracies are stored and found, without younger fields at their defaults.
 
-    How many draws there are does not count where nothing is drawn.
+    Nor does the number of draws count where nothing is drawn.
     """
     unused = {"draws"} if probe.label_fraction is None and probe.shots is None else set()
     return probe.model_dump(by_alias=True, exclude=_not_there_before(probe) | unused)

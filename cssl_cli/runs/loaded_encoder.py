@@ -13,7 +13,7 @@ from cssl_cli.host.files import open_to_read
 from cssl_cli.host.progress import Reporter
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import open_finished, trained_part
-from cssl_cli.runs.run_dir import ENCODER
+from cssl_cli.runs.run_dir import ENCODER, RunDir
 from cssl_cli.runs.weights_file import facts_in
 
 
@@ -45,13 +45,19 @@ def load_encoder(path: Path, *, reporter: Reporter, device_name: str | None = No
     """The trained encoder of the finished run at `path`, on the device; raises InputError as `open_finished` does."""
     run, recipe = open_finished(path, reporter)
     encoder = trained_part(run, recipe, "encoder")
+    mean, std = normalization(run)
+    return LoadedEncoder(encoder, mean, std).to(choose_device(device_name))
+
+
+def normalization(run: RunDir) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, a number for each channel, by which the images of the run were normalised."""
     with open_to_read(run.file(ENCODER)) as file:
         facts = facts_in(file)
     if "mean" not in facts or "std" not in facts:
         raise InputError(
             f"{ENCODER} does not say how images were normalised: an older version wrote it",
-            where=str(path),
+            where=str(run.path),
             remedy="Delete encoder.safetensors and projector.safetensors; cssl pretrain with the run's recipe writes "
             "them again.",
         )
-    return LoadedEncoder(encoder, facts["mean"], facts["std"]).to(choose_device(device_name))
+    return tuple(facts["mean"]), tuple(facts["std"])

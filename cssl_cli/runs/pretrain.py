@@ -88,6 +88,7 @@ def pretrain(
     with run.locked():
         if restart:
             results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
+            results += run.transfers()
             run.remove(STATUS, CHECKPOINT, METRICS, TRACE, EPOCH_KNN, ENCODER, PROJECTOR, ENVIRONMENT, *results)
             run.write_recipe(recipe.to_yaml())
         check_recipe(run, recipe)

@@ -198,6 +198,21 @@ class Probe(Result):
     pixels: _Scores
 
 
+class _OtherImages(Stored):
+    name: str
+    data: dict[str, Any]
+    image_size: int
+    original_size: int
+    mean: list[float]
+    std: list[float]
+
+
+class Transfer(Probe):
+    """A file of transfer/: accuracies on other images, whose key is `content_key`."""
+
+    transfer: _OtherImages
+
+
 class OneNumber(Stored):
     """A quantity that is one number, or None with the `reason`."""
 

@@ -81,10 +81,12 @@ NEEDS_TORCH = {"host.randomness"} | {
         "optimise",
         "pretrain",
         "probe",
+        "prober",
         "profile",
         "rank",
         "setup",
         "training_trace",
+        "transfer",
         "views",
         "weights_source",
     )

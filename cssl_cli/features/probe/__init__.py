@@ -16,7 +16,16 @@ from cssl_cli.features.probe.linear import fit_linear
 from cssl_cli.features.probe.nearest_center import CenterAccumulator, center_distances, nearest_center_predict
 from cssl_cli.features.probe.scoring import MOST_WITHOUT_TOP, among_first, score
 
-__all__ = ["CenterAccumulator", "FewLabels", "center_probe", "feature_probes", "few_center_probes", "knn_probe", "score"]
+__all__ = [
+    "CenterAccumulator",
+    "FewLabels",
+    "among_first",
+    "center_probe",
+    "feature_probes",
+    "few_center_probes",
+    "knn_probe",
+    "score",
+]
 
 
 def feature_probes(

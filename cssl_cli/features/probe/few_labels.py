@@ -33,8 +33,8 @@ class Level(NamedTuple):
 class FewLabels:
     """The levels, the number of draws, and `stream_of`, the random generator of a purpose.
 
-    The choices depend on labels, draw and generators alone: every encoder gets the same. Those of one draw are nested: a
-    level takes all that a smaller one takes.
+    The choices depend on labels, draw and generators alone: every encoder gets the same. Those of one draw are nested:
+    a level takes all that a smaller one takes.
     """
 
     levels: tuple[Level, ...]
@@ -61,14 +61,18 @@ class FewLabels:
     def scores(
         self, labels: Tensor, whole: Scores, fit: Callable[[Tensor, torch.Generator], Scores], facts: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """`few_labels`: an entry for each level, empty if there are none.
+        """`few_labels`: an entry for each level; an empty mapping if there are none.
 
         `fit` gives the score with the images at some places; `whole` is that with all of them, and where a level takes
         all, that is its only one. An entry has the level, `labelled_images`, the `facts` of each draw's score as lists,
         and what `over_draws` says.
         """
         labels = labels.cpu()
-        return {"few_labels": [self._entry(labels, level, whole, fit, facts) for level in self.levels]} if self.levels else {}
+        return (
+            {"few_labels": [self._entry(labels, level, whole, fit, facts) for level in self.levels]}
+            if self.levels
+            else {}
+        )
 
     def _entry(
         self,
