@@ -200,6 +200,12 @@ def probe_features(
     Class centres are means over the augmented views of the training images, over the clean ones where there are no
     others (`center_views` is then 0). Raises InputError without labels or training features.
     """
+    if measurement.probe.finetune is not None:
+        raise InputError(
+            "fine-tuning needs the encoder and the images, and a file of features has none",
+            where="probe.finetune",
+            remedy="Leave it out, or give the directory of a run.",
+        )
     device = choose_device(device_name)
     if arrays.labels is None:
         raise InputError(
@@ -213,12 +219,6 @@ def probe_features(
             where="train_features",
             remedy="Add train_features (images, width) and train_labels (images), of other images than features: those "
             "of the training set.",
-        )
-    if measurement.probe.finetune is not None:
-        raise InputError(
-            "fine-tuning needs the encoder and the images, and a file of features has none",
-            where="probe.finetune",
-            remedy="Leave it out, or give the directory of a run.",
         )
     settings, names = probe_settings(measurement.probe), arrays.class_names
     few = FewLabels.of(settings, partial(stream, measurement.seed))

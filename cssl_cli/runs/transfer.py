@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from cssl_cli.data import Dataset, ImageSet
@@ -68,7 +67,7 @@ def transfer(
         return stored
     with run.locked():
         require_feature_precision(precision, device)
-        seen = replace(dataset, mean=mean, std=std, train=_seen(dataset.train, side), test=_seen(dataset.test, side))
+        seen = replace(_at_side(dataset, side), mean=mean, std=std)
         prober = Prober(elsewhere, seen, device, reporter, precision)
         result = {
             **head,
@@ -141,14 +140,17 @@ def _require_channels(dataset: Dataset, channels: int) -> None:
         )
 
 
-def _seen(images: ImageSet | None, side: int) -> ImageSet | None:
-    """The images at `side` pixels: bilinear, over all pixels that a smaller one stands for."""
-    if images is None or images.images.shape[-1] == side:
-        return images
-    blocks = images.images.split(at_a_time(images.images.shape[-1]))
-    return ImageSet(torch.cat([_resized(block, side) for block in blocks]), images.labels)
+def _at_side(dataset: Dataset, side: int) -> Dataset:
+    """The labelled images at `side` pixels: bilinear, over all pixels that a smaller one stands for."""
+    parts = {name: _resized(images, side) for name in ("train", "test") if (images := getattr(dataset, name))}
+    return replace(dataset, pretrain=parts.get("train", dataset.pretrain), **parts)
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
-    resized = F.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
-    return resized.round_().clamp_(0, 255).byte()
+def _resized(part: ImageSet, side: int) -> ImageSet:
+    if part.images.shape[-1] == side:
+        return part
+    blocks = [
+        F.interpolate(block.float(), size=(side, side), mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
+        for block in part.images.split(at_a_time(part.images.shape[-1]))
+    ]
+    return ImageSet(torch.cat(blocks), part.labels)
