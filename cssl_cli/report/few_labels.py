@@ -68,8 +68,9 @@ def finetuned_table(out: Console, result: Mapping[str, Any]) -> None:
 def level_called(level: Mapping[str, Any]) -> str:
     """ "1 % (500 images)" or "5 shots (50 images)"."""
     images = plural(level["labelled_images"], "image")
-    fraction, shots = level.get("label_fraction"), level.get("shots")
-    return f"{plural(shots, 'shot')} ({images})" if fraction is None else f"{100 * fraction:g} % ({images})"
+    if "shots" in level:
+        return f"{plural(level['shots'], 'shot')} ({images})"
+    return f"{100 * level['label_fraction']:g} % ({images})"
 
 
 def _of_draws(levels: list[Mapping[str, Any]]) -> str:

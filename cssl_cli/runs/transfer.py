@@ -142,12 +142,12 @@ def _require_channels(dataset: Dataset, channels: int) -> None:
 
 def _at_side(dataset: Dataset, side: int) -> Dataset:
     """The labelled images at `side` pixels: bilinear, over all pixels that a smaller one stands for."""
-    parts = {name: _resized(images, side) for name in ("train", "test") if (images := getattr(dataset, name))}
-    return replace(dataset, pretrain=parts.get("train", dataset.pretrain), **parts)
+    train, test = _resized(dataset.train, side), _resized(dataset.test, side)
+    return replace(dataset, pretrain=train or dataset.pretrain, train=train, test=test)
 
 
-def _resized(part: ImageSet, side: int) -> ImageSet:
-    if part.images.shape[-1] == side:
+def _resized(part: ImageSet | None, side: int) -> ImageSet | None:
+    if part is None or part.images.shape[-1] == side:
         return part
     blocks = [
         F.interpolate(block.float(), size=(side, side), mode="bilinear", antialias=True).round_().clamp_(0, 255).byte()
