@@ -197,10 +197,11 @@ def deciding(block: Block) -> dict[str, Any]:
 def probe_settings(probe: Probe) -> dict[str, Any]:
     """The settings by which accuracies are stored and found, without younger fields at their defaults.
 
-    Nor does the number of draws count where nothing is drawn.
+    The number of draws counts where something is drawn.
     """
-    unused = {"draws"} if probe.label_fraction is None and probe.shots is None else set()
-    return probe.model_dump(by_alias=True, exclude=_not_there_before(probe) | unused)
+    left_out = _not_there_before(probe) - {"draws"}
+    drawn = probe.label_fraction is not None or probe.shots is not None
+    return probe.model_dump(by_alias=True, exclude=left_out if drawn else left_out | {"draws"})
 
 
 def _not_there_before(block: Block) -> set[str]:

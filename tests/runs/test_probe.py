@@ -76,6 +76,7 @@ def test_accuracies_of_earlier_versions_are_found_as_before(trained: Path, with_
     settings = recipe.settings("probe")
     assert settings.keys().isdisjoint({"label_fraction", "shots", "draws", "finetune"})
     assert recipe_with(["probe.draws=9"], with_few).settings("probe") == settings  # type: ignore[union-attr]
+    assert recipe_with(["probe.shots=[1]"], with_few).settings("probe")["draws"] == 5  # type: ignore[union-attr]
     kept = run.read_result(PROBE, settings)
     assert kept is not None
     assert kept == RunDir(trained).latest_result(PROBE)
