@@ -182,7 +182,7 @@ class Prober:
                 advance=advance,
             )
             extractor = make_extractor(encoder, mean=self.dataset.mean, std=self.dataset.std, device=self.device)
-            logits = head.cpu()(extractor.clean(self.test_images))
+            logits = head(extractor.clean(self.test_images).to(self.device)).cpu()
             in_top = among_first(logits, self.test_labels, num_classes)
             found = score(logits.argmax(dim=1), self.test_labels, self.dataset.class_names, in_top)
             return {**found, "selection": "last_epoch", "steps": num_steps(len(rows), settings)}
