@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,12 @@ def load_encoder(path: Path, *, reporter: Reporter, device_name: str | None = No
     """The trained encoder of the finished run at `path`, on the device; raises InputError as `open_finished` does."""
     run, recipe = open_finished(path, reporter)
     encoder = trained_part(run, recipe, "encoder")
-    mean, std = normalization(run)
-    return LoadedEncoder(encoder, mean, std).to(choose_device(device_name))
+    facts = facts_of_images(run)
+    return LoadedEncoder(encoder, facts["mean"], facts["std"]).to(choose_device(device_name))
 
 
-def normalization(run: RunDir) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, a number for each channel, by which the images of the run were normalised."""
+def facts_of_images(run: RunDir) -> dict[str, Any]:
+    """What the encoder's file says of its images: `mean` and `std` of each channel, and unless older `image_size`."""
     with open_to_read(run.file(ENCODER)) as file:
         facts = facts_in(file)
     if "mean" not in facts or "std" not in facts:
@@ -60,4 +61,4 @@ def normalization(run: RunDir) -> tuple[tuple[float, ...], tuple[float, ...]]:
             remedy="Delete encoder.safetensors and projector.safetensors; cssl pretrain with the run's recipe writes "
             "them again.",
         )
-    return tuple(facts["mean"]), tuple(facts["std"])
+    return facts

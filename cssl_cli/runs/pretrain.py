@@ -401,4 +401,5 @@ def _facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         **architecture,
         "mean": dataset.mean,
         "std": dataset.std,
+        "image_size": dataset.pretrain.images.shape[-1],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.finished import counter, trained_part, untrained_encoder
 from cssl_cli.runs.images import place_images
+from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.runs.setup import make_augmentation, make_extractor
 from cssl_cli.train.finetune import finetune, num_steps
@@ -90,9 +92,12 @@ class Prober:
                 len(self.test_images) + len(self.train_images) * (1 + (on_features not in known)),
             )
             test_features = extractor.clean(self.test_images, advance=advance).to(self.device)
-            known[on_centers] = {"nearest_center": self.by_center(extractor, test_features, advance)}
+            num_fits = self.few.num_fits(self.train_labels) * (1 if on_features in known else len(CLASSIFIERS))
+            called = "raw pixels" if name == "pixels" else f"the {name} encoder"
+            few = replace(self.few, advance=counter(self.reporter, f"few labels for {called}", num_fits))
+            known[on_centers] = {"nearest_center": self.by_center(extractor, test_features, few, advance)}
             if on_features not in known:
-                known[on_features] = self.by_features(extractor, test_features, advance)
+                known[on_features] = self.by_features(extractor, test_features, few, advance)
             if extractor.error is not None:
                 known[of_errors] = extractor.error
         if of_errors in known:
@@ -100,7 +105,7 @@ class Prober:
         return {**known[on_features], **known[on_centers], **self.finetuned(name, make_encoder, known, blocks)}
 
     def by_features(
-        self, extractor: FeatureExtractor, test_features: Tensor, advance: Callable[[int], None]
+        self, extractor: FeatureExtractor, test_features: Tensor, few: FewLabels, advance: Callable[[int], None]
     ) -> dict[str, Any]:
         return feature_probes(
             extractor.clean(self.train_images, advance=advance).to(self.device),
@@ -110,15 +115,15 @@ class Prober:
             class_names=self.dataset.class_names,
             settings=self.settings,
             generator=stream(self.recipe.seed, "probe split"),
-            few=self.few,
+            few=few,
         )
 
     def by_center(
-        self, extractor: FeatureExtractor, test_features: Tensor, advance: Callable[[int], None]
+        self, extractor: FeatureExtractor, test_features: Tensor, few: FewLabels, advance: Callable[[int], None]
     ) -> dict[str, Any]:
         augmentation = make_augmentation(self.recipe, self.train_images.shape[-1])
         names = self.dataset.class_names
-        centers = CenterAccumulator(len(names), test_features.shape[1], keep=bool(self.few.levels))
+        centers = CenterAccumulator(len(names), test_features.shape[1], keep=bool(few.levels))
         num_views = self.settings["center_views"]
         for block, features in extractor.views(
             self.train_images,
@@ -132,7 +137,7 @@ class Prober:
             centers.centers(), test_features, self.test_labels, class_names=names, center_views=num_views
         )
         labels = self.train_labels, test_features, self.test_labels
-        return {**found, **few_center_probes(self.few, centers, found, *labels, class_names=names)}
+        return {**found, **few_center_probes(few, centers, found, *labels, class_names=names)}
 
     def circumstances(self, *blocks: str) -> tuple[str, ...]:
         return (self.precision, str(self.recipe.seed), *(repr(self.recipe.settings(block)) for block in blocks))

@@ -20,7 +20,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.finished import finished_run_data, open_finished
 from cssl_cli.runs.images import prepare_data
-from cssl_cli.runs.loaded_encoder import normalization
+from cssl_cli.runs.loaded_encoder import facts_of_images
 from cssl_cli.runs.options import require_precision, with_precision
 from cssl_cli.runs.prober import Prober
 from cssl_cli.runs.run_dir import RESULTS_FORMAT, TRANSFER, RunDir
@@ -48,8 +48,10 @@ def transfer(
     device = choose_device(device_name)
     require_precision(precision)
     settings = with_precision(recipe.settings("probe"), precision)
-    mean, std = normalization(run)
-    side = _side(run, recipe, reporter)
+    facts = facts_of_images(run)
+    mean, std, side = tuple(facts["mean"]), tuple(facts["std"]), facts.get("image_size")
+    if side is None:
+        side = _side(run, recipe, reporter)
     elsewhere = _at_this_size(elsewhere, side)
     dataset = prepare_data(elsewhere, reporter, data_root=data_root, own=[run.path, run.path.absolute().parent])
     original = dataset.pretrain.images
@@ -115,7 +117,7 @@ def _stored(run: RunDir, file: str, head: dict[str, Any], reporter: Reporter) ->
 
 # ---------------------------------------------------------------------- images as the encoder saw its own
 def _side(run: RunDir, recipe: Recipe, reporter: Reporter) -> int:
-    """Pixels a side of the images that the run was trained on; they are read where the recipe does not say."""
+    """Pixels a side of the images that an older run was trained on; they are read where the recipe does not say."""
     size = getattr(recipe.data, "size", None)
     if size is None:
         size = finished_run_data(run, recipe, None, reporter, None).pretrain.images.shape[-1]

@@ -335,7 +335,7 @@ def test_images_of_a_recipe_and_images_that_cannot_be_used(
         refused = invoke("probe", *arguments)
         assert (refused.code, refused.stdout) == (2, ""), words
         assert words in refused.stderr
-    monkeypatch.setattr(transferring, "normalization", lambda run: ((0.5,), (0.2,)))
+    monkeypatch.setattr(transferring, "facts_of_images", lambda run: {"mean": [0.5], "std": [0.2]})  # of an older run
     refused = invoke("probe", run, "--data", "other.yaml")
     assert refused.code == 2
     assert "have 3 channels, and the encoder was trained on images of 1\n  Give images of 1 channel" in refused.stderr

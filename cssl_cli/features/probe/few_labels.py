@@ -33,6 +33,7 @@ class Level(NamedTuple):
 class FewLabels:
     """The levels, the number of draws, and `stream_of`, the random generator of a purpose.
 
+    `advance` is called with 1 after each fit of a classifier, of which there are `num_fits`.
     The choices depend on labels, draw and generators alone: every encoder gets the same. Those of one draw are nested:
     a level takes all that a smaller one takes.
     """
@@ -40,6 +41,7 @@ class FewLabels:
     levels: tuple[Level, ...]
     draws: int
     stream_of: Callable[[str], torch.Generator]
+    advance: Callable[[int], None] = lambda _: None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], stream_of: Callable[[str], torch.Generator]) -> FewLabels:
@@ -47,6 +49,10 @@ class FewLabels:
         asked = ((name, settings.get(name) or ()) for name in ("label_fraction", "shots"))
         levels = tuple(Level(name, value) for name, values in asked for value in values)
         return cls(levels, settings.get("draws", 5), stream_of)
+
+    def num_fits(self, labels: Tensor) -> int:
+        """Fits of each classifier on images of `labels` (N,), but for those on all of them."""
+        return self.draws * sum(len(self.rows(labels, level, 0)) < len(labels) for level in self.levels)
 
     def rows(self, labels: Tensor, level: Level, draw: int) -> Tensor:
         """The places, ascending, of a draw's labelled images among images of `labels` (N,)."""
@@ -86,9 +92,10 @@ class FewLabels:
         if labelled == len(labels):
             found = [whole]
         else:
-            found = [
-                fit(self.rows(labels, level, draw), self.stream_of(f"probe {level.of} {level.value} {draw}"))
-                for draw in range(self.draws)
-            ]
+            found = []
+            for draw in range(self.draws):
+                rows = self.rows(labels, level, draw)
+                found.append(fit(rows, self.stream_of(f"probe {level.of} {level.value} {draw}")))
+                self.advance(1)
         of_draws = {fact: [one[fact] for one in found] for fact in facts}
         return {level.of: level.value, "labelled_images": labelled, **over_draws(found), **of_draws}
