@@ -246,12 +246,13 @@ def test_transfer_to_the_runs_own_images_is_the_probe_itself(run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright images of 24 pixels a side, in a file."""
+    """Images of 24 pixels a side in a file, of a darker and a brighter class that overlap."""
     random = np.random.default_rng(0)
-    labels = np.arange(60) % 2
-    images = np.clip(random.normal(70 + 90 * labels[:, None, None, None], 25, (60, 24, 24, 3)), 0, 255).astype(np.uint8)
+    labels = np.arange(160) % 2
+    brightness = random.normal(100 + 30 * labels, 25)[:, None, None, None]
+    images = np.clip(random.normal(brightness, 25, (160, 24, 24, 3)), 0, 255).astype(np.uint8)
     path = tmp_path_factory.mktemp("blobs") / "blobs.npz"
-    np.savez(path, train_images=images[:40], train_labels=labels[:40], test_images=images[40:], test_labels=labels[40:])
+    np.savez(path, train_images=images[:60], train_labels=labels[:60], test_images=images[60:], test_labels=labels[60:])
     return path
 
 
@@ -261,16 +262,22 @@ def test_other_images_are_brought_to_what_the_encoder_saw(run: Path, blobs: Path
     encoder = load_encoder(run, reporter=Silent())
     assert found["transfer"]["mean"] == pytest.approx(encoder.mean.flatten().tolist())
 
-    def features(name: str) -> torch.Tensor:
-        images = torch.from_numpy(np.load(blobs)[name]).permute(0, 3, 1, 2).float()
-        small = torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True)
-        return encoder(small.round().byte())
+    arrays = {name: torch.from_numpy(array) for name, array in np.load(blobs).items()}
 
-    labels = {name: torch.from_numpy(np.load(blobs)[name]) for name in ("train_labels", "test_labels")}
-    predicted = knn_predict(
-        features("train_images"), labels["train_labels"], features("test_images"), k=3, temperature=0.1, num_classes=2
-    )
-    assert found["trained"]["knn"]["accuracy"] == (predicted == labels["test_labels"]).double().mean().item() > 0.7
+    def accuracy(scale: float) -> float:
+        """With images of `scale` times the deviation from the mean that the encoder's file says."""
+        features = {}
+        for name in ("train_images", "test_images"):
+            images = arrays[name].permute(0, 3, 1, 2).float()
+            small = (
+                torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True).round() / 255
+            )
+            features[name] = encoder(encoder.mean + scale * (small - encoder.mean))
+        train, test = features.values()
+        predicted = knn_predict(train, arrays["train_labels"], test, k=3, temperature=0.1, num_classes=2)
+        return (predicted == arrays["test_labels"]).double().mean().item()
+
+    assert found["trained"]["knn"]["accuracy"] == accuracy(1.0) != accuracy(2.0)
     assert list(found["trained"]["knn"]["per_class"]) == ["0", "1"]
 
 
