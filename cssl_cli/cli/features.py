@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from cssl_cli.runs.feature_results import FeatureResults
 
 
-def require_as_they_are(paths: Sequence[Path], *, data_root: str | None, precision: str) -> None:
+def require_as_they_are(
+    paths: Sequence[Path], *, data_root: str | None, precision: str, data: str | None = None
+) -> None:
     """`InputError` for a format that is not read, and for options that are about images."""
     for path in paths:
         if path.suffix.lower() not in FEATURES:
@@ -25,7 +27,8 @@ def require_as_they_are(paths: Sequence[Path], *, data_root: str | None, precisi
             )
         if len(paths) > 1 and not path.exists():  # told before the others are measured
             raise InputError("there is no such file", where=str(path))
-    for option, given in (("--data-root", data_root is not None), ("--precision", precision != "float32")):
+    options = {"--data": data is not None, "--data-root": data_root is not None, "--precision": precision != "float32"}
+    for option, given in options.items():
         if given:
             raise InputError("features from a file are measured as they are", where=option, remedy="Leave it out.")
 

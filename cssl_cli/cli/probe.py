@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ EXAMPLES = (
     "cssl probe runs/simclr-shapes-0123456789",
     "cssl probe runs/simclr-shapes-0123456789 --json",
     "cssl probe runs/simclr-folder-0123456789 --data-root /scratch/images",
+    "cssl probe runs/simclr-shapes-0123456789 probe.label_fraction='[0.01, 0.1]' probe.shots='[1, 5]'",
+    "cssl probe runs/simclr-shapes-0123456789 probe.finetune={}",
+    "cssl probe runs/simclr-shapes-0123456789 --data cifar10 data.root=~/data",
     "cssl probe features.npz probe.knn_k=20",
 )
 
@@ -34,6 +37,13 @@ def probe(
         Path | None,
         typer.Option(metavar="DIR", parser=read_path, help="Keep the accuracies of files of features here."),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE | NAME",
+            help="Transfer: classify the images of this recipe, or of this data set with overrides such as data.root=.",
+        ),
+    ] = None,
     data_root: DataRoot = None,
     device: Device = None,
     precision: Precision = "float32",
@@ -43,6 +53,8 @@ def probe(
 
     Linear, k-NN and nearest-class-centre classifiers on frozen features, beside the untrained encoder and raw pixels;
     or on the features in a file, which has train_features and train_labels, too. Several files give one table.
+    probe.label_fraction and probe.shots add accuracies with few labels, probe.finetune those of an encoder that is
+    trained on.
     """
     from cssl_cli.cli.requests import Targets, file_of_features, require_out
 
@@ -55,19 +67,27 @@ def probe(
         from cssl_cli.cli.features import probe_files, require_as_they_are
 
         targets = Targets.sort([run, *(overrides or [])])
-        require_as_they_are(targets.features, data_root=data_root, precision=precision)
+        require_as_they_are(targets.features, data=data, data_root=data_root, precision=precision)
         return probe_files(targets.features, targets.overrides, out=out, device=device, as_json=as_json)
-    from cssl_cli.runs.overrides import recipe_with
+    from cssl_cli.runs.overrides import recipe_elsewhere, recipe_with
 
-    path = user_path(run)
-    recipe = recipe_with(overrides or [], path)
+    path, elsewhere = user_path(run), None
+    if data is None:
+        recipe = recipe_with(overrides or [], path)
+    else:
+        recipe, elsewhere = recipe_elsewhere(data, overrides or [], path)
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_probe
-    from cssl_cli.runs.probe import probe as measure
 
+    options: dict[str, Any] = {"recipe": recipe, "device_name": device, "data_root": images, "precision": precision}
     with TerminalReporter() as reporter:
-        result = measure(
-            path, reporter=reporter, device_name=device, recipe=recipe, data_root=images, precision=precision
-        )
+        if elsewhere is None:
+            from cssl_cli.runs.probe import probe as measure
+
+            result = measure(path, reporter=reporter, **options)
+        else:
+            from cssl_cli.runs.transfer import transfer
+
+            result = transfer(path, elsewhere=elsewhere, reporter=reporter, **options)
     return print_json(result) if as_json else show_probe(path, result)

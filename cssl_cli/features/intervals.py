@@ -1,9 +1,10 @@
-"""Uncertainty: exact binomial intervals and the bootstrap over images."""
+"""Uncertainty: exact binomial intervals, Student's over draws, and the bootstrap over images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,19 @@ def clopper_pearson(
     if successes < n and side != "lower":
         high = float(betaincinv(successes + 1, n - successes, 1 - error))
     return low, high
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval for the expectation of which `values` are independent draws, roughly normal.
+
+    None for fewer than two, and for equal ones, which say nothing about their spread.
+    """
+    n = len(values)
+    if n < 2 or max(values) == min(values):
+        return None
+    mean, half = statistics.fmean(values), -float(stdtrit(n - 1, (1 - confidence) / 2))
+    half *= statistics.stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
 
 
 def bootstrap_weights(strata: Tensor, *, replicates: int, generator: torch.Generator) -> Tensor:

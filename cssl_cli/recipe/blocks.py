@@ -22,10 +22,13 @@ from cssl_cli.recipe.field_types import (
     Digest,
     Distances,
     EpsilonGrid,
+    LabelFractions,
     Names,
     PenaltyGrid,
+    Shots,
 )
 from cssl_cli.recipe.ranges import (
+    Added,
     Count,
     Decay,
     File,
@@ -279,6 +282,21 @@ class Train(Block):
         return steps
 
 
+class Finetune(Block):
+    epochs: Count = 20
+    """duration in passes over the labelled training images"""
+    min_steps: Count = 200
+    """batches at least, as few labelled images make few an epoch"""
+    batch_size: Annotated[int, Ge(2)] = 128
+    """images in a batch; all of them where there are fewer"""
+    lr: Positive = 0.05
+    """learning rate at the first step, from which it falls to 0 by a cosine; Nesterov momentum 0.9"""
+    weight_decay: NonNegative = 1e-4
+    """L2 penalty in the gradient"""
+    views: Literal["crop_flip", "recipe"] = "crop_flip"
+    """what a training image is seen through: crop and flip with their defaults, or the recipe's augment block"""
+
+
 class Probe(Block):
     knn_k: Count = 200
     """neighbours of the k-NN classifier; fewer where the classes are small"""
@@ -292,6 +310,14 @@ class Probe(Block):
     """share of the training images on which the penalty is chosen"""
     every: Count | None = None
     """epochs of training between k-NN accuracies on all test images; null: none through training"""
+    label_fraction: Annotated[LabelFractions | None, Added()] = None
+    """shares of each class's training images to classify with, too; null: all of them only"""
+    shots: Annotated[Shots | None, Added()] = None
+    """training images of each class to classify with, too; null: all of them only"""
+    draws: Annotated[Count, Added()] = 5
+    """random choices of so few labelled images, over which accuracies are averaged"""
+    finetune: Annotated[Finetune | None, Added()] = None
+    """training of encoder and classifier together on labelled images; null: none, {}: with the defaults"""
 
 
 class Analyze(Block):

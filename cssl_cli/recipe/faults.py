@@ -155,9 +155,14 @@ def _others_with(root: type[Block], document: Mapping[str, Any], path: KeyPath) 
 
 
 def _nearest_path(root: type[Block], document: Mapping[str, Any], path: KeyPath, siblings: Sequence[str]) -> str | None:
-    """The field that may have been meant: the only one of that name, else a sibling, else the nearest of all."""
+    """The field that may have been meant: the only one of that name, else a sibling, else the nearest of all.
+
+    Of that name, those least deep; whoever named a block did not mean one further inside.
+    """
     everywhere = list(schema.paths(root, document))
-    elsewhere = [other for other in everywhere if other[-1] == path[-1]]
+    elsewhere = [other for other in everywhere if other[-1] == path[-1] and (len(path) == 1 or len(path) >= len(other))]
+    least = min(map(len, elsewhere), default=0)
+    elsewhere = [other for other in elsewhere if len(other) == least]
     if elsewhere:
         return ".".join(elsewhere[0]) if len(elsewhere) == 1 else None
     sibling = nearest(path[-1], siblings)

@@ -33,6 +33,20 @@ EpsilonGrid = Annotated[
     AfterValidator(moderate),
     Allowed("increasing numbers, 0 or in [1e-9, 1e9]"),
 ]
+LabelFractions = Annotated[
+    tuple[Annotated[float, Gt(0), Le(1)], ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(increasing),
+    Allowed("increasing numbers in (0, 1]"),
+]
+Shots = Annotated[
+    tuple[Annotated[int, Ge(1)], ...],
+    Strict(False),
+    MinLen(1),
+    AfterValidator(increasing),
+    Allowed("increasing whole numbers >= 1"),
+]
 DeltaGrid = Annotated[
     tuple[Positive, ...],
     Strict(False),

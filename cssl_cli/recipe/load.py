@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cssl_cli.errors import InputError
+from cssl_cli.errors import InputError, unknown_name
+from cssl_cli.host.files import exists
 from cssl_cli.host.paths import UnknownPath, expand
+from cssl_cli.recipe.declared import data_blocks
 from cssl_cli.recipe.faults import Fault, as_error, faults_of
-from cssl_cli.recipe.files import Source, find, follow
+from cssl_cli.recipe.field_types import NAME_PATTERN
+from cssl_cli.recipe.files import Source, find, follow, shipped_names
 from cssl_cli.recipe.merge import merge, parse_overrides
 from cssl_cli.recipe.ranges import Folder
 from cssl_cli.recipe.recipe import Recipe
+from cssl_cli.recipe.schema import names_of
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -32,6 +38,29 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     if recipe is None:
         raise _error(faults, sources, changes)
     return recipe
+
+
+def with_other_data(file: str, data: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe in a file with other images: the data set, or the recipe, that `data` names, changed by overrides.
+
+    Raises `InputError` as `load_recipe` does.
+    """
+    if data not in data_names():
+        if re.fullmatch(NAME_PATTERN, data) and data not in shipped_names() and not exists(Path(data)):
+            raise unknown_name("data set or recipe", data, [*data_names(), *shipped_names("recipe")], where="--data")
+        return load_recipe(file).model_copy(update={"data": load_recipe(data, overrides).data})
+    sources = [source.without("data") for source in follow(find(file, "recipe")).sources]
+    changes = [Source(override.label, override.patch) for override in parse_overrides(overrides)]
+    named = Source(f"--data {data}", {"data": {"name": data}})
+    recipe, faults = resolve([*sources, named, *changes])
+    if recipe is None:
+        raise _error(faults, sources, [named, *changes])
+    return recipe
+
+
+def data_names() -> list[str]:
+    """The names of the data sets."""
+    return [name for block in data_blocks() for name in names_of(block)]
 
 
 def read_folder(path: str, where: str) -> str:

@@ -36,7 +36,10 @@ class Undeciding:
 
 @dataclass(frozen=True)
 class Added:
-    """Marks a setting that is younger than the block it is in: at its default, the fingerprint is without it."""
+    """Marks a setting that is younger than the block it is in: at its default, the fingerprint is without it.
+
+    In `probe`, so are the settings by which stored accuracies are found.
+    """
 
 
 @dataclass(frozen=True)

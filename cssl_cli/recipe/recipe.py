@@ -115,8 +115,11 @@ class Recipe(Block):
         """One block as a plain dict, its keys as in a file: what the numeric core is built from.
 
         Environment variables in the place of the images are replaced; `InputError` where one is not set. `data_root`
-        is the folder where the images, or the file of them, lie now, in place of that.
+        is the folder where the images, or the file of them, lie now, in place of that. Of `probe`, without the fields
+        that are younger than the block, at their defaults: stored accuracies are found by these settings.
         """
+        if block == "probe":
+            return probe_settings(self.probe)
         settings: dict[str, Any] = getattr(self, block).model_dump(by_alias=True)
         place = place_of(settings) if block == "data" else None
         if place is None or (settings[place] is None and data_root is None):
@@ -189,12 +192,26 @@ def deciding(block: Block) -> dict[str, Any]:
 
     A field that was added later counts only where it is not at its default.
     """
-    undeciding = {
-        name
-        for name, info in type(block).model_fields.items()
-        if Undeciding() in info.metadata or (Added() in info.metadata and getattr(block, name) == info.get_default())
-    }
-    return block.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=undeciding)
+    undeciding = {name for name, info in type(block).model_fields.items() if Undeciding() in info.metadata}
+    return block.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude=undeciding | _not_there_before(block)
+    )
+
+
+def probe_settings(probe: Probe) -> dict[str, Any]:
+    """The settings by which accuracies are stored and found, without younger fields at their defaults.
+
+    The number of draws counts where something is drawn.
+    """
+    left_out = _not_there_before(probe) - {"draws"}
+    drawn = probe.label_fraction is not None or probe.shots is not None
+    return probe.model_dump(by_alias=True, exclude=left_out if drawn else left_out | {"draws"})
+
+
+def _not_there_before(block: Block) -> set[str]:
+    """The fields that are younger than their block and at their defaults."""
+    fields = type(block).model_fields.items()
+    return {name for name, info in fields if Added() in info.metadata and getattr(block, name) == info.get_default()}
 
 
 def _canonical(value: Any) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from cssl_cli.errors import escaped, shown_path
+from cssl_cli.report.few_labels import few_labels_table, finetuned_table
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
-from cssl_cli.runs.results import CLASSIFIERS
+from cssl_cli.runs.results import CLASSIFIERS, ENCODERS
 from cssl_cli.runs.run_dir import METRICS, RunDir
 
 NO_RECORDS = "the encoder was trained elsewhere, and there are no records of it"
-ENCODERS = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
 
 
 def show_pretrained(run: RunDir, as_json: bool) -> None:
@@ -44,19 +44,38 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
 def show_probe(path: Path, result: dict[str, Any]) -> None:
     """Print accuracies of the trained encoder beside the untrained one and raw pixels; then class by class."""
     out = console()
+    _other_images(out, result)
     probe_table(out, result)
+    few_labels_table(out, result)
+    finetuned_table(out, result)
     _per_class(out, result["trained"])
-    note(out, f"\nNext: cssl analyze {shown_path(path)}")
+    if "transfer" not in result:
+        note(out, f"\nNext: cssl analyze {shown_path(path)}")
+
+
+def _other_images(out: Console, result: Mapping[str, Any]) -> None:
+    """On which images, where they are not those of the run, and how they were brought to the encoder."""
+    images = result.get("transfer")
+    if images is None:
+        return
+    side, before = images["image_size"], images["original_size"]
+    place = next((images["data"][field] for field in ("root", "file", "path") if images["data"].get(field)), None)
+    size = f"brought from {before} to {side} pixels a side" if before != side else f"of {side} pixels a side"
+    out.print(f"Transfer to {escaped(images['name'])}{'' if place is None else f', {escaped(place)}'}", style="bold")
+    note(out, f"Images {size}, normalised with the mean and standard deviation of the run's own images.\n")
 
 
 def probe_table(out: Console, result: dict[str, Any]) -> None:
     trained = result["trained"]
-    grid = table("accuracy, %", *(classifier.called for classifier in CLASSIFIERS.values()))
     measured = {name: label for name, label in ENCODERS.items() if name in result}
-    for name, label in measured.items():
-        scores = [result[name][classifier] for classifier in CLASSIFIERS]
-        grid.add_row(label, *(percent(score["accuracy"], score["interval"]) for score in scores))
-    out.print(grid)
+    _accuracies(out, "accuracy, %", {label: result[name] for name, label in measured.items()})
+    if all("top_5" in result[name][classifier] for name in measured for classifier in CLASSIFIERS):
+        of_top = {
+            label: {classifier: result[name][classifier]["top_5"] for classifier in CLASSIFIERS}
+            for name, label in measured.items()
+        }
+        out.print()
+        _accuracies(out, "top-5 accuracy, %", of_top)
     linear, knn, center = (trained[classifier] for classifier in CLASSIFIERS)
     chosen = "" if linear["validation_accuracy"] is None else ", chosen on held-out training images"
     frozen = "frozen features" + (" of the last epoch" if "fingerprint" in result else "")
@@ -73,6 +92,14 @@ def probe_table(out: Console, result: dict[str, Any]) -> None:
     for name, label in measured.items():
         for warning in result[name]["linear"].get("warnings", []):
             note(out, f"{label}: {warning}")
+
+
+def _accuracies(out: Console, head: str, of_encoders: Mapping[str, Mapping[str, Any]]) -> None:
+    grid = table(head, *(classifier.called for classifier in CLASSIFIERS.values()))
+    for label, scores in of_encoders.items():
+        shares = (scores[classifier] for classifier in CLASSIFIERS)
+        grid.add_row(label, *(percent(share["accuracy"], share["interval"]) for share in shares))
+    out.print(grid)
 
 
 def precision_note(result: Mapping[str, Any] | None, of: str = "Features") -> str:

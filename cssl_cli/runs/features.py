@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from cssl_cli.errors import InputError
 from cssl_cli.features.arrays import FeatureArrays
 from cssl_cli.features.files import read_features
 from cssl_cli.features.geometry import unit_norm
-from cssl_cli.features.probe import CenterAccumulator, center_probe, feature_probes
+from cssl_cli.features.probe import CenterAccumulator, FewLabels, center_probe, feature_probes, few_center_probes
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe.measurement import Measurement
+from cssl_cli.recipe.recipe import probe_settings
 from cssl_cli.runs import memory
 from cssl_cli.runs.concentrate import PIXEL_DISTANCES, concentration_in_features
 from cssl_cli.runs.device import choose_device
@@ -198,6 +200,12 @@ def probe_features(
     Class centres are means over the augmented views of the training images, over the clean ones where there are no
     others (`center_views` is then 0). Raises InputError without labels or training features.
     """
+    if measurement.probe.finetune is not None:
+        raise InputError(
+            "fine-tuning needs the encoder and the images, and a file of features has none",
+            where="probe.finetune",
+            remedy="Leave it out, or give the directory of a run.",
+        )
     device = choose_device(device_name)
     if arrays.labels is None:
         raise InputError(
@@ -212,7 +220,8 @@ def probe_features(
             remedy="Add train_features (images, width) and train_labels (images), of other images than features: those "
             "of the training set.",
         )
-    settings, names = measurement.probe.model_dump(by_alias=True), arrays.class_names
+    settings, names = probe_settings(measurement.probe), arrays.class_names
+    few = FewLabels.of(settings, partial(stream, measurement.seed))
     clean = arrays.features[:, 0].to(device)
     found = feature_probes(
         arrays.train_features[:, 0].to(device),
@@ -222,15 +231,19 @@ def probe_features(
         class_names=names,
         settings=settings,
         generator=stream(measurement.seed, "probe split"),
+        few=few,
     )
     augmented = arrays.train_features.shape[1] - 1
-    centers = CenterAccumulator(num_classes=len(names), num_features=clean.shape[1])
+    centers = CenterAccumulator(num_classes=len(names), num_features=clean.shape[1], keep=bool(few.levels))
     for block, labels in zip(
         arrays.train_features.split(CENTER_IMAGES), arrays.train_labels.split(CENTER_IMAGES), strict=True
     ):
         centers.add(block[:, 1:] if augmented else block, labels)
     found["nearest_center"] = center_probe(
         centers.centers(), clean, arrays.labels, class_names=names, center_views=augmented
+    )
+    found["nearest_center"] |= few_center_probes(
+        few, centers, found["nearest_center"], arrays.train_labels, clean, arrays.labels, class_names=names
     )
     return {
         "format": RESULTS_FORMAT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.progress import Reporter
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import open_finished, trained_part
-from cssl_cli.runs.run_dir import ENCODER
+from cssl_cli.runs.run_dir import ENCODER, RunDir
 
 
 class LoadedEncoder(nn.Module):
@@ -43,12 +44,18 @@ def load_encoder(path: Path, *, reporter: Reporter, device_name: str | None = No
     """The trained encoder of the finished run at `path`, on the device; raises InputError as `open_finished` does."""
     run, recipe = open_finished(path, reporter)
     encoder = trained_part(run, recipe, "encoder")
+    facts = facts_of_images(run)
+    return LoadedEncoder(encoder, facts["mean"], facts["std"]).to(choose_device(device_name))
+
+
+def facts_of_images(run: RunDir) -> dict[str, Any]:
+    """What the encoder's file says of its images: `mean` and `std` of each channel, and unless older `image_size`."""
     facts = run.facts_of_weights(ENCODER)
     if "mean" not in facts or "std" not in facts:
         raise InputError(
             f"{ENCODER} does not say how images were normalised: an older version wrote it",
-            where=str(path),
+            where=str(run.path),
             remedy="Delete encoder.safetensors and projector.safetensors; cssl pretrain with the run's recipe writes "
             "them again.",
         )
-    return LoadedEncoder(encoder, facts["mean"], facts["std"]).to(choose_device(device_name))
+    return facts

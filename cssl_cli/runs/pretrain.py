@@ -93,6 +93,7 @@ def pretrain(
     with run.locked():
         if restart:
             results = [path.name for name in (PROBE, ANALYSIS) for path in run.results(name)]
+            results += run.transfers()
             run.remove(STATUS, CHECKPOINT, METRICS, TRACE, EPOCH_KNN, ENCODER, PROJECTOR, ENVIRONMENT, *results)
             run.write_recipe(recipe.to_yaml())
         check_recipe(run, recipe)
@@ -405,4 +406,5 @@ def _facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         **architecture,
         "mean": dataset.mean,
         "std": dataset.std,
+        "image_size": dataset.image_size,
     }

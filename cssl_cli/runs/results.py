@@ -23,6 +23,7 @@ CLASSIFIERS: Final[Mapping[str, Classifier]] = {
     "knn": Classifier("k-NN", "k-NN", "k-NN accuracy"),
     "nearest_center": Classifier("nearest centre", "centre", "nearest-centre accuracy"),
 }
+ENCODERS: Final[Mapping[str, str]] = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
 ERRS = {
     "unbiased": "unbiased",
     "low": "too low for the full augmentation",

@@ -11,6 +11,7 @@
     probe.json            accuracies
     analysis.json         theoretical terms
     NAME-DIGEST.json      either of them, measured earlier with other settings
+    transfer/             accuracies on other sets of images
     status                where the run stands; `finished` is written last
 
 Every file appears by rename, whole or not at all, and contains its own checksum (checksums.py), which is verified on
@@ -45,7 +46,7 @@ METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
 RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when the meaning of a number in them changes
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
-FIGURES = "figures"
+FIGURES, TRANSFER = "figures", "transfer"
 
 _RECIPE_SEAL = f"# {checksums.FIELD}: {checksums.BLANK}\n"
 _WEIGHTS_AGAIN = (
@@ -114,7 +115,7 @@ class RunDir(SealedFolder):
         `InUseError` if another process holds it, `ReadOnlyError` if it cannot be written to.
         """
         with holding(self.file(LOCK)):
-            for folder in (self.path, self.file(FIGURES)):
+            for folder in (self.path, self.file(FIGURES), self.file(TRANSFER)):
                 remove_leftovers(folder)
             yield
 
@@ -343,6 +344,10 @@ class RunDir(SealedFolder):
     def results(self, name: str) -> list[Path]:
         """The files of all results of this name, the latest first."""
         return [path for path in (self.file(name), *sorted(self.path.glob(_kept_name(name, "*")))) if path.exists()]
+
+    def transfers(self) -> list[str]:
+        """The names of the accuracies on other sets of images."""
+        return [f"{TRANSFER}/{path.name}" for path in sorted(self.file(TRANSFER).glob("*.json"))]
 
     def _kept(self, name: str, settings: Mapping[str, Any]) -> Path:
         return self.file(kept_name(name, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,13 @@ EVALUATION_BATCH = {"cpu": 64, "cuda": 512}  # on a CPU, activations then stay i
 
 def make_augmentation(recipe: Recipe, dataset: Dataset) -> Augmentation:
     """The recipe's augmentation of these images, as they are stored; `InputError` if it does not suit them."""
+    return augmentation_of(recipe.settings("augment"), dataset)
+
+
+def augmentation_of(settings: Mapping[str, Any], dataset: Dataset) -> Augmentation:
+    """The same of the settings of an `augment` block."""
     return build_augmentation(
-        recipe.settings("augment"),
+        settings,
         image_size=dataset.image_size,
         store_size=dataset.pretrain.images.shape[-1],
         channels=dataset.channels,

@@ -106,11 +106,43 @@ class Result(Stored):
         return self
 
 
-class Score(Stored):
-    """What probe.json says of a classifier."""
+class Share(Stored):
+    """An accuracy over the test images."""
 
     accuracy: float
     interval: list[float] = Field(min_length=2, max_length=2)
+
+
+class MeanShare(Stored):
+    """An accuracy over the test images, averaged over draws of labelled training images."""
+
+    accuracy: float
+    sd: float | None
+    n: int = Field(ge=1)
+    interval: list[float] | None = Field(min_length=2, max_length=2)
+    accuracies: list[float] = Field(min_length=1)
+
+
+class FewLabelsScore(MeanShare):
+    """What probe.json says of a classifier with few labelled images."""
+
+    label_fraction: float | None = None
+    shots: int | None = None
+    labelled_images: int
+    top_5: MeanShare | None = None
+
+    @model_validator(mode="after")
+    def _one_level(self) -> FewLabelsScore:
+        if (self.label_fraction is None) == (self.shots is None):
+            raise ValueError("it is not of either a label_fraction or shots")
+        return self
+
+
+class Score(Share):
+    """What probe.json says of a classifier. `top_5` is there for more than ten classes, `few_labels` if asked for."""
+
+    top_5: Share | None = None
+    few_labels: list[FewLabelsScore] = []
     num_images: int
     per_class: dict[str, float | None]
     images_per_class: dict[str, int] = {}
@@ -131,19 +163,31 @@ class _NearestCenter(Score):
     center_views: int
 
 
+class _Finetuned(Score):
+    steps: int
+
+
 class _Scores(Stored):
     linear: _Linear
     knn: _KNN
     nearest_center: _NearestCenter
+    finetune: _Finetuned | None = None
 
     @model_validator(mode="after")
     def _of_the_same_classes(self) -> _Scores:
         classes = self.linear.per_class.keys()
         others = [self.knn.per_class.keys(), self.nearest_center.per_class.keys()]
         others += [self.linear.images_per_class.keys()] if self.linear.images_per_class else []
+        others += [] if self.finetune is None else [self.finetune.per_class.keys()]
         if any(other != classes for other in others):
             raise ValueError("the classifiers are of different classes")
+        if len({tuple(map(_level, one.few_labels)) for one in (self.linear, self.knn, self.nearest_center)}) > 1:
+            raise ValueError("the classifiers are of different numbers of labelled images")
         return self
+
+
+def _level(entry: FewLabelsScore) -> tuple[float | None, int | None]:
+    return entry.label_fraction, entry.shots
 
 
 class Probe(Result):
@@ -152,6 +196,21 @@ class Probe(Result):
     trained: _Scores
     untrained: _Scores
     pixels: _Scores
+
+
+class _OtherImages(Stored):
+    name: str
+    data: dict[str, Any]
+    image_size: int
+    original_size: int
+    mean: list[float]
+    std: list[float]
+
+
+class Transfer(Probe):
+    """A file of transfer/: accuracies on other images, whose key is `content_key`."""
+
+    transfer: _OtherImages
 
 
 class OneNumber(Stored):

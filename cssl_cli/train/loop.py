@@ -196,23 +196,10 @@ class Trainer:
     def _train_step(self, batch: Tensor) -> None:
         position = self.step % self.plan.steps_per_epoch
         theta = self.draw_theta(len(batch))
-        with self._global_randomness():
+        with global_randomness(self.seed_of_step(self.step) if self.draws else None):
             terms = self.training_step(batch, theta, self.current_learning_rate())
         self._collect(terms, position)
         self.step += 1
-
-    @contextmanager
-    def _global_randomness(self) -> Iterator[None]:
-        """Torch's global generators for one step, at a state that follows from its number: none has to be saved."""
-        if not self.draws:
-            yield
-            return
-        before = torch.random.get_rng_state()
-        torch.manual_seed(self.seed_of_step(self.step))  # the device's generator, too
-        try:
-            yield
-        finally:
-            torch.random.set_rng_state(before)
 
     def draw_theta(self, num_images: int) -> Tensor:
         """theta (2B, P) of two views of each of B images, on the device, which is not waited for."""
@@ -300,6 +287,23 @@ class Trainer:
         if any(values.shape != (self.plan.steps_per_epoch,) for values in self.epoch_terms.values()):
             raise ValueError("the terms are not those of an epoch")
         self.step = state["step"]
+
+
+@contextmanager
+def global_randomness(seed: int | None) -> Iterator[None]:
+    """Torch's global generators for one step, at a state that follows from its number: none has to be saved.
+
+    None for a step that does not draw from them.
+    """
+    if seed is None:
+        yield
+        return
+    before = torch.random.get_rng_state()
+    torch.manual_seed(seed)  # the device's generator, too
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(before)
 
 
 def _not_finite(what: str, step: int, *, of_initial_weights: bool = False) -> RunError:

@@ -28,7 +28,7 @@ OVERRIDES = (
     "train={steps: 4, batch_size: 64, precision: float32}",
     "analyze={num_images: 20, classes: [bar, cross, ring, square], num_views: 3, epsilons: [0.2], deltas: [0.5, 1]}",
     "analyze={bootstrap: 20, refine_pairs: 2, distances: [pixels, trained]}",
-    "probe.penalties=[0.1]",
+    "probe={penalties: [0.1], shots: [2], draws: 2, finetune: {epochs: 1, min_steps: 2, lr: 0.001}}",
 )
 ABOUT_TIME = {"seconds", "images_per_second", "device_memory_mb"}
 METHODS = {

@@ -82,10 +82,12 @@ NEEDS_TORCH = {"host.randomness"} | {
         "outlook",
         "pretrain",
         "probe",
+        "prober",
         "profile",
         "rank",
         "setup",
         "training_trace",
+        "transfer",
         "views",
         "weights_source",
     )

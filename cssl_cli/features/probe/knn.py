@@ -30,16 +30,35 @@ def knn_predict(
 ) -> Tensor:
     """The class (N,) with the largest sum of exp(cosine / temperature) over the k nearest training images.
 
+    Of classes with equal votes the first wins; arguments as those of `knn_votes`.
+    """
+    votes = knn_votes(
+        train_features, train_labels, test_features, k=k, temperature=temperature, num_classes=num_classes
+    )
+    return votes.argmax(dim=1)
+
+
+def knn_votes(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    *,
+    k: int,
+    temperature: float,
+    num_classes: int,
+) -> Tensor:
+    """The sums (N, K) of exp((cosine − the largest) / temperature) over the k nearest training images of each class.
+
     train_features (M, D), train_labels (M,), test_features (N, D), 1 ≤ k ≤ M; in float32, or in their own type if that
     is wider. Images equally near at the k-th place share the remaining places, so that the order of the training images
-    does not matter; of classes with equal votes the first wins.
+    does not matter.
     """
     assert 1 <= k <= len(train_features)
     dtype = torch.promote_types(train_features.dtype, torch.float32)
     train = unit_norm(train_features.to(dtype))
     members = one_hot(train_labels, num_classes).to(train.dtype)
     block_images = max(1, BLOCK_ENTRIES // len(train))
-    predictions = []
+    found = []
     for block in unit_norm(test_features.to(dtype)).split(block_images):
         similarity = block @ train.T
         nearest, neighbours = similarity.topk(min(k + 1, len(train)), dim=1)
@@ -48,8 +67,8 @@ def knn_predict(
         if k < len(train):
             tied = nearest[:, k - 1] == nearest[:, k]
             votes[tied] = _shared_votes(similarity[tied], members, k, temperature)
-        predictions.append(votes.argmax(dim=1))
-    return torch.cat(predictions)
+        found.append(votes)
+    return torch.cat(found)
 
 
 def _shared_votes(similarity: Tensor, members: Tensor, k: int, temperature: float) -> Tensor:

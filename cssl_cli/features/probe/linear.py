@@ -46,12 +46,16 @@ class LinearClassifier:
 
     def predict(self, features: Tensor) -> Tensor:
         """The most probable class (N,) of features (N, D); the first of several equal ones."""
-        predictions = []
+        return self.classes[self.logits(features).argmax(dim=1)]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(N, K′) of features (N, D)."""
+        found = []
         for block in features.split(8192):
             block = self.standardization.apply(block.to(self.standardization.mean.dtype))
             theta = self.theta.to(block.dtype)
-            predictions.append(self.classes[(block @ theta[:, :-1].T + theta[:, -1]).argmax(dim=1)])
-        return torch.cat(predictions)
+            found.append(block @ theta[:, :-1].T + theta[:, -1])
+        return torch.cat(found)
 
 
 def fit_linear(
@@ -61,11 +65,13 @@ def fit_linear(
     penalties: Sequence[float],
     validation_fraction: float,
     generator: torch.Generator,
+    folds: int = 0,
 ) -> tuple[LinearClassifier, dict[str, Any]]:
     """Fits the mean cross-entropy plus ½ · penalty · ‖W‖² on standardised features (N, D), labels (N,).
 
     The penalty is the one of `penalties` with the best accuracy on a held-out share of every class (the strongest of
-    equals), drawn from `generator`; the whole training set is then fitted with it. With a single penalty, or a training
+    equals), drawn from `generator`; with `folds`, on all images, each held out once, in cross-validation over so many
+    parts of every class. The whole training set is then fitted with it. With a single penalty, or a training
     set that can spare no image, the strongest is used and `validation_accuracy` is None.
 
     Returns the classifier and a report: `penalty`, `penalty_at_grid_edge`, `validation_accuracy` (0 to 1), `converged`
@@ -74,9 +80,13 @@ def fit_linear(
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     classes, targets = labels.unique(return_inverse=True)
     grid = sorted(penalties, reverse=True)
-    held_out = split_validation(targets, fraction=validation_fraction, generator=generator)
+    if folds:
+        held_out = split_folds(targets, folds=folds, generator=generator)
+    else:
+        held_out = [split_validation(targets, fraction=validation_fraction, generator=generator)]
+    held_out = [part for part in held_out if part.any()]
     penalty, validation_accuracy = grid[0], None
-    if len(grid) > 1 and held_out.any():
+    if len(grid) > 1 and held_out:
         penalty, validation_accuracy = _choose_penalty(features, targets, held_out, grid)
     standardization = Standardization.of(features)
     problem = SoftmaxRegression(standardization.apply(features), targets, len(classes))
@@ -112,18 +122,37 @@ def split_validation(labels: Tensor, *, fraction: float, generator: torch.Genera
     return held_out.to(labels.device)
 
 
-def _choose_penalty(features: Tensor, targets: Tensor, held_out: Tensor, grid: Sequence[float]) -> tuple[float, float]:
+def split_folds(labels: Tensor, *, folds: int, generator: torch.Generator) -> list[Tensor]:
+    """Masks (N,) of the images that each fold holds out: every class of `labels` (N,) dealt out at random.
+
+    No fold takes a class's only image.
+    """
+    fold_of = torch.full((len(labels),), -1)
+    on_cpu = labels.cpu()
+    for label in on_cpu.unique():
+        members = (on_cpu == label).nonzero().squeeze(1)
+        if len(members) > 1:
+            dealt = members[torch.randperm(len(members), generator=generator)]
+            fold_of[dealt] = torch.arange(len(members)) % folds
+    return [(fold_of == fold).to(labels.device) for fold in range(folds)]
+
+
+def _choose_penalty(
+    features: Tensor, targets: Tensor, held_out: Sequence[Tensor], grid: Sequence[float]
+) -> tuple[float, float]:
     """The penalty of the strong-to-weak `grid` with the best accuracy on the held-out images, and that accuracy."""
-    kept = features[~held_out]
-    standardization = Standardization.of(kept)
-    validation, truth = standardization.apply(features[held_out]), targets[held_out]
-    problem = SoftmaxRegression(standardization.apply(kept), targets[~held_out], int(targets.max()) + 1)
-    theta, accuracies = problem.zeros(), []
-    for penalty in grid:
-        theta = problem.solve(penalty, start=theta, tolerance=SEARCH_TOLERANCE).theta
-        weights = theta.to(validation.dtype)
-        predictions = (validation @ weights[:, :-1].T + weights[:, -1]).argmax(dim=1)
-        accuracies.append((predictions == truth).double().mean())
-    found = torch.stack(accuracies).tolist()
+    right: list[list[Tensor]] = [[] for _ in grid]
+    for part in held_out:
+        kept = features[~part]
+        standardization = Standardization.of(kept)
+        validation, truth = standardization.apply(features[part]), targets[part]
+        problem = SoftmaxRegression(standardization.apply(kept), targets[~part], int(targets.max()) + 1)
+        theta = problem.zeros()
+        for penalty, of_penalty in zip(grid, right, strict=True):
+            theta = problem.solve(penalty, start=theta, tolerance=SEARCH_TOLERANCE).theta
+            weights = theta.to(validation.dtype)
+            predictions = (validation @ weights[:, :-1].T + weights[:, -1]).argmax(dim=1)
+            of_penalty.append((predictions == truth).double())
+    found = torch.stack([torch.cat(of_penalty).mean() for of_penalty in right]).tolist()
     best = max(found)
     return grid[found.index(best)], best

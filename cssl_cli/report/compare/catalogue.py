@@ -56,8 +56,8 @@ class Column:
 
 
 # ---------------------------------------------------------------------- where a number stands
-def _accuracy(encoder: str, classifier: str) -> Read:
-    return lambda result: number(part(result.probe, encoder, classifier).get("accuracy"))
+def _accuracy(encoder: str, *classifier: str) -> Read:
+    return lambda result: number(part(result.probe, encoder, *classifier).get("accuracy"))
 
 
 def _quoted(shown: Shown) -> Read:
@@ -96,6 +96,9 @@ BASELINES = tuple(
     for encoder in ("untrained", "pixels")
     for classifier in CLASSIFIERS
 )
+TOP_5 = tuple(  # of more than ten classes
+    Column(f"{name}_top_5", "", _accuracy("trained", name, "top_5"), scale=100, digits=1) for name in CLASSIFIERS
+)
 
 
 # ---------------------------------------------------------------------- terms
@@ -132,7 +135,7 @@ SHARED_VIEWS = _beside(
 TERMS = tuple(_column(shown) for shown in shown_in(In.SWEEP))
 BEFORE_TRAINING = tuple(shown.name for shown in shown_in(In.SWEEP) if shown.term.of == "augmentation")
 BY_NAME: Mapping[str, Column] = {
-    column.name: column for column in (*ACCURACIES, *TERMS, *BASELINES, *UNTRAINED_TERMS, SHARED_VIEWS)
+    column.name: column for column in (*ACCURACIES, *TERMS, *BASELINES, *TOP_5, *UNTRAINED_TERMS, SHARED_VIEWS)
 }
 # The columns of the table: those of every analysis of labelled images, then those shown only if a row has them.
 FEATURE_TERMS, COMPANIONS = (

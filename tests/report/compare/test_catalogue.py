@@ -59,7 +59,11 @@ OF_DISTANCES = {
 
 def test_every_quantity_comes_from_its_place() -> None:
     accuracies = {"linear": 0.61, "knn": 0.52, "nearest_center": 0.43}
-    found = values_of(member("a", accuracies=accuracies, distances=OF_DISTANCES, **OF_FEATURES, **OF_RANKING))
+    result = member("a", accuracies=accuracies, distances=OF_DISTANCES, **OF_FEATURES, **OF_RANKING)
+    assert result.probe is not None
+    for name, accuracy in accuracies.items():
+        result.probe["trained"][name]["top_5"] = {"accuracy": accuracy + 0.3, "interval": [0, 1]}
+    found = values_of(result)
     expected: dict[str, float | None] = {**accuracies, **OF_FEATURES, **OF_RANKING, "best_knn": None}
     for name, values in OF_DISTANCES.items():
         expected |= {
@@ -71,6 +75,7 @@ def test_every_quantity_comes_from_its_place() -> None:
         }
     for encoder in ("untrained", "pixels"):
         expected |= {f"{encoder}_{name}": 0.25 for name in accuracies}
+    expected |= {f"{name}_top_5": accuracy + 0.3 for name, accuracy in accuracies.items()}
     expected |= {"untrained_alignment": 0.21, "untrained_mean_inner_product": 0.32}
     expected["shared_views_pixels"] = OF_DISTANCES["pixels"]["meeting"]
     assert found == pytest.approx(expected)
@@ -118,6 +123,7 @@ def test_an_analysis_of_the_pipeline_has_every_term(run: Path) -> None:
         *("best_knn", "ratio"),
         *("class_share", "shared_information", "best_probe_risk", "probe_generalization"),  # of 50 images
         *OF_RANKING,  # by sweeps alone
+        *("linear_top_5", "knn_top_5", "nearest_center_top_5"),  # of ten classes
     }
     assert "reason" in content["trained"]["spread"]["ratio"]  # hardly trained: its centres are not above their noise
     assert found["linear"] == probe["trained"]["linear"]["accuracy"]
