@@ -63,8 +63,8 @@ def test_a_recipe_takes_whatever_is_tried_and_so_does_the_command_line(tiny, pla
     names += " solarize.threshold cutout.scale fade.contrast"
     fields = read_searched(recipe, [f"augment.{name}" for name in names.split()])
     values = {field: field.values(places[: len(field.start)]) for field in fields}
-    overrides = [field.override(own) for field, own in values.items()]
-    assert with_values(recipe, values) == tiny(*given, "augment.solarize={}", "augment.fade={}", *overrides)
+    said = overrides(recipe, values)
+    assert with_values(recipe, values) == tiny(*given, "augment.solarize={}", "augment.fade={}", *said)
 
 
 def test_a_field_named_twice_is_one(tiny) -> None:

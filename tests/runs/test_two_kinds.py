@@ -41,3 +41,5 @@ def test_from_pretraining_to_the_analysis(invoke: Invoke, tmp_path: Path) -> Non
     assert "as a first view or as a second by the toss of a coin" in " ".join(done.stdout.split())
     content = json.loads(invoke("analyze", run.path, "--no-figures", "--json").stdout)
     assert content["views_of_two_kinds"] is True
+    constants = content["trained"]["R_epsilon_bounds"]["theorem_2_constants"]  # its few views differ in their coins
+    assert constants["reason"].startswith("no two stored views of an image agree in coins and orders")
