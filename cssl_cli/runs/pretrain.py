@@ -38,7 +38,7 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import initial_method, make_augmentation, require_encoder
+from cssl_cli.runs.setup import initial_method, make_augmentation, memory_of_library, require_encoder
 from cssl_cli.runs.training_trace import Recorder, make_recorders
 from cssl_cli.runs.weights_source import EXACTLY, Allowances, StartingWeights, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
@@ -109,6 +109,7 @@ def pretrain(
             assert weights is not None, "a recipe without training has weights"
             take_over(run, recipe, weights, dataset, device, reporter, data_root)
             return run
+        require_memory(recipe, device, dataset)  # what a library's encoder takes is known now
         trainer = make_trainer(recipe, dataset, device, weights=weights, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
@@ -161,7 +162,9 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
 def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
     """`InputError` if images and training do not fit into the memory of this machine and of the device."""
     images = memory.of_images(recipe) if dataset is None else {}
-    kind = () if dataset is None else (dataset.image_size, dataset.channels)
+    kind: tuple[Any, ...] = ()
+    if dataset is not None:
+        kind = dataset.image_size, dataset.channels, memory_of_library(recipe, dataset)
     training, checkpointed = memory.of_training(recipe, *kind), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # torch keeps the memory freed by an earlier run in this process, for the next one.
