@@ -1,4 +1,4 @@
-r"""SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
+"""SimCLR pretraining: images per second of cssl and of the same SimCLR written with lightly, in one run.
 
 All train the same encoder and projector with the same batch size on the same image files, which this script draws into
 a temporary folder, and take turns, each in its own process. lightly: its SimCLR transform and loss and torch's
@@ -10,7 +10,7 @@ with the machine's own rate of matrix products.
     pip install -e '.[benchmark]'
     python benchmarks/pretrain_vs_lightly.py --width 16
     python benchmarks/pretrain_vs_lightly.py --device cuda --width 64 --batch-size 512 --images 50000 --steps 97
-    python benchmarks/pretrain_vs_lightly.py --size 224 --file-size 300 --width 64 --batch-size 16 --images 256 \
+    python benchmarks/pretrain_vs_lightly.py --size 224 --file-size 300 --width 64 --batch-size 16 --images 256
         --steps 2 --set data.store_size=256 --set encoder.stem=imagenet
 """
 

@@ -43,19 +43,25 @@ def of_images(recipe: Recipe) -> Needs:
     return {"data.num_train": data.num_train * pixels, "data.num_test": data.num_test * pixels}
 
 
-def of_training(recipe: Recipe, image_size: int | None = None, channels: int | None = None) -> Needs:
+def of_training(
+    recipe: Recipe,
+    image_size: int | None = None,
+    channels: int | None = None,
+    measured: tuple[float, float, float] | None = None,
+) -> Needs:
     """Weights, gradients, optimizer state, and what the backward pass of a batch needs.
 
-    image_size, channels: of the images, where they are known.
+    image_size, channels: of the images, where they are known. measured: of a library's encoder for such images, its
+    weights, the numbers that a pass keeps of an image, and its outputs (nn/least_memory.py).
     """
     encoder, method = recipe.encoder, recipe.method
     trained = 2 + (_STATES[recipe.optim.name] if getattr(recipe.optim, "momentum", None) != 0 else 0)
     copies = trained + (1 if hasattr(method, "ema_momentum") else 0)
-    outputs = _num_features(recipe)
+    weights, kept, outputs = measured or (weights_of_encoder(recipe), None, _num_features(recipe))
     sizes = [outputs, *method.projector]
     of_projector = sum(first * second for first, second in zip(sizes, method.projector, strict=False))
     needs = {
-        f"encoder.{'width' if hasattr(encoder, 'width') else 'model'}": _FLOAT * copies * weights_of_encoder(recipe),
+        f"encoder.{'width' if hasattr(encoder, 'width') else 'model'}": _FLOAT * copies * weights,
         "method.projector": _FLOAT * copies * of_projector,
     }
     if hasattr(method, "predictor"):
@@ -63,7 +69,8 @@ def of_training(recipe: Recipe, image_size: int | None = None, channels: int | N
     if hasattr(method, "queue"):
         needs["method.queue"] = _FLOAT * method.queue * method.projector[-1]
     size = getattr(recipe.data, "size", None) or image_size or 32  # downloadable sets have no smaller images
-    of_pass = 2 * _kept_of_an_image(recipe) * size**2  # activations may be bfloat16
+    kept = _kept_of_an_image(recipe) * size**2 if kept is None else kept
+    of_pass = 2 * kept  # activations may be bfloat16
     channels = channels or _channels(recipe)
     of_views = 2 * recipe.train.batch_size * channels * (_FLOAT * size**2 + _stored_pixels(recipe))
     if recipe.train.micro_batch is None:

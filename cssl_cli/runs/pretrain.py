@@ -22,6 +22,7 @@ from cssl_cli.runs import memory
 from cssl_cli.runs.compiling import compiles, keep_compiler_cache
 from cssl_cli.runs.device import choose_device, choose_precision
 from cssl_cli.runs.environment import enter_compiled, enter_environment, environment
+from cssl_cli.runs.finishing import finish, take_over
 from cssl_cli.runs.images import ELSEWHERE, channels_of, images_of_run, place_images
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
@@ -37,9 +38,9 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import initial_method, make_augmentation, require_encoder
+from cssl_cli.runs.setup import initial_method, make_augmentation, memory_of_library, require_encoder
 from cssl_cli.runs.training_trace import Recorder, make_recorders
-from cssl_cli.runs.weights_source import EXACTLY, Allowances, StartingWeights, described, starting_weights
+from cssl_cli.runs.weights_source import EXACTLY, Allowances, StartingWeights, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
 from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer, make_plan
 from cssl_cli.train.step import Notice
@@ -106,8 +107,9 @@ def pretrain(
             check_images(run, recipe, dataset, data_root)
             weights = weights or starting_weights(recipe, allowed, dataset.channels)
             assert weights is not None, "a recipe without training has weights"
-            _import(run, recipe, weights, dataset, device, reporter, data_root)
+            take_over(run, recipe, weights, dataset, device, reporter, data_root)
             return run
+        require_memory(recipe, device, dataset)  # what a library's encoder takes is known now
         trainer = make_trainer(recipe, dataset, device, weights=weights, notice=reporter.say)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
@@ -118,7 +120,7 @@ def pretrain(
         try:
             with deferred_signals() as pending:
                 _train(run, recipe, trainer, recorders, records, pending, reporter)
-                _finish(run, recipe, trainer, dataset)
+                finish(run, recipe, trainer, dataset)
         except RunError as error:
             if run.file(CHECKPOINT).exists():
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
@@ -160,7 +162,9 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
 def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
     """`InputError` if images and training do not fit into the memory of this machine and of the device."""
     images = memory.of_images(recipe) if dataset is None else {}
-    kind = () if dataset is None else (dataset.image_size, dataset.channels)
+    kind: tuple[Any, ...] = ()
+    if dataset is not None:
+        kind = dataset.image_size, dataset.channels, memory_of_library(recipe, dataset)
     training, checkpointed = memory.of_training(recipe, *kind), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # torch keeps the memory freed by an earlier run in this process, for the next one.
@@ -363,48 +367,3 @@ def _describe(record: EpochRecord, plan: Plan) -> str:
         f"epoch {record.epoch}/{plan.num_epochs}  loss {record.terms['loss']:.3f}  lr {record.learning_rate:.2g}  "
         f"{record.images_per_second:,.0f} images/s  ({parts})"
     )
-
-
-def _finish(run: RunDir, recipe: Recipe, trainer: Trainer, dataset: Dataset) -> None:
-    """Export encoder and projector and mark the run finished, in this order."""
-    facts = _facts(recipe, dataset)
-    run.save_weights(PROJECTOR, trainer.method.projector.state_dict(), facts)
-    run.save_weights(ENCODER, trainer.method.encoder.state_dict(), facts)
-    run.write_status("finished", step=trainer.step, num_steps=trainer.plan.num_steps)
-
-
-def _import(
-    run: RunDir,
-    recipe: Recipe,
-    weights: StartingWeights,
-    dataset: Dataset,
-    device: torch.device,
-    reporter: Reporter,
-    data_root: str | None,
-) -> None:
-    """Make a finished run of weights from elsewhere, in the same order: environment, projector, encoder, status."""
-    encoder = initial_method(recipe, channels=dataset.channels).encoder
-    encoder.load_state_dict(weights.encoder, strict=False)  # what is missing was allowed to be
-    here = environment(device, torch.float32, compiled=False)
-    enter_environment(run, recipe, dataset, here, reporter, data_root)
-    facts = _facts(recipe, dataset) | {"imported": weights.origin}
-    if weights.projector is not None:
-        run.save_weights(PROJECTOR, weights.projector, facts)
-    run.save_weights(ENCODER, encoder.state_dict(), facts)
-    run.write_status("finished", step=0, num_steps=0, imported=weights.origin)
-    reporter.say(described(weights.origin))
-
-
-def _facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """What the header of a file of weights says."""
-    settings = recipe.settings("encoder")
-    architecture = {name: value for name, value in settings.items() if not name.startswith(("name", "weights"))}
-    return {
-        "recipe": recipe.name,
-        "fingerprint": recipe.fingerprint,
-        "encoder": recipe.encoder.name,
-        **architecture,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "image_size": dataset.image_size,
-    }

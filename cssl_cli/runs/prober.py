@@ -172,7 +172,7 @@ class Prober:
         advance = counter(self.reporter, f"fine-tune the {name} encoder", self._steps(settings))
 
         def fit(rows: Tensor, generator: torch.Generator) -> dict[str, Any]:
-            encoder = self._plain_encoder(weights)
+            encoder = plain_encoder(self.recipe, weights, self.dataset.channels)
             head = finetune(
                 encoder,
                 images,
@@ -210,12 +210,13 @@ class Prober:
             total += num_steps(labelled, settings) * self.few.draws * (labelled < len(self.train_labels))
         return total
 
-    def _plain_encoder(self, weights: dict[str, Any]) -> Encoder:
-        """The encoder as it is built for itself: what a method or the saving of memory changed depends on batches."""
-        encoder = build_encoder(self.recipe.settings("encoder"), self.dataset.channels)
-        materialize(encoder, stream(self.recipe.seed, "init"))
-        encoder.load_state_dict(weights)
-        return encoder
+
+def plain_encoder(recipe: Recipe, weights: dict[str, Any], channels: int) -> Encoder:
+    """The encoder as it is built for itself: what a method or the saving of memory changed depends on batches."""
+    encoder = build_encoder(recipe.settings("encoder"), channels)
+    materialize(encoder, stream(recipe.seed, "init"))
+    encoder.load_state_dict(weights)
+    return encoder
 
 
 def _labelled(dataset: Dataset, part: str) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from cssl_cli.host.randomness import stream
 from cssl_cli.methods import Method, build_method
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.encoders.library import LibraryEncoder
+from cssl_cli.nn.least_memory import LeastMemory, least_memory
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 
@@ -65,6 +66,14 @@ def require_encoder(recipe: Recipe, dataset: Dataset) -> None:
         with torch.device("meta"):
             build_method(recipe.settings("method"), encoder)
         _keep_less(encoder, recipe)
+
+
+def memory_of_library(recipe: Recipe, dataset: Dataset) -> LeastMemory | None:
+    """What training the recipe's encoder on such images takes at least, if it is a library's; else it is known."""
+    encoder = build_encoder(recipe.settings("encoder"), dataset.channels)
+    if not isinstance(encoder, LibraryEncoder):
+        return None
+    return least_memory(encoder, (dataset.channels, dataset.image_size, dataset.image_size))
 
 
 def initial_method(recipe: Recipe, weights: Mapping[str, Tensor] | None = None, *, channels: int = 3) -> Method:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from cssl_cli.errors import InputError
 from cssl_cli.methods import copy_weights, momentum_copy
@@ -17,6 +17,7 @@ from cssl_cli.nn.batch_norm import BatchNorm2d
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.encoders.library import LibraryEncoder
 from cssl_cli.nn.folding import folded
+from cssl_cli.nn.least_memory import least_memory
 from tests.support.hub_cache import in_hub_cache
 
 CONVOLUTIONAL = {"name": "torchvision", "model": "shufflenet_v2_x0_5"}
@@ -209,3 +210,27 @@ def test_weights_of_timm_of_any_tag_are_found_in_the_cache_of_the_hub(
     (found,) = cached_weights(Settings(model="resnet18.tv_in1k"))
     assert found.called == "timm's resnet18.tv_in1k"
     assert cached_weights(Settings(model="resnet34")) == []  # of another revision only
+
+
+@pytest.mark.parametrize("settings", [CONVOLUTIONAL, TRANSFORMER], ids=["torchvision", "timm"])
+def test_what_training_takes_is_never_less_than_is_counted(settings: dict[str, Any]) -> None:
+    network = build_encoder(settings)
+    image = (3, 64, 64)
+    found = least_memory(network, image)
+    kept: dict[int, Tensor] = {}
+    weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in weights:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = network.train()(torch.empty(2, *image, device="meta"))
+    saved = sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in kept.values()) // 2
+    assert saved / 12 < found.kept <= saved
+    assert found.outputs == outputs.shape[1] == network.num_features
+    assert found.weights == sum(parameter.numel() for parameter in network.parameters())
+    (first, *_) = (part for part in network.modules() if isinstance(part, nn.Conv2d))
+    first.weight.requires_grad_(False)
+    assert least_memory(network, image).kept == found.kept - 3 * 64 * 64  # no one needs the images then

@@ -74,6 +74,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "environment",
         "features",
         "finished",
+        "finishing",
         "images",
         "import_run",
         "loaded_encoder",

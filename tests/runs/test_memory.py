@@ -7,6 +7,7 @@ import pytest
 import torch
 from peak_memory import PeakMemory
 
+from cssl_cli.data import Dataset, ImageSet
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.files import shipped_names
@@ -132,6 +133,19 @@ def test_what_is_not_known_of_a_librarys_network_is_not_refused() -> None:
     assert needs["encoder.model"] == 0
     views = 2 * 4096 * 4 * 3 * recipe.data.size**2
     assert sum(needs.values()) == pytest.approx(views, rel=0.1)
+
+
+def test_a_librarys_network_that_does_not_fit_is_refused_once_the_images_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("simclr-shapes", ["encoder={name: torchvision, model: resnet18}", "train.batch_size=2048"])
+    part = ImageSet(torch.zeros(2048, 3, 64, 64, dtype=torch.uint8), None)
+    dataset = Dataset("random", (), part, None, None, (0.5,) * 3, (0.2,) * 3, "random", 64)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1.0 * GIB)
+    require_memory(recipe, torch.device("cpu"), None)
+    with pytest.raises(InputError, match="does not fit in memory") as caught:
+        require_memory(recipe, torch.device("cpu"), dataset)
+    assert caught.value.where == "train.batch_size"
 
 
 def test_the_remedy_names_what_spares_memory() -> None:

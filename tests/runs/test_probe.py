@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cssl_cli.augment import build_augmentation
 from cssl_cli.data.batches import ResidentImages
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.features.probe.knn import knn_predict
@@ -173,7 +174,7 @@ def trained_on(images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, *
         labels,
         rows,
         3,
-        prober.build_augmentation(prober.CROP_AND_FLIP, image_size=8),
+        build_augmentation(prober.CROP_AND_FLIP, image_size=8),
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
         settings=settings,
@@ -229,9 +230,7 @@ def test_an_encoder_that_was_trained_in_parts_is_fine_tuned_whole(tmp_path: Path
     (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
     recipe = load_recipe(str(tmp_path / "tiny.yaml"), [f"method={method}", "train.micro_batch=16"])
     encoder = initial_method(recipe).encoder
-    asked = prober.Prober.__new__(prober.Prober)
-    asked.recipe = recipe
-    plain = asked._plain_encoder(encoder.state_dict()).train()
+    plain = prober.plain_encoder(recipe, encoder.state_dict(), channels=3).train()
     assert plain(torch.randn(7, 3, 16, 16)).shape == (7, encoder.num_features)
     assert all(
         torch.equal(one, plain.state_dict()[name])
