@@ -106,8 +106,8 @@ def test_views_of_two_kinds_are_told_apart(tmp_path: Path, monkeypatch: pytest.M
     drawn: dict[str, object] = {}
     monkeypatch.setattr(sheets, "contact_sheet", lambda views, _, **said: drawn.update(views=views, **said))
     (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
-    plain = ["augment={flip: {p: 0}}", "augment.view_2={gray: {p: 1}}", "data.num_train=10", "data.num_test=10"]
-    recipe = load_recipe(str(tmp_path / "tiny.yaml"), plain)
+    kinds = ["augment.gray=null", "augment.view_2={gray: {p: 1}}", "data.num_train=10", "data.num_test=10"]
+    recipe = load_recipe(str(tmp_path / "tiny.yaml"), kinds)
     draw_views(recipe, tmp_path / "views.png", reporter=Silent(), device_name="cpu", num_views=3)
     views = drawn["views"]
     assert isinstance(views, torch.Tensor)
