@@ -104,8 +104,9 @@ def probe(
     from cssl_cli.runs.probe import probe as measure
     from cssl_cli.runs.transfer import transfer
 
-    path, options = Path(run), {"again": again, "data_root": _folder(data_root), "precision": precision}
-    options |= {"reporter": _Told(progress), "device_name": _name(device)}
+    path = Path(run)
+    options: dict[str, Any] = {"reporter": _Told(progress), "device_name": _name(device), "again": again}
+    options |= {"data_root": _folder(data_root), "precision": precision}
     if data is None:
         return _as_json(measure(path, recipe=recipe_with(_texts(overrides), path), **options))
     recipe, elsewhere = recipe_elsewhere(str(data), _texts(overrides), path)
