@@ -140,7 +140,7 @@ def test_the_report_fits_and_says_what_was_drawn(
     assert re.search(rf"untrained .*{re.escape(shown)}", rows), done.stdout
     said = " ".join(done.stdout.split())
     assert "means over 2 draws of the labelled images, and 95 % intervals" in said
-    assert "drawn class by class (all of one that has fewer)" in said  # a tenth of unequal classes is not as many of each
+    assert "drawn class by class (all of one that has fewer)" in said  # not: as many of each
     assert re.search(r"labels +pretrained +from scratch", done.stdout)
     assert "for 1 epoch, at least 5 steps (5 with all labels)" in said
     assert "1 shot (10 images)" in said
