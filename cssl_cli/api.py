@@ -86,6 +86,7 @@ def pretrain(
 def probe(
     run: Place,
     *,
+    data: Place | None = None,
     overrides: Sequence[str] = (),
     device: Device = None,
     data_root: Place | None = None,
@@ -96,22 +97,20 @@ def probe(
     """The accuracies of a finished run's encoder, as `cssl probe RUN --json` prints them; written to probe.json.
 
     `overrides` change settings of the probe, such as "probe.knn_k=20". What was measured before with the same settings
-    is read, unless `again`.
+    is read, unless `again`. `data` is the name of a data set, or a recipe, whose images are classified in place of the
+    run's; then overrides such as "data.size=64" are about these, and the result is written to the folder transfer/.
     """
-    from cssl_cli.runs.overrides import recipe_with
+    from cssl_cli.runs.overrides import recipe_elsewhere, recipe_with
     from cssl_cli.runs.probe import probe as measure
+    from cssl_cli.runs.transfer import transfer
 
-    return _as_json(
-        measure(
-            Path(run),
-            reporter=_Told(progress),
-            device_name=_name(device),
-            recipe=recipe_with(_texts(overrides), Path(run)),
-            again=again,
-            data_root=_folder(data_root),
-            precision=precision,
-        )
-    )
+    path = Path(run)
+    options: dict[str, Any] = {"reporter": _Told(progress), "device_name": _name(device), "again": again}
+    options |= {"data_root": _folder(data_root), "precision": precision}
+    if data is None:
+        return _as_json(measure(path, recipe=recipe_with(_texts(overrides), path), **options))
+    recipe, elsewhere = recipe_elsewhere(str(data), _texts(overrides), path)
+    return _as_json(transfer(path, recipe=recipe, elsewhere=elsewhere, **options))
 
 
 def analyze(
@@ -156,7 +155,7 @@ def analyze(
 
 
 def load_encoder(run: Place, *, device: Device = None, progress: Say | None = None) -> LoadedEncoder:
-    """The encoder of a finished run: a module that takes images (B, 3, H, W), uint8 or floats in 0 … 1.
+    """The encoder of a finished run: a module that takes images (B, C, H, W), uint8 or floats in 0 … 1.
 
     Gives features (B, D), not scaled to unit norm. It normalises the images itself, is in eval mode, and its weights
     take no gradients.

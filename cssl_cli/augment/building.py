@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cssl_cli.augment.op import Operation
 from cssl_cli.augment.pipeline import OPERATIONS, Augmentation
 from cssl_cli.augment.two_sided import TwoSided
 from cssl_cli.errors import InputError, unknown_name
@@ -29,13 +30,19 @@ def build_augmentation(
     require_channels(settings, channels)
     sizes: dict[str, dict[str, Any]] = {name: {"image_size": image_size} for name in OPERATIONS}
     sizes["crop"]["store_size"] = store_size
-    sides = [
-        {name: OPERATIONS[name](**sizes[name], **fields) for name, fields in side.items() if fields is not None}
-        for side in (first, second)
-    ]
+    operations = _operations(first, sizes)
     if first == second:
-        return Augmentation(sides[0], image_size=image_size, store_size=store_size)
-    return TwoSided(*sides, image_size=image_size, store_size=store_size)
+        return Augmentation(operations, image_size=image_size, store_size=store_size)
+    try:
+        others = _operations(second, sizes)  # what both have has been made before: a fault is of the second's own
+    except InputError as error:
+        where = f"augment.view_2.{(error.where or '').removeprefix('augment.')}"
+        raise InputError(error.what, where=where, remedy=error.remedy) from error
+    return TwoSided(operations, others, image_size=image_size, store_size=store_size)
+
+
+def _operations(side: Settings, sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, Operation]:
+    return {name: OPERATIONS[name](**sizes[name], **fields) for name, fields in side.items() if fields is not None}
 
 
 def of_views(settings: Settings) -> tuple[Settings, Settings]:

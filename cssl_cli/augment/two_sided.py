@@ -73,9 +73,14 @@ def _alike(name: str, first: Operation | None, second: Operation | None) -> tupl
     first, second = (replace(known, **nothing) if one is None else one for one in (first, second))
     for field in known.of_all_images:
         if getattr(first, field) != getattr(second, field):
+            of_first, of_second = (getattr(one, field) for one in (first, second))
             raise InputError(
-                f"is {getattr(second, field)}, and {getattr(first, field)} for the first view: it can only be the same",
+                f"is {_written(of_second)}, and {_written(of_first)} for the first view: it can only be the same",
                 where=f"augment.view_2.{name}.{field}",
                 remedy="Both views are made in one pass; give both the same, or leave it out here.",
             )
     return first, second
+
+
+def _written(value: float | None) -> str:
+    return "null" if value is None else str(value)

@@ -53,10 +53,6 @@ class SearchedField:
         """The values as a recipe holds them."""
         return list(values) if len(values) > 1 else values[0]
 
-    def override(self, values: Values) -> str:
-        """The values as an override of the command line."""
-        return f"{self.name}={json.dumps(self.written(values), separators=(',', ':'))}"
-
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.logarithmic else value
 
@@ -102,13 +98,28 @@ def read_searched(recipe: Recipe, names: Sequence[str]) -> tuple[SearchedField, 
 def with_values(recipe: Recipe, values: Mapping[SearchedField, Values]) -> Recipe:
     """The recipe with these values in place of its own; in the second view, too, where that has the same."""
     document = recipe.model_dump(mode="json", by_alias=True)
-    for field, own in values.items():
-        path = field.name.split(".")
-        of_second = [path[0], "view_2", *path[1:]]
-        changed = [path, of_second] if _value_at(document, path) == _value_at(document, of_second) else [path]
-        for *blocks, key in changed:
-            _value_at(document, blocks)[key] = field.written(own)
+    for name, written in _changes(document, values).items():
+        *blocks, key = name.split(".")
+        _value_at(document, blocks)[key] = written
     return Recipe.model_validate(document)
+
+
+def overrides(recipe: Recipe, values: Mapping[SearchedField, Values]) -> list[str]:
+    """The overrides that make `with_values` of the recipe, also of one that has its second view written out."""
+    changes = _changes(recipe.model_dump(mode="json", by_alias=True), values)
+    return [f"{name}={json.dumps(written, separators=(',', ':'))}" for name, written in changes.items()]
+
+
+def _changes(document: Mapping[str, Any], values: Mapping[SearchedField, Values]) -> dict[str, float | list[float]]:
+    """What is written at which field; what both views share, unless either is searched for itself, at both."""
+    changes, searched = {}, {field.name for field in values}
+    for field, own in values.items():
+        changes[field.name] = field.written(own)
+        of_second = field.name.replace("augment.", "augment.view_2.", 1)
+        shared = _value_at(document, field.name.split(".")) == _value_at(document, of_second.split("."))
+        if shared and of_second not in searched:
+            changes[of_second] = field.written(own)
+    return changes
 
 
 def _value_at(document: Any, path: Sequence[str]) -> Any:

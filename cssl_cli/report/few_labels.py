@@ -29,9 +29,10 @@ def few_labels_table(out: Console, result: Mapping[str, Any]) -> None:
     penalties = "" if all(level["labelled_images"] > 1000 for level in levels) else ", by cross-validation"
     note(
         out,
-        f"{_of_draws(levels)} The same images for every encoder, as many of each class, and a draw's smaller choices "
-        f"within its larger ones. Linear: penalty chosen within the labelled images{penalties}; the strongest where "
-        "there is one of each class. k-NN: k at most the labelled images of a class.",
+        f"{_of_draws(levels)} The same images for every encoder, drawn class by class (all of one that has fewer), "
+        f"and a draw's smaller choices within its larger ones. Linear: penalty chosen within the labelled "
+        f"images{penalties}; the strongest where there is one of each class. k-NN: k at most the labelled images of an "
+        "average class.",
     )
 
 
@@ -68,7 +69,7 @@ def finetuned_table(out: Console, result: Mapping[str, Any]) -> None:
 def level_called(level: Mapping[str, Any]) -> str:
     """ "1 % (500 images)" or "5 shots (50 images)"."""
     images = plural(level["labelled_images"], "image")
-    if "shots" in level:
+    if level.get("shots") is not None:
         return f"{plural(level['shots'], 'shot')} ({images})"
     return f"{100 * level['label_fraction']:g} % ({images})"
 

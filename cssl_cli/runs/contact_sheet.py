@@ -28,7 +28,10 @@ BACKGROUND, INK = "white", "#222222"
 def draw_views(
     recipe: Recipe, path: Path, *, reporter: Reporter, device_name: str | None = None, num_views: int = 8
 ) -> None:
-    """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each."""
+    """Write a PNG of original images, one of each class where there are labels, and `num_views` views of each.
+
+    Of views of two kinds the first half are those of first views of a pair, and the others those of second ones.
+    """
     _require_outside_the_images(path, recipe)
     require_writable(path.parent, "Give another --views FILE.png.")
     device = choose_device(device_name)
@@ -44,11 +47,17 @@ def draw_views(
     images = shown.images[indices]
     augmentation = make_augmentation(recipe, dataset)
     theta = augmentation.draw(len(images) * num_views, stream(recipe.seed, "contact sheet"))
+    kinds = ""
+    if recipe.augment.view_2 is not None:
+        num_first = -(-num_views // 2)
+        of_second = (torch.arange(len(theta)) % num_views >= num_first).unsqueeze(1)
+        theta = torch.where(of_second, augmentation.of_side(theta, 1), augmentation.of_side(theta, 0))
+        kinds = f" (from view {num_first + 1} on: second views of pairs)"
     views = augmentation.apply(images.repeat_interleave(num_views, dim=0).to(device), theta.to(device))
     clean = augmentation.clean(images).unsqueeze(1)
     views = torch.cat([clean, views.unflatten(0, (len(images), num_views)).cpu()], dim=1)
     shown_channels = f" (the first three of {dataset.channels} channels)" if dataset.channels > 3 else ""
-    contact_sheet(views, path, class_names=captions, title=recipe.name + shown_channels)
+    contact_sheet(views, path, class_names=captions, title=recipe.name + kinds + shown_channels)
 
 
 def _require_outside_the_images(path: Path, recipe: Recipe) -> None:

@@ -110,6 +110,7 @@ def analyze_features(
         "part": about.get("part"),
         "num_images": len(arrays.features),
         "class_names": None if arrays.labels is None else list(arrays.class_names),
+        **({"views_of_two_kinds": True} if "view_2" in arrays.discrete else {}),
         **({"feature_error": about["feature_error"]} if "precision" in settings else {}),
         # Of features from elsewhere nobody knows which temperature they were trained at.
         "loss_settings": {**asdict(loss), "of_the_method": temperature is not None or (False if about else None)},

@@ -26,7 +26,7 @@ from cssl_cli.features.patches import PatchFeatures
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe
-from cssl_cli.recipe.searched import SearchedField, Values, with_values
+from cssl_cli.recipe.searched import SearchedField, Values, overrides, with_values
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.rank import (
@@ -268,6 +268,6 @@ def _field(field: SearchedField, values: Values) -> dict[str, Any]:
 def _proposal(recipe: Recipe, settings: Settings) -> dict[str, Any]:
     proposed = with_values(recipe, settings)
     return {
-        "overrides": [field.override(values) for field, values in settings.items()],
+        "overrides": overrides(recipe, settings),
         "augment": proposed.augment.model_dump(mode="json", exclude_none=True),
     }

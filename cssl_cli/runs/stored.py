@@ -197,6 +197,19 @@ class Probe(Result):
     untrained: _Scores
     pixels: _Scores
 
+    @model_validator(mode="after")
+    def _of_the_same_levels(self) -> Probe:
+        encoders = (self.trained, self.untrained, self.pixels)
+        finetuned = [one.finetune for one in (self.trained, self.untrained) if one.finetune is not None]
+        scores = [*(one.linear for one in encoders), *finetuned]
+        if len({tuple(map(_level, one.few_labels)) for one in scores}) > 1:
+            raise ValueError("the encoders are of different numbers of labelled images")
+        if len(finetuned) == 1:
+            raise ValueError("one encoder is fine-tuned, and the other is not")
+        if finetuned and not isinstance(self.settings.get("finetune"), dict):
+            raise ValueError("the settings do not say how it was fine-tuned")
+        return self
+
 
 class _OtherImages(Stored):
     name: str

@@ -36,13 +36,14 @@ def transfer(
     device_name: str | None = None,
     data_root: str | None = None,
     precision: str = "float32",
+    again: bool = False,
 ) -> dict[str, Any]:
     """Accuracies of the run's encoder on the images of the recipe `elsewhere`, as `runs.probe.probe` has them.
 
     Both recipes are the run's, with its measurement settings; `elsewhere` has other data. Where it gives no `size`, the
     images are prepared at the encoder's; they are brought to it otherwise, and normalised as the run's own images were.
-    What was measured before on the same images with the same settings is read. `data_root` is where the images are, in
-    place of what `elsewhere` says. Raises InputError without labels, and for another number of channels.
+    What was measured before on the same images with the same settings is read, unless `again`. `data_root` is where the
+    images are, in place of what `elsewhere` says. Raises InputError without labels, and for another number of channels.
     """
     run, recipe = open_finished(path, reporter, recipe)
     device = choose_device(device_name)
@@ -63,7 +64,7 @@ def transfer(
         "settings": json.loads(json.dumps(settings)),
     }
     file = f"{TRANSFER}/{elsewhere.data.name}-{_key(head)}.json"
-    if (stored := _stored(run, file, head, reporter)) is not None:
+    if not again and (stored := _stored(run, file, head, reporter)) is not None:
         reporter.say(f"measured before, and read from {shown_path(run.file(file))}")
         return stored
     with run.locked():

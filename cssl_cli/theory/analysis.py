@@ -249,7 +249,7 @@ class Pieces:
     @property
     def num_parameters(self) -> int | None:
         """n of Theorem 2."""
-        return None if isinstance(self.constants, Absent) else self.constants.num_parameters
+        return None if self.parameters is None else self.parameters.continuous.shape[2]
 
     @property
     def num_discrete(self) -> int:

@@ -37,6 +37,10 @@ def test_a_run_is_measured_as_by_the_commands(invoke: Invoke, analyzed: Path, tm
     terms, accuracies = api.analyze(run), api.probe(run, overrides=["probe.knn_k=3"])
     assert terms == json.loads(invoke("analyze", run, "--json", "--no-figures").stdout)
     assert accuracies == json.loads(invoke("probe", run, "probe.knn_k=3", "--json").stdout)
+    few = ["data.num_train=60", "data.num_test=40"]
+    elsewhere = api.probe(run, data="shapes", overrides=few)
+    assert elsewhere == json.loads(invoke("probe", run, "--data", "shapes", *few, "--json").stdout)
+    assert api.probe(run, data="shapes", overrides=few, again=True) == elsewhere
     assert accuracies["trained"]["knn"]["k"] == 3
     with pytest.raises(api.InputError, match="would change the encoder"):
         api.analyze(run, overrides=["seed=9"])

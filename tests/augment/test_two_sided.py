@@ -99,9 +99,27 @@ def test_views_that_are_made_alike_are_the_plain_augmentation() -> None:
 )
 def test_what_is_one_for_all_images_of_a_pass_cannot_differ(name: str, settings: dict, where: str) -> None:
     first = {**FIRST, "solarize": {"p": 0.2, "threshold": 0.5}}
-    with pytest.raises(InputError, match="can only be the same") as caught:
+    with pytest.raises(
+        InputError, match=r"is (5, and null|0\.4, and 0\.5) for the first .* only be the same"
+    ) as caught:
         build_augmentation({**first, "view_2": {**first, name: settings}}, image_size=SIDE)
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"crop": {"scale": (0.9, 1.0), "ratio": (3.0, 4.0)}}, "augment.view_2.crop"),
+        ({"blur": {"p": 0.1, "sigma": (0.1, 2.0), "kernel_size": 199}}, "augment.view_2.blur.kernel_size"),
+    ],
+)
+def test_a_fault_of_the_second_view_is_named_there(changed: dict, where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        build_augmentation({**FIRST, "view_2": {**FIRST, **changed}}, image_size=SIDE)
+    assert caught.value.where == where
+    with pytest.raises(InputError) as caught:
+        build_augmentation({**FIRST, **changed, "view_2": SECOND}, image_size=SIDE)
+    assert caught.value.where == where.replace("view_2.", "")
 
 
 def test_colours_of_either_view_need_three_channels() -> None:

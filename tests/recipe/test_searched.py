@@ -8,7 +8,7 @@ import pytest
 
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.recipe.searched import SearchedField, read_searched, with_values
+from cssl_cli.recipe.searched import SearchedField, overrides, read_searched, with_values
 from tests.support.commands import TINY_RECIPE
 
 
@@ -63,8 +63,8 @@ def test_a_recipe_takes_whatever_is_tried_and_so_does_the_command_line(tiny, pla
     names += " solarize.threshold cutout.scale fade.contrast"
     fields = read_searched(recipe, [f"augment.{name}" for name in names.split()])
     values = {field: field.values(places[: len(field.start)]) for field in fields}
-    overrides = [field.override(own) for field, own in values.items()]
-    assert with_values(recipe, values) == tiny(*given, "augment.solarize={}", "augment.fade={}", *overrides)
+    said = overrides(recipe, values)
+    assert with_values(recipe, values) == tiny(*given, "augment.solarize={}", "augment.fade={}", *said)
 
 
 def test_a_field_named_twice_is_one(tiny) -> None:
@@ -72,7 +72,7 @@ def test_a_field_named_twice_is_one(tiny) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides", "problem"),
+    ("name", "given", "problem"),
     [
         (
             "augment.jiter.strength",
@@ -87,9 +87,9 @@ def test_a_field_named_twice_is_one(tiny) -> None:
         ("augment.jitter.brightness", ["augment.jitter.brightness=0"], "augment.jitter.brightness starts at 0"),
     ],
 )
-def test_other_fields_are_refused_by_name(tiny, name: str, overrides: list[str], problem: str) -> None:
+def test_other_fields_are_refused_by_name(tiny, name: str, given: list[str], problem: str) -> None:
     with pytest.raises(InputError, match=f"(?s){problem}") as refused:
-        read_searched(tiny(*overrides), ["augment.gray.p", name])
+        read_searched(tiny(*given), ["augment.gray.p", name])
     assert refused.value.where == "--optimise"
 
 

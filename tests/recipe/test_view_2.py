@@ -9,7 +9,7 @@ import pytest
 from cssl_cli.errors import InputError
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.recipe import Recipe
-from cssl_cli.recipe.searched import read_searched, with_values
+from cssl_cli.recipe.searched import overrides, read_searched, with_values
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -70,11 +70,21 @@ def test_faults_are_sentences(override: str, sentence: str) -> None:
         recipe(override)
 
 
-def test_a_search_moves_what_both_views_share() -> None:
+def test_a_search_moves_what_both_views_share(tmp_path: Path) -> None:
     before = recipe(PUBLISHED)
     (strength, p) = read_searched(before, ["augment.jitter.strength", "augment.blur.p"])
-    after = with_values(before, {strength: (0.25,), p: (0.75,)}).settings("augment")
+    values = {strength: (0.25,), p: (0.75,)}
+    after = with_values(before, values).settings("augment")
     assert (after["jitter"]["strength"], after["view_2"]["jitter"]["strength"]) == (0.25, 0.25)
     assert (after["blur"]["p"], after["view_2"]["blur"]["p"]) == (0.75, 0.1)
-    again = recipe(PUBLISHED, strength.override((0.25,)), p.override((0.75,)))  # as the proposal says it
-    assert again.settings("augment") == after
+    (tmp_path / "r.yaml").write_text(before.to_yaml())  # where the second view is written out
+    proposal = overrides(before, values)
+    assert recipe(PUBLISHED, *proposal).settings("augment") == after
+    assert load_recipe(str(tmp_path / "r.yaml"), proposal).settings("augment") == after
+
+
+def test_a_search_of_either_view_for_itself_keeps_them_apart() -> None:
+    before = recipe("augment.view_2={gray: null}")  # blur.p is 0.5 in both
+    second, first = read_searched(before, ["augment.view_2.blur.p", "augment.blur.p"])
+    after = with_values(before, {second: (0.5,), first: (0.75,)}).settings("augment")
+    assert (after["blur"]["p"], after["view_2"]["blur"]["p"]) == (0.75, 0.5)

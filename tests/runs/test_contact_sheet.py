@@ -9,7 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from cssl_cli.errors import RunError
-from cssl_cli.runs.contact_sheet import contact_sheet
+from cssl_cli.host.progress import Silent
+from cssl_cli.recipe import load_recipe
+from cssl_cli.runs import contact_sheet as sheets
+from cssl_cli.runs.contact_sheet import contact_sheet, draw_views
+from tests.support.commands import TINY_RECIPE
 
 
 def blank(num: int, num_views: int, side: int = 32) -> torch.Tensor:
@@ -96,3 +100,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, mo
         contact_sheet(blank(1, 1), path, class_names=None, title="")
     assert path.read_bytes() == b"the old sheet"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_views_of_two_kinds_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, object] = {}
+    monkeypatch.setattr(sheets, "contact_sheet", lambda views, _, **said: drawn.update(views=views, **said))
+    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
+    kinds = ["augment.gray=null", "augment.view_2={gray: {p: 1}}", "data.num_train=10", "data.num_test=10"]
+    recipe = load_recipe(str(tmp_path / "tiny.yaml"), kinds)
+    draw_views(recipe, tmp_path / "views.png", reporter=Silent(), device_name="cpu", num_views=3)
+    views = drawn["views"]
+    assert isinstance(views, torch.Tensor)
+    gray = (views[:, 1:] == views[:, 1:, :1]).flatten(2).all(dim=2)
+    assert gray.tolist() == [[False, False, True]] * len(views)
+    assert drawn["title"] == "tiny (from view 3 on: second views of pairs)"

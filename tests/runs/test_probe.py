@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -28,7 +29,7 @@ from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ENCODER, PROBE, RECIPE, RunDir
 from cssl_cli.runs.setup import initial_method
-from cssl_cli.runs.stored import Transfer, require
+from cssl_cli.runs.stored import Probe, Transfer, require
 from cssl_cli.runs.transfer import transfer
 from cssl_cli.train.finetune import finetune, num_steps
 from tests.support.commands import TINY_RECIPE, Invoke
@@ -110,6 +111,20 @@ def test_entries_of_another_form_are_damage(
         run.latest_result(PROBE)
 
 
+def test_encoders_measured_otherwise_than_one_another_are_damage(with_few: Path) -> None:
+    stored = json.loads((with_few / PROBE).read_text())
+    for change, said in (
+        (lambda it: [it["pixels"][name].pop("few_labels") for name in CLASSIFIERS], "of different numbers of labelled"),
+        (lambda it: it["untrained"]["finetune"].pop("few_labels"), "of different numbers of labelled"),
+        (lambda it: it["untrained"].pop("finetune"), "one encoder is fine-tuned"),
+        (lambda it: it["settings"].pop("finetune"), "do not say how it was fine-tuned"),
+    ):
+        content = copy.deepcopy(stored)
+        change(content)
+        with pytest.raises(ValueError, match=said):
+            require(Probe, content)
+
+
 def test_the_report_fits_and_says_what_was_drawn(
     with_few: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +140,7 @@ def test_the_report_fits_and_says_what_was_drawn(
     assert re.search(rf"untrained .*{re.escape(shown)}", rows), done.stdout
     said = " ".join(done.stdout.split())
     assert "means over 2 draws of the labelled images, and 95 % intervals" in said
+    assert "drawn class by class (all of one that has fewer)" in said  # not: as many of each
     assert re.search(r"labels +pretrained +from scratch", done.stdout)
     assert "for 1 epoch, at least 5 steps (5 with all labels)" in said
     assert "1 shot (10 images)" in said

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from cssl_cli.augment import build_augmentation
 from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs import rank as ranking
-from cssl_cli.runs.rank import Candidate, rank
+from cssl_cli.runs.rank import Candidate, rank, view_features
 from cssl_cli.theory.spectrum.jackknife import jackknife_error
 from tests.support.commands import TINY_RECIPE, Invoke
 
@@ -51,6 +52,15 @@ def tiny(tmp_path: Path):
 
 def ranked(*candidates: Candidate, **options) -> dict:
     return rank(candidates, reporter=Silent(), **{"num_images": 240, **options})
+
+
+def test_pairs_of_two_kinds_have_a_view_of_each() -> None:
+    inverted = {"solarize": {"p": 1.0, "threshold": 0.0}}
+    augmentation = build_augmentation({"view_2": inverted}, image_size=4)
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    found = view_features(images, augmentation, lambda views: views.flatten(1), torch.Generator(), torch.device("cpu"))
+    whole = images.flatten(1) / 255
+    assert torch.equal(found, torch.stack([whole, 1 - whole], dim=1))
 
 
 def unlabelled(folder: Path, count: int) -> None:

@@ -36,8 +36,11 @@ def test_from_pretraining_to_the_analysis(invoke: Invoke, tmp_path: Path) -> Non
     assert (begun / CHECKPOINT).exists()
     run = pretrain(recipe, out=tmp_path / "runs", reporter=Silent())
     assert run.file(ENCODER).read_bytes() == whole.file(ENCODER).read_bytes()
-    done = invoke("analyze", run.path, "--no-figures")
+    done = invoke("analyze", run.path, "--no-figures", "--export", tmp_path / "f.npz")
     assert done.code == 0, done.stderr
     assert "as a first view or as a second by the toss of a coin" in " ".join(done.stdout.split())
+    assert json.loads(invoke("analyze", tmp_path / "f.npz", "--json").stdout)["views_of_two_kinds"] is True
     content = json.loads(invoke("analyze", run.path, "--no-figures", "--json").stdout)
     assert content["views_of_two_kinds"] is True
+    constants = content["trained"]["R_epsilon_bounds"]["theorem_2_constants"]  # its few views differ in their coins
+    assert constants["reason"].startswith("no two stored views of an image agree in coins and orders")
