@@ -106,6 +106,9 @@ def test_a_folder_of_photographs_is_seen_through_crops_of_what_is_stored(tmp_pat
     clean = make_augmentation(chosen, dataset).clean(dataset.test.images)
     assert clean.shape[-1] == 32
     assert encoder(clean).shape == (4, encoder.num_features)
+    for unfit in (clean[:, :1], clean[0], (255 * clean).int()):
+        with pytest.raises(ValueError, match="expected"):
+            encoder(unfit)
 
 
 def test_every_measurement_sees_the_clean_view(tmp_path: Path) -> None:
