@@ -90,7 +90,8 @@ class LibraryEncoder(Encoder):
         except Exception as error:  # whatever a library's checks raise
             channels, height, width = image
             raise InputError(
-                f"{self.called} cannot take images of {channels} channels and {height}x{width} pixels: {_reason(error)}",
+                f"{self.called} cannot take images of {channels} channels and {height}x{width} pixels: "
+                f"{_reason(error)}",
                 where="encoder.model",
                 remedy="Give data.size, or encoder.image_size for a model of a fixed size.",
             ) from error
