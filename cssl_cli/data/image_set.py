@@ -156,9 +156,15 @@ def _of_channels(given: Sequence[float] | None, images: ImageSet, where: str) ->
     channels = images.images.shape[1]
     if len(given) != channels:
         raise InputError(
-            f"has {len(given)} numbers, and the images have {channels} channels", where=where, remedy="Give one each."
+            f"has {_counted(len(given), 'number')}, and the images have {_counted(channels, 'channel')}",
+            where=where,
+            remedy="Give one each.",
         )
     return tuple(given)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def summarize(images: Tensor) -> Summary:
