@@ -185,7 +185,10 @@ class _Splits:
         image = images[0] if image is None else self.known("column", "image", image, list(features))
         label = (labels or [None])[0] if label is None else self.known("column", "label", label, list(features))
         if not isinstance(features[image], self.datasets.Image) and _kind(features[image]) != "binary":
-            raise self.error(f"the column {image} holds no images, but {features[image]}", "Give data.image.")
+            raise self.error(
+                f"the column {image} holds no images, but {features[image]}",
+                f"Give data.image; of paths, save images: DATASET.cast_column({image!r}, datasets.Image()).",
+            )
         if label is None:
             return _Columns(image, None, None)
         feature = features[label]

@@ -61,8 +61,9 @@ class Dataset:
 
     The encoder learns from `pretrain`. `train` and `test` are labelled, and None if the source has no labels. If all
     training images are labelled, `pretrain` is `train`. `mean` and `std` (a number for each channel, on the 0..1 scale)
-    are those of `pretrain`, unless the recipe gives others. `content_key` hashes pixels, labels and class names: it
-    does not depend on where the images are stored, and changes with a single pixel. `image_size` is the side at which
+    are those of `pretrain`, unless the recipe gives others. `content_key` hashes pixels, labels, class names and the
+    side at which they are seen: it does not depend on where the images are stored, and changes with a single pixel.
+    `image_size` is the side at which
     the encoder sees the images, which may be stored larger: nothing but views of that side is ever measured.
     """
 
@@ -130,6 +131,9 @@ def finish_dataset(
     test = _limited(source.test, limit_test, num_classes, "data.limit_test")
     assert pretrain is not None
     key = hashlib.sha256(json.dumps(source.class_names).encode())
+    seen = image_size or pretrain.images.shape[-1]
+    if seen != pretrain.images.shape[-1]:  # otherwise the digests of the pixels have it
+        key.update(f"seen at {seen}".encode())
     for part in (pretrain, None if train is pretrain else train, test):
         key.update(b"-" if part is None else _part_key(part))
     assert pretrain.summary is not None
@@ -142,7 +146,7 @@ def finish_dataset(
         mean=_of_channels(mean, pretrain, "data.mean") or pretrain.summary.mean,
         std=_of_channels(std, pretrain, "data.std") or pretrain.summary.std,
         content_key=key.hexdigest(),
-        image_size=image_size or pretrain.images.shape[-1],
+        image_size=seen,
     )
 
 
@@ -152,9 +156,15 @@ def _of_channels(given: Sequence[float] | None, images: ImageSet, where: str) ->
     channels = images.images.shape[1]
     if len(given) != channels:
         raise InputError(
-            f"has {len(given)} numbers, and the images have {channels} channels", where=where, remedy="Give one each."
+            f"has {_counted(len(given), 'number')}, and the images have {_counted(channels, 'channel')}",
+            where=where,
+            remedy="Give one each.",
         )
     return tuple(given)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def summarize(images: Tensor) -> Summary:

@@ -56,14 +56,19 @@ def draw_views(
     views = augmentation.apply(images.repeat_interleave(num_views, dim=0).to(device), theta.to(device))
     clean = augmentation.clean(images).unsqueeze(1)
     views = torch.cat([clean, views.unflatten(0, (len(images), num_views)).cpu()], dim=1)
-    shown_channels = f" (the first three of {dataset.channels} channels)" if dataset.channels > 3 else ""
-    contact_sheet(views, path, class_names=captions, title=recipe.name + kinds + shown_channels)
+    contact_sheet(views, path, class_names=captions, title=recipe.name + kinds + _shown_of(dataset.channels))
+
+
+def _shown_of(channels: int) -> str:
+    """Which channels are drawn, where that is not all."""
+    return {1: "", 2: " (the first of 2 channels)", 3: ""}.get(channels, f" (the first three of {channels} channels)")
 
 
 def _require_outside_the_images(path: Path, recipe: Recipe) -> None:
     """`InputError` if the picture would lie among the user's images, and so become one of them."""
     data = recipe.settings("data")
-    if data["name"] == "folder" and _is_inside(path, data["root"]):
+    folder = data["root"] if data["name"] == "folder" else data["path"] if data["name"] == "huggingface" else ""
+    if folder.startswith("/") and _is_inside(path, folder):  # others are names on the Hub
         raise InputError(
             "this is in the folder of the images, and would be taken for one of them",
             where=str(path),

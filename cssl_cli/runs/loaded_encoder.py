@@ -20,7 +20,7 @@ class LoadedEncoder(nn.Module):
     """The trained encoder, in eval mode and without gradients for its weights, with the normalisation of its images.
 
     Takes images (B, C, H, W), uint8 or floats in 0 … 1, and gives features (B, D), D = `num_features`, as they are,
-    not scaled to unit norm.
+    not scaled to unit norm. Raises ValueError for images of other shapes or types.
     """
 
     mean: Tensor
@@ -35,6 +35,10 @@ class LoadedEncoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != len(self.mean):
+            raise ValueError(f"images (B, {len(self.mean)}, H, W) expected, got shape {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images of uint8, or of floats in 0 … 1, expected, got {images.dtype}")
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         features: Tensor = self.encoder((floats - self.mean) / self.std)
         return features

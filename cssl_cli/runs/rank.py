@@ -180,10 +180,11 @@ def images_to_rank(dataset: Dataset, num_images: int, *, least: int = LEAST_IMAG
     source = dataset.train if dataset.train is not None else dataset.pretrain
     chosen = subset(source, num_images, num_classes=len(dataset.class_names), where="--images")
     if len(chosen) < least:
+        enough = len(source) >= least
         raise InputError(
             f"a ranking takes {least} images, and there are {len(chosen)}",
-            where="--images" if len(source) >= least else "data",
-            remedy=f"Give {LEAST_IMAGES} or more; {NUM_IMAGES:,} are the rule.",
+            where="--images" if enough else "data",
+            remedy=f"Give {LEAST_IMAGES if enough else least} or more; {NUM_IMAGES:,} are the rule.",
         )
     if dataset.image_size < PATCH:
         raise InputError(f"images of fewer than {PATCH} pixels a side cannot be ranked", where="data", remedy="")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cssl_cli.augment import clean_views
 from cssl_cli.data import load_dataset
 from cssl_cli.errors import InputError
 from cssl_cli.features.probe import knn_probe
@@ -111,9 +112,10 @@ def test_a_sweep_over_files_of_two_names_has_no_one_root(tmp_path):
     require_one_root(SweepRequest(sweep, tmp_path / "out"))
 
 
-def test_shapes_as_class_folders_are_the_same_images(tmp_path):
+@pytest.mark.parametrize("stored", [16, 24])
+def test_shapes_as_class_folders_are_the_same_images(tmp_path, stored):
     """And so are all numbers that do not depend on the images' order."""
-    recipe = recipe_of(tmp_path, "name: shapes, num_train: 60, num_test: 40, size: 16")
+    recipe = recipe_of(tmp_path, f"name: shapes, num_train: 60, num_test: 40, size: 16, store_size: {stored}")
     shapes = prepare_data(recipe, Silent())
     for part in ("train", "test"):
         images = getattr(shapes, part)
@@ -121,7 +123,8 @@ def test_shapes_as_class_folders_are_the_same_images(tmp_path):
             path = tmp_path / "images" / part / shapes.class_names[label] / f"{row:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    folder = image_folders.load(tmp_path / "images", tmp_path / "cache", size=16)
+    folder = image_folders.load(tmp_path / "images", tmp_path / "cache", size=16, store_size=stored)
+    assert (folder.image_size, folder.pretrain.images.shape[-1]) == (shapes.image_size, stored) == (16, stored)
     assert folder.class_names == shapes.class_names
     assert (folder.mean, folder.std) == (shapes.mean, shapes.std)
     scores = []
@@ -131,7 +134,7 @@ def test_shapes_as_class_folders_are_the_same_images(tmp_path):
             images = getattr(dataset, part)
             order = images.labels.argsort(stable=True)
             parts[part] = images.images[order], images.labels[order]
-            features = [images.images.flatten(1).float(), images.labels]
+            features = [clean_views(images.images, dataset.image_size).flatten(1), images.labels]
             parts[f"{part} features"] = features
         scores.append(
             (

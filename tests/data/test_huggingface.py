@@ -209,6 +209,10 @@ def test_what_is_wrong_is_named(datasets, parts, tmp_path):
         error = refused(folder, cache, **changes)
         assert error.where == where
         assert error.what.startswith(what)
+    saved.map(lambda _: {"place": "x.png"}).save_to_disk(str(tmp_path / "paths"))
+    assert refused(tmp_path / "paths", cache, image="place").remedy == (
+        "Give data.image; of paths, save images: DATASET.cast_column('place', datasets.Image())."
+    )
     assert refused(tmp_path / "none", cache).what == "there is no such folder"
     (tmp_path / "file").write_text("")
     assert refused(tmp_path / "file", cache).what == "this is a file, not a folder"

@@ -120,6 +120,17 @@ def test_the_content_key_follows_pixels_labels_and_names_only():
     assert len({key, *(other.content_key for other in others)}) == 5
 
 
+def test_the_content_key_follows_the_side_at_which_images_are_seen():
+    train = labelled([5, 5])
+    source, stored = Source("s", ("a", "b"), train, train, train), train.images.shape[-1]
+    seen = {
+        size: finish_dataset(source, limit=None, limit_test=None, image_size=size).content_key
+        for size in (None, stored, stored - 1, stored - 2)
+    }
+    assert seen[None] == seen[stored]
+    assert len(set(seen.values())) == 3
+
+
 def test_an_unknown_source_names_the_nearest(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'cifar10'") as caught:
         load_dataset({"name": "cifar_10"}, cache_dir=tmp_path, progress=None)

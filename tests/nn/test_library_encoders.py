@@ -97,6 +97,26 @@ def test_a_model_of_a_fixed_size_takes_images_of_the_size_it_is_given() -> None:
         build_encoder({"name": "torchvision", "model": "resnet18", "image_size": 64})
 
 
+@pytest.mark.parametrize(
+    ("settings", "where", "said"),
+    [
+        ({"name": "torchvision", "model": "vit_b_32", "image_size": 100}, "encoder", "Input shape indivisible"),
+        ({"name": "torchvision", "model": "maxvit_t", "image_size": 64}, "encoder", "not divisible by partition size"),
+        ({"name": "timm", "model": "resnet18.none"}, "encoder.model", "unknown model of timm 'resnet18.none'"),
+        ({**TRANSFORMER, "model": "vit_tiny_patch16_224.none"}, "encoder.model", "unknown model of timm"),
+    ],
+)
+def test_what_a_library_refuses_to_build_is_an_error_of_the_recipe(
+    settings: dict[str, Any], where: str, said: str
+) -> None:
+    if settings["name"] == "timm":
+        pytest.importorskip("timm")
+    with pytest.raises(InputError, match=said) as refused:
+        build_encoder(settings)
+    assert refused.value.where == where
+    assert refused.value.remedy is not None
+
+
 @pytest.mark.parametrize("settings", [CONVOLUTIONAL, TRANSFORMER], ids=["torchvision", "timm"])
 def test_folded_features_are_the_same(settings: dict[str, Any]) -> None:
     network = encoder(settings).eval()

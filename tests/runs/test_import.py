@@ -215,7 +215,7 @@ def test_the_recipe_says_the_normalisation(recipe: str, tmp_path: Path) -> None:
         analyze(run.path, reporter=Silent(), export=tmp_path / "features.npz")
         exported.append((tmp_path / "features.npz").read_bytes())
     assert exported[0] != exported[1]
-    with pytest.raises(InputError, match="1 numbers, and the images have 3 channels"):
+    with pytest.raises(InputError, match="has 1 number, and the images have 3 channels"):
         importing(recipe, tmp_path / "w.safetensors", "data.mean=[0.5]", out=tmp_path)
 
 

@@ -18,6 +18,7 @@ from cssl_cli.features.patches import PatchFeatures
 from cssl_cli.host.progress import Silent
 from cssl_cli.host.randomness import stream
 from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.runs import contact_sheet
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.brief_training import BriefTraining
 from cssl_cli.runs.contact_sheet import draw_views
@@ -106,6 +107,9 @@ def test_a_folder_of_photographs_is_seen_through_crops_of_what_is_stored(tmp_pat
     clean = make_augmentation(chosen, dataset).clean(dataset.test.images)
     assert clean.shape[-1] == 32
     assert encoder(clean).shape == (4, encoder.num_features)
+    for unfit in (clean[:, :1], clean[0], (255 * clean).int()):
+        with pytest.raises(ValueError, match="expected"):
+            encoder(unfit)
 
 
 def test_every_measurement_sees_the_clean_view(tmp_path: Path) -> None:
@@ -164,6 +168,22 @@ def test_gray_images_and_those_of_many_channels(tmp_path: Path, shape: tuple[int
     assert rows[0]["share"]["value"] is not None
     draw_views(chosen, tmp_path / "views.png", reporter=Silent(), device_name="cpu", num_views=2)
     assert Image.open(tmp_path / "views.png").mode == "RGB"
+
+
+def test_a_contact_sheet_says_which_channels_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *_, title, **__: titles.append(title))
+    for channels in (1, 2, 3, 4):
+        chosen = recipe(tmp_path, arrays(tmp_path / "x.npz", channels, 9, 10), *COLOURLESS)
+        draw_views(chosen, tmp_path / "views.png", reporter=Silent(), device_name="cpu", num_views=1)
+    assert titles == ["tiny", "tiny (the first of 2 channels)", "tiny", "tiny (the first three of 4 channels)"]
+
+
+def test_a_contact_sheet_among_the_images_of_a_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    chosen = recipe(tmp_path, f"data={{name: huggingface, path: {tmp_path / 'set'}}}")
+    with pytest.raises(InputError, match="in the folder of the images"):
+        draw_views(chosen, tmp_path / "set" / "views.png", reporter=Silent(), device_name="cpu")
 
 
 def test_colour_operations_without_colours_list_all_that_is_to_be_dropped(tmp_path: Path) -> None:

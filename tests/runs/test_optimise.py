@@ -136,8 +136,13 @@ def test_the_same_seed_gives_the_same_proposal_measured_on_halves_that_share_no_
 def test_too_few_images_are_halved(recipe: Recipe) -> None:
     result = optimised(recipe, "augment.gray.p", num_images=200, evaluations=2)
     assert result["num_images"] == {"asked": 200, "climbed_on": 128, "judged_on": 128, "together": 256}
-    with pytest.raises(InputError, match="takes 80 images, and there are 60"):
+    with pytest.raises(InputError, match="takes 80 images, and there are 60") as refused:
         optimised(recipe, "augment.gray.p", num_images=30)
+    assert (refused.value.where, refused.value.remedy) == ("--images", "Give 40 or more; 4,000 are the rule.")
+    few = recipe.model_copy(update={"data": recipe.data.model_copy(update={"num_train": 60})})
+    with pytest.raises(InputError, match="takes 80 images, and there are 60") as refused:
+        optimised(few, "augment.gray.p", num_images=200)
+    assert (refused.value.where, refused.value.remedy) == ("data", "Give 80 or more; 4,000 are the rule.")
 
 
 def test_a_gain_that_new_images_confirm_is_proposed(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class LibraryEncoder(Encoder):
     def __init__(self, make: Callable[[], nn.Module], *, image: tuple[int, ...], called: str, key: Hashable) -> None:
         super().__init__()
         self.make, self.called = make, called
-        self.model = _without_storage(make)
+        self.model = _without_storage(make, called)
         for part in self.model.modules():
             if type(part) is nn.BatchNorm2d and part.affine and part.momentum is not None:
                 part.__class__ = BatchNorm2d  # the same parameters, and nothing besides
@@ -88,10 +88,10 @@ class LibraryEncoder(Encoder):
             with torch.device("meta"):
                 return self.model.eval()(torch.empty(2, *image))
         except Exception as error:  # whatever a library's checks raise
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             channels, height, width = image
             raise InputError(
-                f"{self.called} cannot take images of {channels} channels and {height}x{width} pixels: {reason}",
+                f"{self.called} cannot take images of {channels} channels and {height}x{width} pixels: "
+                f"{_reason(error)}",
                 where="encoder.model",
                 remedy="Give data.size, or encoder.image_size for a model of a fixed size.",
             ) from error
@@ -99,16 +99,34 @@ class LibraryEncoder(Encoder):
             self.train(training)
 
 
-def _without_storage(make: Callable[[], nn.Module]) -> nn.Module:
+def _without_storage(make: Callable[[], nn.Module], called: str) -> nn.Module:
     try:
         with torch.device("meta"):
             model = make()
     except (NotImplementedError, RuntimeError):  # a network that looks at numbers while it is built
         model = None
+    except Exception as error:  # whatever a library's checks raise
+        raise cannot_be_built(called, error) from error
     if model is None or any(_holds_a_tensor(part) for part in model.modules()):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            model = make().to("meta")
+            try:
+                model = make().to("meta")
+            except Exception as error:
+                raise cannot_be_built(called, error) from error
     return model
+
+
+def cannot_be_built(called: str, error: Exception) -> InputError:
+    """What a library says of settings that its network does not take."""
+    return InputError(
+        f"{called} cannot be built with these settings: {_reason(error)}",
+        where="encoder",
+        remedy="Give others, such as another image_size.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _holds_a_tensor(part: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cssl_cli.errors import InputError, nearest
+from cssl_cli.errors import InputError, nearest, unknown_name
 from cssl_cli.nn.encoders.cached_weights import CachedWeights
 from cssl_cli.nn.encoders.library import LibraryEncoder
 from cssl_cli.recipe.ranges import Count, ModelName, Size
@@ -50,7 +50,8 @@ def build(name: str, settings: Settings, channels: int) -> LibraryEncoder:  # no
         )
     given = {"img_size": settings.image_size, "patch_size": settings.patch_size}
     options = {key: value for key, value in given.items() if value is not None}
-    size = settings.image_size or _own_size(timm, settings.model)
+    published = _published(timm.models, settings.model)
+    size = settings.image_size or (224 if published is None else int(published.input_size[1]))
     try:
         return LibraryEncoder(
             partial(_network, settings.model, channels, options),
@@ -58,13 +59,14 @@ def build(name: str, settings: Settings, channels: int) -> LibraryEncoder:  # no
             called=f"timm's {settings.model}",
             key=("timm", settings, channels),
         )
-    except TypeError as error:
-        refused = next((field for field, key in _FIELDS.items() if f"'{key}'" in str(error)), None)
-        if refused is None:
+    except InputError as error:
+        cause = error.__cause__
+        refused = next((field for field, key in _FIELDS.items() if f"'{key}'" in str(cause)), None)
+        if not isinstance(cause, TypeError) or refused is None:
             raise
         raise InputError(
             f"timm's {settings.model} takes none", where=f"encoder.{refused}", remedy="Leave it out."
-        ) from error
+        ) from cause
 
 
 _FIELDS = {"image_size": "img_size", "patch_size": "patch_size", "channels": "in_chans"}
@@ -75,9 +77,13 @@ def _network(name: str, channels: int, options: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _own_size(timm: ModuleType, name: str) -> int:
-    known = timm.models.get_pretrained_cfg(name)
-    return int(known.input_size[1]) if known is not None else 224
+def _published(models: ModuleType, name: str) -> Any:
+    """What timm says of the weights of this name, None where it has none. `InputError` for an unknown tag."""
+    try:
+        return models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = models.get_arch_pretrained_cfgs(name.partition(".")[0])
+        raise unknown_name("model of timm", name, known, where="encoder.model") from error
 
 
 def _timm() -> ModuleType:
@@ -97,7 +103,7 @@ def cached_weights(settings: Settings) -> Sequence[CachedWeights]:
     Of a model without a tag, such as resnet18 for resnet18.a1_in1k, those of its default tag come first.
     """
     models = _timm().models
-    default = models.get_pretrained_cfg(settings.model)
+    default = _published(models, settings.model)
     if default is None:
         return []
     others = {} if "." in settings.model else models.get_arch_pretrained_cfgs(settings.model)
