@@ -167,7 +167,8 @@ def show_speeds(
         median, slowest, fastest = (
             options.batch_size / spent for spent in (statistics.median(values), max(values), min(values))
         )
-        rows.append([name, f"{median:,.0f}", f"{slowest:,.0f} to {fastest:,.0f}"])
+        digits = 0 if median >= 20 else 1
+        rows.append([name, f"{median:,.{digits}f}", f"{slowest:,.{digits}f} to {fastest:,.{digits}f}"])
         report.numbers[f"{name}, images/s: {case}"] = median
         if name != "cssl":
             report.ratios[f"cssl over {name}: {case}"] = measuring.ratio(values, seconds["cssl"])
