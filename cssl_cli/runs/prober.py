@@ -25,8 +25,10 @@ from cssl_cli.features.probe import (
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.encoder import build_encoder, materialize
+from cssl_cli.nn.least_memory import least_memory
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs import memory
 from cssl_cli.runs.finished import counter, trained_part, untrained_encoder
 from cssl_cli.runs.images import place_images
 from cssl_cli.runs.results import CLASSIFIERS
@@ -161,6 +163,7 @@ class Prober:
     def _finetuned(
         self, name: str, make_encoder: Callable[[], nn.Module | None], settings: dict[str, Any]
     ) -> dict[str, Any]:
+        self._require_memory(settings)
         encoder = make_encoder()
         assert encoder is not None
         weights, labels, num_classes = encoder.state_dict(), self.train_labels, len(self.dataset.class_names)
@@ -201,6 +204,18 @@ class Prober:
 
         whole = fit(torch.arange(len(labels)), stream(self.recipe.seed, "probe finetune"))
         return {**whole, **self.few.scores(labels, whole, fit, ["steps"])}
+
+    def _require_memory(self, settings: dict[str, Any]) -> None:
+        """`InputError` if a batch does not fit, of which at least so much is kept for its gradients."""
+        encoder = build_encoder(self.recipe.settings("encoder"), self.dataset.channels)
+        side, batch = self.dataset.image_size, min(settings["batch_size"], len(self.train_labels))
+        least = least_memory(encoder, (self.dataset.channels, side, side))
+        needs = {  # the weights, their gradients and momenta
+            "probe.finetune.batch_size": 4.0 * batch * least.kept,
+            "encoder": 4.0 * 3 * least.weights,
+        }
+        on_gpu = self.device.type == "cuda"
+        memory.require(needs, torch.cuda.mem_get_info(self.device)[0] if on_gpu else memory.free_memory())
 
     def _steps(self, settings: dict[str, Any]) -> int:
         """Steps of all trainings of an encoder."""

@@ -21,7 +21,7 @@ from cssl_cli.host.progress import Silent
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.recipe import load_recipe
-from cssl_cli.runs import prober
+from cssl_cli.runs import memory, prober
 from cssl_cli.runs import transfer as transferring
 from cssl_cli.runs.loaded_encoder import load_encoder
 from cssl_cli.runs.overrides import recipe_elsewhere, recipe_with
@@ -224,6 +224,13 @@ def test_an_interrupted_measurement_leaves_everything_as_it_was(run: Path, monke
     with pytest.raises(KeyboardInterrupt):
         transferred(run, "shapes", "data.num_train=64", "data.num_test=40", FINETUNE)
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_it_is_tried(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.0**20)
+    with pytest.raises(InputError, match="does not fit in memory") as caught:
+        probed(run, FINETUNE)
+    assert caught.value.where == "probe.finetune.batch_size"
 
 
 @pytest.mark.parametrize("method", ["{name: moco, queue: 128, batch_norm_splits: 4, projector: [16, 8]}"])
