@@ -43,7 +43,7 @@ def test_a_run_of_traced_steps_equals_the_plain_one(method: str, monkeypatch: py
     plain = traced(make(method, epochs=2))
     trainer = make(method, epochs=2, compiled=True, notice=said.append)
     compiled = traced(trainer)
-    assert [sentence.split()[0] for sentence in said] == ["compiling", "compiled"]
+    assert [sentence.split()[0] for sentence in said] == ["compiling", "compiled"], said
     assert trainer.training_step.compiled
     assert plain.keys() == compiled.keys()
     for name, value in plain.items():
@@ -74,7 +74,7 @@ def test_the_compiled_step_equals_the_plain_one_and_goes_on_where_it_was() -> No
     plain = traced(make_small(epochs=3))
     whole = make()
     records = finish(whole)
-    assert [sentence.split()[0] for sentence in said] == ["compiling", "compiled"]
+    assert [sentence.split()[0] for sentence in said] == ["compiling", "compiled"], said
     losses = torch.tensor([record.terms["loss"] for record in records])
     for name, value in {**whole.method.state_dict(), "losses": losses}.items():
         torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5)
