@@ -21,8 +21,8 @@ class LeastMemory(NamedTuple):
 def least_memory(network: nn.Module, image: tuple[int, ...]) -> LeastMemory:
     """Of a network on the meta device that takes images of this shape (C, H, W).
 
-    Only the inputs of convolutions and linear layers are counted, each once: the gradients of their weights need them.
-    What attention, norms and activations keep besides depends on the kernels.
+    Only the inputs of convolutions and linear layers are counted, each once and without the images themselves: the
+    gradients of their weights need them. What attention, norms and activations keep besides depends on the kernels.
     """
     inputs: list[Tensor] = []
 
@@ -31,10 +31,10 @@ def least_memory(network: nn.Module, image: tuple[int, ...]) -> LeastMemory:
             inputs.append(arguments[0])
 
     handles = [part.register_forward_pre_hook(note) for part in network.modules() if isinstance(part, _WITH_WEIGHTS)]
-    training = network.training
+    training, images = network.training, torch.empty(2, *image, device="meta")
     try:
         with torch.enable_grad():
-            outputs = network.train()(torch.empty(2, *image, device="meta"))
+            outputs = network.train()(images)
     finally:
         network.train(training)
         for handle in handles:
@@ -43,5 +43,6 @@ def least_memory(network: nn.Module, image: tuple[int, ...]) -> LeastMemory:
     for one in inputs:  # several layers may read the same storage
         storage = one.untyped_storage()._cdata
         kept[storage] = max(kept.get(storage, 0), one.numel())
+    kept.pop(images.untyped_storage()._cdata, None)
     weights = sum(one.numel() for one in network.parameters() if one.requires_grad)
     return LeastMemory(weights, sum(kept.values()) // 2, outputs.shape[1])

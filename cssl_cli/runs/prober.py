@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from functools import partial
@@ -208,10 +209,10 @@ class Prober:
     def _require_memory(self, settings: dict[str, Any]) -> None:
         """`InputError` if a batch does not fit, of which at least so much is kept for its gradients."""
         encoder = build_encoder(self.recipe.settings("encoder"), self.dataset.channels)
-        side, batch = self.dataset.image_size, min(settings["batch_size"], len(self.train_labels))
-        least = least_memory(encoder, (self.dataset.channels, side, side))
-        needs = {  # the weights, their gradients and momenta
-            "probe.finetune.batch_size": 4.0 * batch * least.kept,
+        image = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
+        least, batch = least_memory(encoder, image), min(settings["batch_size"], len(self.train_labels))
+        needs = {  # views and what is kept of them; the weights, their gradients and momenta
+            "probe.finetune.batch_size": 4.0 * batch * (math.prod(image) + least.kept),
             "encoder": 4.0 * 3 * least.weights,
         }
         on_gpu = self.device.type == "cuda"

@@ -227,7 +227,7 @@ def test_an_interrupted_measurement_leaves_everything_as_it_was(run: Path, monke
 
 
 def test_a_batch_that_does_not_fit_is_refused_before_it_is_tried(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 2.0**20)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.0**19)
     with pytest.raises(InputError, match="does not fit in memory") as caught:
         probed(run, FINETUNE)
     assert caught.value.where == "probe.finetune.batch_size"
