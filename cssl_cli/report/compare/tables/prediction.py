@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,6 +14,9 @@ from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
 from cssl_cli.report.compare.tables.granulated import print_granulated
 from cssl_cli.report.layout import note
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
 BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
@@ -89,6 +92,23 @@ def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> 
     if not paths:
         remove_accuracy_vs_terms(folder, NAME)
     return paths
+
+
+def figures_to_draw(content: Mapping[str, Any], accuracy: Column) -> dict[str, Callable[[], Figure | None]]:
+    """What draws each figure of a sweep, by name; arguments as those of `draw_prediction`."""
+    from cssl_cli.report.figures.accuracy_vs_terms import accuracy_vs_terms
+    from cssl_cli.report.figures.prediction_by_axis import prediction_by_axis
+
+    titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
+    by_axis = content["granulated"].get(accuracy.name)
+    drawn: dict[str, Callable[[], Figure | None]] = {
+        "accuracy-vs-terms": lambda: accuracy_vs_terms(
+            content["rows"], _of_main_terms(content, accuracy), accuracy.name, **titles
+        )
+    }
+    if by_axis is not None:
+        drawn["prediction-by-axis"] = lambda: prediction_by_axis(by_axis, **titles)
+    return drawn
 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
