@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep
+from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, report, sweep
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.errors import InputError
 
@@ -79,5 +79,6 @@ _add(probe.probe, probe.EXAMPLES)
 _add(analyze.analyze, analyze.EXAMPLES)
 _add(import_.import_, import_.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)
+_add(report.report, report.EXAMPLES)
 _add(rank.rank, rank.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)

@@ -48,4 +48,5 @@ Accuracy = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the results: one file to send.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]

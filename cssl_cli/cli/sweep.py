@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Html, Json, Out, Overrides, read_data_root
 from cssl_cli.errors import CsslError
 from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
@@ -72,6 +72,7 @@ def sweep(
         typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
+    html: Html = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -112,7 +113,7 @@ def sweep(
         return _report(request, table, as_json)
     if action == "concentration":
         return _measure_concentration(request, as_json)
-    return _run(request, table, figures, as_json)
+    return _run(request, table, as_json, figures=figures, html=html)
 
 
 def _show_plan(request: SweepRequest, as_json: bool) -> None:
@@ -142,7 +143,7 @@ def _measure_concentration(request: SweepRequest, as_json: bool) -> None:
     show_sweep_concentration(content, as_json)
 
 
-def _run(request: SweepRequest, table: SweepTable, figures: bool, as_json: bool) -> None:
+def _run(request: SweepRequest, table: SweepTable, as_json: bool, *, figures: bool, html: bool) -> None:
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.compare.extract import take_numbers
@@ -151,7 +152,7 @@ def _run(request: SweepRequest, table: SweepTable, figures: bool, as_json: bool)
 
     with SweepDisplay() if request.jobs else TerminalReporter() as display:
         results = run_sweep(request, display, take=take_numbers)
-    written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures)
+    written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures, html=html)
     _show(request, results, table, as_json, written.sentence)
     _end(request, results, told=not as_json, failed=written.failed)
 

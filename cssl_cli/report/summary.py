@@ -19,11 +19,12 @@ BOTH_WAYS = "both"
 class Reading(NamedTuple):
     """A cell of the summary: its text, the number in it and how many images and views it was measured on.
 
-    `value` is as in analysis.json or probe.json; of a band, its lower end.
+    `value` and `interval` are as in analysis.json or probe.json; of a band, its lower end and both.
     """
 
     text: str
     value: float | None = None
+    interval: tuple[float, float] | None = None
     num_images: int | None = None
     num_views: int | None = None
 
@@ -57,7 +58,12 @@ def accuracy_readings(probe: Mapping[str, Any] | None) -> list[Row]:
     for name, classifier in CLASSIFIERS.items() if probe is not None else ():
         scores = [part(probe, encoder, name) for encoder in COLUMNS]
         readings = [
-            Reading(percent(score["accuracy"], score["interval"]), score["accuracy"], score["num_images"])
+            Reading(
+                percent(score["accuracy"], score["interval"]),
+                score["accuracy"],
+                tuple(score["interval"]),
+                score.get("num_images"),
+            )
             if score
             else Reading("–")
             for score in scores
@@ -92,7 +98,8 @@ def _cell(entry: Mapping[str, Any], row: Declared, result: Result) -> Reading:
         value, interval = value[at], interval and interval[at]
     show = percent if row.share else number
     text = show(value, interval, rounded=row.rounding) + (" vacuous" if entry.get("vacuous") else "")
-    return Reading(text, value, entry.get("num_images"), entry.get("num_views"))
+    ends = None if not interval else (interval[0], interval[1])
+    return Reading(text, value, ends, entry.get("num_images"), entry.get("num_views"))
 
 
 def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -119,8 +126,9 @@ def _in_distance(result: Result, distance: str, row: Declared) -> Reading:
     assert row.point is not None
     at = row.point.place(result["settings"][row.point.grid])
     low, high = entry["value"], part(quantities, row.band).get("value")
-    least = None if low is None else 1 - (high or low)[at] + 0.0
-    return Reading(outside_band(low, high, at), least, entry.get("num_images"), entry.get("num_views"))
+    ends = None if low is None else (1 - (high or low)[at] + 0.0, 1 - low[at] + 0.0)
+    least = None if ends is None else ends[0]
+    return Reading(outside_band(low, high, at), least, ends, entry.get("num_images"), entry.get("num_views"))
 
 
 def _errs_of_distance(row: Declared) -> str:

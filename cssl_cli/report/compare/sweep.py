@@ -57,11 +57,12 @@ def write_sweep(
     *,
     accuracy: Column = LINEAR,
     figures: bool = False,
+    html: bool = False,
 ) -> Written:
     """Write the whole sweep's table as table.csv and table.json beside the runs.
 
-    With `figures`, also accuracy against the terms. A write error does not prevent printing the table; in a read-only
-    folder an identical table that is already there will do.
+    With `figures`, also accuracy against the terms; with `html`, the page of it all. A write error does not prevent
+    printing the table; in a read-only folder an identical table that is already there will do.
     """
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
@@ -84,9 +85,24 @@ def write_sweep(
                 and all(home.file(name).exists() for name in figures_of(content, accuracy))
             ):
                 failed = failed or error
+    if html:
+        page, error = write_sweep_page(sweep, results, content, out_dir, accuracy)
+        paths += [] if error is not None else [page]
+        failed = failed or (None if isinstance(error, ReadOnlyError) and page.exists() else error)
     if isinstance(failed, ReadOnlyError):
         failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)
+
+
+def write_sweep_page(
+    sweep: Sweep, results: Sequence[MemberResult], content: dict[str, Any], out_dir: Path, accuracy: Column
+) -> tuple[Path, CsslError | None]:
+    """Write report.html in the sweep's folder; returns where, and the error if that failed."""
+    from cssl_cli.report.document.of_sweep import document_of_sweep
+    from cssl_cli.report.document.writing import PAGE, attempt
+
+    path = out_dir / sweep.name / PAGE
+    return path, attempt(lambda: document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy), path)
 
 
 def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:

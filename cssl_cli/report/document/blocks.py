@@ -18,12 +18,14 @@ Tone = Literal["", "note", "good", "bad", "warning", "verdict"]
 class Cell:
     """A cell of a table.
 
-    text: what the terminal shows. value: the number in full, by which rows are sorted; None for none. spread: its
-    deviation or interval; detail: such as its n. Both stand below it in small letters. strong: the best of its column.
+    text: what the terminal shows. value, interval: the numbers in full, by which rows are sorted; None for none.
+    spread: its deviation or interval; detail: such as its n. Both stand below it in small letters. strong: the best of
+    its column.
     """
 
     text: str
     value: float | None = None
+    interval: tuple[float, float] | None = None
     spread: str = ""
     detail: str = ""
     strong: bool = False
@@ -50,12 +52,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. Where it is `sortable`, lines below one that `ends` are baselines, which stay last."""
+    """A table. Where it is `sortable`, lines below one that `ends` are baselines, which stay last.
+
+    in_percent: the names of lines say which are shown in per cent.
+    """
 
     kind: ClassVar = "grid"
     heads: tuple[Head, ...]
     lines: tuple[Line, ...]
     sortable: bool = False
+    in_percent: bool = False
 
 
 @dataclass(frozen=True)

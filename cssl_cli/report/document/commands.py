@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cssl_cli.recipe import Recipe
+from cssl_cli.recipe.files import shipped_path
 from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RECIPE
+from cssl_cli.sweep.sweep import Sweep
 
 _COMMANDS = {PROBE: "probe", ANALYSIS: "analyze"}
 
@@ -39,6 +41,24 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def command_of_sweep(name: str, overrides: Sequence[str], runs: Path) -> str:
-    """The command that runs what is missing and prints the table."""
-    return shlex.join(["cssl", "sweep", name, *overrides, "--out", str(runs)])
+def command_of_sweep(sweep: Sweep, runs: Path) -> str:
+    """The command that runs what is missing of a sweep under `runs`, and prints its table."""
+    name = sweep.path.stem if shipped_path(sweep.path.stem) == sweep.path else str(sweep.path)
+    return shlex.join(["cssl", "sweep", name, *_overrides(sweep), "--out", str(runs)])
+
+
+def _overrides(sweep: Sweep) -> list[str]:
+    """The overrides of the sweep itself, then those of its members."""
+    if sweep.given is None:
+        return []
+    labels = [source.label for source in sweep.given.sources]
+    own = sweep.given.sources[labels.index(str(sweep.path)) + 1 :] if str(sweep.path) in labels else ()
+    return [text for source in (*own, *sweep.changes) for text in _as_overrides(source.patch)]
+
+
+def _as_overrides(patch: Mapping[str, Any], *path: str) -> Iterator[str]:
+    for key, value in patch.items():
+        if isinstance(value, Mapping) and value:
+            yield from _as_overrides(value, *path, key)
+        else:
+            yield f"{'.'.join((*path, key))}={_written(value)}"

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from cssl_cli.report.document.blocks import Figure
 
-
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MOST_POINTS = 1500  # of one pair of axes that are drawn one by one; more become a picture
 FONTS = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', sans-serif"  # of letters as wide as those of the first
@@ -39,7 +38,8 @@ def drawn(asked: Figure) -> Drawn | None:
         if figure is None:
             return None
         title = next((text.get_text() for text in figure.texts), asked.name)
-        fix_layout(figure)
+        if figure.get_layout_engine() is not None:  # else it was laid out for a file
+            fix_layout(figure)
         _rasterize(figure)
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.fonttype": "none"}):

@@ -55,4 +55,8 @@ def environment_blocks(counted: Counter[Environment], noun: str) -> list[Block]:
         for place, count in enumerate(counted.values())
     ]
     heads = (Head("", numeric=False), *(Head(NAMES[name], numeric=False) for name in differing))
-    return [Facts(common), Paragraph("These differ, so results may differ in their last digits."), Grid(heads, tuple(lines))]
+    return [
+        Facts(common),
+        Paragraph("These differ, so results may differ in their last digits."),
+        Grid(heads, tuple(lines)),
+    ]

@@ -49,6 +49,7 @@ _SYMBOLS = {
     "…": r"\ldots{}",
     **{letter: f"\\{letter}" for letter in "&%$#_"},
 }
+IN_PERCENT, NONE = ", %", "–"
 _IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&$#])")
 
 
@@ -75,25 +76,28 @@ def as_latex(document: Document) -> str:
 
 
 def as_csv(document: Document) -> str:
-    """The main table with every digit, safe in a spreadsheet."""
+    """The main table with every digit, shares as shares, safe in a spreadsheet."""
     if document.csv is not None:
         return document.csv
     grid = _table(document)
-    spread = [any(line.cells[column].spread for line in grid.lines) for column in range(len(grid.heads))]
+    columns = range(len(grid.heads))
+    wide = [any(line.cells[column].interval for line in grid.lines) for column in columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    heads = [
-        title
-        for head, has_spread in zip(grid.heads, spread, strict=True)
-        for title in (head.title, *([f"{head.title} interval"] if has_spread else []))
-    ]
-    writer.writerow(map(csv_cell, heads))
+    titles = [head.title.removesuffix(IN_PERCENT) for head in grid.heads]
+    heads = [[title, *([f"{title} low", f"{title} high"] if wide[at] else [])] for at, title in enumerate(titles)]
+    writer.writerow(csv_cell(title) for of_column in heads for title in of_column)
     for line in grid.lines:
-        cells = []
-        for cell, has_spread in zip(line.cells, spread, strict=True):
-            cells += [cell.text if cell.value is None else cell.value, *([cell.spread] if has_spread else [])]
-        writer.writerow(map(csv_cell, cells))
+        cells = [_with_ends(line.cells[column], wide[column]) for column in columns]
+        if grid.in_percent:
+            cells[0] = [line.cells[0].text.removesuffix(IN_PERCENT)]
+        writer.writerow(csv_cell(cell) for of_column in cells for cell in of_column)
     return buffer.getvalue()
+
+
+def _with_ends(cell: Cell, with_ends: bool) -> list[object]:
+    value = ("" if cell.text == NONE else cell.text) if cell.value is None else cell.value
+    return [value, *(cell.interval or ("", ""))] if with_ends else [value]
 
 
 FORMATS: Mapping[str, Callable[[Document], str]] = {"md": as_markdown, "csv": as_csv, "latex": as_latex}
@@ -112,7 +116,8 @@ def _markdown(text: str) -> str:
 
 
 def _row(texts: Iterable[str]) -> str:
-    return " & ".join(_latex(text) for text in texts) + r" \\"
+    text = " & ".join(_latex(text) for text in texts) + r" \\"
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text  # the row before would take it for an option
 
 
 def _latex(text: str) -> str:

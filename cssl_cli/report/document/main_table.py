@@ -38,20 +38,25 @@ def table_of_run(result: Result, probe: Mapping[str, Any] | None) -> Grid:
         kept = [one for name, one in zip(COLUMNS, readings, strict=True) if name in columns]
         cells = (Cell(escaped(label)), Cell(errs), *map(_of_reading, kept), *_counts(kept))
         lines.append(Line(cells, ends=position == len(accuracies)))
-    return Grid((*heads, Head("images"), Head("views")), tuple(lines))
+    return Grid((*heads, Head("images"), Head("views")), tuple(lines), in_percent=True)
 
 
 def _of_reading(reading: Reading) -> Cell:
     """The number above its interval."""
     interval = re.search(r"\[.*\]", reading.text)
-    return Cell(without_interval(reading.text), reading.value, spread=interval[0] if interval else "")
+    spread = interval[0] if interval else ""
+    return Cell(without_interval(reading.text), reading.value, reading.interval, spread)
 
 
 def _counts(readings: Sequence[Reading]) -> tuple[Cell, Cell]:
     """On how many images and views a row was measured; all counts where encoders differ in them."""
     counts = ({one.num_images for one in readings}, {one.num_views for one in readings})
     images, views = (sorted(count for count in found if count is not None) for found in counts)
-    return Cell(", ".join(f"{count:,}" for count in images)), Cell(", ".join(f"{count:,}" for count in views))
+    return _count(images), _count(views)
+
+
+def _count(counts: Sequence[int]) -> Cell:
+    return Cell(", ".join(f"{count:,}" for count in counts), counts[0] if len(counts) == 1 else None)
 
 
 # ---------------------------------------------------------------------- several runs
@@ -132,7 +137,7 @@ def _of_seeds(cell: Cell, column: Column, row: Row, published: float | None) -> 
     with_noise = summary.sd is not None and column.name not in BEFORE_TRAINING
     spread = f"±{column.shown(summary.sd)}" if summary.sd is not None and with_noise else ""
     counted = f"n {summary.n}" + (f" of {row.done}" if summary.n < row.done else "")
-    return Cell(text, summary.mean, spread, " ".join(filter(None, (counted, theirs))), cell.strong)
+    return Cell(text, summary.mean, None, spread, " ".join(filter(None, (counted, theirs))), cell.strong)
 
 
 def first_grid(blocks: Sequence[Block]) -> Grid:
@@ -144,4 +149,3 @@ def with_first_grid(blocks: Sequence[Block], grid: Grid) -> list[Block]:
     """The blocks with their first table replaced."""
     at = next(place for place, block in enumerate(blocks) if isinstance(block, Grid))
     return [*blocks[:at], grid, *blocks[at + 1 :]]
-

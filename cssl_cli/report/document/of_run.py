@@ -6,8 +6,9 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cssl_cli.errors import DamagedError, escaped, shown_path
 from cssl_cli.recipe import Recipe, load_recipe
@@ -36,6 +37,9 @@ from cssl_cli.runs.run_dir import ANALYSIS, METRICS, PROBE, RECIPE, TRACE, RunDi
 from cssl_cli.runs.stored import Transfer, require
 from cssl_cli.theory.terms import SECTIONS as SECTION_TITLES
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
 T = TypeVar("T")
 _CLASSES = "Class by class"
 _NOT_MEASURED = "not measured"
@@ -43,7 +47,10 @@ _NOT_MEASURED = "not measured"
 
 @dataclass
 class RunFiles:
-    """What a folder holds of a run; `damage` has a sentence for each file that cannot be used."""
+    """What a folder holds of a run; `damage` has a sentence for each file that cannot be used.
+
+    kept: figures of this analysis and trace that are drawn already, by name.
+    """
 
     path: Path
     recipe: Recipe | None = None
@@ -54,6 +61,7 @@ class RunFiles:
     analysis: dict[str, Any] | None = None
     transfers: Sequence[dict[str, Any]] = ()
     damage: list[str] = field(default_factory=list)
+    kept: Mapping[str, Drawing] = field(default_factory=dict)
 
     @property
     def imported(self) -> Mapping[str, Any] | None:
@@ -206,13 +214,11 @@ def _figures(files: RunFiles) -> list[Block]:
     from cssl_cli.report.figures.figures import ANALYSIS_FIGURES
     from cssl_cli.report.figures.training import training
 
-    analysis, trace = files.analysis, files.trace
-    drawings: list[Block] = [Figure("through-training", lambda: training(trace))] if trace else []
-    if analysis is not None:
-        drawings += [
-            Figure(name.replace("_", "-"), lambda draw=draw: draw(analysis)) for name, draw in ANALYSIS_FIGURES.items()
-        ]
-    return drawings
+    draws: dict[str, Callable[[], Drawing | None]] = {"training": partial(training, files.trace)}
+    if files.analysis is not None:
+        draws |= {name: partial(draw, files.analysis) for name, draw in ANALYSIS_FIGURES.items()}
+    draws |= {name: partial(files.kept.get, name) for name in files.kept}
+    return [Figure(name.replace("_", "-"), draw) for name, draw in draws.items()]
 
 
 def _commands(files: RunFiles, recipe: Recipe) -> list[Block]:
@@ -251,4 +257,3 @@ def _lacking(files: RunFiles) -> Iterator[tuple[str, str]]:
         yield "accuracies on other images", f"cssl probe {run} --data NAME"
     if not files.trace and files.imported is None:
         yield "terms through training", "a run of a recipe with analyze.every=1"
-

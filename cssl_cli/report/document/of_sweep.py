@@ -31,6 +31,7 @@ from cssl_cli.report.document.blocks import (
     Section,
     folded_where_long,
 )
+from cssl_cli.report.document.commands import command_of_sweep
 from cssl_cli.report.document.environments import environment_blocks, environments_of
 from cssl_cli.report.document.main_table import first_grid, table_of_sweep, with_first_grid
 from cssl_cli.report.document.page import Page
@@ -49,14 +50,15 @@ def document_of_sweep(
     sweep: Sweep,
     results: Sequence[MemberResult],
     content: Mapping[str, Any],
+    out: Path,
     *,
-    command: str,
     accuracy: Column = LINEAR,
 ) -> Document:
-    """Everything that is known of a sweep, its table first.
+    """Everything that is known of a sweep whose folder is in `out`, its table first.
 
-    content: the result of `as_content` for it. command: what runs the sweep, and goes on with it.
+    content: the result of `as_content` for it.
     """
+    command = command_of_sweep(sweep, out)
     rows = rows_of(results)
     summary = Page()
     print_table(summary, rows)

@@ -61,13 +61,13 @@ def _grid(grid: Table) -> Grid:
         Line(tuple(_cell(cell) for cell in cells), strong=str(row.style or "") == "bold", ends=row.end_section)
         for row, cells in zip(grid.rows, zip(*columns, strict=True), strict=True)
     ]
-    return Grid(tuple(heads), tuple(lines), sortable=_is_list(lines))
+    return Grid(tuple(heads), tuple(lines), sortable=_is_list(heads, lines))
 
 
-def _is_list(lines: Sequence[Line]) -> bool:
-    """Whether rows may stand in any order: none heads others or belongs to another."""
+def _is_list(heads: Sequence[Head], lines: Sequence[Line]) -> bool:
+    """Whether rows may stand in any order: they have names, and none heads others or belongs to another."""
     grouped = any(line.strong or line.ends or line.cells[0].text.startswith(" ") for line in lines)
-    return len(lines) >= LEAST_SORTED and not grouped
+    return len(lines) >= LEAST_SORTED and bool(heads) and not heads[0].numeric and not grouped
 
 
 def _cell(cell: Any) -> Cell:

@@ -28,7 +28,10 @@ def prediction_blocks(rows: Sequence[Row], predicted: Mapping[str, Any], accurac
     everything = Folded("All terms, along each axis, and the negative controls", page.blocks)
     over = f"over {plural(found['n'], 'row')}, for {plural(len(found['terms']), 'term')} together"
     if not told:
-        return [Paragraph(f"No term's order of the rows can be told from chance (adjusted p ≤ {LEVEL}) {over}."), everything]
+        return [
+            Paragraph(f"No term's order of the rows can be told from chance (adjusted p ≤ {LEVEL}) {over}."),
+            everything,
+        ]
     said = f"Kendall's τ_b with the {accuracy.label} where it can be told from chance (adjusted p ≤ {LEVEL}) {over}."
     return [_grid(told), Paragraph(said, "note"), everything]
 
@@ -47,7 +50,7 @@ def _grid(entries: Sequence[Mapping[str, Any]]) -> Grid:
         expected = {True: "yes", False: "no", None: "–"}[pooled.get("as_predicted")]
         cells = (
             Cell(LABELS.get(entry["term"], entry["term"])),
-            Cell(signed(tau["value"]), tau["value"], interval, f"n {pooled['n']}"),
+            Cell(signed(tau["value"]), tau["value"], None, interval, f"n {pooled['n']}"),
             Cell(p_value(tau["p_adjusted"]), tau["p_adjusted"]),
             Cell(expected),
         )

@@ -6,8 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cssl_cli.recipe import Recipe
+from cssl_cli.recipe.schema import show
 from cssl_cli.recipe.yaml_text import dump
-from cssl_cli.report.document.blocks import Block, Cell, Code, Grid, Head, Heading, Line, Paragraph
+from cssl_cli.report.document.blocks import (
+    Block,
+    Cell,
+    Code,
+    Grid,
+    Head,
+    Heading,
+    Line,
+    Paragraph,
+    folded_where_long,
+)
 
 OWN = ("name", "seed")  # of each member
 ABSENT = "–"
@@ -21,7 +32,9 @@ def recipe_blocks(recipe: Recipe) -> list[Block]:
 
 def recipes_of_rows(recipes: Mapping[str, Recipe]) -> list[Block]:
     """What the recipes of all rows have in common as a recipe, and a table of the fields in which they differ."""
-    leaves = {row: _leaves(recipe.model_dump(mode="json", by_alias=True, exclude=set(OWN))) for row, recipe in recipes.items()}
+    leaves = {
+        row: _leaves(recipe.model_dump(mode="json", by_alias=True, exclude=set(OWN))) for row, recipe in recipes.items()
+    }
     keys = list(dict.fromkeys(key for of_row in leaves.values() for key in of_row))
     first = next(iter(leaves.values()), {})
     common = [key for key in keys if all(key in of_row and of_row[key] == first.get(key) for of_row in leaves.values())]
@@ -29,7 +42,8 @@ def recipes_of_rows(recipes: Mapping[str, Recipe]) -> list[Block]:
     differing = [key for key in keys if key not in same]
     blocks: list[Block] = [Heading("The same in all rows"), Code(dump(_nested({key: first[key] for key in common})))]
     if differing:
-        blocks = [_differences(leaves, differing), *blocks]
+        table = folded_where_long([Heading("Where the rows differ"), _differences(leaves, differing)])
+        blocks = [*table, *blocks]
     elif len(recipes) > 1:
         blocks.append(Paragraph("The rows differ in nothing but how they are called.", "note"))
     return blocks
@@ -66,6 +80,4 @@ def _nested(leaves: Leaves) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    from cssl_cli.recipe.schema import show
-
-    return show(value)
+    return show(value, limit=200).strip('"') if isinstance(value, str) else show(value, limit=200)

@@ -65,7 +65,9 @@ def _curves(metrics: Records) -> Drawing:
         "images/s": ([record["images_per_second"] for record in metrics], GREEN),
     }
     drawn = {title: panel for title, panel in panels.items() if None not in panel[0]}
-    for axes, (title, (values, color)) in zip(figure.subplots(1, len(drawn), squeeze=False).flat, drawn.items(), strict=True):
+    for axes, (title, (values, color)) in zip(
+        figure.subplots(1, len(drawn), squeeze=False).flat, drawn.items(), strict=True
+    ):
         axes.plot(epochs, values, color=color, marker="o" if len(epochs) < 15 else None)
         axes.set_title(title)
         axes.set_xlabel("epoch")
