@@ -87,21 +87,15 @@ def report(
 
 def _written(asked: Asked, form: Format, out: Path | None) -> tuple[Path | None, str | None]:
     """The file that was written, or else the text to print."""
-    if form is Format.html:
-        from cssl_cli.report.document.writing import PAGE, write_page
+    from cssl_cli.report.document.writing import PAGE, in_format, write_page, write_text
 
-        if out is None and asked.folder is None:
+    if form is Format.html and out is None:
+        if asked.folder is None:
             raise InputError("several runs have no folder of their own", where="--out", remedy="Give --out FILE.html.")
-        file = out or (asked.folder or Path()) / PAGE
-        write_page(asked.document, file, "Give another --out FILE.")
-        return file, None
-    from cssl_cli.report.document.formats import FORMATS
-
-    text = FORMATS[form.value](asked.document)
+        write_page(asked.document, asked.folder / PAGE, "Give another place with --out FILE.")
+        return asked.folder / PAGE, None
+    text = in_format(asked.document, form.value)
     if out is None:
         return None, text
-    from cssl_cli.host.files import replacing
-
-    with replacing(out, "Give another --out FILE.") as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(text, out)
     return out, None

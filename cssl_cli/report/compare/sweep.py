@@ -86,9 +86,9 @@ def write_sweep(
             ):
                 failed = failed or error
     if html:
-        page, error = write_sweep_page(sweep, results, content, out_dir, accuracy)
-        paths += [] if error is not None else [page]
-        failed = failed or (None if isinstance(error, ReadOnlyError) and page.exists() else error)
+        page, problem = write_sweep_page(sweep, results, content, out_dir, accuracy)
+        paths += [page] if problem is None else []
+        failed = failed or (None if isinstance(problem, ReadOnlyError) and page.exists() else problem)
     if isinstance(failed, ReadOnlyError):
         failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)

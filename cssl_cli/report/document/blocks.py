@@ -147,7 +147,9 @@ def folded_where_long(blocks: Sequence[Block]) -> list[Block]:
     result: list[Block] = []
     for block in blocks:
         if isinstance(block, Grid) and len(block.lines) > LONG:
-            title = result.pop().text if result and isinstance(result[-1], Heading) else "The table"
+            last = result[-1] if result else None
+            title = last.text if isinstance(last, Heading) else "The table"
+            del result[len(result) - isinstance(last, Heading) :]
             block = Folded(f"{title} ({len(block.lines):,} rows)", [block])
         result.append(block)
     return result

@@ -49,7 +49,7 @@ def _words(text: Text, style: str, depth: int) -> Iterator[Block]:
     if style == "bold":
         yield Heading(said)
         return
-    tone = next((_TONES[one] for one in (style, *(str(span.style) for span in text.spans)) if one in _TONES), "")
+    tone: Tone = next((_TONES[one] for one in (style, *(str(span.style) for span in text.spans)) if one in _TONES), "")
     for line in said.splitlines():
         yield Paragraph(line, tone, depth)
 

@@ -1,4 +1,4 @@
-"""What a report is asked of: runs, a sweep by its name, file or folder, or the folder of a measured file of features."""
+"""What a report is asked of: runs, a sweep by name, file or folder, or the folder of a measured file of features."""
 
 from __future__ import annotations
 

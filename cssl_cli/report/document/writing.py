@@ -1,4 +1,4 @@
-"""Keeping the page of a report: written whole, and only where it would say something else than the one that is there."""
+"""Keeping the page of a report: written whole, and only where it would differ from the one that is there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from cssl_cli.errors import CsslError, RunError, escaped_text
+from cssl_cli.errors import CsslError, RunError, escaped_text, unknown_name
 from cssl_cli.host.files import read_bytes, replacing
 from cssl_cli.report.document.blocks import Document
+from cssl_cli.report.document.formats import FORMATS
 from cssl_cli.report.document.html import MARK, digest, render
 
 PAGE = "report.html"
@@ -26,6 +27,21 @@ def write_page(document: Document, path: Path, remedy: str = REMEDY) -> None:
         page = render(document).encode()
         with replacing(path, remedy) as partial:
             partial.write_bytes(page)
+
+
+def in_format(document: Document, form: str) -> str:
+    """The page, or the main table in another format; `InputError` for an unknown one."""
+    if form == "html":
+        return render(document)
+    if form not in FORMATS:
+        raise unknown_name("format", form, ["html", *FORMATS], where="format")
+    return FORMATS[form](document)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a report where it was asked for; raises InputError or RunError if that fails."""
+    with replacing(path, "Give another --out FILE.") as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def attempt(document: Callable[[], Document], path: Path) -> CsslError | None:
