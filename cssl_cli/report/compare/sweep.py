@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ def write_sweep(
     home = RunDir(out_dir / sweep.name)
     paths: list[Path] = []
     failed: CsslError | None = None
+    kept: dict[str, Any] = {}
     try:
         home.write_json("table.json", content)
         home.write_text("table.csv", as_csv(content))
@@ -77,8 +78,8 @@ def write_sweep(
             failed = error
     if figures:
         try:
-            paths += draw_prediction(content, accuracy, home.path)[:1]
-            paths += draw_by_axis(content, accuracy, home.path)[:1]
+            paths += draw_prediction(content, accuracy, home.path, kept)[:1]
+            paths += draw_by_axis(content, accuracy, home.path, kept)[:1]
         except CsslError as error:
             if not (
                 isinstance(error, ReadOnlyError)
@@ -86,7 +87,7 @@ def write_sweep(
             ):
                 failed = failed or error
     if html:
-        page, problem = write_sweep_page(sweep, results, content, out_dir, accuracy)
+        page, problem = _write_page(sweep, results, content, out_dir, accuracy, kept)
         paths += [page] if problem is None else []
         failed = failed or (None if isinstance(problem, ReadOnlyError) and page.exists() else problem)
     if isinstance(failed, ReadOnlyError):
@@ -94,15 +95,25 @@ def write_sweep(
     return Written(tuple(paths), failed)
 
 
-def write_sweep_page(
-    sweep: Sweep, results: Sequence[MemberResult], content: dict[str, Any], out_dir: Path, accuracy: Column
+def _write_page(
+    sweep: Sweep,
+    results: Sequence[MemberResult],
+    content: dict[str, Any],
+    out_dir: Path,
+    accuracy: Column,
+    kept: Mapping[str, Any],
 ) -> tuple[Path, CsslError | None]:
-    """Write report.html in the sweep's folder; returns where, and the error if that failed."""
+    """Write report.html in the sweep's folder; returns where, and the error if that failed.
+
+    kept: figures that are drawn already.
+    """
     from cssl_cli.report.document.of_sweep import document_of_sweep
     from cssl_cli.report.document.writing import PAGE, attempt
 
     path = out_dir / sweep.name / PAGE
-    return path, attempt(lambda: document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy), path)
+    return path, attempt(
+        lambda: document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy, kept=kept), path
+    )
 
 
 def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:

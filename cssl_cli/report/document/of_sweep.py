@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from cssl_cli.errors import escaped
 from cssl_cli.report.compare.catalogue import LINEAR, Column
@@ -43,6 +45,9 @@ from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import Sweep
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
 BEHIND = ("rows", "correlations", "granulated", "reference")  # of the sweep's content, what figures are drawn from
 
 
@@ -53,10 +58,11 @@ def document_of_sweep(
     out: Path,
     *,
     accuracy: Column = LINEAR,
+    kept: Mapping[str, Drawing] = MappingProxyType({}),
 ) -> Document:
     """Everything that is known of a sweep whose folder is in `out`, its table first.
 
-    content: the result of `as_content` for it.
+    content: the result of `as_content` for it. kept: figures that are drawn already, by name.
     """
     command = command_of_sweep(sweep, out)
     rows = rows_of(results)
@@ -64,12 +70,13 @@ def document_of_sweep(
     print_table(summary, rows)
     table = table_of_sweep(first_grid(summary.blocks), rows, sweep.reference)
     summary.blocks = with_first_grid(summary.blocks, table)
+    draws = {**figures_to_draw(content, accuracy), **{name: partial(kept.get, name) for name in kept}}
     sections = [
         Section("Results", [*summary.blocks, *_fooled(rows)]),
         Section("What predicts the accuracy", prediction_blocks(rows, content, accuracy)),
         Section("Claims", _printed(print_claims, answers(sweep, rows))),
         Section("Published values", _printed(print_published, compare_published(sweep, rows))),
-        Section("Figures", [Figure(name, draw) for name, draw in figures_to_draw(content, accuracy).items()]),
+        Section("Figures", [Figure(name.replace("_", "-"), draw) for name, draw in draws.items()]),
         Section("Recipes", recipes_of_rows({row.name: row.members[0].member.recipe for row in rows})),
         Section("Members", folded_where_long([_members(results)])),
         Section("Environment", _environment(results)),

@@ -60,11 +60,13 @@ def _legend(rows: Sequence[Row]) -> str:
     )
 
 
-def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+def draw_prediction(
+    content: Mapping[str, Any], accuracy: Column, folder: Path, kept: dict[str, Figure] | None = None
+) -> list[Path]:
     """Draw the accuracy against the main terms; `content` has the rows and the result of `prediction_content`.
 
-    Returns the files; if there is nothing to draw, removes those of an earlier figure. Raises InputError or RunError
-    if one cannot be written.
+    The figure goes into `kept`, too, by its name. Returns the files; if there is nothing to draw, removes those of an
+    earlier figure. Raises InputError or RunError if one cannot be written.
     """
     from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
 
@@ -75,20 +77,24 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
         folder,
         accuracy_title=_capital(accuracy.label),
         term_titles=LABELS,
+        kept=kept,
     )
     if not paths:
         remove_accuracy_vs_terms(folder)
     return paths
 
 
-def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+def draw_by_axis(
+    content: Mapping[str, Any], accuracy: Column, folder: Path, kept: dict[str, Figure] | None = None
+) -> list[Path]:
     """Draw what predicts the accuracy along each axis; like `draw_prediction` in all else."""
     from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
     from cssl_cli.report.figures.prediction_by_axis import NAME, draw_prediction_by_axis
 
     found, paths = content["granulated"].get(accuracy.name), []
     if found is not None:
-        paths = draw_prediction_by_axis(found, folder, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
+        titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
+        paths = draw_prediction_by_axis(found, folder, **titles, kept=kept)
     if not paths:
         remove_accuracy_vs_terms(folder, NAME)
     return paths
@@ -102,12 +108,12 @@ def figures_to_draw(content: Mapping[str, Any], accuracy: Column) -> dict[str, C
     titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
     by_axis = content["granulated"].get(accuracy.name)
     drawn: dict[str, Callable[[], Figure | None]] = {
-        "accuracy-vs-terms": lambda: accuracy_vs_terms(
+        "accuracy_vs_terms": lambda: accuracy_vs_terms(
             content["rows"], _of_main_terms(content, accuracy), accuracy.name, **titles
         )
     }
     if by_axis is not None:
-        drawn["prediction-by-axis"] = lambda: prediction_by_axis(by_axis, **titles)
+        drawn["prediction_by_axis"] = lambda: prediction_by_axis(by_axis, **titles)
     return drawn
 
 
