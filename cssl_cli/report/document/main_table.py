@@ -16,7 +16,7 @@ from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.rows import CONTROL
 from cssl_cli.report.document.blocks import Block, Cell, Grid, Head, Line
 from cssl_cli.report.layout import plural, without_interval
-from cssl_cli.report.quantities import COLUMNS, Result, columns_of
+from cssl_cli.report.quantities import COLUMNS, Result, columns_of, short_direction
 from cssl_cli.report.summary import Reading, accuracy_readings, term_readings
 from cssl_cli.runs.results import ERRS
 from cssl_cli.sweep.file import Reference
@@ -114,7 +114,7 @@ def _head(head: Head, column: Column | None) -> Head:
         return head
     errs = _ERRS.get(column.name, "unbiased")
     about = "; ".join(filter(None, (column.called, _without_places(column.meaning), ERRS.get(errs, errs))))
-    return replace(head, detail=errs, about=about)
+    return replace(head, detail=short_direction(errs), about=about)
 
 
 def _without_places(meaning: str) -> str:
