@@ -189,5 +189,5 @@ def _draw(
         if figures:
             failed = draw_into(run.file(FIGURES), result, run.read_records(TRACE), reporter, kept) or failed
         if html:
-            failed = write_page_into(path, reporter, kept) or failed
+            failed = write_page_into(path, reporter, kept if figures else None) or failed
     return failed

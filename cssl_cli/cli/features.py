@@ -65,7 +65,7 @@ def analyze_files(request: AnalyzeRequest, as_json: bool) -> None:
                 if request.figures:
                     failed = draw_into(folder.file(FIGURES), result, [], reporter, kept) or failed
                 if request.html:
-                    failed = write_page_into(folder.path, reporter, kept) or failed
+                    failed = write_page_into(folder.path, reporter, kept if request.figures else None) or failed
     show_analyses(results, probes, request.sections, as_json)
     if failed is not None:
         raise failed

@@ -38,8 +38,11 @@ def draw_into(
     return None
 
 
-def write_page_into(folder: Path, reporter: Reporter, kept: Mapping[str, Figure]) -> RunError | None:
-    """Write report.html of what a folder holds of a run, or of a file of features; errors as those of `draw_into`."""
+def write_page_into(folder: Path, reporter: Reporter, kept: Mapping[str, Figure] | None) -> RunError | None:
+    """Write report.html of what a folder holds of a run, or of a file of features; errors as those of `draw_into`.
+
+    kept: figures that are drawn already; None for a page without any.
+    """
     from cssl_cli.report.document.target import document_in
     from cssl_cli.report.document.writing import PAGE, attempt
 

@@ -87,7 +87,7 @@ def write_sweep(
             ):
                 failed = failed or error
     if html:
-        page, problem = _write_page(sweep, results, content, out_dir, accuracy, kept)
+        page, problem = _write_page(sweep, results, content, out_dir, accuracy, kept if figures else None)
         paths += [page] if problem is None else []
         failed = failed or (None if isinstance(problem, ReadOnlyError) and page.exists() else problem)
     if isinstance(failed, ReadOnlyError):
@@ -101,19 +101,23 @@ def _write_page(
     content: dict[str, Any],
     out_dir: Path,
     accuracy: Column,
-    kept: Mapping[str, Any],
+    kept: Mapping[str, Any] | None,
 ) -> tuple[Path, CsslError | None]:
     """Write report.html in the sweep's folder; returns where, and the error if that failed.
 
-    kept: figures that are drawn already.
+    kept: figures that are drawn already; None for a page without any.
     """
+    from cssl_cli.report.document.blocks import Document, without_figures
     from cssl_cli.report.document.of_sweep import document_of_sweep
     from cssl_cli.report.document.writing import PAGE, attempt
 
     path = out_dir / sweep.name / PAGE
-    return path, attempt(
-        lambda: document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy, kept=kept), path
-    )
+
+    def document() -> Document:
+        made = document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy, kept=kept or {})
+        return without_figures(made) if kept is None else made
+
+    return path, attempt(document, path)
 
 
 def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:

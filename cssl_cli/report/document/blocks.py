@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -153,3 +153,12 @@ def folded_where_long(blocks: Sequence[Block]) -> list[Block]:
             block = Folded(f"{title} ({len(block.lines):,} rows)", [block])
         result.append(block)
     return result
+
+
+def without_figures(document: Document) -> Document:
+    """The same with nothing to draw."""
+    sections = []
+    for section in document.sections:
+        blocks = [block for block in section.blocks if not isinstance(block, Figure)]
+        sections += [replace(section, blocks=blocks)] if blocks else []
+    return replace(document, sections=sections, behind=None)

@@ -11,7 +11,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.files import is_folder
 from cssl_cli.host.paths import user_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
-from cssl_cli.report.document.blocks import Document
+from cssl_cli.report.document.blocks import Document, without_figures
 from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RECIPE
 from cssl_cli.sweep.stored import NAME as SWEEP_FILE
 from cssl_cli.sweep.sweep import Sweep
@@ -62,9 +62,9 @@ def _require_none(overrides: Sequence[str]) -> None:
 
 def _of_folder(folder: Path, accuracy: Column) -> Asked:
     if (folder / RECIPE).exists():
-        return Asked("run", document_in(folder), folder)
+        return Asked("run", document_in(folder, {}), folder)
     if (folder / ANALYSIS).exists() or (folder / PROBE).exists():
-        return Asked("features", document_in(folder), folder)
+        return Asked("features", document_in(folder, {}), folder)
     if not (folder / SWEEP_FILE).exists():
         raise InputError(
             f"it holds neither {RECIPE} nor {SWEEP_FILE}: neither a run nor a sweep",
@@ -78,16 +78,17 @@ def _of_folder(folder: Path, accuracy: Column) -> Asked:
     return _of_sweep(load_stored_sweep(folder, quantities=NAMES), home.parent, accuracy)
 
 
-def document_in(folder: Path, kept: Mapping[str, Drawing] | None = None) -> Document:
+def document_in(folder: Path, kept: Mapping[str, Drawing] | None) -> Document:
     """The document of a run directory, or of a folder of what was measured of a file of features.
 
-    kept: its figures that are drawn already, by name.
+    kept: its figures that are drawn already, by name; None for a document without figures.
     """
     from cssl_cli.report.document.of_run import document_of_run, read_features, read_run
 
     files = read_run(folder) if (folder / RECIPE).exists() else read_features(folder)
     files.kept = kept or {}
-    return document_of_run(files)
+    document = document_of_run(files)
+    return without_figures(document) if kept is None else document
 
 
 def _of_runs(paths: list[Path], accuracy: Column) -> Asked:

@@ -87,7 +87,9 @@ def test_names_in_markdown_are_letters_only(named: Document) -> None:
     for row in rows:
         assert not re.search(r"(?<!\\)[<>\[\]`*_$]", row)
     back = [re.sub(r"\\([^\w\s])", r"\1", row[2:].split(" | ")[0]) for row in rows]
-    assert [name for name in back if "\\" not in name] == [escaped(name) for name in HOSTILE if "\\" not in escaped(name)]
+    assert [name for name in back if "\\" not in name] == [
+        escaped(name) for name in HOSTILE if "\\" not in escaped(name)
+    ]
 
 
 def test_names_in_csv_are_no_formulas(named: Document) -> None:

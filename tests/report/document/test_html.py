@@ -11,17 +11,14 @@ import pytest
 from cssl_cli.errors import escaped
 from cssl_cli.report.compare.catalogue import BY_NAME
 from cssl_cli.report.document.blocks import (
-    Block,
     Cell,
-    Document,
-    Figure,
     Folded,
     Grid,
     Head,
     Heading,
     Line,
-    Section,
     folded_where_long,
+    without_figures,
 )
 from cssl_cli.report.document.html import render
 from cssl_cli.report.document.of_run import RunFiles, document_of_run
@@ -31,16 +28,6 @@ from cssl_cli.runs.results import CLASSIFIERS, ERRS, quantities_of, quoted
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import Sweep
 from tests.support.html_pages import Page
-
-
-def without_figures(document: Document) -> Document:
-    """Drawing takes seconds; figures have tests of their own."""
-
-    def kept(blocks: Any) -> list[Block]:
-        return [block for block in blocks if not isinstance(block, Figure)]
-
-    sections = [Section(section.title, kept(section.blocks)) for section in document.sections]
-    return Document(document.title, document.lead, sections, document.table, document.csv)
 
 
 @pytest.fixture
@@ -92,9 +79,7 @@ def test_every_number_of_a_runs_table_is_that_of_json(run_page: Page, hostile_ru
     for shown in in_summary():
         rows = [cells for label, cells in table.items() if label.startswith(shown.called)]
         for encoder, column in columns.items() if shown.term.of != "distance" else ():
-            found = quoted(
-                quantities_of(analysis, shown._replace(where=encoder)), shown.declared, analysis["settings"]
-            )
+            found = quoted(quantities_of(analysis, shown._replace(where=encoder)), shown.declared, analysis["settings"])
             if found is None or shown.declared.complement:
                 continue
             assert found[0] in [cells[column].value for cells in rows]

@@ -45,9 +45,7 @@ return said
 """
 
 
-def test_a_sweep(
-    sweep: Sweep, results: list[MemberResult], content: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_sweep(sweep: Sweep, results: list[MemberResult], content: dict[str, Any], tmp_path: Path) -> None:
     said = ask(render(document_of_sweep(sweep, results, content, tmp_path / "runs")), LOOK)
     means = {row["row"]: row["cells"]["linear"]["mean"] for row in content["rows"] if row["cells"]["linear"]}
     last = ["vicreg-0.004", "untrained encoder", "raw pixels"]

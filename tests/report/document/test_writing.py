@@ -22,7 +22,6 @@ from cssl_cli.sweep.sweep import Sweep
 from tests.support.commands import Invoke
 from tests.support.html_pages import Page
 
-
 real = Path.write_bytes
 
 
@@ -121,6 +120,28 @@ def test_analyze_writes_the_page_of_a_run(run: Path, invoke: Invoke) -> None:
     page = Page((run / PAGE).read_text("utf-8"))
     alignment = json.loads((run / "analysis.json").read_text())["trained"]["alignment"]["unbiased"]["value"]
     assert page.tables[0].by_name()["alignment"]["encoder"].value == alignment
+
+
+def test_a_page_without_figures_draws_nothing(run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "drawn", lambda asked: pytest.fail(f"{asked.name} was drawn"))
+    assert invoke("analyze", run, "--no-figures").code == 0
+    assert "Figures" not in Page((run / PAGE).read_text("utf-8")).text
+
+
+def test_figures_are_drawn_once_for_their_files_and_the_page(
+    run: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cssl_cli.report.figures import figures
+
+    drawn = []
+    monkeypatch.setattr(drawing, "drawn", lambda asked: asked.name != "pretraining" and drawn.append(asked.draw()))
+    one = {"spectrum": figures.ANALYSIS_FIGURES["spectrum"]}
+    calls = []
+    counted = {name: lambda content, draw=draw: calls.append(1) or draw(content) for name, draw in one.items()}
+    monkeypatch.setattr(figures, "ANALYSIS_FIGURES", counted)
+    assert invoke("analyze", run).code == 0
+    assert len(calls) == 1
+    assert [figure is not None for figure in drawn if figure is not None] == [True]
 
 
 def test_analyze_without_a_page(run: Path, invoke: Invoke) -> None:
