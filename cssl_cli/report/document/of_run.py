@@ -34,7 +34,8 @@ from cssl_cli.report.document.training_curves import training_blocks
 from cssl_cli.report.run import NO_RECORDS, print_probe
 from cssl_cli.report.verdicts import verdicts
 from cssl_cli.runs.run_dir import ANALYSIS, METRICS, PROBE, RECIPE, TRACE, RunDir
-from cssl_cli.runs.stored import Transfer, require
+from cssl_cli.runs.stored import Probe, Transfer, require
+from cssl_cli.runs.stored_analysis import require_analysis
 from cssl_cli.theory.terms import SECTIONS as SECTION_TITLES
 
 if TYPE_CHECKING:
@@ -91,10 +92,26 @@ def _read(run: RunDir, recipe: Recipe | None = None) -> RunFiles:
     if recipe is not None:
         files.probe = _or(files, lambda: run.latest_result(PROBE), None)
         files.analysis = _or(files, lambda: run.latest_result(ANALYSIS), None)
-    else:  # without the head of a run's results
-        files.probe = _or(files, lambda: run.read_json(PROBE), None)
-        files.analysis = _or(files, lambda: run.read_json(ANALYSIS), None)
+    else:
+        files.probe = _or(files, _of_features(run, PROBE, partial(require, Probe)), None)
+        files.analysis = _or(files, _of_features(run, ANALYSIS, require_analysis), None)
     return files
+
+
+def _of_features(run: RunDir, name: str, check: Callable[[dict[str, Any]], object]) -> Callable[[], Any]:
+    """Reads a result of a file of features: as one of a run, but for what is known of a run and its images only."""
+
+    def read() -> dict[str, Any] | None:
+        found = run.read_json(name)
+        try:
+            if found is not None:
+                of_trained = {encoder: found.get("trained") for encoder in ("untrained", "pixels") if name == PROBE}
+                check({"fingerprint": "", "content_key": "", **of_trained, **found, "part": found.get("part") or ""})
+        except ValueError as error:
+            raise run.damaged(name, str(error)) from error
+        return found
+
+    return read
 
 
 def _or(files: RunFiles, read: Callable[[], T], otherwise: T) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -70,7 +70,10 @@ def document_of_sweep(
     print_table(summary, rows)
     table = table_of_sweep(first_grid(summary.blocks), rows, sweep.reference)
     summary.blocks = with_first_grid(summary.blocks, table)
-    draws = {**figures_to_draw(content, accuracy), **{name: partial(kept.get, name) for name in kept}}
+    draws: dict[str, Callable[[], Drawing | None]] = {
+        **figures_to_draw(content, accuracy),
+        **{name: partial(kept.get, name) for name in kept},
+    }
     sections = [
         Section("Results", [*summary.blocks, *_fooled(rows)]),
         Section("What predicts the accuracy", prediction_blocks(rows, content, accuracy)),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cssl_cli import api
@@ -218,15 +219,36 @@ def test_a_sweep_by_its_folder_by_its_file_and_from_python(
     assert f"cssl sweep {sweep.path} --out {runs}" in Page((home / PAGE).read_text("utf-8")).text
 
 
-def test_of_a_file_of_features(run: Path, invoke: Invoke, tmp_path: Path) -> None:
-    """Its folder has an analysis and no recipe."""
-    folder = tmp_path / "measured"
-    folder.mkdir()
-    shutil.copy(run / "analysis.json", folder)
-    assert invoke("report", folder, "--json").code == 0
-    text = Page((folder / PAGE).read_text("utf-8")).text
-    assert "What was measured of a file of features" in text
-    assert "FEATURES.npz" in text
+def test_of_a_file_of_features(invoke: Invoke, tmp_path: Path) -> None:
+    """Its folder has results of another form, and no recipe."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 3
+    features = rng.normal(size=(3, 8))[labels][:, None] + 0.3 * rng.normal(size=(24, 3, 8))
+    names = ["<b>cat</b>", "=dog", "[red]"]
+    of_training = {"train_features": features[:, 0] + 0.1, "train_labels": labels}
+    np.savez(tmp_path / "f.npz", features=features, labels=labels, class_names=names, **of_training)
+    folder, quick = tmp_path / "kept", ("analyze.bootstrap=0", "analyze.epsilons=[0.5]", "probe.penalties=[0.1]")
+    assert invoke("probe", "f.npz", *quick, "--out", folder).code == 0
+    done = invoke("analyze", "f.npz", *quick, "--out", folder, "--no-figures")
+    assert done.code == 0, done.stderr
+    page = Page((folder / PAGE).read_text("utf-8"))
+    table = page.tables[0].by_name()
+    for file, row, path in (
+        ("analysis.json", "alignment", ("trained", "alignment", "unbiased", "value")),
+        ("probe.json", "linear, %", ("trained", "linear", "accuracy")),
+    ):
+        value = json.loads((folder / file).read_text())
+        for key in path:
+            value = value[key]
+        assert table[row]["encoder"].value == value
+    assert set(names) <= {row[0].text for table in page.tables for row in table.rows}
+    assert "damaged" not in page.text
+    (folder / "probe.json").unlink()
+    assert invoke("report", folder).code == 0
+    assert f"cssl probe FEATURES.npz --out {folder}" in Page((folder / PAGE).read_text("utf-8")).text
+    (folder / "analysis.json").write_text('{"settings": {}}')
+    assert invoke("report", folder).code == 0
+    assert "analysis.json: the file is damaged" in Page((folder / PAGE).read_text("utf-8")).text
 
 
 @pytest.mark.parametrize(
