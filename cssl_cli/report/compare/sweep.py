@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_content, as_csv, content_of_rows
+from cssl_cli.report.compare.findings import findings
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
@@ -128,6 +131,9 @@ def show_sweep(
         return print_json(content_of_rows(sweep, rows, of_sweep) | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
+    if said := findings(rows, accuracy):
+        out.print()
+        out.print(Text(" ".join(said)))
     print_fooled(
         out,
         [
