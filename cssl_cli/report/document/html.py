@@ -74,7 +74,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_text,
     )
-    made.globals |= {"cssl_version": cssl_cli.__version__, "orders": _orders, "figure": _figure, "css": _css}
+    made.globals |= {
+        "cssl_version": cssl_cli.__version__,
+        "orders": _orders,
+        "sorts": _sorts,
+        "figure": _figure,
+        "css": _css,
+    }
     return made
 
 
@@ -126,6 +132,12 @@ def _orders(grid: Grid) -> list[str]:
             if key is not None:
                 places[at].append(f"--c{column}:{ranks[key]}")
     return [";".join(of_line) for of_line in places]
+
+
+def _sorts(grid: Grid) -> list[bool]:
+    """Whether a column has anything to sort by."""
+    columns = enumerate(grid.heads)
+    return [any(_key(line, at, head.numeric) is not None for line in grid.lines) for at, head in columns]
 
 
 def _key(line: Line, column: int, numeric: bool) -> Any:

@@ -13,6 +13,7 @@ from cssl_cli.errors import escaped
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_csv
+from cssl_cli.report.compare.findings import findings
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import Row, is_finished, rows_of
 from cssl_cli.report.compare.tables.claims import print_claims
@@ -75,7 +76,7 @@ def document_of_sweep(
         **{name: partial(kept.get, name) for name in kept},
     }
     sections = [
-        Section("Results", [*summary.blocks, *_fooled(rows)]),
+        Section("Results", [*summary.blocks, *_found(rows, accuracy), *_fooled(rows)]),
         Section("What predicts the accuracy", prediction_blocks(rows, content, accuracy)),
         Section("Claims", _printed(print_claims, answers(sweep, rows))),
         Section("Published values", _printed(print_published, compare_published(sweep, rows))),
@@ -109,6 +110,10 @@ def _printed(show: Any, what: Any) -> list[Block]:
     page = Page()
     show(page, what)
     return folded_where_long(page.blocks)
+
+
+def _found(rows: Sequence[Row], accuracy: Column) -> list[Block]:
+    return [Paragraph(escaped(sentence), "verdict") for sentence in findings(rows, accuracy)]
 
 
 def _fooled(rows: Sequence[Row]) -> list[Block]:
