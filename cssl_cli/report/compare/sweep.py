@@ -65,7 +65,7 @@ def write_sweep(
     """Write the whole sweep's table as table.csv and table.json beside the runs.
 
     With `figures`, also accuracy against the terms; with `html`, the page of it all. A write error does not prevent
-    printing the table; in a read-only folder an identical table that is already there will do.
+    printing the table; in a read-only folder an identical table that is already there will do, and no page is needed.
     """
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
@@ -92,7 +92,7 @@ def write_sweep(
     if html:
         page, problem = _write_page(sweep, results, content, out_dir, accuracy, kept if figures else None)
         paths += [page] if problem is None else []
-        failed = failed or (None if isinstance(problem, ReadOnlyError) and page.exists() else problem)
+        failed = failed or (None if isinstance(problem, ReadOnlyError) else problem)
     if isinstance(failed, ReadOnlyError):
         failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)

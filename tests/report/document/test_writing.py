@@ -94,15 +94,15 @@ def test_a_full_disk_costs_a_sentence_and_not_the_table(
     assert not list((tmp_path / "runs" / "compared").glob(f"*{PAGE}*"))
 
 
-def test_in_a_read_only_folder_the_page_that_is_there_will_do(
+def test_a_read_only_sweep_needs_no_page(
     sweep: Sweep, results: list[MemberResult], tmp_path: Path, read_only: Callable[[Path], None]
 ) -> None:
     home = tmp_path / "runs" / "compared"
-    write_sweep(sweep, results, tmp_path / "runs", html=True)
-    (home / PAGE).rename(tmp_path / "kept.html")
+    write_sweep(sweep, results, tmp_path / "runs")
     read_only(home)
-    assert write_sweep(sweep, results, tmp_path / "runs", html=True).failed is not None
-    assert write_sweep(sweep, results, tmp_path / "runs").failed is None
+    written = write_sweep(sweep, results, tmp_path / "runs", html=True)
+    assert written.failed is None
+    assert home / PAGE not in written.paths
 
 
 def test_an_unchanged_read_only_sweep_is_no_failure(
@@ -110,7 +110,9 @@ def test_an_unchanged_read_only_sweep_is_no_failure(
 ) -> None:
     write_sweep(sweep, results, tmp_path / "runs", html=True)
     read_only(tmp_path / "runs" / "compared")
-    assert write_sweep(sweep, results, tmp_path / "runs", html=True).failed is None
+    written = write_sweep(sweep, results, tmp_path / "runs", html=True)
+    assert written.failed is None
+    assert written.paths == (tmp_path / "runs" / "compared" / PAGE,)  # which is as it would be written
 
 
 # ---------------------------------------------------------------------- beside a run
