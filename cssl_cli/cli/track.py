@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cssl_cli.cli.options import Json, read_path
-from cssl_cli.errors import CsslError, InUseError, shown_path
+from cssl_cli.errors import CsslError, InputError, InUseError, shown_path
 from cssl_cli.host.streams import print_error
 
 EXAMPLES = (
@@ -39,7 +39,8 @@ def track(
 
     require_trackers([to], "--to")
     found = [run for path in runs for run in runs_in(path)]
-    done, errors = [], []
+    done: list[Path] = []
+    errors: list[CsslError] = []
     with TerminalReporter() as reporter:
         for number, run in enumerate(found):
             try:
@@ -53,6 +54,8 @@ def track(
                 done.append(run.path)
             except CsslError as error:
                 errors.append(error)
+                if not isinstance(error, InputError):  # the tracker's, which the next run would meet again
+                    break
             reporter.advance("track", number + 1, len(found))
     if as_json:
         print_json({"tracker": to, "runs": [str(path) for path in done], "errors": [str(error) for error in errors]})
