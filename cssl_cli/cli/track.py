@@ -58,11 +58,11 @@ def track(
                     break
             reporter.advance("track", number + 1, len(found))
     if as_json:
-        print_json({"tracker": to, "runs": [str(path) for path in done], "errors": [str(error) for error in errors]})
+        print_json({"tracker": to, "runs": [str(path) for path in done], "errors": [str(failed) for failed in errors]})
     else:
         for path in done:
             print(f"{to}: {shown_path(path)}")
-    for error in errors:
-        print_error(str(error))
+    for failed in errors:
+        print_error(str(failed))
     if errors:
         raise typer.Exit(errors[0].exit_code)

@@ -63,8 +63,8 @@ def pretrain(
     A recipe of 0 epochs imports the encoder of `encoder.weights` instead; `allowed` is what need not agree in that
     file. A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
-    now: the recipe's data.root still identifies the run. `recorded` is called when the records of an epoch are on disk; it
-    must not raise.
+    now: the recipe's data.root still identifies the run. `recorded` is called when the records of an epoch
+    are on disk; it must not raise.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)

@@ -14,7 +14,7 @@ PROJECT = "cssl"
 
 
 class Trackio:
-    """A run of the project `cssl` in the folder `into`, else $TRACKIO_DIR, else Trackio's own; replaces an earlier one."""
+    """A run of the project `cssl` in `into`, $TRACKIO_DIR or Trackio's own folder. An earlier one is deleted."""
 
     def __init__(self, records: Records, into: str | None, say: Say) -> None:  # noqa: ARG002
         if into is not None:

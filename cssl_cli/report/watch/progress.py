@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class Follower:
         self._date()
         status = self._read(STATUS, self.run.status, {"state": "new"})
         metrics, knn, trace = (
-            self._read(name, lambda name=name: self.run.read_records(name), []) for name in (METRICS, EPOCH_KNN, TRACE)
+            self._read(name, partial(self.run.read_records, name), []) for name in (METRICS, EPOCH_KNN, TRACE)
         )
         return RunProgress(
             path=self.run.path,

@@ -68,7 +68,7 @@ def _numbers(run: RunProgress) -> list[str]:
     facts += [f"lr {last['learning_rate']:.2g}", f"{last['images_per_second']:,.0f} images/s"]
     if run.accuracies:
         best = max(run.accuracies, key=lambda entry: entry[1])
-        facts.append(f"k-NN {percent(run.accuracies[-1][1])} % (best {percent(best[1])} % at epoch {best[0]})")
+        facts.append(f"{_knn(run)} {percent(run.accuracies[-1][1])} % (best {percent(best[1])} % at epoch {best[0]})")
     return facts
 
 
@@ -84,18 +84,22 @@ def _sign_of_life(run: RunProgress) -> list[str]:
 
 
 def curves(run: RunProgress) -> list[Curve]:
-    """What there is to plot, the most telling first; each title ends in the latest number."""
+    """What there is to plot, the most telling first."""
     terms = list(run.metrics[-1]["terms"]) if run.metrics else []
     found = [
-        ("loss", series(run.metrics, "loss"), number),
-        ("k-NN, %", [(epoch, 100 * share) for epoch, share in run.accuracies], "{:.1f}".format),
-        *((name, series(run.metrics, name), number) for name in terms if name != "loss"),
-        ("images/s", series(run.metrics, "images_per_second"), "{:,.0f}".format),
-        ("learning rate", series(run.metrics, "learning_rate"), "{:.2g}".format),
+        Curve("loss", series(run.metrics, "loss"), number),
+        Curve(f"{_knn(run)}, %", run.accuracies, percent),
+        *(Curve(name, series(run.metrics, name), number) for name in terms if name != "loss"),
+        Curve("images/s", series(run.metrics, "images_per_second"), "{:,.0f}".format),
+        Curve("learning rate", series(run.metrics, "learning_rate"), "{:.2g}".format),
     ]
     traced = [name for name in (run.trace[-1] if run.trace else {}) if name not in PROTOCOL and name != "knn"]
-    found += [(f"{name.replace('_', ' ')} (quick)", series(run.trace, name), number) for name in traced]
-    return [Curve(f"{title}  {shown(points[-1][1])}", points) for title, points, shown in found if points]
+    found += [Curve(f"{name.replace('_', ' ')} (quick)", series(run.trace, name), number) for name in traced]
+    return [curve for curve in found if len(curve.points) > 1]
+
+
+def _knn(run: RunProgress) -> str:
+    return "k-NN" if run.knn else "k-NN of few images"
 
 
 # ---------------------------------------------------------------------- a sweep
