@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from cssl_cli.recipe import load_recipe
-from cssl_cli.runs.results import CLASSIFIERS, ENCODERS, number, part, quantities_of, quoted
+from cssl_cli.runs.results import CLASSIFIERS, ENCODERS, SHARE_DIGITS, number, part, quantities_of, quoted
 from cssl_cli.runs.run_dir import ANALYSIS, EPOCH_KNN, METRICS, PROBE, RECIPE, TRACE, RunDir
 from cssl_cli.theory.shown import shown_in
 from cssl_cli.theory.term import In
@@ -117,7 +117,8 @@ def read_summary(run: RunDir) -> Values:
     for shown in shown_in(In.SWEEP):
         with suppress(LookupError, TypeError):  # an older analysis lacks newer terms
             known = quoted(quantities_of(analysis, shown), shown.declared, part(analysis, "settings"))
-            found[shown.name] = None if known is None else known[0]
+            if known is not None:
+                found[shown.name] = round(known[0], SHARE_DIGITS) if shown.declared.complement else known[0]
     return {f"final/{name}": value for name, given in found.items() if (value := number(given)) is not None}
 
 

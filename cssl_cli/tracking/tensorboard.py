@@ -1,7 +1,8 @@
-"""TensorBoard: a file of events for a run, written anew by each process."""
+"""TensorBoard: a file of events for a run, written anew by each process; earlier ones are emptied."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +31,8 @@ class TensorBoard:
         self._write(file_version="brain.Event:2")
         self._write(session_log=SessionLog(status=SessionLog.START))  # who has read the earlier file forgets it here
         self._write(summary=_as_text(records.recipe))
-        for path in earlier:
-            path.unlink(missing_ok=True)
+        for path in earlier:  # a TensorBoard that is reading one goes on to the next only while it is there
+            path.unlink() if path.stat().st_size == 0 else os.truncate(path, 0)
 
     def log(self, points: Sequence[Point]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
