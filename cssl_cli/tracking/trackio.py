@@ -41,7 +41,9 @@ class Trackio:
             self.run.log({**point.values, "train/seconds": point.seconds}, step=point.step)
 
     def finish(self, summary: Values, step: int, state: str) -> None:  # noqa: ARG002
+        import trackio
+
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             if summary:
                 self.run.log(summary, step=step)
-            self.run.finish()
+            trackio.finish()  # of the run itself it would leave a second end for the end of the process

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from cssl_cli.tracking.mirror import Say
 from cssl_cli.tracking.records import Point, Records, Values
 
+REACHING = 30.0  # seconds that the beginning of a run waits for the server
 UPLOADING = 60.0  # seconds that the end of a run waits; what is then missing is still on disk
 
 
@@ -24,6 +25,7 @@ class WandB:
 
     def __init__(self, records: Records, into: str | None, say: Say) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its telemetry, in threads of its own
+        os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         folder = Path(into or os.environ.get("WANDB_DIR") or records.run.path.parent).absolute()
@@ -32,17 +34,21 @@ class WandB:
             shutil.rmtree(earlier)  # it holds the same steps
         offline = "WANDB_MODE" not in os.environ and not _has_key()
         quiet = {"silent": True, "console": "off", "save_code": False, "disable_git": True, "x_disable_stats": True}
-        self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "cssl"),
-            id=records.fingerprint,
-            name=records.name,
-            group=records.group,
-            config=records.recipe,
-            dir=folder,
-            mode="offline" if offline else None,
-            reinit="create_new",
-            settings=wandb.Settings(**quiet, finish_timeout=UPLOADING),
-        )
+        try:
+            self.run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "cssl"),
+                id=records.fingerprint,
+                name=records.name,
+                group=records.group,
+                config=records.recipe,
+                dir=folder,
+                mode="offline" if offline else None,
+                reinit="create_new",
+                settings=wandb.Settings(**quiet, init_timeout=REACHING, finish_timeout=UPLOADING),
+            )
+        except BaseException:
+            wandb.teardown()  # its threads and its process
+            raise
         if offline:
             say(f"wandb has no key and stays offline. Later: wandb sync {folder}/wandb/offline-run-*")
 
@@ -55,7 +61,7 @@ class WandB:
 
         self.run.summary.update(summary)
         self.run.finish(exit_code=0 if state == "finished" else 1)
-        wandb.teardown()  # its threads and its process
+        wandb.teardown()
 
 
 def _has_key() -> bool:
