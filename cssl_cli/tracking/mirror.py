@@ -17,6 +17,7 @@ from cssl_cli.errors import CsslError, InputError, RunError, unknown_name
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.tracking.records import Point, Records, Values, read_points, read_records
 
+MOST_SAID = 300  # characters of what a tracker raised
 Say = Callable[[str], object]
 
 
@@ -168,7 +169,7 @@ def failed(name: str, error: BaseException) -> str:
     """What went wrong with a tracker, on one line."""
     if isinstance(error, CsslError):
         return f"{name}: {str(error).splitlines()[0]}"
-    lines = str(error).strip().splitlines() or [""]
+    lines = str(error).strip()[:MOST_SAID].splitlines() or [""]
     return f"{name} failed: {type(error).__name__}{': ' if lines[0] else ''}{lines[0]}"
 
 

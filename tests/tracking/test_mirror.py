@@ -211,7 +211,7 @@ def test_the_members_of_a_sweep_are_mirrored_with_their_results(
 
 
 def test_workers_are_told_the_trackers() -> None:
-    task = Task({}, "home", "log", "cpu", 0, probe=True, analysis=True, heading="", track=("tensorboard",))
+    task = Task({}, "home", "log", "cpu", 0, probe=True, analysis=True, heading="", track=["tensorboard"])
     told = decode(encode(task))
     assert isinstance(told, Task)
     assert [one.name for one in _open_workshop(told).mirrors.working] == ["tensorboard"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cssl_cli.host.progress import TaskProgress
@@ -31,7 +31,7 @@ class Task:
     analysis: bool
     heading: str
     data_root: str | None = None
-    track: Sequence[str] = ()
+    track: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class Pool:
                 analysis=missing.analysis,
                 heading=f"{job.name}: attempt {attempt}",
                 data_root=self.settings.data_root,
-                track=self.settings.track,
+                track=list(self.settings.track),
             )
             try:
                 self._hand_out(slot, task)
