@@ -23,7 +23,7 @@ ENDED = ("finished", "failed", "interrupted")
 class RunProgress:
     """A run as its files say it is.
 
-    state: that of the status, `new` before it has begun. age: seconds since a file of it was written. holder: who took
+    state: that of the status, `new` before it has begun, `unknown` if the status is damaged. age: seconds since a file of it was written. holder: who took
     the lock last, as it wrote itself down. problems: sentences on files that cannot be read.
     """
 
@@ -122,7 +122,7 @@ class Follower:
     def look(self) -> RunProgress:
         """How far the run is now; never raises for what a file holds."""
         self._date()
-        status = self._read(STATUS, self.run.status, {"state": "new"})
+        status = self._read(STATUS, self.run.status, {"state": "unknown"})
         metrics, knn, trace = (
             self._read(name, partial(self.run.read_records, name), []) for name in (METRICS, EPOCH_KNN, TRACE)
         )

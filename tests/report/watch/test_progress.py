@@ -135,6 +135,13 @@ def test_a_damaged_file_is_told_and_what_it_said_before_stays(tmp_path: Path) ->
     assert follower.look().epoch == 3
 
 
+def test_a_status_that_is_damaged_from_the_first_look_says_nothing(tmp_path: Path) -> None:
+    run = written_run(tmp_path, epochs=2)
+    run.file(STATUS).write_text("[")
+    found = Follower(run.path).look()
+    assert (found.state, found.ended) == ("unknown", False)
+
+
 def test_a_directory_that_vanishes_or_holds_folders_in_the_way(tmp_path: Path) -> None:
     run = written_run(tmp_path, epochs=2, of=20)
     follower = Follower(run.path)
