@@ -23,9 +23,9 @@ ENDED = ("finished", "failed", "interrupted")
 class RunProgress:
     """A run as its files say it is.
 
-    state: that of the status, `new` before it has begun, `unknown` if the status is damaged. age: seconds since a file of
-    it was written. holder: who took the lock last, as it wrote itself down. problems: sentences on files that cannot be
-    read.
+    state: that of the status, `new` before it has begun, `unknown` if the status is damaged. age: seconds since a file
+    of it was written. holder: who took the lock last, as it wrote itself down. problems: sentences on files that cannot
+    be read.
     """
 
     path: Path
