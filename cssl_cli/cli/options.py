@@ -51,5 +51,9 @@ Track = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Mirror in tensorboard, wandb, mlflow or trackio, too. May be repeated."),
 ]
+Correlations = Annotated[
+    bool,
+    typer.Option("--correlations", help="Print all rank correlations, not only those that can be told from chance."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]

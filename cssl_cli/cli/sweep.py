@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Json, Out, Overrides, Track, read_data_root
+from cssl_cli.cli.options import (
+    Accuracy,
+    Correlations,
+    DataRoot,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    Track,
+    read_data_root,
+)
 from cssl_cli.errors import CsslError
 from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
@@ -52,8 +64,13 @@ def sweep(
         str | None, typer.Option(metavar="TIME", help="Start no member after this time: 30m, 1h30m.")
     ] = None,
     jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in its own process."),
+        str | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="N members at a time, each in its own process; by default one a core on a CPU, and on a GPU 0: one "
+            "after another in this process.",
+        ),
     ] = None,
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
@@ -71,6 +88,7 @@ def sweep(
         str | None,
         typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
     ] = None,
+    correlations: Correlations = False,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
     track: Track = None,
@@ -87,14 +105,16 @@ def sweep(
         report=report,
         dry_run=dry_run,
         runs_members=budget is not None or jobs is not None or retry > 0 or bool(track),
-        shows_table=versus is not None or sort is not None,
+        shows_table=versus is not None or sort is not None or correlations,
     )
     from cssl_cli.report.compare.named_quantities import NAMES
+    from cssl_cli.sweep.jobs import choose_jobs, parse_jobs
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.selection import parse_duration, select
     from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
     from cssl_cli.tracking.mirror import require_trackers
 
+    given = parse_jobs(jobs)
     resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
     request = SweepRequest(
         resolved,
@@ -103,18 +123,22 @@ def sweep(
         device=device,
         data_root=read_data_root(data_root),
         seconds=None if budget is None else parse_duration(budget),
-        jobs=jobs or (1 if retry else None),
+        jobs=given or None,
         retries=retry,
         track=require_trackers(track or (), "--track"),
     )
     require_device_name(device)
-    table = read_table(request, accuracy=accuracy, versus=versus, sort=sort)
+    table = read_table(request, accuracy=accuracy, versus=versus, sort=sort, every=correlations)
     if action == "plan":
         return _show_plan(request, as_json)
     if action == "report":
         return _report(request, table, as_json)
     if action == "concentration":
         return _measure_concentration(request, as_json)
+    if given is None:
+        request = replace(request, jobs=choose_jobs(request))
+    if retry and request.jobs is None:
+        request = replace(request, jobs=1)  # a member can be tried again only in a process of its own
     return _run(request, table, figures, as_json)
 
 
@@ -173,6 +197,7 @@ def _show(
         accuracy=table.accuracy,
         versus=table.versus,
         order=table.order,
+        every=table.every,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 from cssl_cli.errors import CsslError, DamagedError, Interrupted, InUseError, ReadOnlyError
 from cssl_cli.host.files import remove_leftovers, require_writable
-from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, SweepReporter, TaskProgress
+from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, SweepReporter, TaskProgress, clock
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
@@ -213,9 +214,17 @@ def require_memory(request: SweepRequest) -> None:
     _require_memory(request, _unfinished(request))
 
 
+def unfinished_work(request: SweepRequest) -> list[tuple[Member, Path]]:
+    """The selected members that are incomplete, in order, with their run directories."""
+    return _with_paths(request, _unfinished(request))
+
+
 def _require_memory(request: SweepRequest, unfinished: Sequence[Member]) -> None:
-    work = [(member, member_path(request.sweep, member, request.out)) for member in unfinished]
-    memory_check.require_memory(work, device_name=request.device, jobs=request.jobs)
+    memory_check.require_memory(_with_paths(request, unfinished), device_name=request.device, jobs=request.jobs)
+
+
+def _with_paths(request: SweepRequest, members: Sequence[Member]) -> list[tuple[Member, Path]]:
+    return [(member, member_path(request.sweep, member, request.out)) for member in members]
 
 
 @dataclass
@@ -253,7 +262,7 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter) -> _Ends:
+def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter) -> _Ends:
     """Run one member after another in this process; retry those in use at the end."""
     if unfinished:
         from cssl_cli.runs.device import choose_device
@@ -263,17 +272,22 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
     ends = _Ends(len(request.members), {}, [], 0)
     names = {member.name for member in unfinished}
     numbered = [(number, member) for number, member in enumerate(request.members, start=1) if member.name in names]
+    durations: list[float] = []
     for _ in range(2):
         in_use = []
-        for number, member in numbered:
+        for position, (number, member) in enumerate(numbered):
             missing = _missing(read_member(request.sweep, member, request.out))
             if missing is None:
                 continue
             if time.monotonic() >= deadline:
                 ends.not_started += 1
                 continue
-            reporter.say(f"[{number}/{len(request.members)}] {member.name}")
+            left = statistics.fmean(durations) * (len(numbered) - position) if durations else None
+            reporter.say(f"[{number}/{len(request.members)}] {member.name}{'' if left is None else _about(left)}")
+            reporter.show(_progress(request, len(numbered) - position, member, left, failed=len(ends.errors)))
+            begun = time.monotonic()
             failure = workshop.complete(_as_run(request.sweep, member), missing)
+            durations.append(time.monotonic() - begun)
             if failure is None:
                 continue
             if isinstance(failure.error, InUseError):
@@ -283,6 +297,17 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
         numbered = in_use
     ends.in_use = [member.name for _, member in numbered]
     return ends
+
+
+def _about(seconds: float) -> str:
+    return f", about {clock(seconds)} left"
+
+
+def _progress(request: SweepRequest, left: int, member: Member, seconds: float | None, *, failed: int) -> SweepProgress:
+    """With one member at work and `left` members to do, this one among them."""
+    at_work = (MemberProgress(member.name, TaskProgress("", 0, 0, ""), 0.0),)
+    finished = len(request.members) - left - failed
+    return SweepProgress(at_work, finished, failed, left - 1, seconds, stopping=False)
 
 
 def _run_in_pool(

@@ -119,12 +119,16 @@ class Mirror:
     def _end(self, run: RunDir) -> None:
         tracker, self.run, self.tracker = self.tracker, None, None
         assert tracker is not None
-        records = read_records(run)
+        try:
+            records = read_records(run)
+        except CsslError:
+            tracker.finish({}, self.mirrored[-1].step if self.mirrored else 0, "unknown")
+            raise
         tracker.finish(records.summary, records.last_step, records.state)
 
 
 class Mirrors:
-    """Mirrors runs in several trackers during training. A tracker that fails is told once and left alone from then on.
+    """Mirrors runs in several trackers during training. One that fails is told and left alone from then on.
 
     A context manager, which closes what is open. `say` takes the sentences.
     """
@@ -159,6 +163,8 @@ class Mirrors:
                 do(mirror)
             except KeyboardInterrupt:  # ours, not the tracker's
                 raise
+            except CsslError as error:  # a damaged file of this run
+                self.say(_told(mirror.name, error))
             except BaseException as error:  # of another library: SystemExit and what derives from no Exception, too
                 self.working.remove(mirror)
                 with suppress(Exception):

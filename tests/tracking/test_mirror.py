@@ -142,9 +142,21 @@ def test_damaged_records_cost_a_sentence_as_well(tmp_path: Path) -> None:
     run = written_run(tmp_path, epochs=1)
     run.file(METRICS).write_text("{}\n")
     said: list[str] = []
-    Mirrors(["tensorboard"], said.append).update(run)
+    mirrors = Mirrors(["tensorboard"], said.append)
+    mirrors.update(run)
     assert len(said) == 1
     assert "metrics.jsonl" in said[0]
+    mirrors.finish(written_run(tmp_path, seed=4, epochs=1))
+    assert len(said) == 1, "another run is mirrored all the same"
+
+
+def test_a_run_that_is_damaged_meanwhile_is_closed(tmp_path: Path, recording: list[Recording]) -> None:
+    run, said = written_run(tmp_path, epochs=1), list[str]()
+    with Mirrors(["tensorboard"], said.append) as mirrors:
+        mirrors.update(run)
+        run.file(METRICS).write_text("{}\n")
+    assert len(said) == 1
+    assert recording[0].ended == ({}, STEPS, "unknown")
 
 
 def test_a_tracker_must_be_known_and_installed(monkeypatch: pytest.MonkeyPatch) -> None:

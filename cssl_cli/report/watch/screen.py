@@ -52,9 +52,7 @@ def _header(run: RunProgress, width: int) -> list[Text]:
     head += _flow(facts, width, STYLES.get(run.state, ""))
     head += _flow(_numbers(run), width)
     if run.state == "running":
-        head += _flow(
-            [*_sign_of_life(run), *([run.holder] if run.holder else [])], width, "yellow" if run.quiet else "dim"
-        )
+        head += _flow(_sign_of_life(run), width, "yellow" if run.quiet else "dim")
     if run.failure:
         head += _flow([escaped(run.failure)], width, "red")
     return head + [line for problem in run.problems for line in _flow([escaped(problem)], width, "red")]
@@ -73,14 +71,11 @@ def _numbers(run: RunProgress) -> list[str]:
 
 
 def _sign_of_life(run: RunProgress) -> list[str]:
-    minutes = round(run.age // 60)
+    minutes, holder = round(run.age // 60), [f"taken by {run.holder}"] if run.holder else []
     if not run.quiet:
-        return [f"last written {f'{run.age:.0f} s' if minutes < 1 else plural(minutes, 'minute')} ago"]
-    return [
-        f"no record for {plural(minutes, 'minute')}",
-        "it may have been killed: the same command then goes on from its checkpoint",
-        "taken by:",
-    ]
+        return [f"last written {f'{run.age:.0f} s' if minutes < 1 else plural(minutes, 'minute')} ago", *holder]
+    killed = "it may have been killed: the same command then goes on from its checkpoint"
+    return [f"no record for {plural(minutes, 'minute')}", *holder, killed]
 
 
 def curves(run: RunProgress) -> list[Curve]:
