@@ -324,8 +324,9 @@ def _train(
     def measure_or_save(epoch: int) -> None:
         try:
             measure(epoch)
-            with pending.at_once():
-                recorded(run)
+            if not pending:  # else the next process tells of it
+                with pending.at_once():
+                    recorded(run)
         except Stopped:
             if trainer.step == 0:
                 raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cssl_cli.errors import InputError, RunError
+from cssl_cli.errors import InputError, Interrupted, RunError
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.pretrain import pretrain
@@ -204,6 +205,14 @@ def test_training_is_the_same_with_a_tracker_and_with_one_that_fails(
     assert one.steps == [0, 4, 8], "with the measurements of each epoch"
     assert {"train/loss", "trace/alignment", "knn/knn"} <= one.points[2].values.keys()
     assert one.ended == ({}, 8, "finished")
+
+
+def test_a_signal_while_a_tracker_is_waited_for_saves_the_run(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe), ["train.epochs=2", "train.checkpoint_minutes=60"])
+    with pytest.raises(Interrupted, match="interrupted") as stopped:
+        pretrain(recipe, out=tmp_path, reporter=Silent(), recorded=lambda _: signal.raise_signal(signal.SIGTERM))
+    assert "Saved at step 4 of 8" in str(stopped.value)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
 
 
 def test_the_members_of_a_sweep_are_mirrored_with_their_results(
