@@ -209,8 +209,13 @@ def test_training_is_the_same_with_a_tracker_and_with_one_that_fails(
 
 def test_a_signal_while_a_tracker_is_waited_for_saves_the_run(tmp_path: Path, tiny_recipe: Path) -> None:
     recipe = load_recipe(str(tiny_recipe), ["train.epochs=2", "train.checkpoint_minutes=60"])
+
+    def recorded(run: RunDir) -> None:
+        if run.read_records(METRICS):
+            signal.raise_signal(signal.SIGTERM)
+
     with pytest.raises(Interrupted, match="interrupted") as stopped:
-        pretrain(recipe, out=tmp_path, reporter=Silent(), recorded=lambda _: signal.raise_signal(signal.SIGTERM))
+        pretrain(recipe, out=tmp_path, reporter=Silent(), recorded=recorded)
     assert "Saved at step 4 of 8" in str(stopped.value)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
 
