@@ -19,6 +19,7 @@ from cssl_cli.cli.options import (
     Json,
     Out,
     Overrides,
+    Track,
     read_data_root,
 )
 from cssl_cli.errors import CsslError
@@ -92,6 +93,7 @@ def sweep(
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     html: Html = True,
     dry_run: DryRun = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Run every member of a sweep, print one table, and which terms predict the accuracy.
@@ -104,7 +106,7 @@ def sweep(
         concentration_only=concentration_only,
         report=report,
         dry_run=dry_run,
-        runs_members=budget is not None or jobs is not None or retry > 0,
+        runs_members=budget is not None or jobs is not None or retry > 0 or bool(track),
         shows_table=versus is not None or sort is not None or correlations,
     )
     from cssl_cli.report.compare.named_quantities import NAMES
@@ -112,6 +114,7 @@ def sweep(
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.selection import parse_duration, select
     from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
+    from cssl_cli.tracking.mirror import require_trackers
 
     given = parse_jobs(jobs)
     resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
@@ -124,6 +127,7 @@ def sweep(
         seconds=None if budget is None else parse_duration(budget),
         jobs=given or None,
         retries=retry,
+        track=require_trackers(track or (), "--track"),
     )
     require_device_name(device)
     table = read_table(request, accuracy=accuracy, versus=versus, sort=sort, every=correlations)

@@ -61,6 +61,7 @@ class PoolSettings:
     retries: int
     deadline: float
     data_root: str | None = None
+    track: Sequence[str] = ()
 
 
 @dataclass
@@ -183,6 +184,7 @@ class Pool:
                 analysis=missing.analysis,
                 heading=f"{job.name}: attempt {attempt}",
                 data_root=self.settings.data_root,
+                track=list(self.settings.track),
             )
             try:
                 self._hand_out(slot, task)
