@@ -5,6 +5,8 @@ Turns errors into sentences and exit codes. Commands import slow modules only wh
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from typer.core import TyperGroup
 import cssl_cli
 from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep
 from cssl_cli.cli.guard import exit_code_of
+from cssl_cli.cli.options import Quiet
+from cssl_cli.cli.quiet import keeping_quiet
 from cssl_cli.errors import InputError
 
 
@@ -57,21 +61,38 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Contrastive self-supervised pretraining, its downstream accuracy, and the theory that should explain it.
 
     Start with: cssl sweep quickstart
     """
+    context.with_resource(keeping_quiet(quiet))
 
 
 def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
     """Register a command; its help ends with the examples."""
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
     summary = (command.__doc__ or "").partition(".")[0]
-    app.command(name=command.__name__.rstrip("_"), short_help=summary, epilog=epilog)(command)
+    app.command(name=command.__name__.rstrip("_"), short_help=summary, epilog=epilog)(_with_quiet(command))
+
+
+def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option --quiet, which all of them take."""
+
+    @functools.wraps(command)
+    def run(*, quiet: bool, **options: Any) -> None:
+        with keeping_quiet(quiet):
+            command(**options)
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    return run
 
 
 _add(pretrain.pretrain, pretrain.EXAMPLES)
