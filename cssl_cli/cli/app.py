@@ -9,6 +9,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,6 +18,7 @@ from typer.core import TyperGroup
 
 import cssl_cli
 from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep
+from cssl_cli.cli.completion import SCRIPTS
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.cli.options import Quiet
 from cssl_cli.cli.quiet import keeping_quiet
@@ -44,6 +46,11 @@ class _Guarded(TyperGroup):
         return super().invoke(ctx)
 
 
+with suppress(ImportError, AttributeError):  # where typer keeps them elsewhere, its own do, without descriptions
+    from typer import _completion_shared
+
+    _completion_shared._completion_scripts.update(SCRIPTS)
+
 app = typer.Typer(
     cls=_Guarded,
     no_args_is_help=True,
@@ -62,7 +69,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (it ends the command when it is read)
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     quiet: Quiet = False,
