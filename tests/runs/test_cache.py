@@ -55,7 +55,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "cifar-10-python.tar.gz",
         "notes.npy",
         "folder-x.npy",
-        f"{KEYS[0]}.npy.building",
         "folder-" + "f" * 32 + ".npy",
     }
 
