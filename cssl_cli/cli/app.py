@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, cache, import_, pretrain, probe, rank, recipes, sweep
+from cssl_cli.cli import analyze, cache, doctor, import_, pretrain, probe, rank, recipes, sweep
 from cssl_cli.cli.completion import SCRIPTS
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.cli.options import Quiet
@@ -110,3 +110,4 @@ _add(sweep.sweep, sweep.EXAMPLES)
 _add(rank.rank, rank.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)
 _add(cache.cache, cache.EXAMPLES)
+_add(doctor.doctor, doctor.EXAMPLES)
