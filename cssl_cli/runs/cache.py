@@ -194,7 +194,8 @@ def prune(folder: Path, *, older_than: float | None, max_bytes: int | None, ever
     with _alone(folder):
         found = [entry for entry in entries(folder) if entry.kind != "other"]
         chosen = _chosen(found, older_than, max_bytes, everything)
-        removed, in_use = [], []
+        removed: list[CacheEntry] = []
+        in_use: list[CacheEntry] = []
         for entry in chosen:
             gone = not entry.in_use and (dry_run or _remove(entry))
             (removed if gone else in_use).append(entry)

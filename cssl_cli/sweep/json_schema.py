@@ -39,7 +39,7 @@ def sweep_schema() -> Schema:
     fields = of_file(own)["properties"]
     definitions |= {name: _whole(block) for name, block in own["$defs"].items()}
     definitions |= {"claim": _claim(), "variants": _variants(), "base": _base(definitions), "axes": _axes(definitions)}
-    special = {
+    special: Schema = {
         "base": {"anyOf": [based_on("recipe"), {"$ref": f"{DEFINED}base"}]},
         "axes": {"anyOf": [{"$ref": f"{DEFINED}axes"}, {"type": "null"}]},
         "seeds": {"anyOf": [_NUMBER, *({**seeds, "uniqueItems": True} for seeds in fields["seeds"]["anyOf"])]},

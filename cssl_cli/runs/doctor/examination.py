@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,7 +58,11 @@ def with_torch(
     limit = limit or (COMPILE_LIMIT if compile_too else LIMIT)
     request = json.dumps({"data": "\0".join(data), "compile": compile_too})
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile() as said, os.fdopen(reading, encoding="ascii", errors="replace") as lines:
+    # In memory: on a full disk there is no place for a temporary file.
+    with (
+        os.fdopen(os.memfd_create("cssl doctor"), "w+b") as said,
+        os.fdopen(reading, encoding="ascii", errors="replace") as lines,
+    ):
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE.format(path=sys.path, descriptor=writing, request=request)],
@@ -71,7 +74,12 @@ def with_torch(
         finally:
             os.close(writing)
         late = threading.Event()
-        timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(limit, end)
         timer.daemon = True
         timer.start()
         name = "torch"

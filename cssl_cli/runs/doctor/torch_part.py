@@ -133,8 +133,9 @@ def _cards() -> Iterator[Finding]:
             continue
         full = free < 1e9
         said = f"cuda:{number}, {name}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-        remedy = "End what else uses it, or choose another with --device." if full else None
-        yield Finding("device", said, "warning" if full else "ok", remedy, {"free": free, "total": total})
+        other = "End what else uses it, or choose another with --device."
+        facts = {"free": free, "total": total}
+        yield Finding("device", said, "warning" if full else "ok", other if full else None, facts)
 
 
 def _precision() -> Iterator[Finding]:
