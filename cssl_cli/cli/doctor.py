@@ -46,7 +46,7 @@ def doctor(
 
         def begins(name: str) -> None:
             nonlocal number
-            reporter.advance("doctor", number, 8, name)
+            reporter.advance("doctor", number, 7, name)
             number += 1
 
         given = [] if data is None else [data, *(overrides or [])]

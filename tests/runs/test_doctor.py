@@ -11,6 +11,7 @@ import tomllib
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,8 @@ def test_a_foreign_torch(
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(f"{code}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    (finding,) = examination.with_torch([], compile_too=False, limit=limit)
+    with examination.with_torch([], compile_too=False, limit=limit) as found:
+        (finding,) = found
     assert_told(finding, "failed", words, "torch again")
 
 
@@ -249,7 +251,7 @@ def test_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {finding.state for finding in found.values()} == {"ok"}
     assert found["precision"].facts["flop_per_second_float32"] > 0
     assert min(found["rates"].facts.values()) > 0
-    monkeypatch.setattr(torch_part, "_matrix_rate", lambda _, dtype: 1.0 if dtype == torch.bfloat16 else 2.0)
+    monkeypatch.setattr(torch_part, "_product_rate", lambda _, dtype, side: 1e12 if dtype == "bfloat16" else 2e12)
     monkeypatch.setattr("cssl_cli.runs.device._has_bfloat16", lambda _: True)
     assert_told(named(torch_part._precision())["precision"], "warning", "does not pay", "train.precision=float32")
 
@@ -277,7 +279,7 @@ def test_the_images_of_a_recipe(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- the command
 def test_the_command(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Finding("torch", "well"), Finding("device", "no [red] GPU\x1b", "warning", "Buy one.")]
-    monkeypatch.setattr(examination, "with_torch", lambda *_, **__: iter(found))
+    monkeypatch.setattr(examination, "with_torch", lambda *_, **__: nullcontext(found))
     monkeypatch.setattr(system, "compiler", lambda: [])
     shown = invoke("doctor")
     assert shown.code == 0, shown.stdout

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from cssl_cli.runs.doctor import folders, packages, system
 from cssl_cli.runs.doctor.findings import Check, Finding, examined
@@ -42,27 +44,25 @@ def examine(
         "terminal": system.terminal,
         "clock": system.clock,
     }
-    begins("system")
-    yield from examined(checks)
-    yield from examined({"torch": lambda: with_torch(data, compile_too=compile_too, begins=begins)})
+    with with_torch(data, compile_too=compile_too, begins=begins) as found:  # which loads meanwhile
+        yield from examined(checks)
+        yield from examined({"torch": lambda: found})
 
 
+@contextmanager
 def with_torch(
     data: Sequence[str],
     *,
     compile_too: bool,
     begins: Callable[[str], None] = lambda _: None,
     limit: float | None = None,
-) -> Iterator[Finding]:
-    """What a process with torch finds; that it ended before its time, or did not end in `limit` seconds."""
+) -> Iterator[Iterator[Finding]]:
+    """What a process with torch finds, which runs from here on; that it crashed, or did not end in `limit` seconds."""
     limit = limit or (COMPILE_LIMIT if compile_too else LIMIT)
     request = json.dumps({"data": "\0".join(data), "compile": compile_too})
     reading, writing = os.pipe()
     # In memory: on a full disk there is no place for a temporary file.
-    with (
-        os.fdopen(os.memfd_create("cssl doctor"), "w+b") as said,
-        os.fdopen(reading, encoding="ascii", errors="replace") as lines,
-    ):
+    with os.fdopen(os.memfd_create("cssl doctor"), "w+b") as said, os.fdopen(reading, encoding="ascii") as lines:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE.format(path=sys.path, descriptor=writing, request=request)],
@@ -82,24 +82,35 @@ def with_torch(
         timer = threading.Timer(limit, end)
         timer.daemon = True
         timer.start()
-        name = "torch"
         try:
-            for line in lines:
-                content = json.loads(line)
-                if "begins" in content:
-                    begins(name := content["begins"])
-                else:
-                    yield Finding(**content["finding"])
-            code = process.wait()
+            yield _findings(process, lines, said, begins, late, limit)
         finally:
             timer.cancel()
             process.kill()
             process.wait()
-        if late.is_set():
-            remedy = "Is the machine very busy, or does a driver hang? Try again; if it stays, install torch again."
-            yield Finding(name, f"did not answer in {limit:.0f} s", "failed", remedy)
-        elif code:
-            yield Finding(name, f"the process that examined it {_ended(code)}{_last_words(said)}", "failed", _AGAIN)
+
+
+def _findings(
+    process: subprocess.Popen[bytes],
+    lines: Iterable[str],
+    said: BinaryIO,
+    begins: Callable[[str], None],
+    late: threading.Event,
+    limit: float,
+) -> Iterator[Finding]:
+    name = "torch"
+    for line in lines:
+        content = json.loads(line)
+        if "begins" in content:
+            begins(name := content["begins"])
+        else:
+            yield Finding(**content["finding"])
+    code = process.wait()
+    if late.is_set():
+        remedy = "Is the machine very busy, or does a driver hang? Try again; if it stays, install torch again."
+        yield Finding(name, f"did not answer in {limit:.0f} s", "failed", remedy)
+    elif code:
+        yield Finding(name, f"the process that examined it {_ended(code)}{_last_words(said)}", "failed", _AGAIN)
 
 
 _AGAIN = "Install torch again, for this processor and driver: https://pytorch.org/get-started."
@@ -114,8 +125,8 @@ def _ended(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _last_words(said: object) -> str:
+def _last_words(said: BinaryIO) -> str:
     """The last line that the process printed, to follow a sentence."""
-    said.seek(0)  # type: ignore[attr-defined]
-    text = said.read()[-2000:].decode(errors="replace").strip()  # type: ignore[attr-defined]
+    said.seek(0)
+    text = said.read()[-2000:].decode(errors="replace").strip()
     return f": {text.splitlines()[-1][:200]}" if text else ""

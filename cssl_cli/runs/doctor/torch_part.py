@@ -19,6 +19,7 @@ from cssl_cli.runs.doctor.findings import Check, Finding, broken
 
 SECONDS = 0.3  # that a rate is measured for
 PAYS = 1.1  # times faster than float32, from where on bfloat16 pays
+LOSES = 0.7  # from where on it does not, by more than busy neighbours explain
 AGAIN = "Install torch again, as https://pytorch.org/get-started says for this machine, and torchvision with it."
 
 
@@ -140,37 +141,43 @@ def _cards() -> Iterator[Finding]:
 
 def _precision() -> Iterator[Finding]:
     """What train.precision auto takes, and whether bfloat16 pays, by products of matrices."""
-    import torch
 
     from cssl_cli.runs.device import choose_device, choose_precision
 
     device = choose_device(None)
     chosen = str(choose_precision("auto", device)).removeprefix("torch.")
-    rates = {name: _matrix_rate(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
-    ratio = rates["bfloat16"] / rates["float32"]
+    rates = _matrix_rates(device)
+    ratio = rates["bfloat16"] / rates["float32 beside it"]
     pays = f"bfloat16 {'pays' if ratio > PAYS else 'does not pay'}, {ratio:.2g} times float32"
-    facts = {"auto": chosen, **{f"flop_per_second_{name}": rate for name, rate in rates.items()}}
-    said = f"auto takes {chosen}; {pays}; {rates['float32'] / 1e9:,.1f} GFLOP/s in float32"
-    if chosen == "bfloat16" and ratio < 1 / PAYS:
+    facts = {"auto": chosen, "bfloat16_over_float32": ratio, "flop_per_second_float32": rates["float32"]}
+    said = f"auto takes {chosen}; {pays}; products of matrices: {rates['float32'] / 1e9:,.1f} GFLOP/s in float32"
+    if chosen == "bfloat16" and ratio < LOSES:
         yield Finding("precision", said, "warning", "Give train.precision=float32.", facts)
     else:
         yield Finding("precision", said, facts=facts)
 
 
-def _matrix_rate(device: Any, dtype: Any) -> float:
-    """Operations per second in products of matrices; of a type that the device only emulates, of small ones."""
+def _matrix_rates(device: Any) -> dict[str, float]:
+    """Operations per second in products of matrices: in bfloat16, in float32 at the same size, and in float32 at best.
+
+    Where bfloat16 is only emulated, a product of large matrices would take seconds: small ones then.
+    """
+    large = 4096 if device.type == "cuda" else 1024
+    small = _product_rate(device, "bfloat16", large // 4)
+    side = large if 2 * large**3 / small < SECONDS else large // 4
+    found = {"bfloat16": _product_rate(device, "bfloat16", side) if side == large else small}
+    found["float32 beside it"] = _product_rate(device, "float32", side)
+    found["float32"] = found["float32 beside it"] if side == large else _product_rate(device, "float32", large)
+    return found
+
+
+def _product_rate(device: Any, dtype: str, side: int) -> float:
     import torch
 
     from cssl_cli.runs.machine import synchronize
 
-    rate = 0.0
-    for side in (4096,) if device.type == "cuda" else (256, 1024):
-        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = _least_seconds(lambda: left @ right, lambda: synchronize(device))  # noqa: B023 (called at once)
-        rate = max(rate, 2 * side**3 / seconds)
-        if seconds > 0.01:  # the next one takes 64 times as long
-            break
-    return rate
+    left, right = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    return 2 * side**3 / _least_seconds(lambda: left @ right, lambda: synchronize(device))
 
 
 def _rates() -> Iterator[Finding]:
