@@ -77,7 +77,8 @@ def main(instruction: str) -> int:
         text = (SCRIPTS[shell] % names).strip()
     else:
         text = "\n".join(complete(shell, os.environ))
-    sys.stdout.write(f"{text}\n" if text else "")
+    encoding = sys.stdout.encoding or "utf-8"  # a meaning may hold what it lacks
+    sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding) if text else "")
     return 0
 
 
