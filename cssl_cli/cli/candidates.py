@@ -135,7 +135,7 @@ class _Line:
             yield from self._named(kinds, word)
         if self.name == "recipes" and place > 0 and "--copy" in self.words:
             yield from paths(word)
-        elif "KEY" in kinds and place > 0:
+        elif "KEY" in kinds and (place > 0 or "--data" in self.values):
             yield from self._overrides(word)
         choices = re.fullmatch(r"\[?([a-z]+(?:\|[a-z]+)+)\]?", shown)
         if choices:
@@ -160,7 +160,12 @@ class _Line:
         """The recipe that the overrides change, with those given so far; empty where it cannot be read."""
         from cssl_cli.cli.completed_recipes import document
 
-        return document(self.arguments)
+        return document([*self._of_data(), *self.arguments])
+
+    def _of_data(self) -> list[str]:
+        """The recipe that --data names, where no argument names one."""
+        first = self.command["arguments"][0]["shown"]
+        return [self.values["--data"]] if first.startswith("KEY") and "--data" in self.values else []
 
     def _overrides(self, word: str) -> Iterator[Candidate]:
         of_run = bool(self.arguments) and os.path.isdir(os.path.expanduser(self.arguments[0]))  # noqa: PTH111, PTH112
@@ -286,10 +291,11 @@ def _runs_below(word: str) -> Iterator[Candidate]:
 
 def _state(run: Path) -> str:
     """Where a run stands by its own word; one that says it is running and holds no lock was killed."""
+    from cssl_cli.host.files import read_bytes
     from cssl_cli.runs.lock import is_held
 
     try:
-        state = str(json.loads((run / "status").read_bytes()[:10_000])["state"])
+        state = str(json.loads(read_bytes(run / "status", largest=10_000))["state"])  # of a pipe, it does not wait
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return "killed" if state == "running" and not is_held(run / "lock") else state

@@ -32,7 +32,7 @@ _BASH = r"""
     return 0
 }
 
-complete -o nosort -F %(complete_func)s %(prog_name)s
+complete -o nosort -F %(complete_func)s %(prog_name)s 2>/dev/null || complete -F %(complete_func)s %(prog_name)s
 """
 _ZSH = r"""
 #compdef %(prog_name)s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -70,6 +71,9 @@ def test_the_table_is_of_these_commands_and_fields() -> None:
         ("cssl sweep quickstart seed", ["seeds="]),
         ("cssl sweep quickstart method.t", ["method.temperature="]),
         ("cssl probe --data svh", ["svhn"]),
+        ("cssl doctor --data moco-shapes method.q", ["method.queue="]),
+        ("cssl doctor method.q", []),
+        ("cssl cache p", ["prune"]),
         ("cssl pretrain --precision x y z --", None),
         ("cssl no-such-command ", []),
         ("cssl pretrain simclr-shapes a.b.c.d", []),
@@ -117,6 +121,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copyfile(Path("/dev/null"), run / "recipe.yaml")
         (run / "status").write_text("}{" if state is None else json.dumps({"state": state}))
     (tmp_path / "runs" / "two-2" / "lock").touch()
+    (tmp_path / "runs" / "pipe-5").mkdir()
+    (tmp_path / "runs" / "pipe-5" / "recipe.yaml").touch()
+    os.mkfifo(tmp_path / "runs" / "pipe-5" / "status")
     (tmp_path / "runs" / "a sweep").mkdir()
     (tmp_path / "mine.yaml").write_text("{name: mine, based_on: moco-shapes, optim: {lr: 0.25}}")
     (tmp_path / "notes.txt").touch()
@@ -128,7 +135,13 @@ def test_runs_are_offered_with_their_state(folder: Path) -> None:
     with (folder / "runs" / "two-2" / "lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         found = offered("cssl probe ")
-    states = {"runs/one-1": "finished", "runs/two-2": "running", "runs/three-3": "killed", "runs/odd-4": ""}
+    states = {
+        "runs/one-1": "finished",
+        "runs/two-2": "running",
+        "runs/three-3": "killed",
+        "runs/odd-4": "",
+        "runs/pipe-5": "",
+    }
     assert found == {**states, "runs/a sweep/": "", "f.npz": ""}
     assert offered("cssl probe runs/o") == {"runs/odd-4": "", "runs/one-1": "finished"}
     assert offered("cssl pretrain simclr-shapes --out r") == {"runs/": ""}
