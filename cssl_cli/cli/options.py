@@ -57,4 +57,7 @@ Correlations = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the results: one file to send.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress or remarks on stderr: errors and warnings only.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
