@@ -37,6 +37,7 @@ __all__ = [
     "pretrain",
     "probe",
     "probe_features",
+    "report",
 ]
 
 Array: TypeAlias = "np.ndarray | Tensor | Sequence[Any]"
@@ -163,6 +164,34 @@ def load_encoder(run: Place, *, device: Device = None, progress: Say | None = No
     from cssl_cli.runs.loaded_encoder import load_encoder as load
 
     return load(Path(run), reporter=_Told(progress), device_name=_name(device))
+
+
+def report(
+    *targets: Place,
+    overrides: Sequence[str] = (),
+    runs: Place = "runs",
+    format: str = "html",
+    out: Place | None = None,
+    accuracy: str = "linear",
+) -> str:
+    """All that is known of runs, or of a sweep, as `cssl report` writes it; nothing is measured.
+
+    targets: run directories, or one sweep: its name, its file, or the folder of its runs; `runs` is where that folder
+    of a sweep that is named lies, and `overrides` are those it was run with. format: "html", a page, or its main table
+    as "md", "csv" or "latex". Returns the text, which is also written to the file `out`, if given.
+    """
+    from cssl_cli.report.compare.catalogue import accuracy_named
+    from cssl_cli.report.document.target import documented
+    from cssl_cli.report.document.writing import in_format, write_text
+
+    predicted = accuracy_named(accuracy)
+    asked = documented(
+        [str(target) for target in targets], overrides=_texts(overrides), runs=Path(runs), accuracy=predicted
+    )
+    text = in_format(asked.document, format)
+    if out is not None:
+        write_text(text, Path(out))
+    return text
 
 
 # ---------------------------------------------------------------------- features from elsewhere

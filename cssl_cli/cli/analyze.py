@@ -13,6 +13,7 @@ from cssl_cli.cli.options import (
     Correlations,
     DataRoot,
     Device,
+    Html,
     Json,
     Precision,
     read_data_root,
@@ -60,6 +61,7 @@ def analyze(
         Path | None, typer.Option(metavar="FILE.npz", parser=read_path, help="Write the features measured on.")
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures into the run directory, or into --out.")] = True,
+    html: Html = True,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", parser=read_path, help="Keep what was measured of files of features here."),
@@ -93,6 +95,7 @@ def analyze(
         requests.read_sections(section or [], sorted_targets),
         export=export,
         figures=figures,
+        html=html,
         out=out,
         again=again,
         accuracy=requests.read_accuracy(accuracy, sorted_targets),
@@ -157,7 +160,7 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
         }
         for path in paths:
             tell_of_damaged_probe(path, reporter)
-        failed = _draw(results, reporter) if request.figures else None
+        failed = _draw(results, reporter, figures=request.figures, html=request.html)
     if len(results) > 1:
         show_runs(results, as_json, accuracy=request.accuracy, every=request.correlations)
     else:
@@ -177,13 +180,18 @@ def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
         warn(reporter, f"{error}\nThe report is without its accuracies.")
 
 
-def _draw(results: Mapping[Path, Mapping[str, Any]], reporter: Reporter) -> RunError | None:
-    """Draw the figures of each run; see `draw_into`."""
-    from cssl_cli.cli.figures import draw_into
+def _draw(
+    results: Mapping[Path, Mapping[str, Any]], reporter: Reporter, *, figures: bool, html: bool
+) -> RunError | None:
+    """Draw the figures of each run, and write its page; see `draw_into`."""
+    from cssl_cli.cli.figures import draw_into, write_page_into
     from cssl_cli.runs.run_dir import FIGURES, TRACE, RunDir
 
     failed = None
     for path, result in results.items():
-        run = RunDir(path)
-        failed = draw_into(run.file(FIGURES), result, run.read_records(TRACE), reporter) or failed
+        run, kept = RunDir(path), dict[str, Any]()
+        if figures:
+            failed = draw_into(run.file(FIGURES), result, run.read_records(TRACE), reporter, kept) or failed
+        if html:
+            failed = write_page_into(path, reporter, kept if figures else None) or failed
     return failed

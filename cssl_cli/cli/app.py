@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, cache, doctor, import_, pretrain, probe, rank, recipes, sweep, track, watch
+from cssl_cli.cli import analyze, cache, doctor, import_, pretrain, probe, rank, recipes, report, sweep, track, watch
 from cssl_cli.cli.completion import SCRIPTS
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.cli.options import Quiet
@@ -107,6 +107,7 @@ _add(probe.probe, probe.EXAMPLES)
 _add(analyze.analyze, analyze.EXAMPLES)
 _add(import_.import_, import_.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)
+_add(report.report, report.EXAMPLES)
 _add(rank.rank, rank.EXAMPLES)
 _add(watch.watch, watch.EXAMPLES)
 _add(track.track, track.EXAMPLES)

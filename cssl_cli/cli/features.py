@@ -35,7 +35,7 @@ def require_as_they_are(
 
 def analyze_files(request: AnalyzeRequest, as_json: bool) -> None:
     """Measure the terms of the features in files; print them, and keep them where --out says."""
-    from cssl_cli.cli.figures import draw_into
+    from cssl_cli.cli.figures import draw_into, write_page_into
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.recipe.measurement import load_measurement
     from cssl_cli.report.feature_files import show_analyses
@@ -61,8 +61,11 @@ def analyze_files(request: AnalyzeRequest, as_json: bool) -> None:
             if folder is not None:
                 folder.write_json(ANALYSIS, result)
                 probes[path] = folder.probe(arrays.digest)
+                kept: dict[str, Any] = {}
                 if request.figures:
-                    failed = draw_into(folder.file(FIGURES), result, [], reporter) or failed
+                    failed = draw_into(folder.file(FIGURES), result, [], reporter, kept) or failed
+                if request.html:
+                    failed = write_page_into(folder.path, reporter, kept if request.figures else None) or failed
     show_analyses(results, probes, request.sections, as_json)
     if failed is not None:
         raise failed

@@ -56,6 +56,7 @@ Correlations = Annotated[
     typer.Option("--correlations", help="Print all rank correlations, not only those that can be told from chance."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the results: one file to send.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress or remarks on stderr: errors and warnings only.")
 ]

@@ -96,6 +96,7 @@ class AnalyzeRequest:
     sections: tuple[str, ...]
     export: Path | None
     figures: bool
+    html: bool
     out: Path | None
     again: bool
     accuracy: Column

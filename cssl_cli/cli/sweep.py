@@ -15,6 +15,7 @@ from cssl_cli.cli.options import (
     DataRoot,
     Device,
     DryRun,
+    Html,
     Json,
     Out,
     Overrides,
@@ -90,6 +91,7 @@ def sweep(
     ] = None,
     correlations: Correlations = False,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
+    html: Html = True,
     dry_run: DryRun = False,
     track: Track = None,
     as_json: Json = False,
@@ -139,7 +141,7 @@ def sweep(
         request = replace(request, jobs=choose_jobs(request))
     if retry and request.jobs is None:
         request = replace(request, jobs=1)  # a member can be tried again only in a process of its own
-    return _run(request, table, figures, as_json)
+    return _run(request, table, as_json, figures=figures, html=html)
 
 
 def _show_plan(request: SweepRequest, as_json: bool) -> None:
@@ -169,7 +171,7 @@ def _measure_concentration(request: SweepRequest, as_json: bool) -> None:
     show_sweep_concentration(content, as_json)
 
 
-def _run(request: SweepRequest, table: SweepTable, figures: bool, as_json: bool) -> None:
+def _run(request: SweepRequest, table: SweepTable, as_json: bool, *, figures: bool, html: bool) -> None:
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.compare.extract import take_numbers
@@ -178,7 +180,7 @@ def _run(request: SweepRequest, table: SweepTable, figures: bool, as_json: bool)
 
     with SweepDisplay() if request.jobs else TerminalReporter() as display:
         results = run_sweep(request, display, take=take_numbers)
-    written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures)
+    written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures, html=html)
     _show(request, results, table, as_json, written.sentence)
     _end(request, results, told=not as_json, failed=written.failed)
 

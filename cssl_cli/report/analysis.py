@@ -66,7 +66,7 @@ def show_analysis(path: Path, result: Result, sections: Sequence[str], as_json: 
 def print_analysis(path: Path, result: Result, probe: Mapping[str, Any] | None, sections: Sequence[str]) -> None:
     """Print an analysis of the run, or of the file of features, at `path`, with the accuracies of its `probe`."""
     out = console()
-    _print_summary(out, result, probe, path)
+    print_summary(out, result, probe, path)
     lines = verdicts(result)
     if lines:
         out.print()
@@ -105,7 +105,8 @@ def read_probe(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:
+def print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None, path: Path) -> None:
+    """Print accuracies beside the main terms, what they were measured on, and why some are missing."""
     accuracies, rows = accuracy_rows(probe), term_rows(result)
     print_widest(out, [by_encoder(columns_of(result), accuracies, rows, intervals=count) for count in (3, 1, 0)])
     note(out, caption(result, probe))

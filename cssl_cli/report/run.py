@@ -44,13 +44,18 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
 def show_probe(path: Path, result: dict[str, Any]) -> None:
     """Print accuracies of the trained encoder beside the untrained one and raw pixels; then class by class."""
     out = console()
+    print_probe(out, result)
+    if "transfer" not in result:
+        note(out, f"\nNext: cssl analyze {shown_path(path)}")
+
+
+def print_probe(out: Console, result: dict[str, Any]) -> None:
+    """Print the accuracies, on other images also which, and those of each class."""
     _other_images(out, result)
     probe_table(out, result)
     few_labels_table(out, result)
     finetuned_table(out, result)
     _per_class(out, result["trained"])
-    if "transfer" not in result:
-        note(out, f"\nNext: cssl analyze {shown_path(path)}")
 
 
 def _other_images(out: Console, result: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cssl_cli.report.layout import images_of, number, percent, plural
 from cssl_cli.report.quantities import COLUMNS, Line, Result, interval_of, quantity, short_direction
@@ -16,6 +16,22 @@ from cssl_cli.theory.terms import EPSILON
 BOTH_WAYS = "both"
 
 
+class Reading(NamedTuple):
+    """A cell of the summary: its text, the number in it and how many images and views it was measured on.
+
+    `value` and `interval` are as in analysis.json or probe.json; of a band, its lower end and both.
+    """
+
+    text: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    num_images: int | None = None
+    num_views: int | None = None
+
+
+Row = tuple[str, str, Sequence[Reading]]  # label, direction of error, a reading for each of `COLUMNS`
+
+
 def in_summary() -> list[Shown]:
     """The quantities of the summary, each once; their encoders and distances are chosen per row."""
     return [shown for shown in shown_in(In.SUMMARY) if shown.where == "trained"]
@@ -23,24 +39,49 @@ def in_summary() -> list[Shown]:
 
 def accuracy_rows(probe: Mapping[str, Any] | None) -> list[Line]:
     """A row per classifier; none without a probe."""
-    rows: list[Line] = []
-    for name, classifier in CLASSIFIERS.items() if probe is not None else ():
-        scores = [part(probe, encoder, name) for encoder in COLUMNS]
-        cells = [percent(score["accuracy"], score["interval"]) if score else "–" for score in scores]
-        rows.append((f"{classifier.called}, %", "unbiased", cells))
-    return rows
+    return [_in_text(row) for row in accuracy_readings(probe)]
 
 
 def term_rows(result: Result) -> list[Line]:
     """Label, direction of error and cells of every quantity."""
-    rows: list[Line] = []
+    return [_in_text(row) for row in term_readings(result)]
+
+
+def _in_text(row: Row) -> Line:
+    label, errs, readings = row
+    return label, errs, [reading.text for reading in readings]
+
+
+def accuracy_readings(probe: Mapping[str, Any] | None) -> list[Row]:
+    """`accuracy_rows` with the numbers behind the text."""
+    rows: list[Row] = []
+    for name, classifier in CLASSIFIERS.items() if probe is not None else ():
+        scores = [part(probe, encoder, name) for encoder in COLUMNS]
+        readings = [
+            Reading(
+                percent(score["accuracy"], score["interval"]),
+                score["accuracy"],
+                tuple(score["interval"]),
+                score.get("num_images"),
+            )
+            if score
+            else Reading("–")
+            for score in scores
+        ]
+        rows.append((f"{classifier.called}, %", "unbiased", readings))
+    return rows
+
+
+def term_readings(result: Result) -> list[Row]:
+    """`term_rows` with the numbers behind the text."""
+    rows: list[Row] = []
     for shown in in_summary():
         if shown.term.of == "distance":
             rows += _in_distances(result, shown.declared)
             continue
         entries = [quantity(result, encoder, shown.term.group, shown.declared.name) for encoder in COLUMNS]
-        cells = [_cell(entry, shown.declared, result) for entry in entries]
-        rows.append((_label(shown.called, shown.declared, result), _errs(entries), cells))
+        readings = [_cell(entry, shown.declared, result) for entry in entries]
+        rows.append((_label(shown.called, shown.declared, result), _errs(entries), readings))
     return rows
 
 
@@ -50,13 +91,15 @@ def _label(called: str, row: Declared, result: Result, of: str = "") -> str:
     return f"{called}{at}{of}{', %' if row.share else ''}"
 
 
-def _cell(entry: Mapping[str, Any], row: Declared, result: Result) -> str:
+def _cell(entry: Mapping[str, Any], row: Declared, result: Result) -> Reading:
     value, interval = entry["value"], interval_of(entry)
     if row.point is not None and value is not None:
         at = row.point.place(result["settings"][row.point.grid])
         value, interval = value[at], interval and interval[at]
     show = percent if row.share else number
-    return show(value, interval, rounded=row.rounding) + (" vacuous" if entry.get("vacuous") else "")
+    text = show(value, interval, rounded=row.rounding) + (" vacuous" if entry.get("vacuous") else "")
+    ends = None if not interval else (interval[0], interval[1])
+    return Reading(text, value, ends, entry.get("num_images"), entry.get("num_views"))
 
 
 def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -65,24 +108,27 @@ def _errs(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 # ---------------------------------------------------------------------- concentration
-def _in_distances(result: Result, row: Declared) -> list[Line]:
+def _in_distances(result: Result, row: Declared) -> list[Row]:
     """In the features of each encoder, and in pixels, which involve no encoder; unmeasured ones get no row."""
     in_features = [_in_distance(result, encoder, row) for encoder in COLUMNS]
-    rows: list[Line] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
+    rows: list[Row] = [(_label(row.head, row, result, ", features"), _errs_of_distance(row), in_features)]
     for distance in ("pixels", "standardized_pixels"):
         cell, label = _in_distance(result, distance, row), _label(row.head, row, result, f", {DISTANCES[distance]}")
-        rows.append((label, _errs_of_distance(row), [cell, "–", cell]))
-    return [(label, errs, cells) for label, errs, cells in rows if any(cell != "–" for cell in cells)]
+        rows.append((label, _errs_of_distance(row), [cell, Reading("–"), cell]))
+    return [(label, errs, cells) for label, errs, cells in rows if any(cell.text != "–" for cell in cells)]
 
 
-def _in_distance(result: Result, distance: str, row: Declared) -> str:
+def _in_distance(result: Result, distance: str, row: Declared) -> Reading:
     quantities = part(result["concentration"], distance)
     entry = {"value": None, **part(quantities, row.name)}
     if not row.band:
         return _cell(entry, row, result)
     assert row.point is not None
     at = row.point.place(result["settings"][row.point.grid])
-    return outside_band(entry["value"], part(quantities, row.band).get("value"), at)
+    low, high = entry["value"], part(quantities, row.band).get("value")
+    ends = None if low is None else (1 - (high or low)[at] + 0.0, 1 - low[at] + 0.0)
+    least = None if ends is None else ends[0]
+    return Reading(outside_band(low, high, at), least, ends, entry.get("num_images"), entry.get("num_views"))
 
 
 def _errs_of_distance(row: Declared) -> str:

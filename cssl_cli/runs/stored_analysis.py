@@ -34,7 +34,7 @@ class _Settings(Stored):
 class _LossSettings(Stored):
     temperature: float
     batch_size: int
-    of_the_method: bool
+    of_the_method: bool | None  # None: not known of a file of features
 
 
 class Analysis(Result):
@@ -46,7 +46,7 @@ class Analysis(Result):
     views_of_two_kinds: bool = False
     loss_settings: _LossSettings
     trained: dict[str, Values]
-    untrained: dict[str, Values] = Field(default={})
+    untrained: Values = Field(default={})
     projector: Values = Field(default={})
     controls: dict[str, Values] = Field(default={})
     concentration: dict[Literal[tuple(DISTANCES)], Values]  # type: ignore[valid-type]

@@ -39,7 +39,7 @@ OF_A_RUN = (
     "lock",
     "error.log",
 )
-OF_A_SWEEP = ("sweep.json", "table.csv", "table.json", "concentration.json", "results-index.txt", "logs")
+OF_A_SWEEP = ("sweep.json", "table.csv", "table.json", "concentration.json", "results-index.txt", "logs", "report.html")
 # Where nothing need be written for the results to be there.
 OPTIONAL = ("lock", ".log", "logs", "results-index.txt", "sweep.json")
 IMAGE_NAMES = (

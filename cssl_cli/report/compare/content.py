@@ -61,16 +61,16 @@ def as_csv(content: dict[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
-    writer.writerow(map(_csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
+    writer.writerow(map(csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
     for row in rows:
         cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
         values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
         labels = [row["row"], *(row["axes"][axis] for axis in axes)]
-        writer.writerow([*map(_csv_cell, labels), int(row["control"]), *values])
+        writer.writerow([*map(csv_cell, labels), int(row["control"]), *values])
     return buffer.getvalue()
 
 
-def _csv_cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """A name that is safe in a spreadsheet, which would otherwise evaluate one that begins like a formula."""
     if not isinstance(value, str):
         return value

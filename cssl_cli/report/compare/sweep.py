@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,16 +60,18 @@ def write_sweep(
     *,
     accuracy: Column = LINEAR,
     figures: bool = False,
+    html: bool = False,
 ) -> Written:
     """Write the whole sweep's table as table.csv and table.json beside the runs.
 
-    With `figures`, also accuracy against the terms. A write error does not prevent printing the table; in a read-only
-    folder an identical table that is already there will do.
+    With `figures`, also accuracy against the terms; with `html`, the page of it all. A write error does not prevent
+    printing the table; in a read-only folder an identical table that is already there will do, and no page is needed.
     """
     content = as_content(sweep, results)
     home = RunDir(out_dir / sweep.name)
     paths: list[Path] = []
     failed: CsslError | None = None
+    kept: dict[str, Any] = {}
     try:
         home.write_json("table.json", content)
         home.write_text("table.csv", as_csv(content))
@@ -79,17 +81,46 @@ def write_sweep(
             failed = error
     if figures:
         try:
-            paths += draw_prediction(content, accuracy, home.path)[:1]
-            paths += draw_by_axis(content, accuracy, home.path)[:1]
+            paths += draw_prediction(content, accuracy, home.path, kept)[:1]
+            paths += draw_by_axis(content, accuracy, home.path, kept)[:1]
         except CsslError as error:
             if not (
                 isinstance(error, ReadOnlyError)
                 and all(home.file(name).exists() for name in figures_of(content, accuracy))
             ):
                 failed = failed or error
+    if html:
+        page, problem = _write_page(sweep, results, content, out_dir, accuracy, kept if figures else None)
+        paths += [page] if problem is None else []
+        failed = failed or (None if isinstance(problem, ReadOnlyError) else problem)
     if isinstance(failed, ReadOnlyError):
         failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
     return Written(tuple(paths), failed)
+
+
+def _write_page(
+    sweep: Sweep,
+    results: Sequence[MemberResult],
+    content: dict[str, Any],
+    out_dir: Path,
+    accuracy: Column,
+    kept: Mapping[str, Any] | None,
+) -> tuple[Path, CsslError | None]:
+    """Write report.html in the sweep's folder; returns where, and the error if that failed.
+
+    kept: figures that are drawn already; None for a page without any.
+    """
+    from cssl_cli.report.document.blocks import Document, without_figures
+    from cssl_cli.report.document.of_sweep import document_of_sweep
+    from cssl_cli.report.document.writing import PAGE, attempt
+
+    path = out_dir / sweep.name / PAGE
+
+    def document() -> Document:
+        made = document_of_sweep(sweep, results, content, out_dir, accuracy=accuracy, kept=kept or {})
+        return without_figures(made) if kept is None else made
+
+    return path, attempt(document, path)
 
 
 def _is_stored(home: RunDir, content: dict[str, Any]) -> bool:

@@ -61,16 +61,20 @@ def draw_accuracy_vs_terms(
     accuracy_title: str,
     term_titles: Mapping[str, str],
     name: str = NAME,
+    kept: dict[str, Figure] | None = None,
 ) -> list[Path]:
     """Write `name`.png and `name`.svg in `folder`; returns the files, none if no row has both numbers.
 
-    For the other arguments see `accuracy_vs_terms`. Raises InputError or RunError if a file cannot be written.
+    The figure goes into `kept`, too, for those who draw it elsewhere. For the other arguments see `accuracy_vs_terms`.
+    Raises InputError or RunError if a file cannot be written.
     """
     with drawing():
         figure = accuracy_vs_terms(rows, screened, accuracy, accuracy_title=accuracy_title, term_titles=term_titles)
         if figure is None:
             return []
         require_writable(folder, REMEDY)
+        if kept is not None:
+            kept[name] = figure
         return save(figure, folder, name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,19 @@ DRAWN_FROM = "figures.json"
 FACTS = ("fingerprint", "content_key", "part", "num_images", "settings")  # they identify an analysis
 
 
-def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+def draw_figures(
+    content: Mapping[str, Any],
+    trace: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    kept: dict[str, Figure] | None = None,
+) -> list[Path]:
     """Draw what `content` (an analysis) and `trace` (its records through training) have the numbers for.
 
     Returns the files written to `folder`: NAME.png and NAME.svg of `training` and of each of `ANALYSIS_FIGURES` that
     could be drawn. Figures of an earlier analysis for which this one has no numbers are removed. `DRAWN_FROM` records
     the analysis behind the figures; if it is this one, they are left unchanged. The same numbers give the same bytes.
+    What was drawn goes into `kept`, by name, for those who draw it elsewhere, too.
     Each file appears whole or not at all; raises InputError or RunError if one cannot be written.
     """
     drawn_from = _digest(content, trace)
@@ -53,9 +61,12 @@ def draw_figures(content: Mapping[str, Any], trace: Sequence[Mapping[str, Any]],
     _remove(folder / DRAWN_FROM)  # until all are drawn, the figures are of two analyses
     written: list[Path] = []
     with drawing():
-        for name, draw in ANALYSIS_FIGURES.items():
-            written += _replace(draw(content), folder, name)
-        written += _replace(training(trace), folder, "training")
+        draws = {name: partial(draw, content) for name, draw in ANALYSIS_FIGURES.items()}
+        for name, draw in {**draws, "training": partial(training, trace)}.items():
+            figure = draw()
+            written += _replace(figure, folder, name)
+            if kept is not None and figure is not None:
+                kept[name] = figure
     if written:
         facts = {key: content[key] for key in FACTS if key in content}
         names = list(dict.fromkeys(path.stem for path in written))

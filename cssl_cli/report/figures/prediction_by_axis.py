@@ -36,17 +36,26 @@ Entry = Mapping[str, Any]
 
 
 def draw_prediction_by_axis(
-    found: Mapping[str, Any], folder: Path, *, accuracy_title: str, term_titles: Mapping[str, str], name: str = NAME
+    found: Mapping[str, Any],
+    folder: Path,
+    *,
+    accuracy_title: str,
+    term_titles: Mapping[str, str],
+    name: str = NAME,
+    kept: dict[str, Figure] | None = None,
 ) -> list[Path]:
     """Write `name`.png and `name`.svg in `folder`; returns the files, none if no term has Ψ.
 
-    found: what `granulated.judged` found. Raises InputError or RunError if a file cannot be written.
+    found: what `granulated.judged` found. The figure goes into `kept`, too. Raises InputError or RunError if a file
+    cannot be written.
     """
     with drawing():
         figure = prediction_by_axis(found, accuracy_title=accuracy_title, term_titles=term_titles)
         if figure is None:
             return []
         require_writable(folder, REMEDY)
+        if kept is not None:
+            kept[name] = figure
         return save(figure, folder, name)
 
 

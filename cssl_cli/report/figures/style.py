@@ -166,11 +166,16 @@ def _wrap(text: str, width: int) -> list[str]:
     return lines
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `name`.png and `name`.svg in `folder`, each whole or not at all."""
+def fix_layout(figure: Figure) -> None:
+    """Lay the figure out once: all formats share one layout."""
     for _ in range(2):  # fitting to the page changes the ticks, which changes the fit
         figure.draw_without_rendering()
-    figure.set_layout_engine(None)  # both formats share one layout; "none" would lay out each again
+    figure.set_layout_engine(None)  # "none" would lay out each format again
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `name`.png and `name`.svg in `folder`, each whole or not at all."""
+    fix_layout(figure)
     paths = []
     for kind, metadata in KINDS.items():
         path = folder / f"{name}.{kind}"

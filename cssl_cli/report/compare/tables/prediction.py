@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,6 +14,9 @@ from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
 from cssl_cli.report.compare.tables.granulated import print_granulated
 from cssl_cli.report.layout import note
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
 BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
@@ -62,11 +65,13 @@ def _legend(rows: Sequence[Row]) -> str:
     )
 
 
-def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+def draw_prediction(
+    content: Mapping[str, Any], accuracy: Column, folder: Path, kept: dict[str, Figure] | None = None
+) -> list[Path]:
     """Draw the accuracy against the main terms; `content` has the rows and the result of `prediction_content`.
 
-    Returns the files; if there is nothing to draw, removes those of an earlier figure. Raises InputError or RunError
-    if one cannot be written.
+    The figure goes into `kept`, too, by its name. Returns the files; if there is nothing to draw, removes those of an
+    earlier figure. Raises InputError or RunError if one cannot be written.
     """
     from cssl_cli.report.figures.accuracy_vs_terms import draw_accuracy_vs_terms, remove_accuracy_vs_terms
 
@@ -77,23 +82,44 @@ def draw_prediction(content: Mapping[str, Any], accuracy: Column, folder: Path) 
         folder,
         accuracy_title=_capital(accuracy.label),
         term_titles=LABELS,
+        kept=kept,
     )
     if not paths:
         remove_accuracy_vs_terms(folder)
     return paths
 
 
-def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+def draw_by_axis(
+    content: Mapping[str, Any], accuracy: Column, folder: Path, kept: dict[str, Figure] | None = None
+) -> list[Path]:
     """Draw what predicts the accuracy along each axis; like `draw_prediction` in all else."""
     from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
     from cssl_cli.report.figures.prediction_by_axis import NAME, draw_prediction_by_axis
 
     found, paths = content["granulated"].get(accuracy.name), []
     if found is not None:
-        paths = draw_prediction_by_axis(found, folder, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
+        titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
+        paths = draw_prediction_by_axis(found, folder, **titles, kept=kept)
     if not paths:
         remove_accuracy_vs_terms(folder, NAME)
     return paths
+
+
+def figures_to_draw(content: Mapping[str, Any], accuracy: Column) -> dict[str, Callable[[], Figure | None]]:
+    """What draws each figure of a sweep, by name; arguments as those of `draw_prediction`."""
+    from cssl_cli.report.figures.accuracy_vs_terms import accuracy_vs_terms
+    from cssl_cli.report.figures.prediction_by_axis import prediction_by_axis
+
+    titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
+    by_axis = content["granulated"].get(accuracy.name)
+    drawn: dict[str, Callable[[], Figure | None]] = {
+        "accuracy_vs_terms": lambda: accuracy_vs_terms(
+            content["rows"], _of_main_terms(content, accuracy), accuracy.name, **titles
+        )
+    }
+    if by_axis is not None:
+        drawn["prediction_by_axis"] = lambda: prediction_by_axis(by_axis, **titles)
+    return drawn
 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
