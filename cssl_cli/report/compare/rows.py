@@ -13,6 +13,7 @@ from cssl_cli.report.compare.extract import Circumstances, extract_of
 from cssl_cli.report.control_encoders import Fooled
 from cssl_cli.sweep.claims import is_negative_control
 from cssl_cli.sweep.run import MemberResult
+from cssl_cli.sweep.sampling import DRAW
 
 METHOD_AXIS = "method"
 
@@ -89,6 +90,11 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
     )
 
 
+def is_of_draws(axis: str, rows: Sequence[Row]) -> bool:
+    """Whether an axis is that of random draws, which have an order in no field and are no settings to hold fixed."""
+    return axis == DRAW and any(row.members[0].member.sampled for row in rows)
+
+
 def summarize(values: Sequence[float | None]) -> Summary | None:
     """Mean ± sample standard deviation of the values present; None if there are none."""
     present = [value for value in values if value is not None]
@@ -106,6 +112,7 @@ def row_content(row: Row) -> dict[str, Any]:
     return {
         "row": row.name,
         "axes": dict(row.members[0].member.axes),
+        "sampled": dict(row.members[0].member.sampled),
         "group": row.group,
         "control": row.control,
         "cells": {name: vars(cell) if cell else None for name, cell in row.cells.items()},

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.errors import some
+from cssl_cli.recipe.schema import show
 from cssl_cli.report.compare.catalogue import (
     BEFORE_TRAINING,
     BEST_KNN,
@@ -18,6 +19,7 @@ from cssl_cli.report.compare.catalogue import (
     LAST_EPOCH,
     Column,
 )
+from cssl_cli.report.compare.granulated import short_names
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 from cssl_cli.report.layout import compacted, fits, note, table
 from cssl_cli.runs.results import CLASSIFIERS
@@ -85,7 +87,8 @@ def _images_differ(rows: Sequence[Row]) -> bool:
 
 
 def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    grid = table("", *(column.title for column in columns))
+    sampled = rows[0].members[0].member.sampled if rows and columns[0] == LAST_EPOCH[0] else {}
+    grid = table("", *short_names(list(sampled)), *(column.title for column in columns))
     grid.columns[0].no_wrap = True
     facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
@@ -93,7 +96,8 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
-        grid.add_row(row.name + (CONTROL if row.control else ""), *shown)
+        drawn = (f"{show(row.members[0].member.sampled[key], limit=24)} " for key in sampled)
+        grid.add_row(row.name + (CONTROL if row.control else ""), *drawn, *shown)
     done = [
         values
         for row in rows
@@ -104,7 +108,8 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
             of_classifiers = [f"{encoder}_{classifier}" for classifier in CLASSIFIERS]
-            grid.add_row(label, *(_range([values[name] for values in done]) for name in of_classifiers))
+            ranges = (_range([values[name] for values in done]) for name in of_classifiers)
+            grid.add_row(label, *("" for _ in sampled), *ranges)
     return grid
 
 
