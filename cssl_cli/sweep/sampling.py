@@ -216,7 +216,7 @@ def _value(content: Any, seed: int, key: str, number: int) -> Any:
 
 
 def _between(low: float, high: float, share: Decimal, *, logarithmic: bool) -> float:
-    """The number at `share` of the way, rounded to a thousandth of the range, or to three significant digits or more."""
+    """The number at `share` of the way, rounded to a thousandth of the range, or to three significant digits."""
     a, b = Decimal(repr(low)), Decimal(repr(high))
     if logarithmic:
         log_a, log_b = _EXACT.ln(a), _EXACT.ln(b)
