@@ -189,9 +189,13 @@ def read_sweep_file(name_or_path: str, changes: Sequence[Source] = ()) -> SweepS
     path = find(name_or_path, "sweep")
     chain = follow(path)
     chain.require("sweep", name_or_path)
-    sources = (*chain.sources, *changes)
+    return sweep_of_sources(path, (*chain.sources, *changes), tuple(_base_sources(chain.sources)))
+
+
+def sweep_of_sources(path: Path, sources: tuple[Source, ...], base: tuple[Source, ...]) -> SweepSources:
+    """The sweep that `sources` make, validated, with those of its base recipe; see `read_sweep_file`."""
     file, claims = _validated(sources, str(path))
-    return SweepSources(file, claims, path, sources, tuple(_base_sources(chain.sources)))
+    return SweepSources(file, claims, path, sources, base)
 
 
 def _base_sources(files: Sequence[Source]) -> list[Source]:

@@ -19,6 +19,7 @@ from cssl_cli.sweep import memory_check
 from cssl_cli.sweep.ranking import HowToRank, Ranking, SetToRank, rank_sets, read_ranking, sets_of
 from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
+from cssl_cli.sweep.stored import store_sweep
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.messages import Ended, Message, Notice, RankTask
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
@@ -108,6 +109,7 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
         if unfinished:
             raise
     remove_leftovers(request.home)
+    _store(request, reporter)
     require_one_root(request)
     for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
         # Reports an unset environment variable once rather than for each member.
@@ -120,6 +122,16 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     _tell(ends, reporter)
     results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def _store(request: SweepRequest, reporter: Reporter) -> None:
+    """Keep the sweep beside its runs, for its report; where that fails, the runs go on."""
+    try:
+        store_sweep(request.sweep, request.home)
+    except ReadOnlyError:
+        pass
+    except CsslError as error:
+        reporter.say(str(error))
 
 
 def rank_augmentations(request: SweepRequest, reporter: SweepReporter) -> bool:

@@ -60,6 +60,7 @@ class Sweep:
     """A sweep's members in running order, and the variants of each axis.
 
     rank: the training images on which the augmentations are ranked before training; None: they are not.
+    given, changes: the file that it was made from and the overrides of its members; None, () for one made by hand.
     """
 
     name: str
@@ -69,6 +70,8 @@ class Sweep:
     reference: Reference | None = None
     claims: tuple[Claim, ...] = ()
     rank: int | None = None
+    given: SweepSources | None = field(default=None, repr=False)
+    changes: tuple[Source, ...] = ()
 
     @cached_property
     def run_names(self) -> dict[str, str]:
@@ -93,7 +96,17 @@ def load_sweep(
     error, each once, with its axis and variant; so are those of the reference and the claims.
     """
     own, changes = _split(parse_overrides(overrides))
-    given = read_sweep_file(name_or_path, own)
+    return sweep_of(read_sweep_file(name_or_path, own), changes, quantities=quantities, max_members=max_members)
+
+
+def sweep_of(
+    given: SweepSources,
+    changes: Sequence[Source],
+    *,
+    quantities: Collection[str] | None = None,
+    max_members: int | None = MAX_MEMBERS,
+) -> Sweep:
+    """The sweep of a file that was read, and of `changes` to all of its members; see `load_sweep`."""
     axes = _read_axes(given, quantities or ())
     num_draws = given.file.num if samples(given) else None
     _require_at_most(max_members, given.file, axes, num_draws or 1, str(given.path))
@@ -111,13 +124,15 @@ def load_sweep(
     if parts:
         members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
     variants = {axis: tuple(of_axis) for axis, of_axis in axes.items()}
-    return Sweep(given.file.name, given.path, variants, members, reference, given.claims, given.file.rank)
+    return Sweep(
+        given.file.name, given.path, variants, members, reference, given.claims, given.file.rank, given, tuple(changes)
+    )
 
 
-def _require_at_most(limit: int, file: SweepFile, axes: Mapping[str, Axis], num_draws: int, where: str) -> None:
-    """`InputError` when there are more members than `limit`, before any is made."""
+def _require_at_most(limit: int | None, file: SweepFile, axes: Mapping[str, Axis], num_draws: int, where: str) -> None:
+    """`InputError` when there are more members than `limit`, before any is made; None: any number."""
     number = math.prod(len(axis) for axis in axes.values()) * num_draws * len(file.seeds or (None,))
-    if number > limit:
+    if limit is not None and number > limit:
         factors = [f"{len(variants)} of {axis}" for axis, variants in axes.items()]
         factors += [f"{num_draws:,} draws"] if num_draws > 1 else []
         factors += [f"{len(file.seeds)} seeds"] if file.seeds else []

@@ -39,9 +39,9 @@ OF_A_RUN = (
     "lock",
     "error.log",
 )
-OF_A_SWEEP = ("table.csv", "table.json", "concentration.json", "results-index.txt", "logs", "accuracy_vs_terms.png")
+OF_A_SWEEP = ("sweep.json", "table.csv", "table.json", "concentration.json", "results-index.txt", "logs")
 # Where nothing need be written for the results to be there.
-OPTIONAL = ("lock", ".log", "logs", "results-index.txt")
+OPTIONAL = ("lock", ".log", "logs", "results-index.txt", "sweep.json")
 IMAGE_NAMES = (
     "x.png",
     "\x1b[31mx.png",

@@ -53,7 +53,7 @@ def test_a_device_that_is_not_there_is_told_once(sweep: Sweep, tmp_path: Path) -
     with pytest.raises(InputError, match="'cuda:99' cannot be used") as refused:
         run_sweep(SweepRequest(sweep, tmp_path / "runs", device="cuda:99"), Silent())
     assert refused.value.where == "--device"
-    assert list((tmp_path / "runs" / "widths").iterdir()) == []
+    assert [path.name for path in (tmp_path / "runs" / "widths").iterdir()] == ["sweep.json"]
 
 
 # ---------------------------------------------------------------------- the plan

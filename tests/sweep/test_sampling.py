@@ -10,6 +10,7 @@ import pytest
 
 from cssl_cli.errors import InputError
 from cssl_cli.sweep.sampling import _value
+from cssl_cli.sweep.stored import load_stored_sweep, store_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 SWEEP = """\
@@ -195,3 +196,9 @@ def test_a_sweep_may_be_based_on_one_that_samples(write: Write, tmp_path: Path) 
     assert len(members) == 4
     assert all(0.1 <= float(member.recipe.optim.lr) <= 0.2 for member in members)
     assert [member.sampled["train.batch_size"] for member in members[:2]] == [128, 64]
+
+
+def test_the_folder_of_the_sweep_gives_the_same_draws(write: Write, tmp_path: Path) -> None:
+    sweep = load_sweep(write(SWEEP), ["num=4", "sample.optim.lr.uniform=[0.1,0.2]"])
+    store_sweep(sweep, tmp_path)
+    assert load_stored_sweep(tmp_path).members == sweep.members
