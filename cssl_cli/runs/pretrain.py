@@ -56,13 +56,15 @@ def pretrain(
     dataset: Dataset | None = None,
     data_root: str | None = None,
     allowed: Allowances = EXACTLY,
+    until: int | None = None,
 ) -> RunDir:
     """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
 
     A recipe of 0 epochs imports the encoder of `encoder.weights` instead; `allowed` is what need not agree in that
     file. A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
-    now: the recipe's data.root still identifies the run.
+    now: the recipe's data.root still identifies the run. `until` is an epoch after which to stop with a checkpoint, as
+    if interrupted there; the schedule is that of the whole run all the same.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
@@ -119,8 +121,10 @@ def pretrain(
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
             with deferred_signals() as pending:
-                _train(run, recipe, trainer, recorders, records, pending, reporter)
-                finish(run, recipe, trainer, dataset)
+                _train(run, recipe, trainer, recorders, records, pending, reporter, until)
+                finished = trainer.step == trainer.plan.num_steps
+                if finished:
+                    finish(run, recipe, trainer, dataset)
         except RunError as error:
             if run.file(CHECKPOINT).exists():
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
@@ -134,7 +138,10 @@ def pretrain(
             remedy = "The same command goes on from the last checkpoint."
             raise Interrupted(stopped.number, where=str(run.path), remedy=remedy) from None
         if pending:
-            raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
+            remedy = (
+                "Pretraining had just finished." if finished else "It is saved; the same command goes on from there."
+            )
+            raise Interrupted(pending[0], where=str(run.path), remedy=remedy)
     return run
 
 
@@ -283,8 +290,11 @@ def _train(
     records: dict[str, list[dict[str, Any]]],
     pending: Pending,
     reporter: Reporter,
+    until: int | None,
 ) -> None:
+    """Train to the end of the plan, or of the epoch `until`."""
     plan = trainer.plan
+    last_step = plan.num_steps if until is None else min(until * plan.steps_per_epoch, plan.num_steps)
 
     def save() -> float:
         run.save_checkpoint(
@@ -330,6 +340,12 @@ def _train(
     last = records[METRICS][-1] if records[METRICS] else {"epoch": 0, "step": 0}
     if trainer.step == last["step"]:
         measure_or_save(last["epoch"])
+    if trainer.step >= last_step and trainer.step < plan.num_steps:  # it came further before
+        for recorder in recorders:
+            if records[recorder.file]:
+                run.write_records(recorder.file, records[recorder.file])
+        run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+        return
     saved_at = time.monotonic()
     compiled = trainer.training_step.compiled
     for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
@@ -345,10 +361,13 @@ def _train(
             run.write_records(METRICS, records[METRICS])
             measure_or_save(progress.record.epoch)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
-        if pending or due or progress.step == plan.num_steps:
+        if pending or due or progress.step == last_step:
             saved_at = save()
         if pending and progress.step < plan.num_steps:
             raise interrupted()
+        if progress.step == last_step < plan.num_steps:
+            run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+            return
 
 
 def _first_at_once(steps: Iterator[StepDone], pending: Pending) -> Iterator[StepDone]:

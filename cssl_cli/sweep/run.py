@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, Swee
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
+from cssl_cli.sweep.halving import Halving, close_rung, halving_of, has_reached, told
 from cssl_cli.sweep.ranking import HowToRank, Ranking, SetToRank, rank_sets, read_ranking, sets_of
 from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
@@ -35,7 +37,8 @@ class MemberResult:
 
     `taken` is what a report took from the results (results_index.py), None if nothing was asked for. `damage` has one
     sentence for each file that was ignored because it is damaged. `ranked` is what the sweep's ranking says of the
-    member's augmentations (ranking.py), None if they are not ranked.
+    member's augmentations (ranking.py), None if they are not ranked. `stopped` says where successive halving stopped
+    it (`runs.stored.Stopped`), None if it did not.
     """
 
     member: Member
@@ -46,6 +49,7 @@ class MemberResult:
     taken: Any = None
     damage: tuple[str, ...] = ()
     ranked: Mapping[str, Any] | None = None
+    stopped: Mapping[str, Any] | None = None
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
@@ -58,7 +62,9 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     """A member as it is on disk; damaged results, or results with other settings than the recipe's, do not count."""
     recipe = member.recipe
     found = read_results(Wanted(member_path(sweep, member, out), recipe.settings("probe"), recipe.settings("analyze")))
-    return MemberResult(member, found.path, found.probe, found.analysis, found.failure, damage=found.damage)
+    return MemberResult(
+        member, found.path, found.probe, found.analysis, found.failure, damage=found.damage, stopped=found.stopped
+    )
 
 
 def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[MemberResult]:
@@ -88,6 +94,7 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
             there.taken,
             (*there.damage, *ranking.damage),
             None if how is None else ranking.sets.get(how.key(member.recipe)),
+            there.stopped,
         )
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
@@ -96,11 +103,12 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
 def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | None = None) -> list[MemberResult]:
     """Pretrain, probe and analyze the selected unfinished members; a failure does not stop the others.
 
-    Before that, ranks their augmentations, where the sweep says so; without a ranking it goes on all the same. Returns
-    every member of the sweep, unselected ones as they are on disk, with what `take` takes from each. Members in use by
-    another process are tried once more at the end.
+    With `eta`, only the best rows train to their end (halving.py). Before that, ranks their augmentations, where the
+    sweep says so; without a ranking it goes on all the same. Returns every member of the sweep, unselected ones as they
+    are on disk, with what `take` takes from each. Members in use by another process are tried once more at the end.
     """
     deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
+    halving = None if request.eta is None else halving_of(request)
     unfinished = _unfinished(request)
     _require_memory(request, unfinished)
     try:
@@ -116,7 +124,10 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
         recipe.settings("data", data_root=request.data_root)
     ranked = rank_augmentations(request, reporter)
     run = _run_here if request.jobs is None else _run_in_pool
-    ends = run(request, unfinished, deadline, reporter)
+    if halving is None:
+        ends = run(request, unfinished, deadline, reporter, _lacking(request))
+    else:
+        ends = _run_halved(request, halving, run, deadline, reporter)
     if not ranked:
         rank_augmentations(request, reporter)
     _tell(ends, reporter)
@@ -252,7 +263,47 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter) -> _Ends:
+Lacking = Callable[[Member], Missing | None]
+"""What a member lacks now, as far as it is to be run: another process may have finished it."""
+
+
+def _lacking(request: SweepRequest) -> Lacking:
+    return lambda member: _missing(read_member(request.sweep, member, request.out))
+
+
+def _run_halved(
+    request: SweepRequest, halving: Halving, run: Callable[..., _Ends], deadline: float, reporter: SweepReporter
+) -> _Ends:
+    """Run the members by successive halving; without a decision where a rung is not reached by all."""
+
+    def path_of(member: Member) -> Path:
+        return member_path(request.sweep, member, request.out)
+
+    def lacking_to(rung: int, member: Member) -> Missing | None:
+        epoch = halving.epoch(member, rung)
+        reached = has_reached(RunDir(path_of(member)), epoch)
+        return None if reached else Missing(probe=False, analysis=False, until=epoch)
+
+    reporter.say(halving.in_words())
+    standing, errors = halving.entrants, dict[str, str]()
+    for rung in range(halving.num_rungs):
+        part = replace(request, selected=tuple(member for one in standing for member in one.members))
+        lacking = partial(lacking_to, rung)
+        ends = run(part, [member for member in part.members if lacking(member)], deadline, reporter, lacking)
+        errors |= ends.errors
+        if ends.in_use or ends.not_started:
+            return replace(ends, errors=errors)
+        decision = close_rung(halving, standing, rung, path_of)
+        reporter.say(told(decision))
+        standing = tuple(one for one in standing if one in decision.kept)
+    part = replace(request, selected=tuple(member for one in standing for member in one.members))
+    ends = run(part, _unfinished(part), deadline, reporter, _lacking(part))
+    return replace(ends, errors=errors | ends.errors)
+
+
+def _run_here(
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter, lacking: Lacking
+) -> _Ends:
     """Run one member after another in this process; retry those in use at the end."""
     if unfinished:
         from cssl_cli.runs.device import choose_device
@@ -265,7 +316,7 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
     for _ in range(2):
         in_use = []
         for number, member in numbered:
-            missing = _missing(read_member(request.sweep, member, request.out))
+            missing = lacking(member)
             if missing is None:
                 continue
             if time.monotonic() >= deadline:
@@ -285,7 +336,7 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
 
 
 def _run_in_pool(
-    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter, lacking: Lacking
 ) -> _Ends:
     """Run several members at a time, each in its own process."""
     assert request.jobs is not None
@@ -300,7 +351,7 @@ def _run_in_pool(
         data_root=request.data_root,
     )
     by_name = {member.name: member for member in unfinished}
-    pool = Pool(settings, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
+    pool = Pool(settings, lambda job: lacking(by_name[job.name]), reporter)
     jobs = [Job(member.name, _as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
     pool.run(jobs, done_before=len(request.members) - len(jobs))
     errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}

@@ -45,6 +45,7 @@ def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> 
                 "run": str(result.path),
                 "error": result.error,
                 "damage": list(result.damage),
+                "stopped": None if result.stopped is None else dict(result.stopped),
                 "values": values,
                 "fooled": fooled,
             }

@@ -28,12 +28,22 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The epoch at which a row was stopped, of how many; its mean k-NN accuracy there, None if a member has none."""
+
+    epoch: int
+    epochs: int
+    knn: float | None
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of the table.
 
     group: its method, within which rows are also compared. control: whether it is a negative control. members: all its
     members; values, circumstances, fooled: the numbers of each by quantity, how they were measured, and verdicts of
-    control encoders. done: how many have finished; a failed member counts in no cell, however far it got.
+    control encoders. done: how many have finished; a failed member counts in no cell, however far it got. stopped:
+    where successive halving stopped the row, if it did; then none of its members counts.
     """
 
     name: str
@@ -45,6 +55,7 @@ class Row:
     fooled: tuple[Fooled, ...]
     done: int
     cells: Mapping[str, Summary | None]
+    stopped: Stopped | None = None
 
     def mean(self, quantity: str) -> float | None:
         """A cell's mean over all finished members of the row; None if some lack the number.
@@ -76,7 +87,9 @@ def rows_of(results: Sequence[MemberResult]) -> list[Row]:
 def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
     first, extracts = members[0].member, [extract_of(result) for result in members]
     values = tuple(extract.values for extract in extracts)
-    done = [of_member for result, of_member in zip(members, values, strict=True) if is_finished(result)]
+    stopped = _stopped(members)
+    counted = [] if stopped else zip(members, values, strict=True)
+    done = [of_member for result, of_member in counted if is_finished(result)]
     return Row(
         name=name,
         group=first.axes.get(METHOD_AXIS, first.recipe.method.name),
@@ -87,7 +100,18 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
         fooled=tuple(extract.fooled for extract in extracts),
         done=len(done),
         cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
+        stopped=stopped,
     )
+
+
+def _stopped(members: Sequence[MemberResult]) -> Stopped | None:
+    """Where a row was stopped; a row goes on or stops with all its members."""
+    found = [result.stopped for result in members if result.stopped]
+    if not found:
+        return None
+    known = [of_member["knn"] for of_member in found if of_member["knn"] is not None]
+    mean = statistics.fmean(known) if len(known) == len(members) else None
+    return Stopped(found[0]["epoch"], found[0]["epochs"], mean)
 
 
 def is_of_draws(axis: str, rows: Sequence[Row]) -> bool:
@@ -115,6 +139,7 @@ def row_content(row: Row) -> dict[str, Any]:
         "sampled": dict(row.members[0].member.sampled),
         "group": row.group,
         "control": row.control,
+        "stopped": None if row.stopped is None else vars(row.stopped),
         "cells": {name: vars(cell) if cell else None for name, cell in row.cells.items()},
     }
 

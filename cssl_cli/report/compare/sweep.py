@@ -145,8 +145,10 @@ def show_sweep(
 
 
 # ---------------------------------------------------------------------- the plan
-def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool) -> None:
-    """Print the `members` in order, and the state of each."""
+def show_sweep_plan(
+    sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool, remark: str | None = None
+) -> None:
+    """Print the `members` in order, the state of each, and a `remark` on how they would run."""
     plan = [(member, member_path(sweep, member, out_dir)) for member in members]
     if as_json:
         return print_json(
@@ -164,4 +166,6 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
         out.print(grid)
     rows = len({member.row for member in members})
     home = shown_path(out_dir / sweep.name)
+    if remark is not None:
+        out.print(remark)
     return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {home}")

@@ -19,7 +19,7 @@ class Task:
 
     `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` the file for
     messages. Without a `device`, or on "cuda", worker number `slot` gets its share of the GPUs. `data_root` replaces
-    the recipe's data.root.
+    the recipe's data.root. `until` is an epoch to train up to, and no further.
     """
 
     recipe: dict[str, Any]
@@ -31,6 +31,7 @@ class Task:
     analysis: bool
     heading: str
     data_root: str | None = None
+    until: int | None = None
 
 
 @dataclass(frozen=True)

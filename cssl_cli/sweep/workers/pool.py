@@ -183,6 +183,7 @@ class Pool:
                 analysis=missing.analysis,
                 heading=f"{job.name}: attempt {attempt}",
                 data_root=self.settings.data_root,
+                until=missing.until,
             )
             try:
                 self._hand_out(slot, task)

@@ -11,14 +11,16 @@ from cssl_cli.errors import CsslError, Interrupted, RunError
 from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep.halving import require_reached
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Which results of a member are missing."""
+    """Which results of a member are missing; with `until`, only its training up to this epoch."""
 
     probe: bool
     analysis: bool
+    until: int | None = None
 
 
 class UnexpectedError(RunError):
@@ -85,13 +87,16 @@ class Workshop:
             "dataset": dataset,
             "data_root": self.data_root,
         }
-        run = pretrain(recipe, out=self.home, **options)
+        run = pretrain(recipe, out=self.home, until=missing.until, **options)
+        if missing.until is not None:
+            return require_reached(run, missing.until, labelled=dataset.train is not None and dataset.test is not None)
         if missing.analysis:
             analyze(run.path, recipe=recipe, **options)
         if dataset.train is None or dataset.test is None:
             self.reporter.notice("the images have no labels: there are no accuracies")
         elif missing.probe:
             probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
+        return None
 
     def dataset(self, recipe: Recipe) -> Any:
         """The recipe's images, kept until a recipe with other data comes."""

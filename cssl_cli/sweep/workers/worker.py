@@ -103,7 +103,7 @@ class _Worker:
                 _rank(task, workshop)
             else:
                 recipe = Recipe.model_validate(task.recipe)
-                failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+                failure = workshop.complete(recipe, Missing(task.probe, task.analysis, task.until))
         except Interrupted as interrupted:
             reporter.say(str(interrupted))
             return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)
