@@ -50,6 +50,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def sweeps_in_this_process() -> Iterator[None]:
+    """Unless `--jobs` says otherwise, which costs seconds: a process of its own imports torch."""
+    os.environ["CSSL_JOBS"] = "0"
+    yield
+    del os.environ["CSSL_JOBS"]
+
+
+@pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the user's cache."""
     folder = tmp_path_factory.mktemp("cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,8 +54,13 @@ def sweep(
         str | None, typer.Option(metavar="TIME", help="Start no member after this time: 30m, 1h30m.")
     ] = None,
     jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", min=1, metavar="N", help="N members at a time, each in its own process."),
+        str | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="N members at a time, each in its own process; by default one a core on a CPU, and on a GPU 0: one "
+            "after another in this process.",
+        ),
     ] = None,
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
@@ -100,10 +106,12 @@ def sweep(
         shows_table=versus is not None or sort is not None,
     )
     from cssl_cli.report.compare.named_quantities import NAMES
+    from cssl_cli.sweep.jobs import choose_jobs, parse_jobs
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.selection import parse_duration, select
     from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
 
+    given = parse_jobs(jobs)
     resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
     request = SweepRequest(
         resolved,
@@ -112,7 +120,7 @@ def sweep(
         device=device,
         data_root=read_data_root(data_root),
         seconds=None if budget is None else parse_duration(budget),
-        jobs=jobs or (1 if retry else None),
+        jobs=given or None,
         retries=retry,
         eta=read_eta(halve=halve, eta=eta, shard=shard),
     )
@@ -124,6 +132,10 @@ def sweep(
         return _report(request, table, as_json)
     if action == "concentration":
         return _measure_concentration(request, as_json)
+    if given is None:
+        request = replace(request, jobs=choose_jobs(request))
+    if retry and request.jobs is None:
+        request = replace(request, jobs=1)  # a member can be tried again only in a process of its own
     return _run(request, table, figures, as_json)
 
 

@@ -65,7 +65,12 @@ class TerminalReporter(Notices):
             self._line(task, done, total, detail)
 
     def show(self, progress: SweepProgress) -> None:
-        """Nothing: a sweep that runs one member at a time shows its tasks."""
+        """A bar of the whole sweep beside those of the member at work; off a terminal, each member is a line anyway."""
+        if self.live:
+            done = progress.finished + progress.failed
+            total = done + len(progress.running) + progress.waiting
+            left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"
+            self._bar("sweep", done, total, f"member {done + 1:,} of {total:,}{left}")
 
     def _bar(self, task: str, done: int, total: int, detail: str) -> None:
         begun, _ = self.started.setdefault(task, (time.monotonic(), done))

@@ -10,17 +10,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from cssl_cli.errors import CsslError, DamagedError, InputError, RunError, some
+from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.results import number
 from cssl_cli.runs.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.sweep import Member
+from cssl_cli.sweep.workers.missing import Missing
 
 WHERE = "--halve"
 
@@ -73,6 +76,50 @@ class Halving:
         last = _span({member.recipe.train.epochs or 0 for one in self.entrants for member in one.members})
         steps = [f"{count} to epoch {epoch}" for count, epoch in zip(counts, (*epochs, last), strict=True)]
         return f"successive halving by k-NN accuracy: of {len(self.entrants)} rows {', '.join(steps)}"
+
+
+class Ends(Protocol):
+    """How members ended: sentences for failed ones, names of those in use, and how many were not started."""
+
+    errors: dict[str, str]
+    in_use: list[str]
+    not_started: int
+
+
+E = TypeVar("E", bound=Ends)
+Lacking = Callable[[Member], Missing | None]
+"""What a member lacks now, as far as it is to be run: another process may have finished it."""
+
+
+def run_halved(
+    request: SweepRequest,
+    halving: Halving,
+    train: Callable[[SweepRequest, Lacking | None], E],
+    path_of: Callable[[Member], Path],
+    reporter: Reporter,
+) -> E:
+    """Run the members by successive halving; without a decision at a rung that was not reached by all.
+
+    train: runs the members of a part of the request, as far as they lack something; None: all their results.
+    """
+
+    def lacking_to(rung: int, member: Member) -> Missing | None:
+        epoch = halving.epoch(member, rung)
+        reached = _has_reached(RunDir(path_of(member)), epoch)
+        return None if reached else Missing(probe=False, analysis=False, until=epoch)
+
+    reporter.say(halving.in_words())
+    standing, errors = halving.entrants, dict[str, str]()
+    for rung in range(halving.num_rungs + 1):
+        part = replace(request, selected=tuple(member for one in standing for member in one.members))
+        ends = train(part, partial(lacking_to, rung) if rung < halving.num_rungs else None)
+        ends.errors = errors = errors | ends.errors
+        if ends.in_use or ends.not_started or rung == halving.num_rungs:
+            break
+        decision = close_rung(halving, standing, rung, path_of)
+        reporter.say(told(decision))
+        standing = tuple(one for one in standing if one in decision.kept)
+    return ends
 
 
 def halving_of(request: SweepRequest) -> Halving:
@@ -142,7 +189,7 @@ def num_kept(count: int, eta: int) -> int:
     return -(-count // eta)
 
 
-def has_reached(run: RunDir, epoch: int) -> bool:
+def _has_reached(run: RunDir, epoch: int) -> bool:
     """Whether a run was measured at the epoch, also without success."""
     with suppress(DamagedError):
         return any(record["epoch"] == epoch for record in run.read_records(EPOCH_KNN))
@@ -152,7 +199,7 @@ def has_reached(run: RunDir, epoch: int) -> bool:
 def require_reached(run: RunDir, epoch: int, *, labelled: bool) -> None:
     """A CsslError unless a run that trained to the epoch was measured there."""
     run.read_records(EPOCH_KNN)  # which says what is damaged
-    if has_reached(run, epoch):
+    if _has_reached(run, epoch):
         return
     if not labelled:
         raise InputError("the images have no labels, hence no k-NN accuracy to choose by", where=WHERE)

@@ -20,6 +20,20 @@ def require_memory(work: Sequence[tuple[Member, Path]], *, device_name: str | No
     Runs start in order, so with `jobs` workers that many neighbours run at the same time.
     """
     free = memory.free_memory()
+    needs = list(_needs(work, free, device_name).values())
+    if jobs is not None and free is not None and needs:
+        _require_together(needs, free, jobs)
+
+
+def most_together(work: Sequence[tuple[Member, Path]], *, device_name: str | None, limit: int) -> int:
+    """How many of the members, at most `limit`, fit at a time; at least one. `InputError` if one alone cannot."""
+    free = memory.free_memory()
+    needs = list(_needs(work, free, device_name).values())
+    return limit if free is None else max(_fitting(needs, free, limit), 1)
+
+
+def _needs(work: Sequence[tuple[Member, Path]], free: float | None, device_name: str | None) -> dict[Path, float]:
+    """The bytes that each run needs at most, in order; `InputError` if one alone does not fit."""
     needs: dict[Any, float] = {}  # of members that share their blocks
     of_runs: dict[Path, float] = {}
     for member, path in work:
@@ -30,8 +44,7 @@ def require_memory(work: Sequence[tuple[Member, Path]], *, device_name: str | No
             _require_alone(member, free, device_name, trained=trained)
             needs[key] = memory.largest_need(recipe, device_name, trained=trained)
         of_runs[path] = max(needs[key], of_runs.get(path, 0.0))
-    if jobs is not None and free is not None and of_runs:
-        _require_together(list(of_runs.values()), free, jobs)
+    return of_runs
 
 
 def _require_alone(member: Member, free: float | None, device_name: str | None, *, trained: bool) -> None:
@@ -45,19 +58,25 @@ def _require_alone(member: Member, free: float | None, device_name: str | None, 
 
 def _require_together(needs: Sequence[float], free: float, jobs: int) -> None:
     """needs: bytes of each run, in the order in which runs start."""
-    sums = [0.0, *accumulate(needs)]
-
-    def most_at_once(jobs: int) -> float:
-        """The most that `jobs` neighbouring runs need together."""
-        return max(last - first for first, last in zip(sums, sums[jobs:], strict=False))
-
     jobs = min(jobs, len(needs))
-    if most_at_once(jobs) <= free:
+    fitting = _fitting(needs, free, jobs)
+    if fitting >= jobs:
         return
     raise InputError(
-        f"{jobs} members at a time do not fit in memory: they need about {memory.gib(most_at_once(jobs))} GiB, "
+        f"{jobs} members at a time do not fit in memory: they need about {memory.gib(_most_at_once(needs, jobs))} GiB, "
         f"{memory.gib(free)} are free",
         where="--jobs",
-        remedy=f"Give --jobs {bisect_right(range(1, jobs), free, key=most_at_once)}, or use a machine with more "
-        "memory.",
+        remedy=f"Give --jobs {fitting}, or use a machine with more memory.",
     )
+
+
+def _fitting(needs: Sequence[float], free: float, jobs: int) -> int:
+    """How many neighbouring runs, at most `jobs`, fit wherever they lie."""
+    return bisect_right(range(1, jobs + 1), free, key=lambda number: _most_at_once(needs, number))
+
+
+def _most_at_once(needs: Sequence[float], jobs: int) -> float:
+    """The most that `jobs` neighbouring runs need together."""
+    sums = [0.0, *accumulate(needs)]
+    jobs = min(jobs, len(needs))
+    return max(last - first for first, last in zip(sums, sums[jobs:], strict=False))

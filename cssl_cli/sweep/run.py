@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,20 +14,21 @@ from typing import Any
 
 from cssl_cli.errors import CsslError, DamagedError, Interrupted, InUseError, ReadOnlyError
 from cssl_cli.host.files import remove_leftovers, require_writable
-from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, SweepReporter, TaskProgress
+from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, SweepReporter, TaskProgress, clock
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
-from cssl_cli.sweep.halving import Halving, close_rung, halving_of, has_reached, told
+from cssl_cli.sweep.halving import Lacking, halving_of, run_halved
 from cssl_cli.sweep.ranking import HowToRank, Ranking, SetToRank, rank_sets, read_ranking, sets_of
 from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
 from cssl_cli.sweep.stored import store_sweep
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.messages import Ended, Message, Notice, RankTask
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import run_alone, threads_each
-from cssl_cli.sweep.workers.stages import Missing, Workshop
+from cssl_cli.sweep.workers.stages import Workshop
 
 LOGS = "logs"  # of the workers, one file per member
 
@@ -127,12 +129,21 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     if halving is None:
         ends = run(request, unfinished, deadline, reporter, _lacking(request))
     else:
-        ends = _run_halved(request, halving, run, deadline, reporter)
+
+        def train(part: SweepRequest, lacking: Lacking | None) -> _Ends:
+            left = _unfinished(part) if lacking is None else [member for member in part.members if lacking(member)]
+            return run(part, left, deadline, reporter, lacking or _lacking(part))
+
+        ends = run_halved(request, halving, train, partial(_path_of, request), reporter)
     if not ranked:
         rank_augmentations(request, reporter)
     _tell(ends, reporter)
     results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def _path_of(request: SweepRequest, member: Member) -> Path:
+    return member_path(request.sweep, member, request.out)
 
 
 def _store(request: SweepRequest, reporter: Reporter) -> None:
@@ -223,9 +234,17 @@ def require_memory(request: SweepRequest) -> None:
     _require_memory(request, _unfinished(request))
 
 
+def unfinished_work(request: SweepRequest) -> list[tuple[Member, Path]]:
+    """The selected members that are incomplete, in order, with their run directories."""
+    return _with_paths(request, _unfinished(request))
+
+
 def _require_memory(request: SweepRequest, unfinished: Sequence[Member]) -> None:
-    work = [(member, member_path(request.sweep, member, request.out)) for member in unfinished]
-    memory_check.require_memory(work, device_name=request.device, jobs=request.jobs)
+    memory_check.require_memory(_with_paths(request, unfinished), device_name=request.device, jobs=request.jobs)
+
+
+def _with_paths(request: SweepRequest, members: Sequence[Member]) -> list[tuple[Member, Path]]:
+    return [(member, member_path(request.sweep, member, request.out)) for member in members]
 
 
 @dataclass
@@ -263,46 +282,12 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-Lacking = Callable[[Member], Missing | None]
-"""What a member lacks now, as far as it is to be run: another process may have finished it."""
-
-
 def _lacking(request: SweepRequest) -> Lacking:
     return lambda member: _missing(read_member(request.sweep, member, request.out))
 
 
-def _run_halved(
-    request: SweepRequest, halving: Halving, run: Callable[..., _Ends], deadline: float, reporter: SweepReporter
-) -> _Ends:
-    """Run the members by successive halving; without a decision where a rung is not reached by all."""
-
-    def path_of(member: Member) -> Path:
-        return member_path(request.sweep, member, request.out)
-
-    def lacking_to(rung: int, member: Member) -> Missing | None:
-        epoch = halving.epoch(member, rung)
-        reached = has_reached(RunDir(path_of(member)), epoch)
-        return None if reached else Missing(probe=False, analysis=False, until=epoch)
-
-    reporter.say(halving.in_words())
-    standing, errors = halving.entrants, dict[str, str]()
-    for rung in range(halving.num_rungs):
-        part = replace(request, selected=tuple(member for one in standing for member in one.members))
-        lacking = partial(lacking_to, rung)
-        ends = run(part, [member for member in part.members if lacking(member)], deadline, reporter, lacking)
-        errors |= ends.errors
-        if ends.in_use or ends.not_started:
-            return replace(ends, errors=errors)
-        decision = close_rung(halving, standing, rung, path_of)
-        reporter.say(told(decision))
-        standing = tuple(one for one in standing if one in decision.kept)
-    part = replace(request, selected=tuple(member for one in standing for member in one.members))
-    ends = run(part, _unfinished(part), deadline, reporter, _lacking(part))
-    return replace(ends, errors=errors | ends.errors)
-
-
 def _run_here(
-    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: Reporter, lacking: Lacking
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter, lacking: Lacking
 ) -> _Ends:
     """Run one member after another in this process; retry those in use at the end."""
     if unfinished:
@@ -313,17 +298,22 @@ def _run_here(
     ends = _Ends(len(request.members), {}, [], 0)
     names = {member.name for member in unfinished}
     numbered = [(number, member) for number, member in enumerate(request.members, start=1) if member.name in names]
+    durations: list[float] = []
     for _ in range(2):
         in_use = []
-        for number, member in numbered:
+        for position, (number, member) in enumerate(numbered):
             missing = lacking(member)
             if missing is None:
                 continue
             if time.monotonic() >= deadline:
                 ends.not_started += 1
                 continue
-            reporter.say(f"[{number}/{len(request.members)}] {member.name}")
+            left = statistics.fmean(durations) * (len(numbered) - position) if durations else None
+            reporter.say(f"[{number}/{len(request.members)}] {member.name}{'' if left is None else _about(left)}")
+            reporter.show(_progress(request, len(numbered) - position, member, left, failed=len(ends.errors)))
+            begun = time.monotonic()
             failure = workshop.complete(_as_run(request.sweep, member), missing)
+            durations.append(time.monotonic() - begun)
             if failure is None:
                 continue
             if isinstance(failure.error, InUseError):
@@ -333,6 +323,17 @@ def _run_here(
         numbered = in_use
     ends.in_use = [member.name for _, member in numbered]
     return ends
+
+
+def _about(seconds: float) -> str:
+    return f", about {clock(seconds)} left"
+
+
+def _progress(request: SweepRequest, left: int, member: Member, seconds: float | None, *, failed: int) -> SweepProgress:
+    """With one member at work and `left` members to do, this one among them."""
+    at_work = (MemberProgress(member.name, TaskProgress("", 0, 0, ""), 0.0),)
+    finished = len(request.members) - left - failed
+    return SweepProgress(at_work, finished, failed, left - 1, seconds, stopping=False)
 
 
 def _run_in_pool(

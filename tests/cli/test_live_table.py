@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from cssl_cli.cli.live_table import SweepDisplay, draw, in_words
+from cssl_cli.cli.terminal import TerminalReporter
 from cssl_cli.host.progress import MemberProgress, SweepProgress, TaskProgress
 
 
@@ -27,6 +30,21 @@ def test_the_whole_in_words() -> None:
     assert in_words(progress()) == "3 done, 2 running, 5 waiting, about 1:02:05 left"
     assert in_words(progress(failed=1, seconds_left=None)) == "3 done, 2 running, 5 waiting, 1 failed"
     assert in_words(progress(stopping=True)) == "3 done, 2 running, 5 waiting, stopping"
+
+
+def test_one_member_at_a_time_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with TerminalReporter() as reporter:
+        reporter.show(progress(1, finished=2, failed=1, waiting=2, seconds_left=125.0))
+        reporter.advance("pretrain", 1, 2)
+        reporter.progress.refresh()
+    assert "member 4 of 6, about 2:05 left" in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 10), (80, 24), (120, 50)])

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from cssl_cli.errors import InputError
-from cssl_cli.host.progress import Silent
+from cssl_cli.host.progress import Silent, SweepProgress
+from cssl_cli.recipe import Recipe
 from cssl_cli.sweep import run as launch
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import run_sweep
 from cssl_cli.sweep.selection import parse_duration, select
 from cssl_cli.sweep.sweep import load_sweep
+from cssl_cli.sweep.workers.stages import Failure, Missing, Workshop
 from tests.support.commands import QUICKLY_MEASURED, CommandLine
+from tests.support.run_files import Told
 
 SWEEP = """
 name: parts
@@ -119,9 +122,8 @@ def test_options_that_do_not_go_together_are_refused(
 
 def test_after_the_budget_no_member_is_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = load_sweep("parts.yaml")
-    clock = iter([0.0, *[9.0] * 2, *[11.0] * 20])
-    monkeypatch.setattr(launch.time, "monotonic", lambda: next(clock))
-    completed = []
+    completed: list[str] = []
+    monkeypatch.setattr(launch.time, "monotonic", lambda: 5.5 * len(completed))
     monkeypatch.setattr(launch.Workshop, "complete", lambda self, recipe, so_far: completed.append(recipe.name))
     said = []
 
@@ -134,3 +136,27 @@ def test_after_the_budget_no_member_is_started(folder: Path, monkeypatch: pytest
     assert len(results) == len(sweep.members)
     assert all(result.error is None for result in results)
     assert said[-1] == "the budget is used up: 10 of 12 members not started; the same command goes on"
+
+
+def test_each_member_is_told_with_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Clockwork(Workshop):
+        def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
+            now[0] += 60.0 if recipe.name.startswith("simclr") else 120.0
+            return None
+
+    class Listener(Told):
+        def show(self, progress: SweepProgress) -> None:
+            shown.append((progress.finished, len(progress.running), progress.waiting))
+
+    shown: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(launch, "Workshop", Clockwork)
+    monkeypatch.setattr(launch.time, "monotonic", lambda: now[0])
+    listener = Listener()
+    run_sweep(SweepRequest(load_sweep("quickstart"), tmp_path), listener)
+    names = [member.name for member in load_sweep("quickstart").members]
+    left = ["", ", about 5:00 left", ", about 4:00 left", ", about 3:00 left", ", about 2:30 left", ", about 1:24 left"]
+    told = [f"[{number}/6] {names[number - 1]}{said}" for number, said in enumerate(left, start=1)]
+    assert listener.said == told
+    assert shown == [(done, 1, 5 - done) for done in range(6)]

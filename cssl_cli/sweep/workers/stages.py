@@ -12,15 +12,7 @@ from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.halving import require_reached
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Which results of a member are missing; with `until`, only its training up to this epoch."""
-
-    probe: bool
-    analysis: bool
-    until: int | None = None
+from cssl_cli.sweep.workers.missing import Missing
 
 
 class UnexpectedError(RunError):
