@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cssl_cli.report.compare.catalogue import BY_NAME
+from cssl_cli.report.compare.catalogue import BY_NAME, Interval
 from cssl_cli.report.compare.extract import Circumstances, extract_of
 from cssl_cli.report.control_encoders import Fooled
 from cssl_cli.sweep.claims import is_negative_control
@@ -20,11 +20,15 @@ METHOD_AXIS = "method"
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, sample standard deviation (None for a single value) and number of seeds behind a cell."""
+    """Mean, sample standard deviation (None for a single value) and number of seeds behind a cell.
+
+    interval: of a single value, the 95 % interval over images, if known.
+    """
 
     mean: float
     sd: float | None
     n: int
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
     first, extracts = members[0].member, [extract_of(result) for result in members]
     values = tuple(extract.values for extract in extracts)
     stopped = _stopped(members)
-    counted = [] if stopped else zip(members, values, strict=True)
-    done = [of_member for result, of_member in counted if is_finished(result)]
+    counted = [] if stopped else zip(members, extracts, strict=True)
+    done = [extract for result, extract in counted if is_finished(result)]
+    intervals = done[0].intervals if len(done) == 1 else {}
     return Row(
         name=name,
         group=first.axes.get(METHOD_AXIS, first.recipe.method.name),
@@ -99,7 +104,7 @@ def _row(name: str, members: tuple[MemberResult, ...]) -> Row:
         circumstances=tuple(extract.circumstances for extract in extracts),
         fooled=tuple(extract.fooled for extract in extracts),
         done=len(done),
-        cells={quantity: summarize([of_member[quantity] for of_member in done]) for quantity in BY_NAME},
+        cells={name: summarize([extract.values[name] for extract in done], intervals.get(name)) for name in BY_NAME},
         stopped=stopped,
     )
 
@@ -119,8 +124,8 @@ def is_of_draws(axis: str, rows: Sequence[Row]) -> bool:
     return axis == DRAW and any(row.members[0].member.sampled for row in rows)
 
 
-def summarize(values: Sequence[float | None]) -> Summary | None:
-    """Mean ± sample standard deviation of the values present; None if there are none."""
+def summarize(values: Sequence[float | None], interval: Interval | None = None) -> Summary | None:
+    """Mean ± sample standard deviation of the values present, with the `interval` of a single one; None without any."""
     present = [value for value in values if value is not None]
     if not present:
         return None
@@ -128,7 +133,7 @@ def summarize(values: Sequence[float | None]) -> Summary | None:
     # statistics.stdev computes with fractions, too slow for a thousand rows.
     squares = math.fsum((value - mean) ** 2 for value in present)
     sd = math.sqrt(squares / (len(present) - 1)) if len(present) > 1 else None
-    return Summary(mean, sd, len(present))
+    return Summary(mean, sd, len(present), interval)
 
 
 def row_content(row: Row) -> dict[str, Any]:

@@ -17,7 +17,13 @@ from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
 from cssl_cli.report.compare.sorting import sort_rows
 from cssl_cli.report.compare.tables.claims import print_claims
-from cssl_cli.report.compare.tables.prediction import draw_by_axis, draw_prediction, figures_of, print_prediction
+from cssl_cli.report.compare.tables.prediction import (
+    draw_by_axis,
+    draw_map,
+    draw_prediction,
+    figures_of,
+    print_prediction,
+)
 from cssl_cli.report.compare.tables.published import print_published
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.compare.tables.versus import print_comparison
@@ -78,6 +84,7 @@ def write_sweep(
         try:
             paths += draw_prediction(content, accuracy, home.path)[:1]
             paths += draw_by_axis(content, accuracy, home.path)[:1]
+            paths += draw_map(content, accuracy, home.path)[:1]
         except CsslError as error:
             if not (
                 isinstance(error, ReadOnlyError)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 
 from cssl_cli.report.compare.content import as_content, as_csv
+from cssl_cli.report.compare.extract import take_numbers
 from cssl_cli.report.compare.granulated import granulated_content
 from cssl_cli.report.compare.prediction import screen
-from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.compare.rows import Row, Summary, rows_of
 from cssl_cli.report.compare.tables.granulated import print_granulated
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.layout import console
@@ -140,3 +143,20 @@ def test_what_was_drawn_is_in_the_table_the_csv_and_the_json(tmp_path: Path) -> 
     text = captured.get()
     assert " lr " in text.splitlines()[0]
     assert f" {first['sampled']['optim.lr']} " in text
+
+
+def test_a_single_seed_brings_the_intervals_of_its_numbers(tmp_path: Path) -> None:
+    sweep = sampled(tmp_path, num=2)
+    first, *_ = results_of(sweep, lambda one: {"linear": 0.5, "alignment": 0.1}, tmp_path)
+    assert first.probe is not None
+    assert first.analysis is not None
+    first.analysis["trained"]["alignment"]["unbiased"]["interval"] = [0.08, 0.13]
+    for result in (first, replace(first, taken=json.loads(json.dumps(take_numbers(first))))):
+        (row,) = rows_of([result])
+        cells = row.cells
+        assert cells["linear"] == Summary(0.5, None, 1, (0, 1))
+        assert cells["alignment"] == Summary(0.1, None, 1, (0.08, 0.13))
+        assert cells["knn"] == Summary(0.3, None, 1, (0, 1))
+    other = replace(first, member=replace(first.member, seed=7, name="other"))
+    (row,) = rows_of([first, other])
+    assert row.cells["alignment"] == Summary(0.1, 0.0, 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
+from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
@@ -17,6 +17,7 @@ from cssl_cli.report.layout import note
 
 FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
 BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
+MAP = ("sweep_map.png", "sweep_map.svg")
 
 
 def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column) -> None:
@@ -91,15 +92,34 @@ def draw_by_axis(content: Mapping[str, Any], accuracy: Column, folder: Path) -> 
     return paths
 
 
+def draw_map(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list[Path]:
+    """Draw the rows by the accuracy, each with its rank in every main quantity; like `draw_prediction` in all else."""
+    from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
+    from cssl_cli.report.figures.sweep_map import NAME, MapColumn, draw_sweep_map
+
+    others = [column for column in ACCURACIES if column != accuracy]
+    terms = [BY_NAME[name] for name in dict.fromkeys([column.name for column in MAIN_TERMS] + list(FIGURE_TERMS))]
+    columns = [
+        MapColumn(column.name, _capital(column.label), column.shown, column.sign)
+        for column in (accuracy, *others, *terms)
+    ]
+    paths = draw_sweep_map(content["rows"], columns, accuracy.name, folder, accuracy_title=_capital(accuracy.label))
+    if not paths:
+        remove_accuracy_vs_terms(folder, NAME)
+    return paths
+
+
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
-    """The files that `draw_prediction` and `draw_by_axis` would write."""
+    """The files that `draw_prediction`, `draw_by_axis` and `draw_map` would write."""
     from cssl_cli.report.figures.accuracy_vs_terms import is_drawn
     from cssl_cli.report.figures.prediction_by_axis import terms_with_psi
+    from cssl_cli.report.figures.sweep_map import rows_of_map
 
     by_axis = content["granulated"].get(accuracy.name)
     return (
         *(FIGURES if is_drawn(content["rows"], _of_main_terms(content, accuracy), accuracy.name) else ()),
         *(BY_AXIS if by_axis is not None and terms_with_psi(by_axis) else ()),
+        *(MAP if rows_of_map(content["rows"], accuracy.name) else ()),
     )
 
 
