@@ -10,6 +10,7 @@ import typer
 
 from cssl_cli.cli.options import (
     Accuracy,
+    Correlations,
     DataRoot,
     Device,
     Json,
@@ -64,6 +65,7 @@ def analyze(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
     accuracy: Accuracy = "linear",
+    correlations: Correlations = False,
     data_root: DataRoot = None,
     device: Device = None,
     precision: Precision = "float32",
@@ -93,6 +95,7 @@ def analyze(
         out=out,
         again=again,
         accuracy=requests.read_accuracy(accuracy, sorted_targets),
+        correlations=correlations,
         data_root=read_data_root(data_root),
         device=device,
         precision=precision,
@@ -155,7 +158,7 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
             tell_of_damaged_probe(path, reporter)
         failed = _draw(results, reporter) if request.figures else None
     if len(results) > 1:
-        show_runs(results, as_json, accuracy=request.accuracy)
+        show_runs(results, as_json, accuracy=request.accuracy, every=request.correlations)
     else:
         ((path, result),) = results.items()
         show_analysis(path, result, request.sections, as_json)

@@ -47,5 +47,9 @@ Accuracy = Annotated[
         help="The accuracy to correlate terms with: linear, knn, nearest_center or best_knn; --json has them all.",
     ),
 ]
+Correlations = Annotated[
+    bool,
+    typer.Option("--correlations", help="Print all rank correlations, not only those that can be told from chance."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]

@@ -87,7 +87,8 @@ class AnalyzeRequest:
     """What to measure of the targets, how, and what to show.
 
     `changes` replace settings of the recipe's analyze block; `data_root` replaces the recipes' data.root. With three or
-    more runs, the report shows which terms predict `accuracy`. `out` is where the results of features go.
+    more runs, the report shows which terms predict `accuracy`, with `correlations` all of them. `out` is where the
+    results of features go.
     """
 
     targets: Targets
@@ -98,6 +99,7 @@ class AnalyzeRequest:
     out: Path | None
     again: bool
     accuracy: Column
+    correlations: bool
     data_root: str | None
     device: str | None
     precision: str
@@ -276,12 +278,14 @@ def read_search(arguments: Sequence[str], fields: str, *, labels: int | None) ->
 class SweepTable:
     """How to show the table of results: the `accuracy` to predict, the row `versus` to compare with, the sort order.
 
-    `order` is the quantity to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep.
+    `order` is the quantity to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep. `every`: print all
+    rank correlations.
     """
 
     accuracy: Column
     versus: str | None
     order: str | None
+    every: bool
 
 
 def sweep_action(
@@ -304,7 +308,8 @@ def sweep_action(
         )
     if shows_table and (concentration_only or dry_run):
         raise InputError(
-            "--versus and --sort are for the table of results, which --concentration-only and --dry-run do not print",
+            "--versus, --sort and --correlations are for the table of results, which --concentration-only and "
+            "--dry-run do not print",
             remedy="Leave them out.",
         )
     return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
@@ -323,7 +328,9 @@ def read_eta(*, halve: bool, eta: int | None, shard: str | None) -> int | None:
     return (eta or ETA) if halve else None
 
 
-def read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None) -> SweepTable:
+def read_table(
+    request: SweepRequest, *, accuracy: str, versus: str | None, sort: str | None, every: bool
+) -> SweepTable:
     """How to show the table; `InputError` for an unknown row or quantity."""
     from cssl_cli.report.compare.catalogue import accuracy_named
     from cssl_cli.report.compare.sorting import require_order
@@ -334,4 +341,4 @@ def read_table(request: SweepRequest, *, accuracy: str, versus: str | None, sort
         require_row(versus, [member.row for member in request.sweep.members])
     if sort is not None:
         require_order(sort)
-    return SweepTable(predicted, versus, sort)
+    return SweepTable(predicted, versus, sort, every)

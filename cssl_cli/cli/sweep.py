@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cssl_cli.cli.options import Accuracy, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.cli.options import Accuracy, Correlations, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
 from cssl_cli.errors import CsslError
 from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
@@ -87,6 +87,7 @@ def sweep(
         str | None,
         typer.Option("--sort", metavar="NAME", help="Rows by a quantity of table.json; -NAME: the greatest first."),
     ] = None,
+    correlations: Correlations = False,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -103,7 +104,7 @@ def sweep(
         dry_run=dry_run,
         runs_members=budget is not None or jobs is not None or retry > 0,
         halves=halve,
-        shows_table=versus is not None or sort is not None,
+        shows_table=versus is not None or sort is not None or correlations,
     )
     from cssl_cli.report.compare.named_quantities import NAMES
     from cssl_cli.sweep.jobs import choose_jobs, parse_jobs
@@ -125,7 +126,7 @@ def sweep(
         eta=read_eta(halve=halve, eta=eta, shard=shard),
     )
     require_device_name(device)
-    table = read_table(request, accuracy=accuracy, versus=versus, sort=sort)
+    table = read_table(request, accuracy=accuracy, versus=versus, sort=sort, every=correlations)
     if action == "plan":
         return _show_plan(request, as_json)
     if action == "report":
@@ -196,6 +197,7 @@ def _show(
         accuracy=table.accuracy,
         versus=table.versus,
         order=table.order,
+        every=table.every,
     )
 
 

@@ -1,38 +1,19 @@
-"""Uncertainty: exact binomial intervals, Student's over draws, and the bootstrap over images."""
+"""Uncertainty: exact binomial intervals (proportions.py), Student's over draws, and the bootstrap over images."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from scipy.special import betaincinv, ndtri, stdtrit
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 MIN_REPLICATES = 20  # fewer cannot give a 95 % interval
 MIN_BOOTSTRAP_IMAGES = 3  # below this a stratum cannot be resampled
 MIN_CLASS_IMAGES = 5  # below this the interval of a single class undercovers
-
-
-def clopper_pearson(
-    successes: int, n: int, confidence: float = 0.95, side: Literal["two", "lower", "upper"] = "two"
-) -> tuple[float, float]:
-    """Exact confidence interval (low, high) for a probability after `successes` of `n` independent trials.
-
-    `side="lower"` or `"upper"` puts the whole error on that end; the other end is then 1 or 0. Without trials
-    (n = 0) the interval is (0, 1). Source: Clopper and Pearson, Biometrika 1934.
-    """
-    assert 0 <= successes <= n
-    error = (1 - confidence) / (2 if side == "two" else 1)
-    low, high = 0.0, 1.0
-    if successes > 0 and side != "upper":
-        low = float(betaincinv(successes, n - successes + 1, error))
-    if successes < n and side != "lower":
-        high = float(betaincinv(successes + 1, n - successes, 1 - error))
-    return low, high
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

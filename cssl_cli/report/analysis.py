@@ -124,7 +124,9 @@ def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | Non
 
 
 # ---------------------------------------------------------------------- several runs
-def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Column = LINEAR) -> None:
+def show_runs(
+    results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy: Column = LINEAR, every: bool = True
+) -> None:
     """A table with one row per run, accuracies beside the main terms; from three runs on, which terms predict them."""
     probes = {path: read_probe(path) for path in results}
     if as_json:
@@ -140,7 +142,7 @@ def show_runs(results: Mapping[Path, dict[str, Any]], as_json: bool, *, accuracy
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
         rows = rows_of_runs(results, probes)
-        print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy)
+        print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy, every=every)
     return None
 
 

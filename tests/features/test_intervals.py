@@ -11,9 +11,9 @@ from cssl_cli.features.intervals import (
     band_factor,
     bootstrap_interval,
     bootstrap_weights,
-    clopper_pearson,
     replicate,
 )
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.host.randomness import stream
 
 

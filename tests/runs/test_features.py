@@ -15,7 +15,7 @@ import pytest
 from cssl_cli.errors import InputError
 from cssl_cli.features.arrays import FeatureArrays, check_arrays
 from cssl_cli.features.files import write_features
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.measurement import load_measurement

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.features.intervals import clopper_pearson, mean_interval
+from cssl_cli.features.intervals import mean_interval
+from cssl_cli.features.proportions import clopper_pearson
 
 TOP = 5
 MOST_WITHOUT_TOP = 10  # classes: of so many, the first five are half

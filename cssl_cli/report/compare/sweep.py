@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_content, as_csv, content_of_rows
+from cssl_cli.report.compare.findings import findings
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
@@ -120,20 +123,24 @@ def show_sweep(
     accuracy: Column = LINEAR,
     versus: str | None = None,
     order: str | None = None,
+    every: bool = True,
 ) -> None:
     """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`.
 
     Then published values, the claims about the whole sweep, and each row against the row `versus`. order: the quantity
-    to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep.
+    to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep. every: print all rank correlations.
     """
-    every, shown = rows_of(results), {member.row for member in members}
-    rows = [row for row in every if row.name in shown]
+    of_sweep, shown = rows_of(results), {member.row for member in members}
+    rows = [row for row in of_sweep if row.name in shown]
     rows = rows if order is None else sort_rows(rows, order)
-    compared = None if versus is None else compare_rows(rows, next(row for row in every if row.name == versus))
+    compared = None if versus is None else compare_rows(rows, next(row for row in of_sweep if row.name == versus))
     if as_json:
-        return print_json(content_of_rows(sweep, rows, every) | ({} if compared is None else {"versus": compared}))
+        return print_json(content_of_rows(sweep, rows, of_sweep) | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
+    if said := findings(rows, accuracy):
+        out.print()
+        out.print(Text(" ".join(said)))
     print_fooled(
         out,
         [
@@ -143,9 +150,9 @@ def show_sweep(
             if is_finished(result) and not row.control
         ],
     )
-    print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy)
+    print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy, every=every)
     print_published(out, compare_published(sweep, rows))
-    print_claims(out, answers(sweep, every))
+    print_claims(out, answers(sweep, of_sweep))
     if compared is not None:
         print_comparison(out, compared)
     return note(out, f"\n{written}") if written else None

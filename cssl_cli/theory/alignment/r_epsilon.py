@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cssl_cli.features.geometry import distances
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, numbers
 from cssl_cli.theory.table import FeatureTable
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cssl_cli.features.geometry import distances
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.alignment.theorem_2 import exp_or_inf, log_eta_paper, log_eta_sharp
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable

@@ -15,7 +15,7 @@ import torch
 from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.class_geometry import ClassGeometry, halves, misclassified
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity, Sample
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cssl_cli.features.intervals import bootstrap_weights, clopper_pearson, percentile_interval
+from cssl_cli.features.intervals import bootstrap_weights, percentile_interval
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.certificates.conditions import ROUNDING
 from cssl_cli.theory.class_geometry import ClassGeometry
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.certificates.chains import chain_reach, directional_margins
 from cssl_cli.theory.certificates.conditions import best_margins, certified
 from cssl_cli.theory.certificates.error_bounds import ONE_CLASS, is_vacuous

@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import torch
 
-from cssl_cli.features.intervals import clopper_pearson
 from cssl_cli.features.probe.linear import fit_linear, split_validation
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 from cssl_cli.theory.table import FeatureTable
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cssl_cli.features.geometry import require_finite
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.augmented_distance import augmented_distances
 from cssl_cli.theory.concentration.class_overlap import LOW, Overlap, overlap_quantities
 from cssl_cli.theory.concentration.cliques import clique_bounds

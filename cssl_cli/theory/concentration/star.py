@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cssl_cli.features.geometry import distances, require_finite
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.augmented_distance import TOLERANCE, augmented_distances
 from cssl_cli.theory.estimate import Absent, Estimate, Quantity, Sample
 

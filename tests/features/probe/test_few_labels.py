@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cssl_cli.features.intervals import clopper_pearson, mean_interval
+from cssl_cli.features.intervals import mean_interval
 from cssl_cli.features.probe import CenterAccumulator, center_probe, feature_probes, few_center_probes, linear
 from cssl_cli.features.probe.few_labels import FewLabels, Level
 from cssl_cli.features.probe.knn import knn_predict
 from cssl_cli.features.probe.linear import fit_linear, split_folds
 from cssl_cli.features.probe.scoring import among_first, over_draws, score
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.host.randomness import stream
 
 SETTINGS: dict[str, Any] = {

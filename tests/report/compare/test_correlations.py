@@ -33,10 +33,10 @@ def screened(n: int, num_groups: int = 1) -> dict[str, Any]:
     return screen_accuracy(rows(n, num_groups), "linear", terms, TITLES)
 
 
-def printed(content: dict[str, Any], width: int) -> str:
+def printed(content: dict[str, Any], width: int, *, every: bool = True) -> str:
     file = io.StringIO()
     out = Console(file=file, width=width, highlight=False, markup=False)
-    print_correlations(out, content, accuracy_title="Linear accuracy", term_titles=TITLES)
+    print_correlations(out, content, accuracy_title="Linear accuracy", term_titles=TITLES, every=every)
     return file.getvalue()
 
 
@@ -124,3 +124,27 @@ def test_nothing_to_show_is_said() -> None:
     assert "No terms." in printed(screen_accuracy(rows(5), "linear", {}), 80)
     text = printed(screen_accuracy(rows(2), "linear", {"alignment": 1}), 80)
     assert "–: align ↓: 2 of at least 3 rows with both numbers." in text
+
+
+def test_only_what_can_be_told_from_chance_unless_all_are_asked_for() -> None:
+    content = screened(10)
+    told = [entry["pooled"].get("tau", {}).get("p_adjusted") for entry in content["terms"]]
+    strong = [entry for entry, p in zip(content["terms"], told, strict=True) if p is not None and p <= 0.05]
+    assert 0 < len(strong) < len(content["terms"])
+    few, all_of_them = printed(content, 120, every=False), printed(content, 120)
+    for entry in content["terms"]:
+        title = TITLES.get(entry["term"], entry["term"])
+        in_few = any(line.startswith(title) for line in few.splitlines())
+        assert any(line.startswith(title) for line in all_of_them.splitlines())
+        assert in_few == (entry in strong)
+    assert f"The other {len(content['terms']) - len(strong)} terms cannot be told from chance" in few
+
+
+def test_where_nothing_can_be_told_one_sentence_says_so() -> None:
+    content = screened(4)
+    text = " ".join(printed(content, 120, every=False).split())
+    first = content["terms"][0]
+    strongest = f"{TITLES.get(first['term'], first['term'])}, has τ {signed(first['pooled']['tau']['value'])}"
+    assert text.startswith("Linear accuracy against each of 4 terms: over 4 rows no rank correlation can be told from")
+    assert f"(the strongest, {strongest}, adjusted p " in text
+    assert text.endswith("; --correlations prints all.")

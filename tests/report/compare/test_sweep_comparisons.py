@@ -90,8 +90,11 @@ def test_a_part_of_the_rows_is_shown_and_claims_are_of_the_whole(finished: Path,
     [
         (("--versus", "ful"), "no row is called 'ful'"),
         (("--sort", "linaer"), "unknown quantity 'linaer'"),
-        (("--sort", "linear", "--dry-run"), "--versus and --sort are for the table of results"),
-        (("--versus", "full", "--concentration-only"), "--versus and --sort are for the table of results"),
+        (("--sort", "linear", "--dry-run"), "--correlations are for the table of results"),
+        (
+            ("--versus", "full", "--concentration-only"),
+            "--correlations are for the table of results",
+        ),
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(

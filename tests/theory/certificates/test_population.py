@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cssl_cli.features.geometry import unit_norm
-from cssl_cli.features.intervals import clopper_pearson
+from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.certificates.population import certify_queries, population
 from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances

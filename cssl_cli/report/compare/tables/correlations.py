@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.report.compare.rank_correlation.screening import LEVEL
 from cssl_cli.report.layout import heading, note, plural, print_widest, table
 
 Entry = Mapping[str, Any]
@@ -24,6 +25,7 @@ VERSIONS: tuple[tuple[frozenset[str], bool], ...] = (
     (frozenset({RHO, TIES, P, N}), False),
     (frozenset({RHO, TIES, P, N, PREDICTED}), False),
 )
+ALL_OF_THEM = "--correlations prints all."
 HOW = {
     "Westfall–Young step-down min-p": "adj. p: for all {m} terms together (Westfall–Young, over the same orders)",
     "Holm": "adj. p: for all {m} terms together (Holm)",
@@ -31,20 +33,57 @@ HOW = {
 
 
 def print_correlations(
-    out: Console, screened: Screened, *, accuracy_title: str, term_titles: Mapping[str, str]
-) -> None:
+    out: Console, screened: Screened, *, accuracy_title: str, term_titles: Mapping[str, str], every: bool = True
+) -> bool:
     """Print one accuracy against each term: a table, its legend, and what so few rows cannot show.
 
-    screened: the result of `rank_correlation.screening.screen_accuracy`, or the same read from a file.
+    screened: the result of `rank_correlation.screening.screen_accuracy`, or the same read from a file. Unless `every`
+    term is asked for, those only that can be told from chance, after adjustment; or one sentence where none can.
+    Returns whether there is a table.
     """
-    heading(out, f"{accuracy_title} against each term, over rows")
+    head = f"{accuracy_title} against each term, over rows"
     if not screened["terms"]:
-        return note(out, "No terms.")
-    print_widest(out, [_grid(screened, term_titles, left_out, spans) for left_out, spans in VERSIONS])
+        heading(out, head)
+        note(out, "No terms.")
+        return False
+    shown = screened["terms"] if every else [entry for entry in screened["terms"] if _is_told(entry)]
+    if not shown:
+        out.print()
+        out.print(Text(_nothing_told(screened, accuracy_title, term_titles)))
+        return False
+    heading(out, head)
+    narrowed = {**screened, "terms": shown}
+    print_widest(out, [_grid(narrowed, term_titles, left_out, spans) for left_out, spans in VERSIONS])
+    if left := len(screened["terms"]) - len(shown):
+        note(out, f"The other {plural(left, 'term')} cannot be told from chance; {ALL_OF_THEM}")
     for sentence in screened["warnings"]:
         out.print(Text(sentence, style="yellow"))
     note(out, _caption(screened))
-    return _reasons(out, screened["terms"], term_titles)
+    _reasons(out, shown, term_titles)
+    return True
+
+
+def _is_told(entry: Entry) -> bool:
+    """Whether τ over all rows or within groups can be told from chance, adjusted for all terms."""
+    return any(told_from_chance(entry[scope].get("tau", {}).get("p_adjusted")) for scope in ("pooled", "within"))
+
+
+def told_from_chance(p: float | None) -> bool:
+    """Whether a p-value, if there is one, is at most 0.05."""
+    return p is not None and p <= LEVEL
+
+
+def _nothing_told(screened: Screened, accuracy_title: str, term_titles: Mapping[str, str]) -> str:
+    """The sentence in place of the table."""
+    first, scope = screened["terms"][0], screened["scopes"]["pooled"]
+    rows = plural(screened["n"] if scope is None else scope["n"], "row")
+    said = f"{accuracy_title} against each of {plural(len(screened['terms']), 'term')}: over {rows} no rank correlation"
+    if "tau" not in first["pooled"]:
+        return f"{said} is defined; {ALL_OF_THEM}"
+    tau = first["pooled"]["tau"]
+    strongest = f"the strongest, {term_titles.get(first['term'], first['term'])}, has τ {signed(tau['value'])}"
+    adjusted = "" if tau["p_adjusted"] is None else f", adjusted p {p_value(tau['p_adjusted'])}"
+    return f"{said} can be told from chance ({strongest}{adjusted}); {ALL_OF_THEM}"
 
 
 def _grid(screened: Screened, term_titles: Mapping[str, str], left_out: frozenset[str], with_intervals: bool) -> Table:

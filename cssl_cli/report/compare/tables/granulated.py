@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.report.compare.granulated import LEVEL, best_first, short_axes
-from cssl_cli.report.compare.tables.correlations import p_value, signed
+from cssl_cli.report.compare.tables.correlations import ALL_OF_THEM, p_value, signed, told_from_chance
 from cssl_cli.report.layout import compacted, fits, heading, note, plural, table
 
 Entry = Mapping[str, Any]
@@ -21,14 +21,22 @@ Cell = Callable[[Entry], str]
 Column = tuple[str, Cell]
 
 
-def print_granulated(out: Console, found: Mapping[str, Any], *, title: str, term_titles: Mapping[str, str]) -> None:
+def print_granulated(
+    out: Console, found: Mapping[str, Any], *, title: str, term_titles: Mapping[str, str], every: bool = True
+) -> None:
     """Print the terms with the greatest |Ψ|, in one table or two, with a legend that counts pairs; nothing if none has.
 
-    found: what `granulated.judged` found for the accuracy called `title`.
+    found: what `granulated.judged` found for the accuracy called `title`. Unless `every` term is asked for, those only
+    whose Ψ can be told from chance, after adjustment; or one sentence where none can.
     """
+    if not every:
+        told = [entry for entry in found["terms"] if told_from_chance(entry["mean_psi"]["p_adjusted"])]
+        if not told:
+            return _nothing_told(out, found, title, term_titles)
+        found = {**found, "terms": told}
     entries, others = best_first(found, MOST)
     if not entries:
-        return
+        return None
     heading(out, f"{title} against each term, along each axis")
     for position, grid in enumerate(_widest(out, found, entries, term_titles)):
         if position:
@@ -36,7 +44,23 @@ def print_granulated(out: Console, found: Mapping[str, Any], *, title: str, term
         out.print(grid)
     for sentence in _warnings(found):
         out.print(Text(sentence, style="yellow"))
-    note(out, _caption(found, others))
+    return note(out, _caption(found, others))
+
+
+def _nothing_told(out: Console, found: Mapping[str, Any], title: str, term_titles: Mapping[str, str]) -> None:
+    """Print the sentence in place of the table."""
+    entries, others = best_first(found, 1)
+    if not entries:
+        return
+    (first,) = entries
+    psi = first["mean_psi"]
+    adjusted = "" if psi["p_adjusted"] is None else f", adjusted p {p_value(psi['p_adjusted'])}"
+    strongest = (
+        f"the strongest, {term_titles.get(first['term'], first['term'])}, has Ψ {signed(psi['value'])}{adjusted}"
+    )
+    text = f"{title} against {plural(others + 1, 'term')} along each axis: no Ψ can be told from chance ({strongest})"
+    out.print()
+    out.print(Text(f"{text}; {ALL_OF_THEM}"))
 
 
 def _widest(

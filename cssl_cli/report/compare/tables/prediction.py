@@ -20,8 +20,12 @@ BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
 MAP = ("sweep_map.png", "sweep_map.svg")
 
 
-def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column) -> None:
+def print_prediction(
+    out: Console, rows: Sequence[Row], predicted: Mapping[str, Any], accuracy: Column, *, every: bool = True
+) -> None:
     """Print the rank correlations with one accuracy, those along each axis, then the negative controls.
+
+    Of the correlations `every` one, else only those that can be told from chance.
 
     With too few rows, a sentence says so.
 
@@ -31,14 +35,15 @@ def print_prediction(out: Console, rows: Sequence[Row], predicted: Mapping[str, 
         return
     found = predicted["correlations"][accuracy.name]
     if found["terms"]:
-        print_correlations(out, found, accuracy_title=_capital(accuracy.label), term_titles=LABELS)
-        note(out, _legend(rows))
+        title = _capital(accuracy.label)
+        if print_correlations(out, found, accuracy_title=title, term_titles=LABELS, every=every):
+            note(out, _legend(rows))
     else:
         out.print()
         note(out, found["warnings"][0])
     if accuracy.name in predicted["granulated"]:
         found = predicted["granulated"][accuracy.name]
-        print_granulated(out, found, title=_capital(accuracy.label), term_titles=LABELS)
+        print_granulated(out, found, title=_capital(accuracy.label), term_titles=LABELS, every=every)
     done = {row.name for row in rows if row.done}
     for control in predicted["controls"]:
         if control["row"] in done:
