@@ -355,7 +355,7 @@ def _train(
         if done == 1 and trainer.device.type == "cpu":
             keep_freed_memory()  # once it is clear what a step needs
         detail = "" if progress.record is None else _describe(progress.record, plan)
-        reporter.advance("pretrain", progress.step, plan.num_steps, detail)
+        reporter.advance("pretrain", progress.step, last_step, detail)
         if progress.ends_epoch and progress.record is not None:
             records[METRICS].append(asdict(progress.record))
             run.write_records(METRICS, records[METRICS])

@@ -12,9 +12,11 @@ import pytest
 
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.host.progress import Silent
+from cssl_cli.report.compare.catalogue import LINEAR
 from cssl_cli.report.compare.content import as_content
-from cssl_cli.report.compare.prediction import screen
+from cssl_cli.report.compare.prediction import prediction_content, screen
 from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.report.compare.tables.prediction import print_prediction
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.layout import console
 from cssl_cli.report.recipes import run_state
@@ -293,6 +295,11 @@ def test_rows_that_are_left_have_no_p_and_no_intervals() -> None:
     out = console()
     with out.capture() as captured:
         print_table(out, rows)
+    predicted = prediction_content(rows, ["linear"])
+    for every in (True, False):
+        with out.capture() as said:
+            print_prediction(out, rows, predicted, LINEAR, every=every)
+        assert " ".join(said.get().split()).count("4 of 9 rows were stopped for their k-NN accuracy") == 1
     line = next(line for line in captured.get().splitlines() if line.startswith("r0 (stopped)"))
     assert "*" not in line
     assert not any(character.isdigit() for character in line.removeprefix("r0"))

@@ -52,7 +52,7 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     if count < MIN_ROWS_COMPARED:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
-    chosen = _how_chosen(rows)
+    chosen = how_chosen(rows)
     if chosen is None:
         sharing = sharing_of(compared)
         found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
@@ -62,7 +62,7 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     return found
 
 
-def _how_chosen(rows: Sequence[Row]) -> str | None:
+def how_chosen(rows: Sequence[Row]) -> str | None:
     """What is to be said if only some rows went on for their k-NN accuracy; None if all did."""
     stopped = sum(row.stopped is not None for row in rows)
     if not stopped:
