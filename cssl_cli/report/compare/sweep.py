@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ def write_sweep(
         try:
             paths += draw_prediction(content, accuracy, home.path)[:1]
             paths += draw_by_axis(content, accuracy, home.path)[:1]
-            paths += draw_map(content, accuracy, home.path)[:1]
+            with suppress(ReadOnlyError):  # a sweep of an earlier version, in an archive, has none
+                paths += draw_map(content, accuracy, home.path)[:1]
         except CsslError as error:
             if not (
                 isinstance(error, ReadOnlyError)

@@ -19,7 +19,6 @@ from cssl_cli.report.layout import note
 
 FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
 BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
-MAP = ("sweep_map.png", "sweep_map.svg")
 
 
 def print_prediction(
@@ -120,16 +119,14 @@ def draw_map(content: Mapping[str, Any], accuracy: Column, folder: Path) -> list
 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:
-    """The files that `draw_prediction`, `draw_by_axis` and `draw_map` would write."""
+    """The files that `draw_prediction` and `draw_by_axis` would write."""
     from cssl_cli.report.figures.accuracy_vs_terms import is_drawn
     from cssl_cli.report.figures.prediction_by_axis import terms_with_psi
-    from cssl_cli.report.figures.sweep_map import rows_of_map
 
     by_axis = content["granulated"].get(accuracy.name)
     return (
         *(FIGURES if is_drawn(content["rows"], _of_main_terms(content, accuracy), accuracy.name) else ()),
         *(BY_AXIS if by_axis is not None and terms_with_psi(by_axis) else ()),
-        *(MAP if rows_of_map(content["rows"], accuracy.name) else ()),
     )
 
 
