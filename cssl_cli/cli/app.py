@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep
+from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep, track, watch
 from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.errors import InputError
 
@@ -80,4 +80,6 @@ _add(analyze.analyze, analyze.EXAMPLES)
 _add(import_.import_, import_.EXAMPLES)
 _add(sweep.sweep, sweep.EXAMPLES)
 _add(rank.rank, rank.EXAMPLES)
+_add(watch.watch, watch.EXAMPLES)
+_add(track.track, track.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)

@@ -47,6 +47,10 @@ Accuracy = Annotated[
         help="The accuracy to correlate terms with: linear, knn, nearest_center or best_knn; --json has them all.",
     ),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Mirror in tensorboard, wandb, mlflow or trackio, too. May be repeated."),
+]
 Correlations = Annotated[
     bool,
     typer.Option("--correlations", help="Print all rank correlations, not only those that can be told from chance."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, Track, read_data_root
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def pretrain(
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time of a step goes, and write a trace; trains nothing.")
     ] = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Train an encoder as a recipe says.
@@ -41,11 +42,13 @@ def pretrain(
     """
     from cssl_cli.cli.requests import PretrainRequest, pretrain_action
     from cssl_cli.recipe import load_recipe
+    from cssl_cli.tracking.mirror import require_trackers
 
     action = pretrain_action(dry_run=dry_run, profile=profile, restart=restart)
     resolved, images = load_recipe(recipe, overrides or []), read_data_root(data_root)
     require_device_name(device)
-    request = PretrainRequest(resolved, action, out, device, images)
+    trackers = require_trackers(track or (), "--track")
+    request = PretrainRequest(resolved, action, out, device, images, trackers)
     {"plan": _show_plan, "profile": _profile, "train": _train, "restart": _train}[action](request, as_json)
 
 
@@ -84,8 +87,9 @@ def _train(request: PretrainRequest, as_json: bool) -> None:
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.run import show_pretrained
     from cssl_cli.runs.pretrain import pretrain as train
+    from cssl_cli.tracking.mirror import Mirrors
 
-    with TerminalReporter() as reporter:
+    with TerminalReporter() as reporter, Mirrors(request.track, reporter.notice) as mirrors:
         trained = train(
             request.recipe,
             out=request.out,
@@ -93,5 +97,7 @@ def _train(request: PretrainRequest, as_json: bool) -> None:
             device_name=request.device,
             restart=request.action == "restart",
             data_root=request.data_root,
+            recorded=mirrors.update,
         )
+        mirrors.finish(trained)
     show_pretrained(trained, as_json)

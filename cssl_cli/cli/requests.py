@@ -32,13 +32,14 @@ NO_FEATURES = (".npy", ".pt", ".pth", ".pkl", ".pickle", ".h5", ".hdf5", ".csv",
 # ---------------------------------------------------------------------- pretrain
 @dataclass(frozen=True)
 class PretrainRequest:
-    """What to do with a recipe, and where; `data_root` replaces its data.root."""
+    """What to do with a recipe, and where; `data_root` replaces its data.root, `track` names trackers."""
 
     recipe: Recipe
     action: PretrainAction
     out: Path
     device: str | None
     data_root: str | None
+    track: tuple[str, ...] = ()
 
 
 def pretrain_action(*, dry_run: bool, profile: bool, restart: bool) -> PretrainAction:
@@ -302,8 +303,8 @@ def sweep_action(
         raise InputError("--halve is for running", where="--halve", remedy="Leave it out.")
     if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
         raise InputError(
-            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs and --retry are "
-            "for running",
+            "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs, --retry and "
+            "--track are for running",
             remedy="Give one of them.",
         )
     if shows_table and (concentration_only or dry_run):

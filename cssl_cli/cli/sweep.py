@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cssl_cli.cli.options import Accuracy, Correlations, DataRoot, Device, DryRun, Json, Out, Overrides, read_data_root
+from cssl_cli.cli.options import (
+    Accuracy,
+    Correlations,
+    DataRoot,
+    Device,
+    DryRun,
+    Json,
+    Out,
+    Overrides,
+    Track,
+    read_data_root,
+)
 from cssl_cli.errors import CsslError
 from cssl_cli.host.streams import print_error
 from cssl_cli.runs.options import require_device_name
@@ -90,6 +101,7 @@ def sweep(
     correlations: Correlations = False,
     figures: Annotated[bool, typer.Option(help="Draw the accuracy against the terms, beside table.csv.")] = True,
     dry_run: DryRun = False,
+    track: Track = None,
     as_json: Json = False,
 ) -> None:
     """Run every member of a sweep, print one table, and which terms predict the accuracy.
@@ -102,7 +114,7 @@ def sweep(
         concentration_only=concentration_only,
         report=report,
         dry_run=dry_run,
-        runs_members=budget is not None or jobs is not None or retry > 0,
+        runs_members=budget is not None or jobs is not None or retry > 0 or bool(track),
         halves=halve,
         shows_table=versus is not None or sort is not None or correlations,
     )
@@ -111,6 +123,7 @@ def sweep(
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.selection import parse_duration, select
     from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
+    from cssl_cli.tracking.mirror import require_trackers
 
     given = parse_jobs(jobs)
     resolved = load_sweep(name, overrides or [], quantities=NAMES, max_members=max_members or MAX_MEMBERS)
@@ -124,6 +137,7 @@ def sweep(
         jobs=given or None,
         retries=retry,
         eta=read_eta(halve=halve, eta=eta, shard=shard),
+        track=require_trackers(track or (), "--track"),
     )
     require_device_name(device)
     table = read_table(request, accuracy=accuracy, versus=versus, sort=sort, every=correlations)

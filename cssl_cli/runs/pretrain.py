@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -57,14 +57,16 @@ def pretrain(
     data_root: str | None = None,
     allowed: Allowances = EXACTLY,
     until: int | None = None,
+    recorded: Callable[[RunDir], object] = lambda _: None,
 ) -> RunDir:
     """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
 
     A recipe of 0 epochs imports the encoder of `encoder.weights` instead; `allowed` is what need not agree in that
     file. A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
-    now: the recipe's data.root still identifies the run. `until` is an epoch after which to stop with a checkpoint, as
-    if interrupted there; the schedule is that of the whole run all the same.
+    now: the recipe's data.root still identifies the run. `recorded` is called when the records of an epoch
+    are on disk; it must not raise. `until` is an epoch after which to stop with a checkpoint, as if interrupted there;
+    the schedule is that of the whole run all the same.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
@@ -121,7 +123,7 @@ def pretrain(
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
             with deferred_signals() as pending:
-                _train(run, recipe, trainer, recorders, records, pending, reporter, until)
+                _train(run, recipe, trainer, recorders, records, pending, reporter, recorded, until)
                 finished = trainer.step == trainer.plan.num_steps
                 if finished:
                     finish(run, recipe, trainer, dataset)
@@ -290,6 +292,7 @@ def _train(
     records: dict[str, list[dict[str, Any]]],
     pending: Pending,
     reporter: Reporter,
+    recorded: Callable[[RunDir], object],
     until: int | None,
 ) -> None:
     """Train to the end of the plan, or of the epoch `until`."""
@@ -331,6 +334,9 @@ def _train(
     def measure_or_save(epoch: int) -> None:
         try:
             measure(epoch)
+            if not pending:  # else the next process tells of it
+                with pending.at_once():
+                    recorded(run)
         except Stopped:
             if trainer.step == 0:
                 raise

@@ -24,6 +24,7 @@ CLASSIFIERS: Final[Mapping[str, Classifier]] = {
     "nearest_center": Classifier("nearest centre", "centre", "nearest-centre accuracy"),
 }
 ENCODERS: Final[Mapping[str, str]] = {"trained": "trained", "untrained": "untrained", "pixels": "raw pixels"}
+SHARE_DIGITS = 12  # of 1 − σ: later digits are rounding of σ, which would order equal shares
 ERRS = {
     "unbiased": "unbiased",
     "low": "too low for the full augmentation",

@@ -400,6 +400,13 @@ def find_runs(parent: Path) -> list[Path]:
     return sorted(recipe.parent for recipe in parent.glob(f"*/{RECIPE}"))
 
 
+def runs_in(path: Path) -> list[RunDir]:
+    """The run at `path`, or the runs in the folder of a sweep; `InputError` if it is neither."""
+    if is_folder(path) and not (path / RECIPE).exists() and (found := find_runs(path)):
+        return [RunDir.open(run) for run in found]
+    return [RunDir.open(path)]
+
+
 def _list_runs(parent: Path) -> str:
     runs = find_runs(parent) if is_folder(parent) else []
     if not runs:

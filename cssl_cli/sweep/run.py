@@ -29,6 +29,7 @@ from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import run_alone, threads_each
 from cssl_cli.sweep.workers.stages import Workshop
+from cssl_cli.tracking.mirror import prepare
 
 LOGS = "logs"  # of the workers, one file per member
 
@@ -294,7 +295,7 @@ def _run_here(
         from cssl_cli.runs.device import choose_device
 
         choose_device(request.device)  # reports an unknown name once rather than for each member
-    workshop = Workshop(request.home, reporter, request.device, request.data_root)
+    workshop = Workshop(request.home, reporter, request.device, request.data_root, request.track)
     ends = _Ends(len(request.members), {}, [], 0)
     names = {member.name for member in unfinished}
     numbered = [(number, member) for number, member in enumerate(request.members, start=1) if member.name in names]
@@ -350,6 +351,7 @@ def _run_in_pool(
         retries=request.retries,
         deadline=deadline,
         data_root=request.data_root,
+        track=prepare(request.track, request.home, reporter.notice),
     )
     by_name = {member.name: member for member in unfinished}
     pool = Pool(settings, lambda job: lacking(by_name[job.name]), reporter)

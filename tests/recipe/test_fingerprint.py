@@ -370,7 +370,7 @@ SWEEPS = {
     "paper-strength-small": (40, "86fe9596bc"),
     "predictors-small": (192, "5b0e7f0682"),
     "predictors-small-cifar10": (192, "fc95168819"),
-    "quickstart": (6, "7fef832ca5"),
+    "quickstart": (6, "5cb6ba08cc"),
 }
 
 

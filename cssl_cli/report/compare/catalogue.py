@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cssl_cli.errors import InputError, unknown_name
-from cssl_cli.runs.results import CLASSIFIERS, number, part, quantities_of, quoted
+from cssl_cli.runs.results import CLASSIFIERS, SHARE_DIGITS, number, part, quantities_of, quoted
 from cssl_cli.runs.run_dir import EPOCH_KNN, RunDir
 from cssl_cli.sweep.results_index import Measured
 from cssl_cli.theory.shown import Shown, declared, shown_in
 from cssl_cli.theory.term import ARROWS, In
 
-SHARE_DIGITS = 12  # of 1 − σ: later digits are rounding of σ, which would order equal shares
 Read = Callable[[Measured], float | None]
 Interval = tuple[float, float]
 ReadInterval = Callable[[Measured], Interval | None]

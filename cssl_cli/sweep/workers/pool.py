@@ -61,6 +61,7 @@ class PoolSettings:
     retries: int
     deadline: float
     data_root: str | None = None
+    track: Sequence[str] = ()
 
 
 @dataclass
@@ -184,6 +185,7 @@ class Pool:
                 heading=f"{job.name}: attempt {attempt}",
                 data_root=self.settings.data_root,
                 until=missing.until,
+                track=list(self.settings.track),
             )
             try:
                 self._hand_out(slot, task)

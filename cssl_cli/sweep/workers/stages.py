@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.halving import require_reached
 from cssl_cli.sweep.workers.missing import Missing
+from cssl_cli.tracking.mirror import Mirrors
 
 
 class UnexpectedError(RunError):
@@ -30,19 +32,29 @@ class Failure:
 class Workshop:
     """Runs the stages of members and keeps what they share: the loaded images and the baselines.
 
-    `home` is the folder of the run directories; `data_root` replaces the recipes' data.root.
+    `home` is the folder of the run directories; `data_root` replaces the recipes' data.root; `track` names the trackers
+    that mirror the runs.
     """
 
-    def __init__(self, home: Path, reporter: Reporter, device_name: str | None, data_root: str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        reporter: Reporter,
+        device_name: str | None,
+        data_root: str | None = None,
+        track: Sequence[str] = (),
+    ) -> None:
         self.home, self.reporter, self.device_name, self.data_root = home, reporter, device_name, data_root
         self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
         self.data: tuple[str, Any] = ("", None)
+        self.mirrors = Mirrors(track, lambda sentence: self.reporter.notice(sentence))
 
     def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
         """Run the missing stages; returns the failure, if any. Raises `Interrupted`."""
         run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
         try:
-            self._stages(recipe, missing)
+            with self.mirrors:  # which closes the run in the trackers, however it ends
+                self._stages(recipe, missing)
         except Interrupted:
             raise
         except CsslError as error:
@@ -79,7 +91,7 @@ class Workshop:
             "dataset": dataset,
             "data_root": self.data_root,
         }
-        run = pretrain(recipe, out=self.home, until=missing.until, **options)
+        run = pretrain(recipe, out=self.home, recorded=self.mirrors.update, until=missing.until, **options)
         if missing.until is not None:
             return require_reached(run, missing.until, labelled=dataset.train is not None and dataset.test is not None)
         if missing.analysis:
@@ -88,6 +100,7 @@ class Workshop:
             self.reporter.notice("the images have no labels: there are no accuracies")
         elif missing.probe:
             probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
+        self.mirrors.finish(run)
         return None
 
     def dataset(self, recipe: Recipe) -> Any:

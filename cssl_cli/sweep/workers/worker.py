@@ -145,7 +145,8 @@ def _open_workshop(task: Task | RankTask) -> Workshop:
             index = task.slot % torch.cuda.device_count()
             torch.cuda.set_device(index)
             device = f"cuda:{index}"
-    return Workshop(Path(task.home), _LogReporter(lambda _: None), device, task.data_root)
+    track = task.track if isinstance(task, Task) else ()
+    return Workshop(Path(task.home), _LogReporter(lambda _: None), device, task.data_root, track)
 
 
 def _redirect_output(log: str) -> None:
