@@ -23,11 +23,18 @@ import measuring
 from drawn_images import write_images
 
 PASS, TORCH = 'python -c "pass"', 'python -c "import torch"'
+TAB = (
+    "import os; os.environ.update(_CSSL_COMPLETE='complete_zsh', _CSSL_COMPLETE_LINE={!r}); "
+    "from cssl_cli.__main__ import main; main()"
+)
 COMMANDS = {
     PASS: ["-c", "pass"],
     TORCH: ["-c", "import torch"],
     "cssl --help": ["-m", "cssl_cli", "--help"],
     "cssl recipes": ["-m", "cssl_cli", "recipes"],
+    "Tab: commands": ["-c", TAB.format("cssl pre")],
+    "Tab: a recipe's fields": ["-c", TAB.format("cssl pretrain simclr-folder method.")],
+    "Tab: a sweep's rows": ["-c", TAB.format("cssl sweep paper-pairs-cifar100 --only s")],
 }
 
 

@@ -1,10 +1,16 @@
 """`python -m cssl_cli`, and the console script `cssl`."""
 
-import signal
+import os
 import sys
 
 
 def main() -> None:
+    if instruction := os.environ.get("_CSSL_COMPLETE"):  # a Tab in a shell, which waits
+        from cssl_cli.cli.completion import main as complete
+
+        sys.exit(complete(instruction))
+    import signal
+
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C leaves no traceback of what is imported here
     from cssl_cli.cli.guard import exit_code_of

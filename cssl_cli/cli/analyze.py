@@ -19,6 +19,7 @@ from cssl_cli.cli.options import (
     read_path,
 )
 from cssl_cli.errors import DamagedError, RunError
+from cssl_cli.host.progress import warn
 from cssl_cli.runs.options import require_device_name, require_precision
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def tell_of_damaged_probe(path: Path, reporter: Reporter) -> None:
     try:
         RunDir(path).latest_result(PROBE)
     except DamagedError as error:
-        reporter.say(f"{error}\nThe report is without its accuracies.")
+        warn(reporter, f"{error}\nThe report is without its accuracies.")
 
 
 def _draw(results: Mapping[Path, Mapping[str, Any]], reporter: Reporter) -> RunError | None:

@@ -5,8 +5,11 @@ Turns errors into sentences and exit codes. Commands import slow modules only wh
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,8 +17,11 @@ import typer
 from typer.core import TyperGroup
 
 import cssl_cli
-from cssl_cli.cli import analyze, import_, pretrain, probe, rank, recipes, sweep, track, watch
+from cssl_cli.cli import analyze, cache, doctor, import_, pretrain, probe, rank, recipes, sweep, track, watch
+from cssl_cli.cli.completion import SCRIPTS
 from cssl_cli.cli.guard import exit_code_of
+from cssl_cli.cli.options import Quiet
+from cssl_cli.cli.quiet import keeping_quiet
 from cssl_cli.errors import InputError
 
 
@@ -40,6 +46,11 @@ class _Guarded(TyperGroup):
         return super().invoke(ctx)
 
 
+with suppress(ImportError, AttributeError):  # where typer keeps them elsewhere, its own do, without descriptions
+    from typer import _completion_shared
+
+    _completion_shared._completion_scripts.update(SCRIPTS)
+
 app = typer.Typer(
     cls=_Guarded,
     no_args_is_help=True,
@@ -57,21 +68,38 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 (it ends the command when it is read)
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Contrastive self-supervised pretraining, its downstream accuracy, and the theory that should explain it.
 
     Start with: cssl sweep quickstart
     """
+    context.with_resource(keeping_quiet(quiet))
 
 
 def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
     """Register a command; its help ends with the examples."""
     epilog = "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
     summary = (command.__doc__ or "").partition(".")[0]
-    app.command(name=command.__name__.rstrip("_"), short_help=summary, epilog=epilog)(command)
+    app.command(name=command.__name__.rstrip("_"), short_help=summary, epilog=epilog)(_with_quiet(command))
+
+
+def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the option --quiet, which all of them take."""
+
+    @functools.wraps(command)
+    def run(*, quiet: bool, **options: Any) -> None:
+        with keeping_quiet(quiet):
+            command(**options)
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    return run
 
 
 _add(pretrain.pretrain, pretrain.EXAMPLES)
@@ -83,3 +111,5 @@ _add(rank.rank, rank.EXAMPLES)
 _add(watch.watch, watch.EXAMPLES)
 _add(track.track, track.EXAMPLES)
 _add(recipes.recipes, recipes.EXAMPLES)
+_add(cache.cache, cache.EXAMPLES)
+_add(doctor.doctor, doctor.EXAMPLES)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli.errors import InputError, RunError, shown_path
+from cssl_cli.host.progress import warn
 
 if TYPE_CHECKING:
     from cssl_cli.host.progress import Reporter
@@ -26,7 +27,7 @@ def draw_into(
         draw_figures(result, trace, folder)
         reporter.say(f"figures in {shown_path(folder)}")
     except InputError as error:
-        reporter.say(f"no figures were drawn: {error}")
+        warn(reporter, f"no figures were drawn: {error}")
     except RunError as error:
         return error
     return None

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cssl_cli.cli.quiet import is_quiet
 from cssl_cli.errors import escaped
 from cssl_cli.host.progress import MemberProgress, Notices, SweepProgress, TaskProgress, clock
 from cssl_cli.report.console import make_console
@@ -27,7 +28,8 @@ class SweepDisplay(Notices):
     def __init__(self) -> None:
         super().__init__()
         self.console = make_console(sys.stderr)
-        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.quiet = is_quiet()
+        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet
         self.live = Live(console=self.console, transient=True, auto_refresh=False)
         self.last_line = time.monotonic()
 
@@ -42,6 +44,11 @@ class SweepDisplay(Notices):
         self.live.stop()
 
     def say(self, message: str) -> None:
+        if not self.quiet:
+            self.warn(message)
+
+    def warn(self, message: str) -> None:
+        """`say`, also where it keeps quiet."""
         self.console.print(message, soft_wrap=not self.is_live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:

@@ -56,4 +56,7 @@ Correlations = Annotated[
     typer.Option("--correlations", help="Print all rank correlations, not only those that can be told from chance."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress or remarks on stderr: errors and warnings only.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]

@@ -1,4 +1,4 @@
-"""`cssl recipes`: list the recipes that ship, or print, copy or draw one."""
+"""`cssl recipes`: list the recipes that ship, or print, copy or draw one; the schema of their files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ EXAMPLES = (
     "cssl recipes simclr-cifar10 --copy",
     "cssl recipes simclr-cifar10 --copy my-recipe.yaml",
     "cssl recipes simclr-shapes --views views.png",
+    "cssl recipes --schema > recipe.schema.json",
 )
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe or sweep to look at.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="RECIPE | SWEEP", help="A recipe or sweep to look at.")] = None,
     overrides: Overrides = None,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Write it to a file to edit: NAME.yaml, or the FILE given.")
+        bool, typer.Option("--copy", help="Write it to a file to edit, NAME.yaml or the FILE given, and its schema.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of recipes, or of sweeps: --schema sweep.")
     ] = False,
     views: Annotated[
         Path | None, typer.Option(metavar="FILE.png", parser=read_path, help="Draw images and their views.")
@@ -36,6 +40,8 @@ def recipes(
     """List the recipes that ship, or print, copy or draw one."""
     from cssl_cli.report.recipes import show_recipe, show_recipes
 
+    if schema:
+        return _show_schema(name or "recipe", given=[*(overrides or []), *_options(copy=copy, views=views)])
     if name is None:
         if copy or views is not None:
             raise InputError("no recipe is named", remedy="Give a NAME; cssl recipes lists them.")
@@ -47,10 +53,27 @@ def recipes(
     return show_recipe(name, overrides or [], as_json)
 
 
+def _options(*, copy: bool, views: Path | None) -> list[str]:
+    return ["--copy"] * copy + ["--views"] * (views is not None)
+
+
+def _show_schema(name: str, *, given: Sequence[str]) -> None:
+    from cssl_cli.recipe.files import find, follow
+    from cssl_cli.report.layout import print_json
+    from cssl_cli.sweep.json_schema import SCHEMAS
+
+    if given:
+        what = f"cannot go with {' '.join(given)}"
+        raise InputError(what, where="--schema", remedy="Leave it out; the schema goes to standard output.")
+    kind = name if name in SCHEMAS else follow(find(name, None)).kind
+    print_json(SCHEMAS[kind]())
+
+
 def _copy(name: str, overrides: Sequence[str], as_json: bool) -> None:
     from cssl_cli.recipe.book import copy_recipe
+    from cssl_cli.sweep.json_schema import SCHEMAS
 
-    _show_written(copy_recipe(name, overrides), as_json)
+    _show_written(copy_recipe(name, overrides, schema_of=lambda kind: SCHEMAS[kind]()), as_json)
 
 
 def _draw(name: str, overrides: Sequence[str], path: Path, device: str | None, as_json: bool) -> None:

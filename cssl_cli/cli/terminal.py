@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from cssl_cli.cli.quiet import is_quiet
 from cssl_cli.host.progress import Notices, SweepProgress, clock
 from cssl_cli.report.console import make_console
 
@@ -22,7 +23,8 @@ class TerminalReporter(Notices):
     def __init__(self) -> None:
         super().__init__()
         self.console = make_console(sys.stderr)
-        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.quiet = is_quiet()
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=8)),
             BarColumn(bar_width=20 if self.console.width >= 100 else 8),
@@ -50,6 +52,11 @@ class TerminalReporter(Notices):
         self.progress.stop()
 
     def say(self, message: str) -> None:
+        if not self.quiet:
+            self.warn(message)
+
+    def warn(self, message: str) -> None:
+        """`say`, also where it keeps quiet."""
         self.console.print(message, soft_wrap=not self.live)
 
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:

@@ -5,6 +5,8 @@ ready. The system frees the lock of a killed process. On a file system without l
 name and the last rename wins, with the same bytes. The JSON file is renamed last. It describes the array and holds the
 digests of its pixels and of itself; both are verified at every read, and a damaged entry is built again. Anyone who may
 write to the folder can share it: locking needs no permission to write to the lock file.
+
+Who reads an entry holds a shared lock on its array as long as the array is mapped, so that `cssl cache prune` keeps it.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -28,11 +28,11 @@ from torch import Tensor
 
 from cssl_cli.data.image_set import Summary, pixel_digest, summarize
 from cssl_cli.errors import InputError, RunError
+from cssl_cli.host.cache_folder import LOCK_NAME, TEMPORARY_SUFFIX, enter_use, open_lock, regular
+from cssl_cli.host.cache_folder import digest_of as _digest
 
 Notice = Callable[[str], None]
 
-_LOCK_NAME = ".lock"
-_TEMPORARY_SUFFIX = ".building"
 _FAILING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -49,13 +49,14 @@ def cached_images(
     lengths: Sequence[int],
     fill: Callable[[np.ndarray], None],
     notice: Notice | None = None,
+    source: str = "",
 ) -> list[tuple[Tensor, Summary]]:
     """The cached array of `key`, split into parts of `lengths` images, each uint8 (N, C, size, size) with its summary.
 
     On a miss, or if the entry is damaged (which is passed to `notice`), `fill` writes the array (N, C, size, size), N =
     sum(lengths), C = `channels`. The tensors map the file copy-on-write: reading them takes no extra memory, and
-    writing to them does not reach the disk. Raises InputError when `cache_dir` cannot be written, RunError when the
-    disk is full or fails.
+    writing to them does not reach the disk. `source` says in a list of the cache whose images they are. Raises
+    InputError when `cache_dir` cannot be written, RunError when the disk is full or fails.
     """
     shape = (sum(lengths), channels, size, size)
     with contextlib.suppress(_Damaged):  # or is just being replaced: checked again under the lock
@@ -73,7 +74,7 @@ def cached_images(
             if alone:
                 _delete_leftovers(cache_dir)
             try:
-                _build(cache_dir, key, shape, lengths, fill)
+                _build(cache_dir, key, shape, lengths, fill, source)
                 parts = _read(cache_dir, key, shape, lengths)
             except OSError as error:
                 raise _unwritable(Path(error.filename or cache_dir), error) from error
@@ -96,9 +97,9 @@ def exclusive(folder: Path) -> Iterator[bool]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    path = folder / _LOCK_NAME
+    path = folder / LOCK_NAME
     try:
-        descriptor = _open_lock(path)
+        descriptor = open_lock(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -112,36 +113,9 @@ def exclusive(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _open_lock(path: Path) -> int:
-    """A descriptor of the lock file, which may belong to another user.
-
-    Opened for writing if that is allowed, since locks over NFS need it. Created in a separate step: in folders with the
-    sticky bit, Linux refuses to open another user's file with O_CREAT.
-    """
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    while True:
-        for access in (os.O_RDWR, os.O_RDONLY):
-            try:
-                return _regular(os.open(path, access | flags))
-            except FileNotFoundError:
-                break
-            except OSError as error:
-                if access == os.O_RDONLY or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                    raise
-        with contextlib.suppress(FileExistsError):
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-
-
-def _regular(descriptor: int) -> int:
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return descriptor
-
-
 def _open(path: Path) -> BinaryIO:
     """The file for reading; a pipe does not hang."""
-    return os.fdopen(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), "rb")
+    return os.fdopen(regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), "rb")
 
 
 def _paths(cache_dir: Path, key: str) -> tuple[Path, Path]:
@@ -170,6 +144,7 @@ def _read(
         pixel_digest(part) != summary.digest for part, summary in zip(parts, summaries, strict=True)
     ):
         raise _Damaged(array_path)
+    enter_use(meta_path)
     return list(zip(parts, summaries, strict=True))
 
 
@@ -181,6 +156,8 @@ def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError("no array") from error
     if found != shape or fortran_order or dtype != np.uint8:
         raise ValueError("another array")
+    with contextlib.suppress(OSError):  # of the open file, which the mapping keeps
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     start = file.tell()
     if os.fstat(file.fileno()).st_size != start + int(np.prod(shape)):
         raise ValueError("an array of another length")
@@ -194,16 +171,17 @@ def _summary(entry: dict[str, Any], *, channels: int) -> Summary:
     return Summary(entry["digest"], mean, std)
 
 
-def _digest(meta: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-
-
 def _build(
-    cache_dir: Path, key: str, shape: tuple[int, ...], lengths: Sequence[int], fill: Callable[[np.ndarray], None]
+    cache_dir: Path,
+    key: str,
+    shape: tuple[int, ...],
+    lengths: Sequence[int],
+    fill: Callable[[np.ndarray], None],
+    source: str,
 ) -> None:
     array_path, meta_path = _paths(cache_dir, key)
     unique = uuid.uuid4().hex
-    new_array, new_meta = (p.with_name(f"{p.name}.{unique}{_TEMPORARY_SUFFIX}") for p in (array_path, meta_path))
+    new_array, new_meta = (p.with_name(f"{p.name}.{unique}{TEMPORARY_SUFFIX}") for p in (array_path, meta_path))
     try:
         _allocate(new_array, shape)
         array = np.load(new_array, mmap_mode="r+")
@@ -213,6 +191,7 @@ def _build(
             "key": key,
             "lengths": list(lengths),
             "summaries": [asdict(summarize(part)) for part in torch.from_numpy(array).split(list(lengths))],
+            "source": source,
         }
         with new_meta.open("w", encoding="utf-8") as file:
             json.dump(meta | {"sha256": _digest(meta)}, file)
@@ -241,7 +220,7 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> None:
 
 def _delete_leftovers(cache_dir: Path) -> None:
     """Removes what killed builders left; call only while holding the lock. Other users' files and non-files stay."""
-    for path in cache_dir.glob(f"*{_TEMPORARY_SUFFIX}"):
+    for path in cache_dir.glob(f"*{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -123,6 +123,7 @@ def load(
         lengths=lengths,
         fill=fill,
         notice=notice,
+        source=str(root),
     )
     sets = [ImageSet(images, y, summary) for (images, summary), y in zip(arrays, parts.labels(), strict=True)]
     if parts.unlabelled:

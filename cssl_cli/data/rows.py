@@ -162,7 +162,14 @@ def _cached(request: Request, parts: Sequence[_Part], size: int, channels: int) 
         check_unchanged(files, "file")
 
     return cached_images(
-        request.cache_dir, key, size=size, channels=channels, lengths=lengths, fill=fill, notice=request.notice
+        request.cache_dir,
+        key,
+        size=size,
+        channels=channels,
+        lengths=lengths,
+        fill=fill,
+        notice=request.notice,
+        source=request.where,
     )
 
 

@@ -50,6 +50,27 @@ def expand(path: str) -> str:
     return _VARIABLE.sub(lambda match: os.environ[match[1] or match[2]], path)
 
 
+def cache_dir() -> Path:
+    """The cache of prepared data: $CSSL_CACHE, or the user's cache folder. Raises InputError if neither is known.
+
+    `~` and variables are expanded here, since systemd, SLURM or a .env file may set the variable without a shell.
+    """
+    for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
+        if given := os.environ.get(name):
+            try:
+                return Path(expand(given), rest).absolute()
+            except UnknownPath as error:
+                raise InputError(f"{given!r} {error}", where=name, remedy="Give the folder in full.") from error
+    try:
+        return Path.home() / ".cache" / "cssl"
+    except RuntimeError as error:
+        raise InputError(
+            "there is no home folder to keep prepared images in",
+            where="HOME",
+            remedy="Name a folder for them in $CSSL_CACHE.",
+        ) from error
+
+
 def variables(path: str) -> list[str]:
     """The environment variables that a path names, each once."""
     return list(dict.fromkeys(first or second for first, second in _VARIABLE.findall(path)))

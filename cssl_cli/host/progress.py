@@ -34,6 +34,14 @@ class Notices:
             self.say(message)
 
 
+def warn(reporter: Reporter, message: str) -> None:
+    """A sentence that its reader has to do something about: also said where `say` is kept quiet.
+
+    A reporter that keeps quiet has a method of this name; all others say it.
+    """
+    getattr(reporter, "warn", reporter.say)(message)
+
+
 @dataclass(frozen=True)
 class TaskProgress:
     """How far a counted task is: `done` of its `total`, which is 0 before there is anything to count."""

@@ -7,6 +7,7 @@ import os
 import torch
 
 from cssl_cli.errors import InputError
+from cssl_cli.host.cache_folder import COMPILED, tag
 from cssl_cli.runs.images import cache_dir
 from cssl_cli.train.loop import Plan
 from cssl_cli.train.step import Compiled
@@ -40,8 +41,9 @@ def keep_compiler_cache() -> None:
     If that folder is unknown or cannot be written to, torch's own choice stays.
     """
     try:
-        folder = cache_dir() / "compiler"
+        folder = cache_dir() / COMPILED
         folder.mkdir(parents=True, exist_ok=True)
+        tag(folder)
     except (InputError, OSError):
         return
     if os.access(folder, os.W_OK):

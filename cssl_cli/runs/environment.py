@@ -11,7 +11,7 @@ import torch
 
 import cssl_cli
 from cssl_cli.data import Dataset
-from cssl_cli.host.progress import Reporter
+from cssl_cli.host.progress import Reporter, warn
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.images import has_labels
 from cssl_cli.runs.run_dir import CHECKPOINT, ENVIRONMENT, RunDir
@@ -36,7 +36,7 @@ def enter_environment(
         changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
         if changed:
             changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
-            reporter.say(f"going on under other conditions ({changes}): the result may differ in its last digits")
+            warn(reporter, f"going on under other conditions ({changes}): the result may differ in its last digits")
     run.write_json(
         ENVIRONMENT,
         {

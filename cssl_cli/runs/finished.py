@@ -11,7 +11,7 @@ from torch import nn
 
 from cssl_cli.data import Dataset
 from cssl_cli.errors import DamagedError, InputError
-from cssl_cli.host.progress import Reporter
+from cssl_cli.host.progress import Reporter, warn
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.images import images_of_run
 from cssl_cli.runs.pretrain import check_images, check_recipe
@@ -33,7 +33,7 @@ def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) 
     recipe = recipe or load_recipe(str(run.file(RECIPE)))
     check_recipe(run, recipe)
     if changed is not None:
-        reporter.say(f"{changed}, or was edited; measured with the settings as they stand (its fingerprint fits)")
+        warn(reporter, f"{changed}, or was edited; measured with the settings as they stand (its fingerprint fits)")
     if not run.finished:
         status, metrics = run.status(), run.read_records(METRICS)
         state = "still running" if run.in_use() else {"running": "killed"}.get(status["state"], status["state"])
@@ -45,7 +45,7 @@ def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) 
             remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.resolve().parent}",
         )
     if run.environment() is not None and not run.has_checksums:
-        reporter.say(f"{path} was begun by a version that wrote no checksums: damage to its files may go unnoticed")
+        warn(reporter, f"{path} was begun by a version that wrote no checksums: damage to its files may go unnoticed")
     return run, recipe
 
 

@@ -13,7 +13,7 @@ from cssl_cli.augment import require_channels
 from cssl_cli.data import Dataset, load_dataset
 from cssl_cli.data.batches import Images, ResidentImages, StreamedImages
 from cssl_cli.errors import InputError
-from cssl_cli.host.paths import UnknownPath, expand
+from cssl_cli.host.paths import cache_dir
 from cssl_cli.host.progress import Reporter
 from cssl_cli.recipe import Recipe
 from cssl_cli.recipe.recipe import place_of
@@ -22,27 +22,6 @@ from cssl_cli.runs.run_dir import ENVIRONMENT, RunDir
 
 RESIDENT_SHARE = 0.5  # of the device's free memory that images may occupy
 ELSEWHERE = "If they lie elsewhere now, give that folder with --data-root DIR."
-
-
-def cache_dir() -> Path:
-    """The cache of prepared data: $CSSL_CACHE, or the user's cache folder. Raises InputError if neither is known.
-
-    `~` and variables are expanded here, since systemd, SLURM or a .env file may set the variable without a shell.
-    """
-    for name, rest in (("CSSL_CACHE", ""), ("XDG_CACHE_HOME", "cssl")):
-        if given := os.environ.get(name):
-            try:
-                return Path(expand(given), rest).absolute()
-            except UnknownPath as error:
-                raise InputError(f"{given!r} {error}", where=name, remedy="Give the folder in full.") from error
-    try:
-        return Path.home() / ".cache" / "cssl"
-    except RuntimeError as error:
-        raise InputError(
-            "there is no home folder to keep prepared images in",
-            where="HOME",
-            remedy="Name a folder for them in $CSSL_CACHE.",
-        ) from error
 
 
 def prepare_data(

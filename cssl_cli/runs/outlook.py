@@ -41,14 +41,14 @@ class Outlook:
 def outlook(recipe: Recipe, *, data_root: str | None = None, own: Iterable[Path] = ()) -> Outlook:
     """What is known of a run of the recipe; `InputError` if augmentation or encoder do not suit such images."""
     known = known_images(recipe.settings("data", data_root=data_root), own=own)
+    warnings = _of_batches(recipe, known.num_images)
     if known.channels is None:
-        return Outlook(known.num_images, None, None)
+        return Outlook(known.num_images, None, None, warnings)
     require_channels(recipe.settings("augment"), known.channels)
     if known.image_size is None or known.store_size is None:
-        return Outlook(known.num_images, None, None)
+        return Outlook(known.num_images, None, None, warnings)
     size = known.image_size
     gflop = _gflop(recipe, known.channels, size)
-    warnings = []
     if getattr(recipe.encoder, "stem", "imagenet") != "imagenet" and size > MOST_FOR_A_SMALL_STEM:
         other = _gflop(recipe, known.channels, size, stem="imagenet")
         warnings.append(
@@ -56,6 +56,15 @@ def outlook(recipe: Recipe, *, data_root: str | None = None, own: Iterable[Path]
             f"encoder.stem=imagenet an image would take {other:.3g} GFLOP, not {gflop:.3g}"
         )
     return Outlook(known.num_images, (known.channels, known.store_size, known.store_size), gflop, warnings)
+
+
+def _of_batches(recipe: Recipe, num_images: int | None) -> list[str]:
+    """That there are fewer images than a batch takes, test images included: training will refuse it."""
+    batch = recipe.train.batch_size
+    if num_images is None or batch <= num_images:
+        return []
+    fewer = 2 ** max(1, (num_images // 2).bit_length() - 1)
+    return [f"a batch takes {batch} images, and there are {num_images}: give train.batch_size={fewer}, for example"]
 
 
 def _gflop(recipe: Recipe, channels: int, image_size: int, **changes: object) -> float:

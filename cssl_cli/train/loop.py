@@ -63,7 +63,7 @@ def make_plan(*, num_images: int, batch_size: int, epochs: int | None, steps: in
         raise InputError(
             f"a batch of {batch_size} needs more images than the {num_images} there are to train on",
             where="train.batch_size",
-            remedy=f"Set train.batch_size to at most {num_images}.",
+            remedy=f"Give train.batch_size={num_images}, or less.",
         )
     steps_per_epoch = num_images // batch_size
     num_steps = (epochs or 0) * steps_per_epoch if steps is None else steps

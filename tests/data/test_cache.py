@@ -245,7 +245,7 @@ def test_a_disk_that_fails_anywhere_is_a_sentence(tmp_path, monkeypatch, number,
     if where == "replace":
         monkeypatch.setattr(Path, "replace", fail)
     elif where == "open":
-        monkeypatch.setattr(cache, "_open_lock", fail)
+        monkeypatch.setattr(cache, "open_lock", fail)
     else:
         monkeypatch.setattr(os, where, fail)
     failing = number in (errno.ENOSPC, errno.EDQUOT, errno.EIO)

@@ -248,6 +248,18 @@ def test_the_small_stem_is_warned_of_where_images_are_large(tmp_path: Path) -> N
     assert outlook(recipe(tmp_path, *resnet, "data.size=96")).warnings == []
 
 
+def test_a_dry_run_tells_of_a_batch_that_is_larger_than_the_set() -> None:
+    few = ["data.num_train=60", "data.num_test=20"]
+    (warning,) = outlook(load_recipe("simclr-shapes", few)).warnings
+    assert "128 images, and there are 80" in warning
+    assert (
+        outlook(
+            load_recipe("simclr-shapes", [*few, f"train.batch_size={warning.split('=')[1].split(',')[0]}"])
+        ).warnings
+        == []
+    )
+
+
 def test_what_is_known_of_a_source_before_it_is_read_is_what_is_read(tmp_path: Path) -> None:
     for shape in ((9, 11), (9, 11, 3)):
         chosen = recipe(tmp_path, arrays(tmp_path / "x.npz", *shape), *COLOURLESS)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cssl_cli.errors import Interrupted, escaped_text
-from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, TaskProgress, clock
+from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, TaskProgress, clock, warn
 from cssl_cli.host.signals import ENDING, deferred_signals
 from cssl_cli.recipe import Recipe
 from cssl_cli.sweep.workers.messages import Ended, Notice, Task
@@ -279,7 +279,7 @@ class Pool:
         lines = tail(work.log, work.log_start, TAIL_LINES + len(told))
         lines = [line for line in lines if not any(_repeats(line, said) for said in told)]
         end_of_log = [f"    {line}" for line in lines[-TAIL_LINES:]]
-        self.reporter.say("\n".join([head, *([f"  the end of {work.log}:", *end_of_log] if end_of_log else [])]))
+        warn(self.reporter, "\n".join([head, *([f"  the end of {work.log}:", *end_of_log] if end_of_log else [])]))
 
     def _settled(self) -> int:
         return self.done_before + len(self.outcomes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import CsslError, Interrupted, RunError
-from cssl_cli.host.progress import Reporter
+from cssl_cli.host.progress import Reporter, warn
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.halving import require_reached
@@ -75,7 +75,7 @@ class Workshop:
             run.path.mkdir(parents=True, exist_ok=True)
             run.write_bytes("error.log", text.encode(errors="backslashreplace"))
         except (OSError, CsslError):
-            self.reporter.say(text)
+            warn(self.reporter, text)
             return "The traceback could not be saved; it is among the messages."
         return f"The traceback is in {run.file('error.log')}."
 
