@@ -81,6 +81,7 @@ DESIGNS = (
     Design("4 × 3 × 3, large effects", (singles(4), singles(3), singles(3)), 3.0),
     Design("5 × 2 × 2 × 2, effects of every axis", (singles(5), *[singles(2)] * 3), 1.0),
     Design("10 pairs of 5 × 2 × 2, effects of parts and axes", (PAIRS, singles(2), singles(2)), 1.0),
+    Design("20 random draws × 2, large effects", (singles(20), singles(2)), 3.0),
     Design("5 × 4, one row missing, effects of every axis", (singles(5), singles(4)), 1.0, missing=1),
 )
 

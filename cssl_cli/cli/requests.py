@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PretrainAction = Literal["train", "restart", "plan", "profile"]
 SweepAction = Literal["run", "plan", "report", "concentration"]
+ETA = 2  # of successive halving
 OF_RECIPES = "concentration"  # the section available for a recipe without a run
 FEATURES = (".npz", ".safetensors")
 # What features are also written as, so that the error is about the format.
@@ -290,9 +291,17 @@ class SweepTable:
 
 
 def sweep_action(
-    *, concentration_only: bool, report: bool, dry_run: bool, runs_members: bool, shows_table: bool
+    *,
+    concentration_only: bool,
+    report: bool,
+    dry_run: bool,
+    runs_members: bool,
+    shows_table: bool,
+    halves: bool = False,
 ) -> SweepAction:
     """The action requested; `InputError` if options conflict."""
+    if halves and (concentration_only or report):
+        raise InputError("--halve is for running", where="--halve", remedy="Leave it out.")
     if sum((concentration_only, report, dry_run)) > 1 or (runs_members and (concentration_only or report)):
         raise InputError(
             "--concentration-only, --report and --dry-run exclude one another, and --budget, --jobs, --retry and "
@@ -306,6 +315,19 @@ def sweep_action(
             remedy="Leave them out.",
         )
     return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
+
+
+def read_eta(*, halve: bool, eta: int | None, shard: str | None) -> int | None:
+    """How many times fewer rows each rung of successive halving leaves; None without; `InputError` for a conflict."""
+    if not halve and eta is not None:
+        raise InputError("--eta is for --halve", where="--eta", remedy="Add --halve, or leave it out.")
+    if halve and shard is not None:
+        raise InputError(
+            "--halve compares all rows, and a shard has some of the runs",
+            where="--halve",
+            remedy="Run it on one machine, with --jobs N.",
+        )
+    return (eta or ETA) if halve else None
 
 
 def read_table(

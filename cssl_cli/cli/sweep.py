@@ -38,6 +38,7 @@ EXAMPLES = (
     "cssl sweep paper-richness-small --concentration-only",
     "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
     "cssl sweep paper-richness-small --jobs 2 --retry 2",
+    "cssl sweep my-sweep.yaml num=40 --halve --eta 3 --dry-run",
     "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
 
@@ -76,6 +77,15 @@ def sweep(
     retry: Annotated[
         int, typer.Option("--retry", min=0, metavar="K", help="Try a member that failed up to K times again.")
     ] = 0,
+    halve: Annotated[
+        bool,
+        typer.Option(
+            "--halve", help="Successive halving: the best rows by early k-NN accuracy go on, the others stop."
+        ),
+    ] = False,
+    eta: Annotated[
+        int | None, typer.Option("--eta", min=2, metavar="N", help="With --halve: one row in N goes on, not 2.")
+    ] = None,
     max_members: Annotated[
         int | None,
         typer.Option("--max-members", min=1, metavar="N", help="Allow a sweep of up to N members, not 10,000."),
@@ -100,13 +110,14 @@ def sweep(
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
-    from cssl_cli.cli.requests import read_table, sweep_action
+    from cssl_cli.cli.requests import read_eta, read_table, sweep_action
 
     action = sweep_action(
         concentration_only=concentration_only,
         report=report,
         dry_run=dry_run,
         runs_members=budget is not None or jobs is not None or retry > 0 or bool(track),
+        halves=halve,
         shows_table=versus is not None or sort is not None or correlations,
     )
     from cssl_cli.report.compare.named_quantities import NAMES
@@ -127,6 +138,7 @@ def sweep(
         seconds=None if budget is None else parse_duration(budget),
         jobs=given or None,
         retries=retry,
+        eta=read_eta(halve=halve, eta=eta, shard=shard),
         track=require_trackers(track or (), "--track"),
     )
     require_device_name(device)
@@ -146,10 +158,12 @@ def sweep(
 
 def _show_plan(request: SweepRequest, as_json: bool) -> None:
     from cssl_cli.report.compare.sweep import show_sweep_plan
+    from cssl_cli.sweep.halving import halving_of
     from cssl_cli.sweep.run import require_memory
 
+    halving = None if request.eta is None else halving_of(request).in_words()
     require_memory(request)
-    show_sweep_plan(request.sweep, request.members, request.out, as_json)
+    show_sweep_plan(request.sweep, request.members, request.out, as_json, halving)
 
 
 def _report(request: SweepRequest, table: SweepTable, as_json: bool) -> None:

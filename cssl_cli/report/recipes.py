@@ -116,11 +116,16 @@ def _gigabytes(number: int) -> str:
 
 
 def run_state(run: RunDir) -> str:
-    """new, half-finished, failed (before its first checkpoint), finished, or damaged, if the status is unreadable."""
+    """new, half-finished, stopped (by successive halving), failed (before its first checkpoint), finished, or damaged.
+
+    Damaged: the status is unreadable.
+    """
     try:
         state = run.status()["state"]
         if run.finished:
             return "finished"
+        if run.status().get("stopped"):
+            return "stopped"
     except DamagedError:
         return "damaged"
     if run.file(CHECKPOINT).exists():

@@ -56,6 +56,7 @@ def pretrain(
     dataset: Dataset | None = None,
     data_root: str | None = None,
     allowed: Allowances = EXACTLY,
+    until: int | None = None,
     recorded: Callable[[RunDir], object] = lambda _: None,
 ) -> RunDir:
     """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
@@ -64,7 +65,8 @@ def pretrain(
     file. A finished run is left as it is. `restart` first discards what the directory holds. A signal to end saves a
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
     now: the recipe's data.root still identifies the run. `recorded` is called when the records of an epoch
-    are on disk; it must not raise.
+    are on disk; it must not raise. `until` is an epoch after which to stop with a checkpoint, as if interrupted there;
+    the schedule is that of the whole run all the same.
     """
     device = choose_device(device_name)
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
@@ -121,8 +123,10 @@ def pretrain(
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
         try:
             with deferred_signals() as pending:
-                _train(run, recipe, trainer, recorders, records, pending, reporter, recorded)
-                finish(run, recipe, trainer, dataset)
+                _train(run, recipe, trainer, recorders, records, pending, reporter, recorded, until)
+                finished = trainer.step == trainer.plan.num_steps
+                if finished:
+                    finish(run, recipe, trainer, dataset)
         except RunError as error:
             if run.file(CHECKPOINT).exists():
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
@@ -136,7 +140,10 @@ def pretrain(
             remedy = "The same command goes on from the last checkpoint."
             raise Interrupted(stopped.number, where=str(run.path), remedy=remedy) from None
         if pending:
-            raise Interrupted(pending[0], where=str(run.path), remedy="Pretraining had just finished.")
+            remedy = (
+                "Pretraining had just finished." if finished else "It is saved; the same command goes on from there."
+            )
+            raise Interrupted(pending[0], where=str(run.path), remedy=remedy)
     return run
 
 
@@ -286,8 +293,11 @@ def _train(
     pending: Pending,
     reporter: Reporter,
     recorded: Callable[[RunDir], object],
+    until: int | None,
 ) -> None:
+    """Train to the end of the plan, or of the epoch `until`."""
     plan = trainer.plan
+    last_step = plan.num_steps if until is None else min(until * plan.steps_per_epoch, plan.num_steps)
 
     def save() -> float:
         run.save_checkpoint(
@@ -336,6 +346,12 @@ def _train(
     last = records[METRICS][-1] if records[METRICS] else {"epoch": 0, "step": 0}
     if trainer.step == last["step"]:
         measure_or_save(last["epoch"])
+    if trainer.step >= last_step and trainer.step < plan.num_steps:  # it came further before
+        for recorder in recorders:
+            if records[recorder.file]:
+                run.write_records(recorder.file, records[recorder.file])
+        run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+        return
     saved_at = time.monotonic()
     compiled = trainer.training_step.compiled
     for done, progress in enumerate(_first_at_once(trainer.run(), pending), start=1):
@@ -345,16 +361,19 @@ def _train(
         if done == 1 and trainer.device.type == "cpu":
             keep_freed_memory()  # once it is clear what a step needs
         detail = "" if progress.record is None else _describe(progress.record, plan)
-        reporter.advance("pretrain", progress.step, plan.num_steps, detail)
+        reporter.advance("pretrain", progress.step, last_step, detail)
         if progress.ends_epoch and progress.record is not None:
             records[METRICS].append(asdict(progress.record))
             run.write_records(METRICS, records[METRICS])
             measure_or_save(progress.record.epoch)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
-        if pending or due or progress.step == plan.num_steps:
+        if pending or due or progress.step == last_step:
             saved_at = save()
         if pending and progress.step < plan.num_steps:
             raise interrupted()
+        if progress.step == last_step < plan.num_steps:
+            run.write_status("interrupted", step=trainer.step, num_steps=plan.num_steps)
+            return
 
 
 def _first_at_once(steps: Iterator[StepDone], pending: Pending) -> Iterator[StepDone]:

@@ -39,6 +39,21 @@ class Environment(Stored):
     processes: list[Process] = Field(min_length=1)
 
 
+class Stopped(Stored):
+    """Where successive halving stopped a run: at `epoch` of its `epochs`, with its k-NN accuracy there.
+
+    place: that of its row among the num_rows that reached the epoch; num_kept went on, one in `eta`.
+    """
+
+    epoch: int = Field(ge=0)
+    epochs: int = Field(ge=1)
+    knn: float | None
+    place: int = Field(ge=1)
+    num_rows: int = Field(ge=1)
+    num_kept: int = Field(ge=1)
+    eta: int = Field(ge=2)
+
+
 class Status(Stored):
     """status. A failed run has the `error`, where it was if not in the run itself, and the `remedy`."""
 
@@ -48,6 +63,7 @@ class Status(Stored):
     error: str | None = None
     where: str | None = None
     remedy: str | None = None
+    stopped: Stopped | None = None
 
     @model_validator(mode="after")
     def _within(self) -> Status:

@@ -141,17 +141,17 @@ def _parts_of_axis(
 
 # ------------------------------------------------------------------------------------------------------------ protocol
 def _protocol_faults(given: SweepSources, protocol: Mapping[str, Any], recipes: Sequence[Recipe]) -> Iterator[str]:
-    known = _plain_fields(Recipe)
+    known = plain_fields(Recipe)
     for key in protocol:
         block = key.partition(".")[0]  # the only block that decides whether the value is valid
         distinct = {getattr(recipe, block, None): recipe for recipe in recipes}.values()
         documents = (recipe.model_dump(mode="json", by_alias=True) for recipe in distinct)
-        problem = _unknown_key(key, known) or _unfit_value(key, protocol, documents)
+        problem = unknown_key(key, known) or _unfit_value(key, protocol, documents)
         if problem:
             yield f"reference.protocol.{key}{_place(given, ('reference', 'protocol', key))} {problem}"
 
 
-def _plain_fields(root: type[Block]) -> list[str]:
+def plain_fields(root: type[Block]) -> list[str]:
     """The dotted keys of all fields that are not blocks, over all blocks that a recipe may have."""
     found: dict[str, bool] = {}
     for path in schema.paths(root, {}):
@@ -160,7 +160,8 @@ def _plain_fields(root: type[Block]) -> list[str]:
     return [key for key, plain in found.items() if plain]
 
 
-def _unknown_key(key: str, known: Sequence[str]) -> str | None:
+def unknown_key(key: str, known: Sequence[str]) -> str | None:
+    """Why a dotted key is none of the `known` ones, as the rest of a sentence; None if it is."""
     if key in known:
         return None
     below = [name for name in known if name.startswith(f"{key}.")]

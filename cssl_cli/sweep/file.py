@@ -119,6 +119,12 @@ class SweepFile(Block):
     """the recipe that the variants change"""
     axes: Annotated[dict[str, Any], Allowed("a mapping of axes")] = Field(default={})
     """what varies: for each axis its variants and their changes, or a dotted key and a list of its values"""
+    sample: Annotated[dict[str, Any], Allowed("a mapping of dotted keys to distributions")] = Field(default={})
+    """what is drawn at random: for each dotted key log_uniform, uniform, int_uniform or choice"""
+    num: Count | None = None
+    """how many draws of `sample` there are, each crossed with the axes"""
+    sample_seed: Seed = 0
+    """the seed of the draws"""
     seeds: Seeds | None = None
     """the seeds of each variant; null: the base's one"""
     rank: Annotated[int, Ge(LEAST_RANKED)] | None = None
@@ -132,7 +138,7 @@ class SweepFile(Block):
 
 
 # What an override may change of the sweep itself.
-OWN_FIELDS = ("name", "seeds", "rank", "parts", "reference", "claims")
+OWN_FIELDS = ("name", "sample", "num", "sample_seed", "seeds", "rank", "parts", "reference", "claims")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ class SweepRequest:
 
     selected: the selected members, None for all. data_root: replaces the recipes' data.root. seconds: start no further
     member after this time. jobs: how many members run at a time, each in its own process; None runs them one after
-    another in this process. retries: how often to retry a failed member, in its own process. track:
-    the trackers that mirror the runs.
+    another in this process. retries: how often to retry a failed member, in its own process. track: the trackers that
+    mirror the runs. eta: successive halving, in which one row in `eta` goes on from a rung (halving.py); None: all rows
+    train to their end.
     """
 
     sweep: Sweep
@@ -28,6 +29,7 @@ class SweepRequest:
     seconds: float | None = None
     jobs: int | None = None
     retries: int = 0
+    eta: int | None = None
     track: tuple[str, ...] = ()
 
     @property

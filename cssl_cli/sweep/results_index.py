@@ -86,6 +86,7 @@ class Found:
     """The results of a run (None if missing), and what was taken from them (None if nothing).
 
     damage: one sentence for each file that was ignored because it is damaged. failure: why the run failed, if it did.
+    stopped: where successive halving stopped it, if it did.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class Found:
     damage: tuple[str, ...] = ()
     failure: str | None = None
     ranked: Result | None = None  # known to the sweep alone
+    stopped: Mapping[str, Any] | None = None
 
 
 def read_results(wanted: Wanted) -> Found:
@@ -102,7 +104,7 @@ def read_results(wanted: Wanted) -> Found:
     run, damage = RunDir(wanted.path), []
     try:
         if not run.finished:
-            return Found(wanted.path, failure=run.failure())
+            return Found(wanted.path, failure=run.failure(), stopped=run.status().get("stopped"))
     except DamagedError as error:
         return Found(wanted.path, damage=(str(error),))
 

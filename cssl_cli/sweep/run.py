@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,17 @@ from cssl_cli.host.progress import MemberProgress, Reporter, SweepProgress, Swee
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep import memory_check
+from cssl_cli.sweep.halving import Lacking, halving_of, run_halved
 from cssl_cli.sweep.ranking import HowToRank, Ranking, SetToRank, rank_sets, read_ranking, sets_of
 from cssl_cli.sweep.request import SweepRequest, require_one_root
 from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_results
 from cssl_cli.sweep.stored import store_sweep
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.messages import Ended, Message, Notice, RankTask
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import run_alone, threads_each
-from cssl_cli.sweep.workers.stages import Missing, Workshop
+from cssl_cli.sweep.workers.stages import Workshop
 from cssl_cli.tracking.mirror import prepare
 
 LOGS = "logs"  # of the workers, one file per member
@@ -37,7 +40,8 @@ class MemberResult:
 
     `taken` is what a report took from the results (results_index.py), None if nothing was asked for. `damage` has one
     sentence for each file that was ignored because it is damaged. `ranked` is what the sweep's ranking says of the
-    member's augmentations (ranking.py), None if they are not ranked.
+    member's augmentations (ranking.py), None if they are not ranked. `stopped` says where successive halving stopped
+    it (`runs.stored.Stopped`), None if it did not.
     """
 
     member: Member
@@ -48,6 +52,7 @@ class MemberResult:
     taken: Any = None
     damage: tuple[str, ...] = ()
     ranked: Mapping[str, Any] | None = None
+    stopped: Mapping[str, Any] | None = None
 
 
 def member_path(sweep: Sweep, member: Member, out: Path) -> Path:
@@ -60,7 +65,9 @@ def read_member(sweep: Sweep, member: Member, out: Path) -> MemberResult:
     """A member as it is on disk; damaged results, or results with other settings than the recipe's, do not count."""
     recipe = member.recipe
     found = read_results(Wanted(member_path(sweep, member, out), recipe.settings("probe"), recipe.settings("analyze")))
-    return MemberResult(member, found.path, found.probe, found.analysis, found.failure, damage=found.damage)
+    return MemberResult(
+        member, found.path, found.probe, found.analysis, found.failure, damage=found.damage, stopped=found.stopped
+    )
 
 
 def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[MemberResult]:
@@ -90,6 +97,7 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
             there.taken,
             (*there.damage, *ranking.damage),
             None if how is None else ranking.sets.get(how.key(member.recipe)),
+            there.stopped,
         )
         for member, one, there in zip(sweep.members, wanted, found, strict=True)
     ]
@@ -98,11 +106,12 @@ def read_sweep(sweep: Sweep, out: Path, take: Take | None = None) -> list[Member
 def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | None = None) -> list[MemberResult]:
     """Pretrain, probe and analyze the selected unfinished members; a failure does not stop the others.
 
-    Before that, ranks their augmentations, where the sweep says so; without a ranking it goes on all the same. Returns
-    every member of the sweep, unselected ones as they are on disk, with what `take` takes from each. Members in use by
-    another process are tried once more at the end.
+    With `eta`, only the best rows train to their end (halving.py). Before that, ranks their augmentations, where the
+    sweep says so; without a ranking it goes on all the same. Returns every member of the sweep, unselected ones as they
+    are on disk, with what `take` takes from each. Members in use by another process are tried once more at the end.
     """
     deadline = math.inf if request.seconds is None else time.monotonic() + request.seconds
+    halving = None if request.eta is None else halving_of(request)
     unfinished = _unfinished(request)
     _require_memory(request, unfinished)
     try:
@@ -118,12 +127,24 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
         recipe.settings("data", data_root=request.data_root)
     ranked = rank_augmentations(request, reporter)
     run = _run_here if request.jobs is None else _run_in_pool
-    ends = run(request, unfinished, deadline, reporter)
+    if halving is None:
+        ends = run(request, unfinished, deadline, reporter, _lacking(request))
+    else:
+
+        def train(part: SweepRequest, lacking: Lacking | None) -> _Ends:
+            left = _unfinished(part) if lacking is None else [member for member in part.members if lacking(member)]
+            return run(part, left, deadline, reporter, lacking or _lacking(part))
+
+        ends = run_halved(request, halving, train, partial(_path_of, request), reporter)
     if not ranked:
         rank_augmentations(request, reporter)
     _tell(ends, reporter)
     results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def _path_of(request: SweepRequest, member: Member) -> Path:
+    return member_path(request.sweep, member, request.out)
 
 
 def _store(request: SweepRequest, reporter: Reporter) -> None:
@@ -262,7 +283,13 @@ def _as_run(sweep: Sweep, member: Member) -> Recipe:
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
-def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter) -> _Ends:
+def _lacking(request: SweepRequest) -> Lacking:
+    return lambda member: _missing(read_member(request.sweep, member, request.out))
+
+
+def _run_here(
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter, lacking: Lacking
+) -> _Ends:
     """Run one member after another in this process; retry those in use at the end."""
     if unfinished:
         from cssl_cli.runs.device import choose_device
@@ -276,7 +303,7 @@ def _run_here(request: SweepRequest, unfinished: Sequence[Member], deadline: flo
     for _ in range(2):
         in_use = []
         for position, (number, member) in enumerate(numbered):
-            missing = _missing(read_member(request.sweep, member, request.out))
+            missing = lacking(member)
             if missing is None:
                 continue
             if time.monotonic() >= deadline:
@@ -311,7 +338,7 @@ def _progress(request: SweepRequest, left: int, member: Member, seconds: float |
 
 
 def _run_in_pool(
-    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter
+    request: SweepRequest, unfinished: Sequence[Member], deadline: float, reporter: SweepReporter, lacking: Lacking
 ) -> _Ends:
     """Run several members at a time, each in its own process."""
     assert request.jobs is not None
@@ -327,7 +354,7 @@ def _run_in_pool(
         track=prepare(request.track, request.home, reporter.notice),
     )
     by_name = {member.name: member for member in unfinished}
-    pool = Pool(settings, lambda job: _missing(read_member(sweep, by_name[job.name], out)), reporter)
+    pool = Pool(settings, lambda job: lacking(by_name[job.name]), reporter)
     jobs = [Job(member.name, _as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
     pool.run(jobs, done_before=len(request.members) - len(jobs))
     errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}

@@ -2,7 +2,7 @@
 
 A sweep has a base recipe, named axes and seeds. An axis is a mapping of variants, each a patch that follows the rules
 of `based_on`, or a list of values for one dotted key. The members are the product of the axes in order, the last axis
-changing fastest, each with every seed.
+changing fastest, each with every seed. Values drawn at random (sampling.py) are one more axis, `draw`, the last.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from cssl_cli.recipe.files import Source
 from cssl_cli.recipe.merge import Override, parse_overrides
 from cssl_cli.recipe.recipe import Fingerprints, Recipe
 from cssl_cli.recipe.schema import show
+from cssl_cli.recipe.yaml_text import KeyPath
 from cssl_cli.sweep.checks import Parts, check_claims, check_parts, check_reference
 from cssl_cli.sweep.claims import is_negative_control
 from cssl_cli.sweep.file import OWN_FIELDS, Claim, Reference, SweepFile, SweepSources, lines_below, read_sweep_file
 from cssl_cli.sweep.members import Axis, combinations
+from cssl_cli.sweep.sampling import DRAW, read_draws, samples
 
 MAX_MEMBERS = 10_000  # of a sweep, unless the caller allows more
 _COLUMNS = ("row", "negative_control")  # of the table, besides the axes and the parts of each quantity
@@ -39,7 +41,8 @@ class Member:
     """One run of a sweep: `row` names its variants, `name` also its seed.
 
     fingerprint: the recipe's; members that differ only in how they are measured share it.
-    parts: what its variants are built from, for each axis whose parts the sweep file declares.
+    parts: what its variants are built from, for each axis whose parts the sweep file declares. sampled: the values of
+    its draw, by dotted key; empty without a random axis.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Member:
     recipe: Recipe
     fingerprint: str
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sampled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,18 @@ def sweep_of(
 ) -> Sweep:
     """The sweep of a file that was read, and of `changes` to all of its members; see `load_sweep`."""
     axes = _read_axes(given, quantities or ())
-    _require_at_most(max_members, given.file, axes, str(given.path))
+    num_draws = given.file.num if samples(given) else None
+    _require_at_most(max_members, given.file, axes, num_draws or 1, str(given.path))
+    values: Mapping[str, Mapping[str, Any]] = {}
+    if samples(given):
+        draws = read_draws(given, axes, changes)
+        axes, values = {**axes, DRAW: draws.variants}, draws.values
+    elif given.file.num is not None and not any("sample" in source.patch for source in given.sources):
+        place = given.place(given.last_with("num"), "num")
+        raise as_error([f"num{place} is a number of draws, and there is no sample to draw from"], str(given.path))
     members = _members(given.file, given.base, axes, changes, str(given.path))
+    if values:
+        members = tuple(replace(member, sampled=values[member.axes[DRAW]]) for member in members)
     reference, parts = _check_what_is_said(given, members, quantities)
     if parts:
         members = tuple(replace(member, parts=_parts_of(member, parts)) for member in members)
@@ -115,16 +129,17 @@ def sweep_of(
     )
 
 
-def _require_at_most(limit: int | None, file: SweepFile, axes: Mapping[str, Axis], where: str) -> None:
+def _require_at_most(limit: int | None, file: SweepFile, axes: Mapping[str, Axis], num_draws: int, where: str) -> None:
     """`InputError` when there are more members than `limit`, before any is made; None: any number."""
-    number = math.prod(len(axis) for axis in axes.values()) * len(file.seeds or (None,))
+    number = math.prod(len(axis) for axis in axes.values()) * num_draws * len(file.seeds or (None,))
     if limit is not None and number > limit:
         factors = [f"{len(variants)} of {axis}" for axis, variants in axes.items()]
+        factors += [f"{num_draws:,} draws"] if num_draws > 1 else []
         factors += [f"{len(file.seeds)} seeds"] if file.seeds else []
         raise InputError(
             f"has {number:,} members ({some(factors, ' x ', limit=8)}), more than {limit:,}",
             where=where,
-            remedy="Give fewer variants or seeds, or allow more with --max-members N.",
+            remedy="Give fewer variants, draws or seeds, or allow more with --max-members N.",
         )
 
 
@@ -145,10 +160,15 @@ def _check_what_is_said(
 ) -> tuple[Reference | None, Parts]:
     """The reference and the parts, for existing rows; one error for all their faults and those of the claims."""
     rows = {member.row: member.axes for member in members}
+    # A draw is built from no parts.
+    of_axes = {
+        member.row: {axis: variant for axis, variant in member.axes.items() if not (member.sampled and axis == DRAW)}
+        for member in members
+    }
     controls = {member.row for member in members if is_negative_control(member.recipe)}
     reference, faults = check_reference(given, rows, [member.recipe for member in members])
     claimed = {row: axes for row, axes in rows.items() if row not in controls}
-    parts, of_parts = check_parts(given, rows, controls)
+    parts, of_parts = check_parts(given, of_axes, controls)
     faults += of_parts + check_claims(given, claimed, controls, quantities)
     if faults:
         raise as_error(faults, str(given.path))
@@ -254,10 +274,17 @@ def _members(
 ) -> tuple[Member, ...]:
     members: list[Member] = []
     faults: dict[str, None] = {}  # in order, each once
+    of_draws: set[KeyPath] = set()  # sampled fields with a fault: the first of their values will do
     fingerprints = Fingerprints()
     first, *more = file.seeds or (None,)
     for made in combinations(axes, base, changes, row=file.name, seed=first):
-        faults.update(dict.fromkeys(fault.line(made.sources, where) for fault in made.faults))
+        for fault in made.faults:
+            source = fault.source(made.sources)
+            if source is not None and source.label.startswith(f"{DRAW} "):
+                if fault.path in of_draws:
+                    continue
+                of_draws.add(fault.path)
+            faults[fault.line(made.sources, where)] = None
         if made.recipe is None:
             continue
         row, variants = made.recipe.name, dict(zip(axes, made.variants, strict=True))

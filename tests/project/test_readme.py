@@ -129,7 +129,7 @@ def test_commands_have_options_and_fields_that_exist(path: Path) -> None:
     "path", [ROOT / "docs" / "first-hour.md", ROOT / "docs" / "how-to" / "sweeps.md"], ids=["first-hour", "sweeps"]
 )
 def test_the_sweep_files_shown_are_valid(path: Path, tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    example = "".join(re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL))
     (tmp_path / "sweep.yaml").write_text(example, encoding="utf-8")
     assert len(load_sweep(str(tmp_path / "sweep.yaml")).members) >= 9
 

@@ -156,4 +156,5 @@ def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
         "simclr-resnet50-224",
         "strengths",
         "quickstart-gentle",
+        "random",
     ]

@@ -152,7 +152,7 @@ def test_what_a_failed_member_had_got_to_does_not_count() -> None:
     assert "0.30*" in text
     assert "0.90" not in text
     content = as_content(SWEEP, [result("a", 0, 0.3, 0.3), failed])
-    assert content["rows"][0]["cells"]["linear"] == {"mean": 0.3, "sd": None, "n": 1}
+    assert content["rows"][0]["cells"]["linear"] == {"mean": 0.3, "sd": None, "n": 1, "interval": (0, 1)}
     assert "No member has finished" in printed([failed], 120)
 
 

@@ -29,7 +29,7 @@ def act(task: Task) -> None:
     with (home / "calls").open("a") as calls:  # who did what with which threads, in order
         calls.write(
             f"{name} {task.slot} {os.getpid()} {os.environ['OMP_NUM_THREADS']} {time.monotonic()} "
-            f"{os.environ['TORCHINDUCTOR_COMPILE_THREADS']}\n"
+            f"{os.environ['TORCHINDUCTOR_COMPILE_THREADS']} {task.until}\n"
         )
     with Path(task.log).open("a") as log:
         log.write(f"{name} is at work\n")

@@ -9,8 +9,8 @@ from typing import Any
 
 from cssl_cli.host.progress import Notices, SweepProgress
 from cssl_cli.recipe import Recipe
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.pool import Job, Outcome, Pool, PoolSettings
-from cssl_cli.sweep.workers.stages import Missing
 
 ALL_MISSING = Missing(probe=True, analysis=True)
 

@@ -18,6 +18,8 @@ from cssl_cli.theory.shown import Shown, declared, shown_in
 from cssl_cli.theory.term import ARROWS, In
 
 Read = Callable[[Measured], float | None]
+Interval = tuple[float, float]
+ReadInterval = Callable[[Measured], Interval | None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Column:
     title: the head of its column. sign: the predicted sign of its association with an accuracy, +1 or −1, or None.
     called: its name in sentences and in the table of correlations. scale, digits: its display format. of_views: whether
     it depends on the number of views or on a grid, so that only like measurements can be compared. meaning: its legend,
-    with placeholders {epsilon}, {delta} and {views}.
+    with placeholders {epsilon}, {delta} and {views}. read_interval: its 95 % interval over images.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Column:
     digits: int = 2
     of_views: bool = False
     meaning: str = ""
+    read_interval: ReadInterval = lambda _: None
 
     @property
     def label(self) -> str:
@@ -57,6 +60,23 @@ class Column:
 # ---------------------------------------------------------------------- where a number stands
 def _accuracy(encoder: str, *classifier: str) -> Read:
     return lambda result: number(part(result.probe, encoder, *classifier).get("accuracy"))
+
+
+def _interval_of_accuracy(*classifier: str) -> ReadInterval:
+    def read(result: Measured) -> Interval | None:
+        ends = part(result.probe, "trained", *classifier).get("interval")
+        low, high = map(number, ends) if isinstance(ends, list) and len(ends) == 2 else (None, None)
+        return None if low is None or high is None else (low, high)
+
+    return read
+
+
+def _quoted_interval(shown: Shown) -> ReadInterval:
+    def read(result: Measured) -> Interval | None:
+        found = quoted(quantities_of(result.analysis, shown), shown.declared, part(result.analysis, "settings"))
+        return None if found is None else found[1]
+
+    return read
 
 
 def _quoted(shown: Shown) -> Read:
@@ -84,7 +104,15 @@ def _best_knn(result: Measured) -> float | None:
 
 # ---------------------------------------------------------------------- accuracies
 LAST_EPOCH = tuple(
-    Column(name, classifier.head, _accuracy("trained", name), called=classifier.accuracy, scale=100, digits=1)
+    Column(
+        name,
+        classifier.head,
+        _accuracy("trained", name),
+        called=classifier.accuracy,
+        scale=100,
+        digits=1,
+        read_interval=_interval_of_accuracy(name),
+    )
     for name, classifier in CLASSIFIERS.items()
 )
 BEST_KNN = Column("best_knn", "best k-NN", _best_knn, called="best k-NN accuracy", scale=100, digits=1)
@@ -113,6 +141,7 @@ def _column(shown: Shown) -> Column:
         digits=(1 if row.share else 2) if row.digits is None else row.digits,
         of_views=row.of_views,
         meaning=row.meaning.replace("{distance}", shown.where.replace("_", " ")),
+        read_interval=_quoted_interval(shown),
     )
 
 
@@ -154,6 +183,12 @@ LABELS: Mapping[str, str] = {column.name: column.label for column in (*ACCURACIE
 def values_of(result: Measured) -> dict[str, float | None]:
     """All numbers of a member, by name."""
     return {name: column.read(result) for name, column in BY_NAME.items()}
+
+
+def intervals_of(result: Measured) -> dict[str, Interval]:
+    """The 95 % intervals over images of a member's accuracies and of the terms that have a panel, where known."""
+    names = [accuracy.name for accuracy in LAST_EPOCH] + list(FIGURE_TERMS)
+    return {name: found for name in names if (found := BY_NAME[name].read_interval(result)) is not None}
 
 
 def accuracy_named(name: str) -> Column:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cssl_cli.errors import escaped
+from cssl_cli.recipe.schema import show
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.paired_difference import as_json
 from cssl_cli.report.compare.prediction import prediction_content
@@ -44,6 +45,7 @@ def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> 
                 "run": str(result.path),
                 "error": result.error,
                 "damage": list(result.damage),
+                "stopped": None if result.stopped is None else dict(result.stopped),
                 "values": values,
                 "fooled": fooled,
             }
@@ -54,20 +56,27 @@ def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> 
 
 
 def as_csv(content: dict[str, Any]) -> str:
-    """One line per row: axes, negative control or not, and mean, sd and n of each quantity (as shares)."""
+    """One line per row: axes, drawn values, negative control or not; mean, sd and n of each quantity (as shares)."""
     rows = content["rows"]
     axes = list(rows[0]["axes"]) if rows else []
+    sampled = list(rows[0]["sampled"]) if rows else []
     names = list(rows[0]["cells"]) if rows else []
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     parts = [f"{name}_{part}" for name in names for part in ("mean", "sd", "n")]
-    writer.writerow(map(csv_cell, ["row", *axes, "negative_control", *parts] if rows else ["row"]))
+    writer.writerow(map(csv_cell, ["row", *axes, *sampled, "negative_control", *parts] if rows else ["row"]))
     for row in rows:
         cells = [row["cells"][name] or {"mean": "", "sd": "", "n": 0} for name in names]
         values = ["" if cell[part] is None else cell[part] for cell in cells for part in ("mean", "sd", "n")]
         labels = [row["row"], *(row["axes"][axis] for axis in axes)]
+        labels += [_drawn(row["sampled"][key]) for key in sampled]
         writer.writerow([*map(csv_cell, labels), int(row["control"]), *values])
     return buffer.getvalue()
+
+
+def _drawn(value: Any) -> Any:
+    """A drawn value as it is, or as text if it is no scalar."""
+    return show(value, limit=1000) if isinstance(value, list | dict) else value
 
 
 def csv_cell(value: Any) -> Any:

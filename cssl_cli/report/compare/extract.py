@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cssl_cli.report.compare.catalogue import BEFORE_TRAINING, BY_NAME, values_of
+from cssl_cli.report.compare.catalogue import BEFORE_TRAINING, BY_NAME, Interval, intervals_of, values_of
 from cssl_cli.report.control_encoders import Fooled, fooled_in
 from cssl_cli.runs.results import number, part
 from cssl_cli.sweep.results_index import Measured
@@ -35,12 +35,14 @@ class Circumstances(NamedTuple):
 class Extract(NamedTuple):
     """A member's numbers by quantity, the circumstances of their measurement, and verdicts of control encoders.
 
-    fooled: verdicts by control encoder and term, empty if measured without control encoders.
+    fooled: verdicts by control encoder and term, empty if measured without control encoders. intervals: those over
+    images, by quantity, where known.
     """
 
     values: Mapping[str, float | None]
     circumstances: Circumstances
     fooled: Fooled
+    intervals: Mapping[str, Interval]
 
 
 def extract_of(result: MemberResult) -> Extract:
@@ -49,11 +51,13 @@ def extract_of(result: MemberResult) -> Extract:
     A ranking of other images than the analysis's does not count.
     """
     if result.taken is None:
-        found = Extract(values_of(result), _circumstances(result), fooled_in(result.analysis or {}))
+        fooled = fooled_in(result.analysis or {})
+        found = Extract(values_of(result), _circumstances(result), fooled, intervals_of(result))
     else:
-        values, facts, fooled = result.taken
+        values, facts, fooled, intervals = result.taken
         measured = Circumstances._make(tuple(fact) if isinstance(fact, list) else fact for fact in facts)
-        found = Extract(dict(zip(BY_NAME, values, strict=True)), measured, fooled)
+        pairs = {name: (low, high) for name, (low, high) in intervals.items()}
+        found = Extract(dict(zip(BY_NAME, values, strict=True)), measured, fooled, pairs)
     of_these_images = part(result.ranked).get("content_key") == found.circumstances.content
     ranked = {name: BY_NAME[name].read(result) if of_these_images else None for name in BEFORE_TRAINING}
     return found._replace(values={**found.values, **ranked})
@@ -75,4 +79,9 @@ def _circumstances(measured: Measured) -> Circumstances:
 
 def take_numbers(measured: Measured) -> Any:
     """`Extract` as JSON types, for the index to store (`extract_of` reads it)."""
-    return [list(values_of(measured).values()), list(_circumstances(measured)), fooled_in(measured.analysis or {})]
+    return [
+        list(values_of(measured).values()),
+        list(_circumstances(measured)),
+        fooled_in(measured.analysis or {}),
+        intervals_of(measured),
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.report.compare.catalogue import SIGNS
-from cssl_cli.report.compare.rows import Row, is_finished
+from cssl_cli.report.compare.rows import Row, is_finished, is_of_draws
 
 if TYPE_CHECKING:
     from cssl_cli.report.compare.measures.environments import Environments
@@ -58,6 +58,9 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
     and the value `expected` of random orders given these; "sign_error": its `worst` environment and the distribution
     over all}. `orders` says over which orders p is, or the `reason` why there is none; `noise` which pairs no
     environment counts.
+
+    Random draws (`drawn`) are lines of ψ, each with the draws of one choice of settings. They are no settings that can
+    be held fixed, or whose change can be named: K and the environments are over the other axes.
     """
     import numpy as np
 
@@ -66,7 +69,8 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
     from cssl_cli.report.compare.rank_correlation.signs import as_column
 
     terms = [term for term in SIGNS if any(row.mean(term) is not None for row in rows)]
-    grid = grid_of([row.members[0].member.axes for row in rows])
+    axes = [row.members[0].member.axes for row in rows]
+    grid = grid_of(axes, {axis for axis in axes[0] if is_of_draws(axis, rows)})
     y = as_column([row.mean(accuracy) for row in rows])
     x = (
         np.stack([as_column([row.mean(term) for row in rows]) for term in terms], axis=1)
@@ -103,8 +107,14 @@ def judged(rows: Sequence[Row], accuracy: str, orders: _Orders) -> dict[str, Any
     return {
         "n": len(rows),
         "axes": [
-            {"axis": axis, "settings": list(settings), "num_lines": lines.num_lines, "num_pairs": len(lines.line)}
-            for axis, settings, lines in zip(grid.axes, grid.settings, grid.lines, strict=True)
+            {
+                "axis": axis,
+                "settings": list(names),
+                "num_lines": lines.num_lines,
+                "num_pairs": len(lines.line),
+                "drawn": axis in grid.drawn,
+            }
+            for axis, names, lines in zip(grid.axes, grid.settings, grid.lines, strict=True)
         ],
         "orders": over,
         "pairs": pairs,
@@ -297,8 +307,12 @@ def best_first(found: Mapping[str, Any], most: int) -> tuple[list[Mapping[str, A
 
 
 def short_axes(axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The last parts of the axes' names that tell them apart: `epochs` for `train.epochs`, `flip.p` if blur has p."""
-    names = [str(axis["axis"]) for axis in axes]
+    """`short_names` of the axes."""
+    return short_names([str(axis["axis"]) for axis in axes])
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names that tell them apart: `epochs` for `train.epochs`, `flip.p` if blur has p."""
     endings = [[".".join(name.split(".")[-count:]) for count in range(1, name.count(".") + 2)] for name in names]
     known = [ending for of_name in endings for ending in of_name]
     return [next((one for one in of_name if known.count(one) == 1), of_name[-1]) for of_name in endings]

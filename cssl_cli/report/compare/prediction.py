@@ -30,7 +30,7 @@ def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = N
         accuracies = [accuracy.name for accuracy in ACCURACIES if any(row.cells[accuracy.name] for row in rows)]
     return {
         "correlations": {accuracy: screen(rows, accuracy) for accuracy in accuracies},
-        "granulated": granulated_content(rows, accuracies),
+        "granulated": {} if any(row.stopped for row in rows) else granulated_content(rows, accuracies),
         "controls": [{"row": row.name, **compare_control(row, rows, accuracies)} for row in rows if row.control],
     }
 
@@ -38,7 +38,8 @@ def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = N
 def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     """The result of `rank_correlation.screening.screen_accuracy` for the rows that are not controls.
 
-    Terms that no row has are left out; with fewer than three rows, all terms are.
+    Terms that no row has are left out; with fewer than three rows, all terms are. Rows that are left of successive
+    halving are described, without p and intervals.
     """
     compared = [row for row in rows if row.done and not row.control]
     count = sum(row.mean(accuracy) is not None for row in compared)
@@ -51,10 +52,26 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     if count < MIN_ROWS_COMPARED:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
-    sharing = sharing_of(compared)
-    found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
+    chosen = how_chosen(rows)
+    if chosen is None:
+        sharing = sharing_of(compared)
+        found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
+    else:
+        found = screen_accuracy(entries, accuracy, terms, LABELS, chosen=chosen)
     found["warnings"] += _about_circumstances(compared)
     return found
+
+
+def how_chosen(rows: Sequence[Row]) -> str | None:
+    """What is to be said if only some rows went on for their k-NN accuracy; None if all did."""
+    stopped = sum(row.stopped is not None for row in rows)
+    if not stopped:
+        return None
+    return (
+        f"{stopped} of {len(rows)} rows were stopped for their k-NN accuracy, and the others went on for theirs. An "
+        "order among rows chosen so is not that of all rows, and the choice itself can hide one or make one: there are "
+        "no p and no intervals, and nothing along each axis. The same command without --halve trains the rest."
+    )
 
 
 def _too_few(accuracy: str, count: int, num_rows: int) -> dict[str, Any]:

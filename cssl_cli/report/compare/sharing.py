@@ -3,7 +3,8 @@
 The axes of a sweep determine how its rows are crossed: rows with the same variant of an axis are alike. With one axis
 of augmentations (or other settings) and one of methods, these are sets and columns; with more axes, each variant is a
 part of the rows that have it. The parts of the variants themselves are those that the sweep file declares, or else the
-operations of their augmentations. For runs outside a sweep, the recipes are compared.
+operations of their augmentations. A draw of a random axis is its own part, whatever it sets: draws are independent and
+alike in distribution, so that they change places as wholes. For runs outside a sweep, the recipes are compared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cssl_cli.recipe.blocks import AugmentBlock
-from cssl_cli.report.compare.rows import Row
+from cssl_cli.report.compare.rows import Row, is_of_draws
 
 if TYPE_CHECKING:
     from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom
@@ -78,9 +79,10 @@ def changing_places(rows: Sequence[Row]) -> ChangingPlaces:
 def _by_axes(rows: Sequence[Row], axes: Sequence[str]) -> Sharing:
     from cssl_cli.report.compare.rank_correlation.parts import BuiltFrom
 
-    of_groups = [axis for axis in axes if _changes_along(rows, axes, axis, lambda row: row.group)]
+    of_settings = [axis for axis in axes if not is_of_draws(axis, rows)]
+    of_groups = [axis for axis in of_settings if _changes_along(rows, axes, axis, lambda row: row.group)]
     declared = {axis for row in rows for axis in row.members[0].member.parts}
-    of_views = [axis for axis in axes if axis in declared or _changes_along(rows, axes, axis, _views)]
+    of_views = [axis for axis in of_settings if axis in declared or _changes_along(rows, axes, axis, _views)]
     others = [axis for axis in axes if axis not in (*of_groups, *of_views)]
     of_columns = [*of_groups, *(others if len(of_groups) + len(others) == 1 else [])]
     of_sets = [axis for axis in axes if axis not in of_columns]
@@ -101,6 +103,8 @@ def _parts_along(rows: Sequence[Row], axes: Sequence[str], axis: str) -> tuple[M
     from cssl_cli.report.compare.rank_correlation.parts import incidence, overlap
 
     declared = {_variant(row, axis): row.members[0].member.parts.get(axis) for row in rows}
+    if is_of_draws(axis, rows):
+        return {variant: frozenset([(axis, variant)]) for variant in declared}, True
     if all(parts is not None for parts in declared.values()):
         return {variant: frozenset((axis, part) for part in parts or ()) for variant, parts in declared.items()}, True
     along = {_variant(row, axis): _operations(row) for row in reversed(rows)}  # the first row of each variant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,13 @@ from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
 from cssl_cli.report.compare.sorting import sort_rows
 from cssl_cli.report.compare.tables.claims import print_claims
-from cssl_cli.report.compare.tables.prediction import draw_by_axis, draw_prediction, figures_of, print_prediction
+from cssl_cli.report.compare.tables.prediction import (
+    draw_by_axis,
+    draw_map,
+    draw_prediction,
+    figures_of,
+    print_prediction,
+)
 from cssl_cli.report.compare.tables.published import print_published
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.compare.tables.versus import print_comparison
@@ -83,6 +90,8 @@ def write_sweep(
         try:
             paths += draw_prediction(content, accuracy, home.path, kept)[:1]
             paths += draw_by_axis(content, accuracy, home.path, kept)[:1]
+            with suppress(ReadOnlyError):  # a sweep of an earlier version, in an archive, has none
+                paths += draw_map(content, accuracy, home.path, kept)[:1]
         except CsslError as error:
             if not (
                 isinstance(error, ReadOnlyError)
@@ -183,8 +192,10 @@ def show_sweep(
 
 
 # ---------------------------------------------------------------------- the plan
-def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool) -> None:
-    """Print the `members` in order, and the state of each."""
+def show_sweep_plan(
+    sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool, remark: str | None = None
+) -> None:
+    """Print the `members` in order, the state of each, and a `remark` on how they would run."""
     plan = [(member, member_path(sweep, member, out_dir)) for member in members]
     if as_json:
         return print_json(
@@ -202,4 +213,6 @@ def show_sweep_plan(sweep: Sweep, members: Sequence[Member], out_dir: Path, as_j
         out.print(grid)
     rows = len({member.row for member in members})
     home = shown_path(out_dir / sweep.name)
+    if remark is not None:
+        out.print(remark)
     return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {home}")

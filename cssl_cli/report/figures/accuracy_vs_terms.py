@@ -36,16 +36,21 @@ CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # marker of a negative co
 RowContent = Mapping[str, Any]
 
 
-class Point(NamedTuple):
-    """A row in one panel: its term and accuracy in %, each with its deviation over seeds, if any.
+Bar = tuple[float, float]
 
-    control: whether the row is a negative control.
+
+class Point(NamedTuple):
+    """A row in one panel: its term and accuracy in %, each with the ends of its bar, if any.
+
+    control: whether the row is a negative control. of_seed: whether a bar is the interval of a single seed, not the
+    deviation over seeds.
     """
 
     term: float
     accuracy: float
-    term_sd: float | None
-    accuracy_sd: float | None
+    term_bar: Bar | None
+    accuracy_bar: Bar | None
+    of_seed: bool
     reference: float | None
     group: int
     row: int
@@ -161,13 +166,14 @@ def _points(rows: Sequence[RowContent], groups: Sequence[str], accuracy: str, te
         x, y = part(row, "cells", term), part(row, "cells", accuracy)
         mean_x, mean_y = number(x.get("mean")), number(y.get("mean"))
         if mean_x is not None and mean_y is not None:
-            sd, published = number(y.get("sd")), number(part(row, "reference").get(accuracy))
+            published = number(part(row, "reference").get(accuracy))
             points.append(
                 Point(
                     mean_x,
                     100 * mean_y,
-                    number(x.get("sd")),
-                    None if sd is None else 100 * sd,
+                    _bar(x, 1),
+                    _bar(y, 100),
+                    any(number(cell.get("sd")) is None and cell.get("interval") for cell in (x, y)),
                     None if published is None else 100 * published,
                     groups.index(str(row.get("group", ""))),
                     i,
@@ -177,11 +183,21 @@ def _points(rows: Sequence[RowContent], groups: Sequence[str], accuracy: str, te
     return points
 
 
+def _bar(cell: Mapping[str, Any], scale: float) -> Bar | None:
+    """One deviation over seeds each way, or the interval of a single seed; None if neither is known."""
+    mean, sd = number(cell.get("mean")) or 0.0, number(cell.get("sd"))
+    if sd is not None:
+        return scale * (mean - sd), scale * (mean + sd)
+    low, high = (number(end) for end in cell.get("interval") or (None, None))
+    # An estimate may lie outside its interval; the bar begins at the point.
+    return None if low is None or high is None else (scale * min(low, mean), scale * max(high, mean))
+
+
 def _labelled(point: Point, marks: Sequence[str]) -> Labelled:
     """The point's name, and what else is drawn around it."""
-    across, up = point.term_sd or 0.0, point.accuracy_sd or 0.0
-    about = [(point.term - across, point.accuracy), (point.term + across, point.accuracy)]
-    about += [(point.term, point.accuracy - up), (point.term, point.accuracy + up)]
+    left, right = point.term_bar or (point.term,) * 2
+    bottom, top = point.accuracy_bar or (point.accuracy,) * 2
+    about = [(left, point.accuracy), (right, point.accuracy), (point.term, bottom), (point.term, top)]
     return Labelled(point.term, point.accuracy, marks[point.row], about, point.reference)
 
 
@@ -189,10 +205,11 @@ def _draw(axes: Axes, points: Sequence[Point], title: str, entry: Mapping[str, A
     size = 4.5 if len(points) <= 20 else 3.2
     for point in points:
         looks = class_marker(point.group, size)
-        bars = {"xerr": point.term_sd, "yerr": point.accuracy_sd}
-        axes.errorbar(
-            point.term, point.accuracy, **bars, ecolor=looks["color"], elinewidth=0.6, capsize=0, fmt="none", zorder=2
-        )
+        thin: dict[str, Any] = {"color": looks["color"], "lw": 0.6, "solid_capstyle": "butt", "zorder": 2}
+        if point.term_bar is not None:
+            axes.plot(point.term_bar, [point.accuracy] * 2, **thin)
+        if point.accuracy_bar is not None:
+            axes.plot([point.term] * 2, point.accuracy_bar, **thin)
         if point.reference is not None:
             axes.plot([point.term] * 2, [point.accuracy, point.reference], color=LIGHT, lw=0.7, zorder=1)
             axes.plot(point.term, point.reference, **looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8})
@@ -252,13 +269,20 @@ def _handles(groups: Sequence[str], *, with_reference: bool, with_control: bool)
 def _caption(rows: Sequence[RowContent], panels: Sequence[Any], names: Sequence[Any], left_out: Sequence[str]) -> str:
     points = [point for _, of_panel in panels for point in of_panel]
     num_compared = sum(not row.get("control") for row in rows)
-    sentences = [f"{counted_in_words(num_compared, 'row')}, sorted by |τ| over all of them."]
+    ordered = any("tau" in entry["pooled"] for entry, _ in panels)
+    sentences = [f"{counted_in_words(num_compared, 'row')}{', sorted by |τ| over all of them' if ordered else ''}."]
     if any("tau" in entry["within"] for entry, _ in panels):
         sentences.append("Within: τ over pairs of rows of one group.")
     if any(entry["pooled"].get("tau", {}).get("interval") for entry, _ in panels):
         sentences.append("In brackets a 95 % interval over rows.")
-    if any(point.term_sd or point.accuracy_sd for point in points):
+    barred = [point for point in points if point.term_bar or point.accuracy_bar]
+    if any(not point.of_seed for point in barred):
         sentences.append("Bars: sample standard deviation over seeds.")
+    if any(point.of_seed for point in barred):
+        sentences.append(
+            f"Bars{' of a single seed' if any(not point.of_seed for point in barred) else ''}: 95 % intervals over "
+            "images, without the spread between seeds."
+        )
     if any(point.control for point in points):
         sentences.append("Crosses: negative controls, which enter no τ.")
     if any(point.reference is not None for point in points):

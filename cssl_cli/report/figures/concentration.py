@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.report.figures.style import GRAY, INK, SKY, TRAINED, grid, legend_above, new_figure
@@ -18,7 +19,8 @@ PANELS = {
     "untrained": ("Untrained encoder", "δ (distance of features of unit length)"),
     "trained": ("Trained encoder", "δ (distance of features of unit length)"),
 }
-MAX_CLASSES = 20  # more lines would be illegible
+MAX_CLASSES = 20  # more lines would be illegible: a band then shows where most classes lie
+OUTER = 0.1  # share of the classes on either side of that band
 
 
 class Curve(NamedTuple):
@@ -59,8 +61,10 @@ def concentration(content: Mapping[str, Any]) -> Figure | None:
     for first in range(0, len(curves), columns):
         figure.axes[first].set_ylabel("1 − σ(δ)  (share of a class)")
     handles: list[Any] = [Patch(facecolor=SKY, alpha=0.5, edgecolor=TRAINED, label="mean over classes, certain range")]
-    if any(curve.per_class for curve in curves.values()):
+    if any(0 < len(curve.per_class) <= MAX_CLASSES for curve in curves.values()):
         handles.append(Line2D([], [], color=GRAY, lw=0.5, alpha=0.6, label="single classes, upper end"))
+    if any(len(curve.per_class) > MAX_CLASSES for curve in curves.values()):
+        handles.append(Patch(facecolor=GRAY, alpha=0.25, label="80 % of classes, upper end"))
     if any(curve.between is not None for curve in curves.values()):
         handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (4, 2)), label="median distance between classes"))
     legend_above(figure, handles)
@@ -68,7 +72,10 @@ def concentration(content: Mapping[str, Any]) -> Figure | None:
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
-    for line in curve.per_class:
+    if len(curve.per_class) > MAX_CLASSES:
+        low, high = zip(*(_most(of_delta) for of_delta in zip(*curve.per_class, strict=True)), strict=True)
+        axes.fill_between(curve.deltas, low, high, color=GRAY, alpha=0.25, lw=0)
+    for line in curve.per_class if len(curve.per_class) <= MAX_CLASSES else ():
         axes.plot(curve.deltas, line, color=GRAY, lw=0.5, alpha=0.6)
     axes.fill_between(curve.deltas, curve.lower, curve.upper, color=SKY, alpha=0.5, lw=0)
     marker = "o" if len(curve.deltas) == 1 else ""
@@ -90,7 +97,7 @@ def _read(quantities: Mapping[str, Any]) -> Curve | None:
         return None
     lines = []
     by_class = part(quantities, "sigma_low_per_class", "value")
-    for values in by_class.values() if len(by_class) <= MAX_CLASSES else ():
+    for values in by_class.values():
         line = numbers(values)
         if line is not None and len(line) == len(deltas):
             lines.append(_complement([line[i] for i in kept]))
@@ -103,6 +110,13 @@ def _read(quantities: Mapping[str, Any]) -> Curve | None:
         between=next((number(value) for level, value in levels.items() if _is_half(level)), None),
         sample=sample(entries["mean_sigma_low"]),
     )
+
+
+def _most(values: Sequence[float]) -> tuple[float, float]:
+    """The `OUTER` quantile of the values from either end; NaN without a value."""
+    known = sorted(value for value in values if not math.isnan(value))
+    cut = int(OUTER * len(known))
+    return (known[cut], known[-1 - cut]) if known else (math.nan, math.nan)
 
 
 def _complement(values: list[float | None]) -> list[float]:

@@ -7,7 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cssl_cli.report.figures.style import GRAY, INK, class_marker, grid, legend_beside, new_figure, plain
+from cssl_cli.report.figures.style import (
+    BLUE,
+    CLASS_COLORS,
+    GRAY,
+    INK,
+    MARKERS,
+    SKY,
+    class_marker,
+    grid,
+    legend_beside,
+    new_figure,
+    plain,
+)
 from cssl_cli.runs.results import class_names, counted_in_words, numbers, part
 
 if TYPE_CHECKING:
@@ -15,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_WRITTEN = 12  # classes whose names are written beside their centres
+MAX_MARKED = len(CLASS_COLORS) * len(MARKERS)  # classes that have a colour and marker of their own
 MAX_VECTOR = 4000  # with more points, the SVG holds them as a bitmap
 NAME_LENGTH = 16
 Point = tuple[float, float]
@@ -31,6 +44,8 @@ def projection(content: Mapping[str, Any]) -> Figure | None:
     names = [] if labels is None else class_names(content, max(1 + max(labels), len(centers)))
     names = [plain(name, NAME_LENGTH) for name in names]
     num_classes = len(names)
+    if num_classes > MAX_MARKED:
+        return _of_many_classes(plane, points, centers, num_classes)
     by_legend = num_classes > MAX_WRITTEN
     columns = 1 if num_classes <= 24 else 2 if num_classes <= 60 else 3
     size = (6.0, max(4.6, 0.115 * -(-num_classes // columns) + 0.8))
@@ -45,6 +60,23 @@ def projection(content: Mapping[str, Any]) -> Figure | None:
     if names and (by_legend or len(placed) < num_classes or not _write_names(figure, axes, names, placed)):
         handles = [_handle(name, label) for label, name in enumerate(names)]
         legend_beside(figure, handles, columns, 7 if num_classes <= 24 else 5.6)
+    return figure
+
+
+def _of_many_classes(
+    plane: Mapping[str, Any], points: Sequence[Point | None], centers: Sequence[Point | None], num_classes: int
+) -> Figure:
+    """All images alike and all class means alike: more classes than there are marks would be taken for one another."""
+    placed = [point for point in centers if point is not None]
+    said = f"{num_classes:,} classes, too many to be told apart by marks. "
+    figure = new_figure("Projection of the features", said + _caption(plane, len(points), bool(placed)), (6.0, 4.6))
+    axes = figure.add_subplot()
+    size = 2.6 if len(points) <= 3000 else 1.8
+    looks: dict[str, Any] = {"ls": "", "marker": "o", "mew": 0, "rasterized": len(points) > MAX_VECTOR}
+    axes.plot(*zip(*filter(None, points), strict=True), ms=size, color=SKY, alpha=0.6, **looks)
+    if placed:
+        axes.plot(*zip(*placed, strict=True), ls="", marker="o", ms=4, color=BLUE, mec=INK, mew=0.7, zorder=4)
+    _label_axes(axes, plane)
     return figure
 
 

@@ -19,7 +19,8 @@ class Task:
 
     `recipe` is the recipe's mapping, named as its run; `home` the folder of the run directories; `log` the file for
     messages. Without a `device`, or on "cuda", worker number `slot` gets its share of the GPUs. `data_root` replaces
-    the recipe's data.root; `track` names the trackers that mirror the run.
+    the recipe's data.root; `track` names the trackers that mirror the run. `until` is an epoch to train up to, and no
+    further.
     """
 
     recipe: dict[str, Any]
@@ -31,6 +32,7 @@ class Task:
     analysis: bool
     heading: str
     data_root: str | None = None
+    until: int | None = None
     track: list[str] = field(default_factory=list)
 
 

@@ -20,8 +20,8 @@ from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter,
 from cssl_cli.host.signals import ENDING, deferred_signals
 from cssl_cli.recipe import Recipe
 from cssl_cli.sweep.workers.messages import Ended, Notice, Task
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.process import ENDING_TIME, WorkerProcess, end_in_words, killed_in_words, tail, threads_each
-from cssl_cli.sweep.workers.stages import Missing
 
 TICK = 0.25  # seconds between checks of signals and the clock
 TAIL_LINES = 10  # of a failed member's log
@@ -184,6 +184,7 @@ class Pool:
                 analysis=missing.analysis,
                 heading=f"{job.name}: attempt {attempt}",
                 data_root=self.settings.data_root,
+                until=missing.until,
                 track=list(self.settings.track),
             )
             try:

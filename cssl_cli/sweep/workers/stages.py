@@ -12,15 +12,9 @@ from cssl_cli.errors import CsslError, Interrupted, RunError
 from cssl_cli.host.progress import Reporter, warn
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep.halving import require_reached
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.tracking.mirror import Mirrors
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Which results of a member are missing."""
-
-    probe: bool
-    analysis: bool
 
 
 class UnexpectedError(RunError):
@@ -97,7 +91,9 @@ class Workshop:
             "dataset": dataset,
             "data_root": self.data_root,
         }
-        run = pretrain(recipe, out=self.home, recorded=self.mirrors.update, **options)
+        run = pretrain(recipe, out=self.home, recorded=self.mirrors.update, until=missing.until, **options)
+        if missing.until is not None:
+            return require_reached(run, missing.until, labelled=dataset.train is not None and dataset.test is not None)
         if missing.analysis:
             analyze(run.path, recipe=recipe, **options)
         if dataset.train is None or dataset.test is None:
@@ -105,6 +101,7 @@ class Workshop:
         elif missing.probe:
             probe(run.path, recipe=recipe, baselines=self.baselines, again=False, **options)
         self.mirrors.finish(run)
+        return None
 
     def dataset(self, recipe: Recipe) -> Any:
         """The recipe's images, kept until a recipe with other data comes."""

@@ -26,8 +26,9 @@ from cssl_cli.host.streams import use_standard_streams
 from cssl_cli.recipe import Recipe
 from cssl_cli.sweep.ranking import HowToRank, SetToRank, rank_sets
 from cssl_cli.sweep.workers.messages import THREADS, Ended, Lines, Message, Notice, RankTask, Task, decode, encode
+from cssl_cli.sweep.workers.missing import Missing
 from cssl_cli.sweep.workers.process import open_log
-from cssl_cli.sweep.workers.stages import Failure, Missing, UnexpectedError, Workshop
+from cssl_cli.sweep.workers.stages import Failure, UnexpectedError, Workshop
 
 SAVING_TIME = 300.0  # seconds that a worker may take to save and end
 LINE_INTERVAL = 5.0  # seconds between lines of one task in the log
@@ -103,7 +104,7 @@ class _Worker:
                 _rank(task, workshop)
             else:
                 recipe = Recipe.model_validate(task.recipe)
-                failure = workshop.complete(recipe, Missing(probe=task.probe, analysis=task.analysis))
+                failure = workshop.complete(recipe, Missing(task.probe, task.analysis, task.until))
         except Interrupted as interrupted:
             reporter.say(str(interrupted))
             return Ended(error="interrupted", stopped=interrupted.exit_code - 128, retire=True)

@@ -224,6 +224,43 @@ def test_negative_controls_are_crosses_that_no_number_counts(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_single_seed_has_the_intervals_of_both_numbers() -> None:
+    rows = table(NESTED, 1, 1, seeds=1)
+    for row in rows[1:]:
+        for cell in row["cells"].values():
+            cell["interval"] = (cell["mean"] - 0.02, cell["mean"] + 0.05)
+    rows[2]["cells"]["linear"]["interval"] = (rows[2]["cells"]["linear"]["mean"] + 0.01, 0.99)  # the mean lies below it
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    (axes,) = figure.axes
+    bars = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert len(bars) == 8  # none of the first row
+    t0, linear = (rows[1]["cells"][name] for name in ("t0", "linear"))
+    across, up = bars[:2]
+    assert across == (list(t0["interval"]), [100 * linear["mean"]] * 2)
+    assert up[0] == [t0["mean"]] * 2
+    assert up[1] == pytest.approx([100 * end for end in linear["interval"]])
+    assert bars[3][1] == pytest.approx([100 * rows[2]["cells"]["linear"]["mean"], 99])
+    caption = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "Bars: 95 % intervals over images, without the spread between seeds." in caption
+    assert "sample standard deviation" not in caption
+    rows[0]["cells"]["linear"]["sd"] = 0.01
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    caption = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+    assert "Bars: sample standard deviation over seeds. Bars of a single seed: 95 % intervals" in caption
+
+
+def test_without_a_coefficient_nothing_is_said_of_an_order() -> None:
+    rows = table(NESTED[:2], 1, 2)
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    assert "sorted" not in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):

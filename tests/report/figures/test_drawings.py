@@ -280,3 +280,40 @@ def test_an_image_without_variance_is_drawn(tmp_path: Path) -> None:
 def test_a_matrix_of_one_value_is_drawn(tmp_path: Path, value: float) -> None:
     content = {"trained": {"class_centers": {"inner_products": {"value": [[value] * 2] * 2}}}}
     assert names_of(draw_figures(content, [], tmp_path)) == {"class_centers"}
+
+
+def test_of_many_classes_the_band_of_most_is_drawn_and_no_lines() -> None:
+    from cssl_cli.report.figures.concentration import concentration
+    from cssl_cli.report.figures.style import drawing
+
+    content = analysis(200, 200)
+    with drawing():
+        figure = concentration(content)
+    assert figure is not None
+    lines = [len(axes.lines) for axes in figure.axes]
+    assert lines == [3] * len(figure.axes)  # both ends of the mean, and the median between classes
+    of_pixels = content["concentration"]["pixels"]
+    upper = np.sort([1 - np.array(curve) for curve in of_pixels["sigma_low_per_class"]["value"].values()], axis=0)
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    first = band[np.isclose(band[:, 0], of_pixels["deltas"]["value"][9])]
+    assert sorted({round(float(y), 9) for y in first[:, 1]}) == [round(float(upper[at, 9]), 9) for at in (20, 179)]
+    (legend,) = figure.legends
+    assert "80 % of classes, upper end" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_more_classes_than_marks_are_not_told_apart() -> None:
+    from cssl_cli.report.figures.projection import MAX_MARKED, projection
+    from cssl_cli.report.figures.style import class_marker, drawing
+
+    looks = {(mark["color"], mark["marker"]) for mark in (class_marker(label, 1) for label in range(MAX_MARKED))}
+    assert len(looks) == MAX_MARKED
+    with drawing():
+        figure = projection(analysis(MAX_MARKED + 1, 300))
+        assert figure is not None
+        assert figure.legends == []
+        images, means = figure.axes[0].lines
+        assert (len(images.get_xdata()), len(means.get_xdata())) == (300, MAX_MARKED + 1)
+        assert "105 classes, too many to be told apart by marks" in figure.texts[1].get_text()
+        figure = projection(analysis(MAX_MARKED, 300))
+        assert figure is not None
+        assert len(figure.legends[0].get_texts()) == MAX_MARKED

@@ -41,6 +41,12 @@ def test_members_are_handed_out_to_workers_that_stay(bench: Bench) -> None:
     assert last.seconds_left == 0
 
 
+def test_a_worker_is_told_to_which_epoch_to_train(bench: Bench) -> None:
+    bench.run(1, "ok-0", missing=lambda job: Missing(probe=False, analysis=False, until=7))
+    bench.run(1, "ok-1")
+    assert [call[-1] for call in bench.calls()] == ["7", "None"]
+
+
 def test_members_of_one_run_never_work_at_the_same_time(bench: Bench) -> None:
     pool = bench.pool(4, Listener())
     most = 0

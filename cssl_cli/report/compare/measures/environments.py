@@ -39,7 +39,8 @@ class Environments:
 def environments_of(grid: Grid, y: Floats, errors: Floats) -> Environments:
     """The environments of rows with accuracies `y` (N) and their standard errors (N), NaN if unknown (no noise)."""
     first, second, keys = [], [], []
-    for axis, lines in enumerate(grid.lines):
+    for axis in grid.of_settings:
+        lines = grid.lines[axis]
         settings = np.sort(grid.codes[:, axis][np.stack([lines.first, lines.second])], axis=0)
         first.append(lines.first)
         second.append(lines.second)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,11 +39,20 @@ class Lines:
 
 @dataclass(frozen=True)
 class Grid:
-    """The setting of each row in each axis, as an index (N, A) into the axis's `settings`; not all need to occur."""
+    """The setting of each row in each axis, as an index (N, A) into the axis's `settings`; not all need to occur.
+
+    drawn: the axes of random draws, which have lines, but no settings that can be held fixed or compared.
+    """
 
     axes: tuple[str, ...]
     settings: tuple[tuple[str, ...], ...]
     codes: Ints
+    drawn: frozenset[str] = frozenset()
+
+    @property
+    def of_settings(self) -> list[int]:
+        """The axes that are not drawn."""
+        return [position for position, axis in enumerate(self.axes) if axis not in self.drawn]
 
     @cached_property
     def lines(self) -> tuple[Lines, ...]:
@@ -51,7 +60,7 @@ class Grid:
         return tuple(_lines(np.delete(self.codes, axis, axis=1)) for axis in range(len(self.axes)))
 
 
-def grid_of(rows: Sequence[Mapping[str, str]]) -> Grid:
+def grid_of(rows: Sequence[Mapping[str, str]], drawn: Set[str] = frozenset()) -> Grid:
     """The grid of rows given by their setting in each axis; axes in which all rows are alike are left out."""
     names = dict.fromkeys(axis for row in rows for axis in row)
     settings = {axis: tuple(dict.fromkeys(row.get(axis, "") for row in rows)) for axis in names}
@@ -59,7 +68,8 @@ def grid_of(rows: Sequence[Mapping[str, str]]) -> Grid:
     codes = np.array(
         [[known.index(row.get(axis, "")) for axis, known in varying.items()] for row in rows], dtype=np.int64
     )
-    return Grid(tuple(varying), tuple(varying.values()), codes.reshape(len(rows), len(varying)))
+    codes = codes.reshape(len(rows), len(varying))
+    return Grid(tuple(varying), tuple(varying.values()), codes, frozenset(drawn & varying.keys()))
 
 
 def _lines(others: Ints) -> Lines:

@@ -66,11 +66,11 @@ def pairs_of(y: Floats) -> Pairs:
 
 
 def cells_of(grid: Grid, pairs: Pairs) -> list[Cells]:
-    """The pairs by the settings of each set of at most `MAX_GIVEN` axes."""
+    """The pairs by the settings of each set of at most `MAX_GIVEN` axes that are not drawn."""
     sets = [
         given
-        for size in range(min(MAX_GIVEN, len(grid.axes)) + 1)
-        for given in itertools.combinations(range(len(grid.axes)), size)
+        for size in range(min(MAX_GIVEN, len(grid.of_settings)) + 1)
+        for given in itertools.combinations(grid.of_settings, size)
     ]
     return [_cells(grid, pairs, given) for given in sets]
 

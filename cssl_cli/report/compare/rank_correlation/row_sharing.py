@@ -50,6 +50,8 @@ class Alike:
         Like all rows; if those are no full grid, the group may still be one.
         """
         permuted = self.sharing.permuted
+        if not self.sharing.tested and self.design is None:  # rows that were chosen, in every group
+            return replace(self.sharing, rows=np.flatnonzero(rows))
         if isinstance(permuted, Crossed):
             among = np.flatnonzero(rows[self.sharing.rows])
             return RowSharing(self.sharing.rows[among], permuted.among(among) if len(among) else None)

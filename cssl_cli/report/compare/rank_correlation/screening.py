@@ -62,6 +62,7 @@ def screen_accuracy(
     titles: Mapping[str, str] | None = None,
     design: Design | None = None,
     built_from: BuiltFrom | None = None,
+    chosen: str | None = None,
 ) -> dict[str, Any]:
     """One accuracy against each of the terms, best predictors first (by |τ| over all rows).
 
@@ -82,6 +83,7 @@ def screen_accuracy(
     there are no intervals.
     built_from: for each row, the parts that its set is built from. If rows share exchangeable parts (`parts.py`), p is
     over orders of the parts, `scopes` give their number as `parts`, and there are no intervals.
+    chosen: a warning for rows that were chosen by an accuracy; these have no p and no intervals.
     """
     y = as_column([quantities.get(accuracy) for _, _, quantities in rows])
     x = (
@@ -91,7 +93,10 @@ def screen_accuracy(
     )
     names = [group for _, group, _ in rows]
     codes, alone = group_codes(names, len(rows)), group_codes(None, len(rows))
-    sharing = sharing_of_rows(y, codes, design, built_from)
+    if chosen is None:
+        sharing = sharing_of_rows(y, codes, design, built_from)
+    else:
+        sharing = RowSharing(np.arange(len(y)), warnings=(chosen,), independent=False, tested=False)
     over_all = over_all_groups(codes, sharing, design)
     pooled, of_pooled = _scope(x, y, alone, list(terms.values()), over_all)
     grouped = len(set(names)) > 1

@@ -176,6 +176,8 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
         f"ψ: Kendall's τ among rows that differ along this axis only, mean over such lines ({counted}); tied: the term "
         f"is the same along it, which counts 0. Ψ: the mean of ψ, over {found['n']} rows."
     ]
+    if any(axis["drawn"] for axis in found["axes"]):
+        sentences.append("Draw: random draws, which differ in all that is sampled; K and worst are over other axes.")
     if orders["num_orders"]:
         drawn = "drawn orders" if orders["p_method"] == "Monte Carlo" else "orders"
         sentences.append(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
-from cssl_cli.report.compare.catalogue import FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
+from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
+from cssl_cli.report.compare.prediction import how_chosen
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
@@ -17,6 +19,8 @@ from cssl_cli.report.layout import note
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cssl_cli.report.figures.sweep_map import MapColumn
 
 FIGURES = ("accuracy_vs_terms.png", "accuracy_vs_terms.svg")
 BY_AXIS = ("prediction_by_axis.png", "prediction_by_axis.svg")
@@ -43,6 +47,9 @@ def print_prediction(
     else:
         out.print()
         note(out, found["warnings"][0])
+    chosen = how_chosen(rows)
+    if chosen is not None and not (every and found["terms"]):  # else it is among the warnings
+        out.print(Text(chosen, style="yellow"))
     if accuracy.name in predicted["granulated"]:
         found = predicted["granulated"][accuracy.name]
         print_granulated(out, found, title=_capital(accuracy.label), term_titles=LABELS, every=every)
@@ -109,6 +116,7 @@ def figures_to_draw(content: Mapping[str, Any], accuracy: Column) -> dict[str, C
     """What draws each figure of a sweep, by name; arguments as those of `draw_prediction`."""
     from cssl_cli.report.figures.accuracy_vs_terms import accuracy_vs_terms
     from cssl_cli.report.figures.prediction_by_axis import prediction_by_axis
+    from cssl_cli.report.figures.sweep_map import sweep_map
 
     titles: dict[str, Any] = {"accuracy_title": _capital(accuracy.label), "term_titles": LABELS}
     by_axis = content["granulated"].get(accuracy.name)
@@ -119,7 +127,35 @@ def figures_to_draw(content: Mapping[str, Any], accuracy: Column) -> dict[str, C
     }
     if by_axis is not None:
         drawn["prediction_by_axis"] = lambda: prediction_by_axis(by_axis, **titles)
+    drawn["sweep_map"] = lambda: sweep_map(
+        content["rows"], _columns_of_map(accuracy), accuracy.name, accuracy_title=titles["accuracy_title"]
+    )
     return drawn
+
+
+def draw_map(
+    content: Mapping[str, Any], accuracy: Column, folder: Path, kept: dict[str, Figure] | None = None
+) -> list[Path]:
+    """Draw the rows by the accuracy, each with its rank in every main quantity; like `draw_prediction` in all else."""
+    from cssl_cli.report.figures.accuracy_vs_terms import remove_accuracy_vs_terms
+    from cssl_cli.report.figures.sweep_map import NAME, draw_sweep_map
+
+    title, columns = _capital(accuracy.label), _columns_of_map(accuracy)
+    paths = draw_sweep_map(content["rows"], columns, accuracy.name, folder, accuracy_title=title, kept=kept)
+    if not paths:
+        remove_accuracy_vs_terms(folder, NAME)
+    return paths
+
+
+def _columns_of_map(accuracy: Column) -> list[MapColumn]:
+    from cssl_cli.report.figures.sweep_map import MapColumn
+
+    others = [column for column in ACCURACIES if column != accuracy]
+    terms = [BY_NAME[name] for name in dict.fromkeys([column.name for column in MAIN_TERMS] + list(FIGURE_TERMS))]
+    return [
+        MapColumn(column.name, _capital(column.label), column.shown, column.sign)
+        for column in (accuracy, *others, *terms)
+    ]
 
 
 def figures_of(content: Mapping[str, Any], accuracy: Column) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cssl_cli.errors import some
+from cssl_cli.recipe.schema import show
 from cssl_cli.report.compare.catalogue import (
     BEFORE_TRAINING,
     BEST_KNN,
@@ -18,12 +19,14 @@ from cssl_cli.report.compare.catalogue import (
     LAST_EPOCH,
     Column,
 )
+from cssl_cli.report.compare.granulated import short_names
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 from cssl_cli.report.layout import compacted, fits, note, table
 from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.theory.terms import DELTA, EPSILON
 
-CONTROL = " (control)"
+CONTROL, STOPPED = " (control)", " (stopped)"
+MOST_STOPPED = 20  # rows of an epoch that are named; --json has all
 
 
 def print_table(out: Console, rows: Sequence[Row]) -> None:
@@ -40,6 +43,8 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
             [first, FEATURE_TERMS, companions],
         ],
     )
+    for sentence in _about_stopped(rows):
+        out.print(Text(sentence, style="yellow"))
     failed: dict[str, list[str]] = {}
     for result in results:
         if result.error:
@@ -51,6 +56,25 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     if _images_differ(rows):
         out.print(Text("The images changed between members: their numbers cannot be compared.", style="red"))
     note(out, _caption(rows, {quantity.name for quantity in (*accuracies, *companions)}))
+
+
+def _about_stopped(rows: Sequence[Row]) -> list[str]:
+    """Where successive halving stopped rows, the best of each epoch first."""
+    by_epoch: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        if row.stopped is not None:
+            by_epoch.setdefault((row.stopped.epoch, row.stopped.epochs), []).append(row)
+    sentences = []
+    for (epoch, epochs), stopped in sorted(by_epoch.items()):
+        stopped.sort(key=lambda row: -1.0 if row.stopped is None or row.stopped.knn is None else -row.stopped.knn)
+        known = [f"{row.name} {_percent_of(row)}" for row in stopped]
+        sentences.append(f"stopped at epoch {epoch} of {epochs}, k-NN: {some(known, limit=MOST_STOPPED)}")
+    return sentences
+
+
+def _percent_of(row: Row) -> str:
+    knn = None if row.stopped is None else row.stopped.knn
+    return "–" if knn is None else f"{100 * knn:.1f}"
 
 
 def _with_values(rows: Sequence[Row], *quantities: Column) -> tuple[Column, ...]:
@@ -85,7 +109,8 @@ def _images_differ(rows: Sequence[Row]) -> bool:
 
 
 def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
-    grid = table("", *(column.title for column in columns))
+    sampled = rows[0].members[0].member.sampled if rows and columns[0] == LAST_EPOCH[0] else {}
+    grid = table("", *short_names(list(sampled)), *(column.title for column in columns))
     grid.columns[0].no_wrap = True
     facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
@@ -93,7 +118,9 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     best = {column.name: _best(column, rows) for column in columns if alike or not column.of_views}
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
-        grid.add_row(row.name + (CONTROL if row.control else ""), *shown)
+        drawn = (f"{show(row.members[0].member.sampled[key], limit=24)} " for key in sampled)
+        mark = (CONTROL if row.control else "") + (STOPPED if row.stopped else "")
+        grid.add_row(row.name + mark, *drawn, *shown)
     done = [
         values
         for row in rows
@@ -104,7 +131,8 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
         grid.add_section()
         for encoder, label in (("untrained", "untrained encoder"), ("pixels", "raw pixels")):
             of_classifiers = [f"{encoder}_{classifier}" for classifier in CLASSIFIERS]
-            grid.add_row(label, *(_range([values[name] for values in done]) for name in of_classifiers))
+            ranges = (_range([values[name] for values in done]) for name in of_classifiers)
+            grid.add_row(label, *("" for _ in sampled), *ranges)
     return grid
 
 
@@ -150,9 +178,14 @@ def _caption(rows: Sequence[Row], shown: set[str]) -> str:
         if any(row.control for row in rows)
         else ""
     )
+    stopped = (
+        "; (stopped): by --halve, for its k-NN accuracy on the way, and in no best, correlation or claim"
+        if any(row.stopped for row in rows)
+        else ""
+    )
     facts = circumstances(rows)
     return (
-        f"{spread}; * best mean{controls}. {_about_accuracies(rows, shown)}Terms on "
+        f"{spread}; * best mean{controls}{stopped}. {_about_accuracies(rows, shown)}Terms on "
         f"{_spanned(facts['images'], 'image')}, unit-norm features: {_legend(facts, shown)}."
     )
 
