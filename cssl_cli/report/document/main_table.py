@@ -10,10 +10,10 @@ from typing import Any
 
 from cssl_cli.errors import escaped
 from cssl_cli.report.analysis import called
-from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, TERMS, Column
+from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, MAIN_TERMS, Column
 from cssl_cli.report.compare.published import published_of
 from cssl_cli.report.compare.rows import Row
-from cssl_cli.report.compare.tables.rows import CONTROL
+from cssl_cli.report.compare.tables.rows import label_of
 from cssl_cli.report.document.blocks import Block, Cell, Grid, Head, Line
 from cssl_cli.report.layout import plural, without_interval
 from cssl_cli.report.quantities import COLUMNS, Result, columns_of, short_direction
@@ -23,7 +23,8 @@ from cssl_cli.sweep.file import Reference
 from cssl_cli.theory.shown import shown_in
 from cssl_cli.theory.term import In
 
-_BY_TITLE: Mapping[str, Column] = {column.title: column for column in (*ACCURACIES, *TERMS) if column.title}
+# Of the columns of the table only: quantities that have none share their titles, as 1−σ in other distances.
+_BY_TITLE: Mapping[str, Column] = {column.title: column for column in (*ACCURACIES, *MAIN_TERMS)}
 _ERRS: Mapping[str, str] = {shown.name: shown.declared.errs for shown in shown_in(In.SWEEP)}
 
 
@@ -92,7 +93,7 @@ def table_of_sweep(printed: Grid, rows: Sequence[Row], reference: Reference | No
     """The table that was `printed` of a sweep, with mean, deviation and number of seeds of each cell, and published
     values; what the columns mean and how they err is in their heads.
     """
-    by_label = {escaped(row.name + (CONTROL if row.control else "")): row for row in rows}
+    by_label = {escaped(label_of(row)): row for row in rows}
     columns = [_BY_TITLE.get(head.title) for head in printed.heads]
     heads = [_head(head, column) for head, column in zip(printed.heads, columns, strict=True)]
     lines = []
@@ -133,7 +134,10 @@ def _of_seeds(cell: Cell, column: Column, row: Row, published: float | None) -> 
     summary = row.cells[column.name]
     if summary is None:
         return Cell("–", detail=theirs)
-    text = column.shown(summary.mean) + ("*" if cell.strong else "")
+    text = column.shown(summary.mean)
+    if not cell.text.startswith(text):  # the terminal's number is the one that counts
+        return cell
+    text += "*" if cell.strong else ""
     with_noise = summary.sd is not None and column.name not in BEFORE_TRAINING
     spread = f"±{column.shown(summary.sd)}" if summary.sd is not None and with_noise else ""
     counted = f"n {summary.n}" + (f" of {row.done}" if summary.n < row.done else "")

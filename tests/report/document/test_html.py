@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from cssl_cli.errors import escaped
-from cssl_cli.report.compare.catalogue import BY_NAME
+from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
+from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.document.blocks import (
     Cell,
     Folded,
@@ -21,13 +23,16 @@ from cssl_cli.report.document.blocks import (
     without_figures,
 )
 from cssl_cli.report.document.html import render
+from cssl_cli.report.document.main_table import table_of_sweep
 from cssl_cli.report.document.of_run import RunFiles, document_of_run
 from cssl_cli.report.document.of_sweep import document_of_sweep
+from cssl_cli.report.document.page import Page as RecordedPage
 from cssl_cli.report.summary import in_summary
 from cssl_cli.runs.results import CLASSIFIERS, ERRS, quantities_of, quoted
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import Sweep
 from tests.support.html_pages import Page
+from tests.support.synthetic_members import CONTROL, member
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def run_page(hostile_run: RunFiles) -> Page:
 
 def test_every_number_of_a_sweeps_table_is_that_of_json(sweep_page: Page, content: dict[str, Any]) -> None:
     table = sweep_page.tables[0].by_name()
-    by_title = {column.title: column for column in BY_NAME.values() if column.title}
+    by_title = {column.title: column for column in (*ACCURACIES, *MAIN_TERMS)}
     seen = 0
     for row in content["rows"]:
         for title, cell in table[row["row"]].items():
@@ -60,6 +65,32 @@ def test_every_number_of_a_sweeps_table_is_that_of_json(sweep_page: Page, conten
     assert seen == 9 * 8  # rows that have begun, columns with numbers
     assert "theirs 61.5" in table["simclr-0.001"]["linear"].small
     assert table["vicreg-0.003"][""].small == "2 of 3 seeds finished"
+
+
+def test_the_columns_of_the_table_are_told_apart_by_their_titles() -> None:
+    titles = [column.title for column in (*ACCURACIES, *MAIN_TERMS)]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_sweeps_table_has_the_numbers_of_the_terminals() -> None:
+    """Among quantities of several distances, which share their titles."""
+    distances = ("pixels", "standardized_pixels", "untrained", "trained")
+    values = {name: {"half": 0.1 + place / 10, "relative": 0.15 + place / 10} for place, name in enumerate(distances)}
+    members = [
+        member("a", distances=values, rankme=3.0, alignment=0.2),
+        member("b", distances={name: {} for name in distances}),
+        member("fade", distances=values, recipe=CONTROL),
+    ]
+    rows = rows_of(members)
+    page = RecordedPage()
+    print_table(page, rows)
+    printed = next(block for block in page.blocks if isinstance(block, Grid))
+    shown = table_of_sweep(printed, rows, None)
+    assert "1−σ ↓" in [head.title for head in shown.heads]
+    for before, after in zip(printed.lines, shown.lines, strict=True):
+        assert [cell.text.strip() for cell in after.cells] == [cell.text.strip() for cell in before.cells]
+    place = [head.title for head in shown.heads].index("1−σ ↓")
+    assert shown.lines[0].cells[place].value == rows[0].mean("one_minus_sigma_pixels")
 
 
 def test_heads_say_how_columns_err(sweep_page: Page) -> None:
