@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cssl_cli.__main__ import wait_briefly
 from cssl_cli.runs.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE, RunDir
 from tests.support.commands import Invoke, the_run
 
@@ -364,3 +366,10 @@ def test_an_infinite_loss_fails_the_run_with_1(invoke: Invoke, tiny_recipe: Path
     assert "optim.lr" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert json.loads((the_run(tmp_path) / "status").read_text())["state"] == "failed"
+
+
+def test_threads_wait_briefly_unless_the_environment_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, spins in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)):
+        monkeypatch.setattr(os, "environ", dict(given))
+        wait_briefly()
+        assert os.environ.get("GOMP_SPINCOUNT") == spins

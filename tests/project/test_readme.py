@@ -44,7 +44,7 @@ def shortened(line: str) -> str:
 
 
 def _changes(command: str) -> str:
-    of_sweeps = ("--concentration-only", "--only", "--jobs", "--report")
+    of_sweeps = ("--concentration-only", "--only", "--jobs", "--retry", "--report")
     of_shapes = command.startswith(
         ("cssl pretrain simclr-shapes", "cssl analyze simclr-shapes ", "cssl rank quickstart")
     )
@@ -73,6 +73,8 @@ def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.
         Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     assert len(commands()) >= 8
     for line in commands():
+        if line == "cssl doctor":  # measures for ten seconds, and judges this machine: tests/runs/test_doctor.py
+            continue
         program, *arguments = words(shortened(line))
         assert program == "cssl"
         done = invoke(*arguments)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cssl_cli.errors import some
-from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.report.compare.catalogue import BY_NAME, FEATURE_TERMS, LAST_EPOCH, Column
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 
@@ -36,6 +35,8 @@ def _about_accuracy(rows: Sequence[Row], best: Row, accuracy: Column) -> str:
 
 def _beats_untrained(row: Row, accuracy: Column) -> bool:
     """Whether each seed's accuracy is above the untrained encoder's, the intervals over the test images apart."""
+    from cssl_cli.features.proportions import clopper_pearson  # scipy, only where there are accuracies
+
     found = []
     for result, values, measured in zip(row.members, row.values, row.circumstances, strict=True):
         if not is_finished(result):

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_content, as_csv, content_of_rows
-from cssl_cli.report.compare.findings import findings
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
 from cssl_cli.report.compare.sorting import sort_rows
 from cssl_cli.report.compare.tables.claims import print_claims
+from cssl_cli.report.compare.tables.findings import print_findings
 from cssl_cli.report.compare.tables.prediction import (
     draw_by_axis,
     draw_map,
@@ -171,9 +169,7 @@ def show_sweep(
         return print_json(content_of_rows(sweep, rows, of_sweep) | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
-    if said := findings(rows, accuracy):
-        out.print()
-        out.print(Text(" ".join(said)))
+    print_findings(out, rows, accuracy)
     print_fooled(
         out,
         [

@@ -82,8 +82,12 @@ def _ahead_in_words(part: Part) -> str:
 
 def _order_in_words(part: Part) -> str:
     right = [step for step in part["steps"] if step["in_order"]]
-    clear = [step for step in right if step["difference"] and step["difference"].beyond_noise]
-    return f"{len(right)} of {len(part['steps'])} neighbours in order, {len(clear)} of them beyond seed noise"
+    beyond = [step["difference"].beyond_noise if step["difference"] else None for step in right]
+    noise = f"{beyond.count(True)} of them beyond seed noise"
+    if None in beyond:
+        unknown = beyond.count(None)
+        noise = "seed noise unknown" if unknown == len(beyond) else f"{noise}, of {unknown} it is unknown"
+    return f"{len(right)} of {len(part['steps'])} neighbours in order, {noise}"
 
 
 def _step_in_words(part: Part, step: Mapping[str, Any]) -> str:
