@@ -10,7 +10,7 @@ from typing import Any
 
 from cssl_cli.errors import escaped
 from cssl_cli.report.analysis import called
-from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, TERMS, Column
+from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, MAIN_TERMS, Column
 from cssl_cli.report.compare.published import published_of
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.rows import CONTROL
@@ -23,7 +23,8 @@ from cssl_cli.sweep.file import Reference
 from cssl_cli.theory.shown import shown_in
 from cssl_cli.theory.term import In
 
-_BY_TITLE: Mapping[str, Column] = {column.title: column for column in (*ACCURACIES, *TERMS) if column.title}
+# Only what has a column: other terms share its title, such as σ in other distances.
+_BY_TITLE: Mapping[str, Column] = {column.title: column for column in (*ACCURACIES, *MAIN_TERMS)}
 _ERRS: Mapping[str, str] = {shown.name: shown.declared.errs for shown in shown_in(In.SWEEP)}
 
 
