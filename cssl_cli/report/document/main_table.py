@@ -13,7 +13,7 @@ from cssl_cli.report.analysis import called
 from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, MAIN_TERMS, Column
 from cssl_cli.report.compare.published import published_of
 from cssl_cli.report.compare.rows import Row
-from cssl_cli.report.compare.tables.rows import CONTROL
+from cssl_cli.report.compare.tables.rows import marked
 from cssl_cli.report.document.blocks import Block, Cell, Grid, Head, Line
 from cssl_cli.report.layout import plural, without_interval
 from cssl_cli.report.quantities import COLUMNS, Result, columns_of, short_direction
@@ -93,7 +93,7 @@ def table_of_sweep(printed: Grid, rows: Sequence[Row], reference: Reference | No
     """The table that was `printed` of a sweep, with mean, deviation and number of seeds of each cell, and published
     values; what the columns mean and how they err is in their heads.
     """
-    by_label = {escaped(row.name + (CONTROL if row.control else "")): row for row in rows}
+    by_label = {escaped(marked(row)): row for row in rows}
     columns = [_BY_TITLE.get(head.title) for head in printed.heads]
     heads = [_head(head, column) for head, column in zip(printed.heads, columns, strict=True)]
     lines = []
@@ -125,7 +125,7 @@ def _without_places(meaning: str) -> str:
 
 def _label(cell: Cell, row: Row) -> Cell:
     done, meant = row.done, len(row.members)
-    return cell if done == meant else replace(cell, detail=f"{done} of {plural(meant, 'seed')} finished")
+    return cell if done == meant or row.stopped else replace(cell, detail=f"{done} of {plural(meant, 'seed')} finished")
 
 
 def _of_seeds(cell: Cell, column: Column, row: Row, published: float | None) -> Cell:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cssl_cli.errors import escaped
+from cssl_cli.recipe import load_recipe
 from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
 from cssl_cli.report.document.blocks import (
     Cell,
@@ -20,9 +21,10 @@ from cssl_cli.report.document.blocks import (
     folded_where_long,
     without_figures,
 )
-from cssl_cli.report.document.html import render
+from cssl_cli.report.document.html import _orders, render
 from cssl_cli.report.document.of_run import RunFiles, document_of_run
 from cssl_cli.report.document.of_sweep import document_of_sweep
+from cssl_cli.report.document.recipes import recipes_of_rows
 from cssl_cli.report.summary import in_summary
 from cssl_cli.runs.results import CLASSIFIERS, ERRS, quantities_of, quoted
 from cssl_cli.sweep.run import MemberResult
@@ -174,3 +176,13 @@ def test_long_tables_are_folded() -> None:
     (folded,) = folded_where_long([Heading("Class by class"), Grid((Head(""),), lines)])
     assert isinstance(folded, Folded)
     assert folded.title == "Class by class (200 rows)"
+
+
+def test_fields_that_are_numbers_are_sorted_as_numbers() -> None:
+    """As text 1.0e-05 comes after 0.1, and 10 before 9."""
+    rates = {"a": 1e-05, "b": 0.1, "c": 10.0, "d": 9.0}
+    recipes = {row: load_recipe("simclr-shapes", [f"optim.lr={rate}"]) for row, rate in rates.items()}
+    table = next(block for block in recipes_of_rows(recipes) if isinstance(block, Grid))
+    assert [head.title for head in table.heads] == ["", "optim.lr"]
+    assert [line.cells[1].value for line in table.lines] == list(rates.values())
+    assert [order[-1] for order in _orders(table)] == ["1", "2", "4", "3"]

@@ -119,8 +119,7 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
         drawn = (f"{show(row.members[0].member.sampled[key], limit=24)} " for key in sampled)
-        mark = (CONTROL if row.control else "") + (STOPPED if row.stopped else "")
-        grid.add_row(row.name + mark, *drawn, *shown)
+        grid.add_row(marked(row), *drawn, *shown)
     done = [
         values
         for row in rows
@@ -134,6 +133,11 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
             ranges = (_range([values[name] for values in done]) for name in of_classifiers)
             grid.add_row(label, *("" for _ in sampled), *ranges)
     return grid
+
+
+def marked(row: Row) -> str:
+    """The row's name, and what sets it apart."""
+    return row.name + (CONTROL if row.control else "") + (STOPPED if row.stopped else "")
 
 
 def _best(column: Column, rows: Sequence[Row]) -> float | None:
