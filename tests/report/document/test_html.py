@@ -10,18 +10,23 @@ import pytest
 
 from cssl_cli.errors import escaped
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
+from cssl_cli.report.compare.catalogue import ACCURACIES, BEST_KNN, MAIN_TERMS
 from cssl_cli.report.document.blocks import (
     Cell,
+    Document,
+    Figure,
     Folded,
     Grid,
     Head,
     Heading,
     Line,
+    Paragraph,
+    Section,
     folded_where_long,
     without_figures,
 )
 from cssl_cli.report.document.html import _orders, render
+from cssl_cli.report.document.main_table import _head
 from cssl_cli.report.document.of_run import RunFiles, document_of_run
 from cssl_cli.report.document.of_sweep import document_of_sweep
 from cssl_cli.report.document.recipes import recipes_of_rows
@@ -70,6 +75,21 @@ def test_heads_say_how_columns_err(sweep_page: Page) -> None:
     assert heads["linear"].small == "unbiased"
     assert heads["R_ε ↓"].small == "low"
     assert ERRS["low"] in heads["R_ε ↓"].title
+    assert heads["1−σ ↓"].small == "both"  # as in the report of a run: it is one end of a band
+
+
+def test_the_best_of_all_epochs_is_no_unbiased_accuracy() -> None:
+    head = _head(Head(BEST_KNN.title), BEST_KNN)
+    assert head.detail == "high"
+    assert "chosen on the test images" in head.about
+
+
+def test_a_section_with_nothing_to_draw_is_left_out() -> None:
+    sections = [Section("Figures", [Figure("x", lambda: None)]), Section("Rest", [Paragraph("said")])]
+    page = Page(render(Document("a sweep", "", sections)))
+    assert "Figures" not in page.text
+    assert page.text.count("Rest") == 2  # in the list of contents, and above it
+    assert "part-1" in page.ids()
 
 
 def test_every_number_of_a_runs_table_is_that_of_json(run_page: Page, hostile_run: RunFiles) -> None:
