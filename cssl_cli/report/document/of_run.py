@@ -118,7 +118,8 @@ def _or(files: RunFiles, read: Callable[[], T], otherwise: T) -> T:
     try:
         return read()
     except DamagedError as error:
-        files.damage.append(str(error))
+        if str(error) not in files.damage:  # two results may suffer from the same
+            files.damage.append(str(error))
         return otherwise
 
 
