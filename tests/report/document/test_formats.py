@@ -80,6 +80,11 @@ def test_names_in_latex_are_letters_only(named: Document) -> None:
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
+def test_quotes_in_latex_take_no_other_font_encoding() -> None:
+    table = Grid((Head("", numeric=False),), (Line((Cell('a "b"'),)),))
+    assert r"a {\char34}b{\char34} \\" in as_latex(Document("", "", table=table))
+
+
 def test_names_in_markdown_are_letters_only(named: Document) -> None:
     rows = as_markdown(named).splitlines()[2:]
     assert len(rows) == len(HOSTILE)
