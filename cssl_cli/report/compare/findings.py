@@ -17,17 +17,17 @@ def findings(rows: Sequence[Row], accuracy: Column) -> list[str]:
     measured = [row for row in rows if not row.control and row.mean(accuracy.name) is not None]
     if len(measured) < 2:
         return []
-    best = max(measured, key=lambda row: row.mean(accuracy.name) or 0.0)
+    highest = max(row.mean(accuracy.name) or 0.0 for row in measured)
+    best = [row for row in measured if row.mean(accuracy.name) == highest]
     return [_about_accuracy(measured, best, accuracy), *_about_terms(measured, best, accuracy)]
 
 
-def _about_accuracy(rows: Sequence[Row], best: Row, accuracy: Column) -> str:
-    said = f"Highest {accuracy.label}: {best.name}, {_percent(best, accuracy)}"
-    if accuracy not in LAST_EPOCH:
+def _about_accuracy(rows: Sequence[Row], best: Sequence[Row], accuracy: Column) -> str:
+    said = f"Highest {accuracy.label}: {some([row.name for row in best])}, {_percent(best[0], accuracy)}"
+    untrained = best[0].mean(f"untrained_{accuracy.name}") if accuracy in LAST_EPOCH else None
+    if untrained is None:
         return f"{said}."
-    untrained = best.mean(f"untrained_{accuracy.name}")
-    if untrained is not None:
-        said += f", against {BY_NAME['linear'].shown(untrained)} % of the untrained encoder"
+    said += f", against {BY_NAME['linear'].shown(untrained)} % of the untrained encoder"
     compared = [accuracy, *(one for one in LAST_EPOCH[:2] if one is not accuracy)]
     beaten = [f"{sum(_beats_untrained(row, one) for row in rows)} in {one.label}" for one in compared]
     return f"{said}. Of {len(rows)} rows, {' and '.join(beaten)} beat it by more than the 95 % intervals of both."
@@ -49,8 +49,8 @@ def _beats_untrained(row: Row, accuracy: Column) -> bool:
     return bool(found) and all(found)
 
 
-def _about_terms(rows: Sequence[Row], best: Row, accuracy: Column) -> list[str]:
-    """For each main term, whether the row that it puts first is the best one."""
+def _about_terms(rows: Sequence[Row], best: Sequence[Row], accuracy: Column) -> list[str]:
+    """For each main term, whether the row that it puts first is the best one; of several best rows, which."""
     facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
     pointing: dict[str, list[str]] = {}
@@ -62,7 +62,7 @@ def _about_terms(rows: Sequence[Row], best: Row, accuracy: Column) -> list[str]:
         first = known[values.index(term.best(values))]
         if values.count(term.best(values)) == 1:
             pointing.setdefault(first.name, []).append(term.title.rstrip(" ↑↓"))
-    agreeing = pointing.pop(best.name, [])
+    agreeing = pointing.pop(best[0].name, []) if len(best) == 1 else []
     by_name = {row.name: row for row in rows}
     parts = [f"{some(agreeing)} {_put(agreeing)} it first, too"] if agreeing else []
     parts += [

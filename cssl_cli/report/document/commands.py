@@ -41,10 +41,17 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def command_of_sweep(sweep: Sweep, runs: Path) -> str:
-    """The command that runs what is missing of a sweep under `runs`, and prints its table."""
+def command_of_sweep(sweep: Sweep, runs: Path, eta: int | None = None) -> str:
+    """The command that runs what is missing of a sweep under `runs`, and prints its table.
+
+    eta: by which its rows were halved, None if they were not.
+    """
     name = sweep.path.stem if shipped_path(sweep.path.stem) == sweep.path else str(sweep.path)
-    return shlex.join(["cssl", "sweep", name, *_overrides(sweep), "--out", str(runs)])
+    return shlex.join(["cssl", "sweep", name, *_overrides(sweep), "--out", str(runs), *_halving(eta)])
+
+
+def _halving(eta: int | None) -> list[str]:
+    return [] if eta is None else ["--halve", "--eta", str(eta)]
 
 
 def _overrides(sweep: Sweep) -> list[str]:

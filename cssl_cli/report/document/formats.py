@@ -20,7 +20,7 @@ _SYMBOLS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",  # \textquotedbl is an error in the default encoding, OT1
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
     "−": "$-$",

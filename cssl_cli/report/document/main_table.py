@@ -10,22 +10,29 @@ from typing import Any
 
 from cssl_cli.errors import escaped
 from cssl_cli.report.analysis import called
-from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, MAIN_TERMS, Column
+from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, BEST_KNN, MAIN_TERMS, Column
 from cssl_cli.report.compare.published import published_of
 from cssl_cli.report.compare.rows import Row
-from cssl_cli.report.compare.tables.rows import label_of
+from cssl_cli.report.compare.tables.rows import marked
 from cssl_cli.report.document.blocks import Block, Cell, Grid, Head, Line
 from cssl_cli.report.layout import plural, without_interval
 from cssl_cli.report.quantities import COLUMNS, Result, columns_of, short_direction
-from cssl_cli.report.summary import Reading, accuracy_readings, term_readings
+from cssl_cli.report.summary import BOTH_WAYS, Reading, accuracy_readings, term_readings
 from cssl_cli.runs.results import ERRS
 from cssl_cli.sweep.file import Reference
 from cssl_cli.theory.shown import shown_in
 from cssl_cli.theory.term import In
 
-# Of the columns of the table only: quantities that have none share their titles, as 1−σ in other distances.
+# Only what has a column: other terms share its title, such as σ in other distances.
 _BY_TITLE: Mapping[str, Column] = {column.title: column for column in (*ACCURACIES, *MAIN_TERMS)}
-_ERRS: Mapping[str, str] = {shown.name: shown.declared.errs for shown in shown_in(In.SWEEP)}
+_ERRS: Mapping[str, str] = {
+    **{shown.name: BOTH_WAYS if shown.declared.band else shown.declared.errs for shown in shown_in(In.SWEEP)},
+    BEST_KNN.name: "high",
+}
+_SAID: Mapping[str, str] = {
+    **ERRS,
+    BOTH_WAYS: "too large for few views, too small for few images",
+}
 
 
 # ---------------------------------------------------------------------- one run
@@ -93,7 +100,7 @@ def table_of_sweep(printed: Grid, rows: Sequence[Row], reference: Reference | No
     """The table that was `printed` of a sweep, with mean, deviation and number of seeds of each cell, and published
     values; what the columns mean and how they err is in their heads.
     """
-    by_label = {escaped(label_of(row)): row for row in rows}
+    by_label = {escaped(marked(row)): row for row in rows}
     columns = [_BY_TITLE.get(head.title) for head in printed.heads]
     heads = [_head(head, column) for head, column in zip(printed.heads, columns, strict=True)]
     lines = []
@@ -114,7 +121,8 @@ def _head(head: Head, column: Column | None) -> Head:
     if column is None:
         return head
     errs = _ERRS.get(column.name, "unbiased")
-    about = "; ".join(filter(None, (column.called, _without_places(column.meaning), ERRS.get(errs, errs))))
+    said = "chosen on the test images, hence too high" if column is BEST_KNN else _SAID.get(errs, errs)
+    about = "; ".join(filter(None, (column.called, _without_places(column.meaning), said)))
     return replace(head, detail=short_direction(errs), about=about)
 
 
@@ -125,7 +133,7 @@ def _without_places(meaning: str) -> str:
 
 def _label(cell: Cell, row: Row) -> Cell:
     done, meant = row.done, len(row.members)
-    return cell if done == meant else replace(cell, detail=f"{done} of {plural(meant, 'seed')} finished")
+    return cell if done == meant or row.stopped else replace(cell, detail=f"{done} of {plural(meant, 'seed')} finished")
 
 
 def _of_seeds(cell: Cell, column: Column, row: Row, published: float | None) -> Cell:

@@ -118,7 +118,8 @@ def _or(files: RunFiles, read: Callable[[], T], otherwise: T) -> T:
     try:
         return read()
     except DamagedError as error:
-        files.damage.append(str(error))
+        if str(error) not in files.damage:  # two results may suffer from the same
+            files.damage.append(str(error))
         return otherwise
 
 
@@ -193,14 +194,20 @@ def _summary(files: RunFiles) -> list[Block]:
 
 
 def _facts(files: RunFiles, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    state = str(files.status.get("state", "unknown"))
-    step, steps = files.status.get("step"), files.status.get("num_steps")
-    yield "state", state if state == "finished" or steps is None else f"{state}, step {step} of {steps}"
+    yield "state", _state(files.status)
     yield "run directory", escaped(files.path.absolute().name)
     yield "fingerprint", recipe.fingerprint
     yield "seed", str(recipe.seed)
     given = recipe.augment.model_dump(exclude_none=True)
     yield "augmentation", ", ".join(given) or "none"
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    state = str(status.get("state", "unknown"))
+    if state != "finished" and (stopped := status.get("stopped")):
+        return f"stopped by --halve at epoch {stopped['epoch']:,} of {stopped['epochs']:,}"
+    step, steps = status.get("step"), status.get("num_steps")
+    return state if state == "finished" or steps is None else f"{state}, step {step} of {steps}"
 
 
 def _terms(result: dict[str, Any]) -> list[Block]:

@@ -65,7 +65,7 @@ def document_of_sweep(
 
     content: the result of `as_content` for it. kept: figures that are drawn already, by name.
     """
-    command = command_of_sweep(sweep, out)
+    command = command_of_sweep(sweep, out, _eta(results))
     rows = rows_of(results)
     summary = Page()
     print_table(summary, rows)
@@ -78,7 +78,7 @@ def document_of_sweep(
     sections = [
         Section("Results", [*summary.blocks, *_found(rows, accuracy), *_fooled(rows)]),
         Section("What predicts the accuracy", prediction_blocks(rows, content, accuracy)),
-        Section("Claims", _printed(print_claims, answers(sweep, rows))),
+        Section("Claims", _printed(print_claims, answers(sweep, rows))[1:]),  # the section has the heading
         Section("Published values", _printed(print_published, compare_published(sweep, rows))),
         Section("Figures", [Figure(name.replace("_", "-"), draw) for name, draw in draws.items()]),
         Section("Recipes", recipes_of_rows({row.name: row.members[0].member.recipe for row in rows})),
@@ -101,9 +101,15 @@ def _lead(sweep: Sweep, rows: Sequence[Row]) -> str:
     axes = ", ".join(f"{len(variants)} of {axis}" for axis, variants in sweep.axes.items())
     done = sum(row.done for row in rows)
     of_axes = f" ({axes})" if axes else ""
-    return escaped(
-        f"A sweep of {plural(len(rows), 'row')}{of_axes}, {done:,} of {plural(len(sweep.members), 'run')} finished."
-    )
+    stopped = sum(row.stopped is not None for row in rows)
+    halved = f", {plural(stopped, 'row')} stopped by --halve" if stopped else ""
+    runs = f"{done:,} of {plural(len(sweep.members), 'run')} finished"
+    return escaped(f"A sweep of {plural(len(rows), 'row')}{of_axes}, {runs}{halved}.")
+
+
+def _eta(results: Sequence[MemberResult]) -> int | None:
+    """By how much successive halving chose among the rows; None if it stopped none."""
+    return next((result.stopped["eta"] for result in results if result.stopped), None)
 
 
 def _printed(show: Any, what: Any) -> list[Block]:
@@ -156,7 +162,12 @@ def _environment(results: Sequence[MemberResult]) -> list[Block]:
 
 def _missing(rows: Sequence[Row], command: str) -> list[Block]:
     members = [pair for row in rows for pair in zip(row.members, row.values, strict=True)]
-    lacking = [result for result, _ in members if not is_finished(result)]
+    lacking = [
+        result
+        for row in rows
+        for result in row.members
+        if not is_finished(result) and (row.stopped is None or result.error is not None)
+    ]
     scored = {values[LINEAR.name] is not None: 0 for result, values in members if is_finished(result)}
     said = []
     if lacking:

@@ -50,12 +50,19 @@ def recipes_of_rows(recipes: Mapping[str, Recipe]) -> list[Block]:
 
 
 def _differences(leaves: Mapping[str, Leaves], keys: Sequence[tuple[str, ...]]) -> Grid:
-    heads = (Head("", numeric=False), *(Head(".".join(key), numeric=False) for key in keys))
-    lines = [
-        Line((Cell(row), *(Cell(_shown(of_row[key]) if key in of_row else ABSENT) for key in keys)))
-        for row, of_row in leaves.items()
-    ]
-    return Grid(heads, tuple(lines), sortable=len(lines) > 1)
+    numeric = [all(_is_number(of_row[key]) for of_row in leaves.values() if key in of_row) for key in keys]
+    heads = [Head(".".join(key), numeric=in_numbers) for key, in_numbers in zip(keys, numeric, strict=True)]
+    lines = [Line((Cell(row), *(_cell(of_row.get(key)) for key in keys))) for row, of_row in leaves.items()]
+    return Grid((Head("", numeric=False), *heads), tuple(lines), sortable=len(lines) > 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> Cell:
+    """A field's value; None where a recipe has no such field."""
+    return Cell(ABSENT if value is None else _shown(value), value if _is_number(value) else None)
 
 
 def _leaves(content: Mapping[str, Any], *path: str) -> Leaves:

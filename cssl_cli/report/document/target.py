@@ -74,8 +74,15 @@ def _of_folder(folder: Path, accuracy: Column) -> Asked:
     from cssl_cli.report.compare.named_quantities import NAMES
     from cssl_cli.sweep.stored import load_stored_sweep
 
-    home = folder if folder.name else folder.absolute()
-    return _of_sweep(load_stored_sweep(folder, quantities=NAMES), home.parent, accuracy)
+    sweep = load_stored_sweep(folder, quantities=NAMES)
+    home = folder if folder.name == sweep.name else folder.resolve()  # such as `.`, or a link
+    if home.name != sweep.name:  # else it would be that of another folder beside it
+        raise InputError(
+            f"it holds the sweep {sweep.name}, whose runs are sought in a folder of that name",
+            where=str(folder),
+            remedy=f"Call the folder {sweep.name}.",
+        )
+    return _of_sweep(sweep, home.parent, accuracy)
 
 
 def document_in(folder: Path, kept: Mapping[str, Drawing] | None) -> Document:

@@ -55,6 +55,21 @@ def test_ties_and_missing_terms_point_nowhere() -> None:
     assert len(findings(rows, LINEAR)) == 1
 
 
+def test_all_rows_of_the_highest_accuracy_are_named() -> None:
+    rows = rows_of([member(name, accuracies={"linear": 0.5}, alignment=of) for name, of in (("a", 0.2), ("b", 0.1))])
+    about_accuracy, about_terms = findings(rows, LINEAR)
+    assert about_accuracy.startswith("Highest linear accuracy: a, b, 50.0 %, against")
+    assert about_terms == "By the theory's terms: align puts b first, of 50.0 %."
+
+
+def test_nothing_is_beaten_that_was_not_measured() -> None:
+    results = [member(name, accuracies={"linear": one}) for name, one in (("a", 0.5), ("b", 0.4))]
+    for result in results:
+        assert result.probe is not None
+        result.probe["untrained"].clear()
+    assert findings(rows_of(results), LINEAR) == ["Highest linear accuracy: a, 50.0 %."]
+
+
 def test_nothing_is_said_of_one_row_or_without_accuracies() -> None:
     assert findings(rows_of([member("a")]), LINEAR) == []
     lacking = {"linear": None, "knn": None, "nearest_center": None}

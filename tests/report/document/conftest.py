@@ -75,7 +75,7 @@ def numbers_of(member: Member) -> Values | None:
     place = (len(member.row) * 7 + int(member.row[-1]) * 5 + member.seed * 3) % 17
     values = {"linear": 0.3 + place / 40, "knn": 0.2 + place / 50, "nearest_center": 0.25 + place / 60}
     terms = {"alignment": 0.1 + place / 90, "mean_inner_product": 0.5 - place / 70, "R_epsilon": place / 17}
-    return {**values, **terms, "ratio": 3 - place / 9, "rankme": 10.0 + place}
+    return {**values, **terms, "ratio": 3 - place / 9, "rankme": 10.0 + place, "sigma": place / 20}
 
 
 @pytest.fixture

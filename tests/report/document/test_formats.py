@@ -34,17 +34,17 @@ def of_sweep(sweep: Sweep, results: list[MemberResult], content: dict[str, Any],
 
 def test_latex_has_mean_and_deviation_between_the_rules_of_booktabs(of_sweep: Document) -> None:
     lines = as_latex(of_sweep).splitlines()
-    assert lines[1:3] == [r"\begin{tabular}{lrrrrrrrr}", r"\toprule"]
+    assert lines[1:3] == [r"\begin{tabular}{lrrrrrrrrr}", r"\toprule"]
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
     (row,) = [line for line in lines if line.startswith("simclr-0.002 &")]
-    assert re.fullmatch(r"simclr-0.002( & [\d.-]+\*? \$\\pm\$[\d.]+){8} \\\\", row)
+    assert re.fullmatch(r"simclr-0.002( & [\d.-]+\*? \$\\pm\$[\d.]+){9} \\\\", row)
 
 
 def test_markdown_has_as_many_cells_in_each_row(of_sweep: Document) -> None:
     head, rule, *rows = as_markdown(of_sweep).splitlines()
     assert head.startswith("|  | linear | k-NN |")
     assert rule.startswith("|:---|---:|")
-    assert {line.count("|") for line in (head, rule, *rows)} == {10}
+    assert {line.count("|") for line in (head, rule, *rows)} == {11}
     assert any(row.startswith("| simclr-0.002 | ") and "±" in row for row in rows)
 
 
@@ -78,6 +78,11 @@ def test_names_in_latex_are_letters_only(named: Document) -> None:
     assert rows[2].startswith("{}[red]")
     assert r"\textless{}script\textgreater{}" in rows[0]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
+
+
+def test_quotes_in_latex_take_no_other_font_encoding() -> None:
+    table = Grid((Head("", numeric=False),), (Line((Cell('a "b"'),)),))
+    assert r"a {\char34}b{\char34} \\" in as_latex(Document("", "", table=table))
 
 
 def test_names_in_markdown_are_letters_only(named: Document) -> None:

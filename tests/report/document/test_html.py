@@ -9,24 +9,30 @@ from typing import Any
 import pytest
 
 from cssl_cli.errors import escaped
-from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
+from cssl_cli.recipe import load_recipe
+from cssl_cli.report.compare.catalogue import ACCURACIES, BEST_KNN, MAIN_TERMS
 from cssl_cli.report.compare.rows import rows_of
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.document.blocks import (
     Cell,
+    Document,
+    Figure,
     Folded,
     Grid,
     Head,
     Heading,
     Line,
+    Paragraph,
+    Section,
     folded_where_long,
     without_figures,
 )
-from cssl_cli.report.document.html import render
-from cssl_cli.report.document.main_table import table_of_sweep
+from cssl_cli.report.document.html import _orders, render
+from cssl_cli.report.document.main_table import _head, table_of_sweep
 from cssl_cli.report.document.of_run import RunFiles, document_of_run
 from cssl_cli.report.document.of_sweep import document_of_sweep
 from cssl_cli.report.document.page import Page as RecordedPage
+from cssl_cli.report.document.recipes import recipes_of_rows
 from cssl_cli.report.summary import in_summary
 from cssl_cli.runs.results import CLASSIFIERS, ERRS, quantities_of, quoted
 from cssl_cli.sweep.run import MemberResult
@@ -48,6 +54,7 @@ def run_page(hostile_run: RunFiles) -> Page:
 def test_every_number_of_a_sweeps_table_is_that_of_json(sweep_page: Page, content: dict[str, Any]) -> None:
     table = sweep_page.tables[0].by_name()
     by_title = {column.title: column for column in (*ACCURACIES, *MAIN_TERMS)}
+    assert len(by_title) == len(ACCURACIES) + len(MAIN_TERMS)
     seen = 0
     for row in content["rows"]:
         for title, cell in table[row["row"]].items():
@@ -62,7 +69,7 @@ def test_every_number_of_a_sweeps_table_is_that_of_json(sweep_page: Page, conten
             assert f"n {expected['n']}" in cell.small
             assert f"±{column.shown(expected['sd'])}" in cell.small
             seen += 1
-    assert seen == 9 * 8  # rows that have begun, columns with numbers
+    assert seen == 9 * 9  # rows that have begun, columns with numbers
     assert "theirs 61.5" in table["simclr-0.001"]["linear"].small
     assert table["vicreg-0.003"][""].small == "2 of 3 seeds finished"
 
@@ -98,6 +105,21 @@ def test_heads_say_how_columns_err(sweep_page: Page) -> None:
     assert heads["linear"].small == "unbiased"
     assert heads["R_ε ↓"].small == "low"
     assert ERRS["low"] in heads["R_ε ↓"].title
+    assert heads["1−σ ↓"].small == "both"  # as in the report of a run: it is one end of a band
+
+
+def test_the_best_of_all_epochs_is_no_unbiased_accuracy() -> None:
+    head = _head(Head(BEST_KNN.title), BEST_KNN)
+    assert head.detail == "high"
+    assert "chosen on the test images" in head.about
+
+
+def test_a_section_with_nothing_to_draw_is_left_out() -> None:
+    sections = [Section("Figures", [Figure("x", lambda: None)]), Section("Rest", [Paragraph("said")])]
+    page = Page(render(Document("a sweep", "", sections)))
+    assert "Figures" not in page.text
+    assert page.text.count("Rest") == 2  # in the list of contents, and above it
+    assert "part-1" in page.ids()
 
 
 def test_every_number_of_a_runs_table_is_that_of_json(run_page: Page, hostile_run: RunFiles) -> None:
@@ -204,3 +226,13 @@ def test_long_tables_are_folded() -> None:
     (folded,) = folded_where_long([Heading("Class by class"), Grid((Head(""),), lines)])
     assert isinstance(folded, Folded)
     assert folded.title == "Class by class (200 rows)"
+
+
+def test_fields_that_are_numbers_are_sorted_as_numbers() -> None:
+    """As text 1.0e-05 comes after 0.1, and 10 before 9."""
+    rates = {"a": 1e-05, "b": 0.1, "c": 10.0, "d": 9.0}
+    recipes = {row: load_recipe("simclr-shapes", [f"optim.lr={rate}"]) for row, rate in rates.items()}
+    table = next(block for block in recipes_of_rows(recipes) if isinstance(block, Grid))
+    assert [head.title for head in table.heads] == ["", "optim.lr"]
+    assert [line.cells[1].value for line in table.lines] == list(rates.values())
+    assert [order[-1] for order in _orders(table)] == ["1", "2", "4", "3"]

@@ -221,6 +221,26 @@ def test_a_sweep_by_its_folder_by_its_file_and_from_python(
     assert f"cssl sweep {sweep.path} --out {runs}" in Page((home / PAGE).read_text("utf-8")).text
 
 
+def test_a_copy_of_a_sweeps_folder_is_not_taken_for_the_sweep_beside_it(
+    sweep: Sweep, results: list[MemberResult], tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cssl_cli.sweep.stored import store_sweep
+
+    home, copy, link = (tmp_path / "runs" / name for name in ("compared", "copy", "link"))
+    store_sweep(sweep, home)
+    shutil.copytree(home, copy)
+    refused = invoke("report", copy)
+    assert refused.code == 2
+    assert "Call the folder compared." in refused.stderr
+    assert not list((tmp_path / "runs").glob(f"*/{PAGE}"))
+    link.symlink_to(home)
+    assert invoke("report", link).stdout.strip() == str(home / PAGE)
+    (home / PAGE).unlink()
+    monkeypatch.chdir(home)
+    assert invoke("report", ".").code == 0
+    assert (home / PAGE).exists()
+
+
 def test_of_a_file_of_features(invoke: Invoke, tmp_path: Path) -> None:
     """Its folder has results of another form, and no recipe."""
     rng = np.random.default_rng(0)

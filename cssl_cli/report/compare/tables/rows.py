@@ -119,7 +119,7 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     for row in rows:
         shown = (_cell(column, row, best.get(column.name)) for column in columns)
         drawn = (f"{show(row.members[0].member.sampled[key], limit=24)} " for key in sampled)
-        grid.add_row(label_of(row), *drawn, *shown)
+        grid.add_row(marked(row), *drawn, *shown)
     done = [
         values
         for row in rows
@@ -135,8 +135,8 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     return grid
 
 
-def label_of(row: Row) -> str:
-    """The row's name as the table has it."""
+def marked(row: Row) -> str:
+    """The row's name, and what sets it apart."""
     return row.name + (CONTROL if row.control else "") + (STOPPED if row.stopped else "")
 
 
