@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
@@ -91,12 +92,12 @@ class TerminalReporter(Notices):
             ends = None if left is None else time.monotonic() + left
             self._bar("sweep", done, total, f"member {done + 1:,} of {total:,}", ends=ends)
 
-    def _bar(self, task: str, done: int, total: int, detail: str, **fields: float | None) -> None:
+    def _bar(self, task: str, done: int, total: int, detail: str, **fields: Any) -> None:
         begun, _ = self.started.setdefault(task, (time.monotonic(), done))
         if task not in self.tasks:
             self.tasks[task] = self.progress.add_task(task, total=total, detail=detail, **fields)
         bar = self.tasks[task]
-        self.progress.update(bar, completed=done, total=total, **fields)  # type: ignore[arg-type]
+        self.progress.update(bar, completed=done, total=total, **fields)
         if detail:
             self.progress.update(bar, detail=detail)
         if done >= total:
