@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from cssl_cli.cli.quiet import is_quiet
 from cssl_cli.host.progress import Notices, SweepProgress, clock
@@ -15,6 +17,16 @@ from cssl_cli.report.console import make_console
 
 LINE_INTERVAL = 5.0  # seconds between plain lines of one task
 UNSAID = 2.0  # seconds; a shorter task without a message ends without a line
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time left of a task by its speed, or until the time that its field `ends` says: None if it is not known."""
+
+    def render(self, task: Task) -> Text:
+        if "ends" not in task.fields:
+            return super().render(task)
+        ends = task.fields["ends"]
+        return Text("" if ends is None else clock(max(ends - time.monotonic(), 0.0)), style="progress.remaining")
 
 
 class TerminalReporter(Notices):
@@ -29,7 +41,7 @@ class TerminalReporter(Notices):
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=8)),
             BarColumn(bar_width=20 if self.console.width >= 100 else 8),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
-            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+            _TimeLeft(compact=True, table_column=Column(min_width=5)),
             TextColumn(
                 "{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
             ),
@@ -76,15 +88,16 @@ class TerminalReporter(Notices):
         if self.live:
             done = progress.finished + progress.failed
             total = done + len(progress.running) + progress.waiting
-            left = "" if progress.seconds_left is None else f", about {clock(progress.seconds_left)} left"
-            self._bar("sweep", done, total, f"member {done + 1:,} of {total:,}{left}")
+            left = progress.seconds_left
+            ends = None if left is None else time.monotonic() + left
+            self._bar("sweep", done, total, f"member {done + 1:,} of {total:,}", ends=ends)
 
-    def _bar(self, task: str, done: int, total: int, detail: str) -> None:
+    def _bar(self, task: str, done: int, total: int, detail: str, **fields: Any) -> None:
         begun, _ = self.started.setdefault(task, (time.monotonic(), done))
         if task not in self.tasks:
-            self.tasks[task] = self.progress.add_task(task, total=total, detail=detail)
+            self.tasks[task] = self.progress.add_task(task, total=total, detail=detail, **fields)
         bar = self.tasks[task]
-        self.progress.update(bar, completed=done, total=total)
+        self.progress.update(bar, completed=done, total=total, **fields)
         if detail:
             self.progress.update(bar, detail=detail)
         if done >= total:

@@ -38,6 +38,8 @@ def track(
     from cssl_cli.tracking.mirror import replay, require_trackers
 
     require_trackers([to], "--to")
+    if into is not None and to != "mlflow":
+        into = str(read_path(into))
     found = [run for path in runs for run in runs_in(path)]
     done: list[Path] = []
     errors: list[CsslError] = []

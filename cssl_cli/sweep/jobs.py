@@ -33,7 +33,7 @@ def parse_jobs(given: str | None) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise InputError(
-            f"{text!r} is no number of members",
+            f"{text!r} is no number of members from 0 to 99999",
             where=where,
             remedy="Give a number, or auto: one a core on a CPU. 0 runs them one after another in this process.",
         )

@@ -54,7 +54,7 @@ def load_stored_sweep(folder: Path, *, quantities: Collection[str] | None = None
         sources, base, changes = (_sources(content[key]) for key in ("sources", "base", "changes"))
         given = sweep_of_sources(Path(content["file"]), sources, base)
         return sweep_of(given, changes, quantities=quantities, max_members=None)
-    except (KeyError, TypeError, CsslError) as error:
+    except (KeyError, TypeError, ValueError, CsslError) as error:
         raise DamagedError(
             f"the file cannot be used: {getattr(error, 'what', error)}", where=str(kept.file(NAME)), remedy=_REMEDY
         ) from error
@@ -75,4 +75,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _sources(stored: Sequence[Mapping[str, Any]]) -> tuple[Source, ...]:
+    for one in stored:
+        if not isinstance(one["patch"], dict):
+            raise TypeError(f"{one['label']} holds no mapping")
     return tuple(Source(one["label"], one["patch"]) for one in stored)

@@ -54,11 +54,17 @@ def require_trackers(names: Sequence[str], where: str) -> tuple[str, ...]:
     for name in names:
         if name not in TRACKERS:
             raise unknown_name("tracker", name, TRACKERS, where=where)
-        if any(find_spec(module) is None for module in TRACKERS[name].needs):
+        if not all(map(_is_installed, TRACKERS[name].needs)):
             raise InputError(
                 f"{name} is not installed", where=where, remedy=f"Install it: pip install 'cssl-cli[{name}]'"
             )
     return tuple(dict.fromkeys(names))
+
+
+def _is_installed(module: str) -> bool:
+    """Whether Python finds it; a folder of that name, such as trackers leave behind, is no module."""
+    found = find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def prepare(names: Sequence[str], runs: Path, say: Say) -> tuple[str, ...]:

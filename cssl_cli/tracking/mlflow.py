@@ -30,7 +30,7 @@ class MLflow:
     """
 
     def __init__(self, records: Records, into: str | None, say: Say) -> None:  # noqa: ARG002
-        self.client, experiment = open_store(records.run.path.parent, into)
+        self.client, experiment = open_store(records.place.parent, into)
         self.begun, self.seconds = records.begun, 0.0
         wanted = {(name, point.step): value for point in records.points for name, value in _named(point.values)}
         wanted |= {(name, records.last_step): value for name, value in _named(records.summary)}
@@ -53,7 +53,7 @@ class MLflow:
     def _create(self, experiment: str, records: Records, parameters: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        tags = {FINGERPRINT: records.fingerprint, "cssl.group": records.group, "cssl.run": str(records.run.path)}
+        tags = {FINGERPRINT: records.fingerprint, "cssl.group": records.group, "cssl.run": str(records.place)}
         run = self.client.create_run(experiment, round(1000 * self.begun), tags=tags, run_name=records.name)
         self.id = run.info.run_id
         given = [Param(name, value) for name, value in parameters.items()]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from cssl_cli.recipe import load_recipe
@@ -45,12 +46,18 @@ class Records:
     begun: float
 
     @property
+    def place(self) -> Path:
+        """The run directory by its own name, also where it was given as `.` or `..`."""
+        path = self.run.path.absolute()
+        return path.resolve() if ".." in path.parts else path
+
+    @property
     def name(self) -> str:
-        return self.run.path.absolute().name
+        return self.place.name
 
     @property
     def group(self) -> str:
-        return self.run.path.absolute().parent.name
+        return self.place.parent.name
 
     @property
     def last_step(self) -> int:

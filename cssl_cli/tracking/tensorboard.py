@@ -24,7 +24,7 @@ class TensorBoard:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.begun, self.seconds = records.begun, 0.0
-        folder = Path(into or records.run.path.parent / "tensorboard") / records.name
+        folder = Path(into or records.place.parent / "tensorboard") / records.name
         folder.mkdir(parents=True, exist_ok=True)
         earlier = list(folder.glob(f"events.out.tfevents.*{OURS}"))
         self.file = RecordWriter((folder / f"events.out.tfevents.{time.time_ns()}{OURS}").open("xb"))

@@ -28,7 +28,7 @@ class WandB:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        folder = Path(into or os.environ.get("WANDB_DIR") or records.run.path.parent).absolute()
+        folder = Path(into or os.environ.get("WANDB_DIR") or records.place.parent).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in (folder / "wandb").glob(f"offline-run-*-{records.fingerprint}"):
             shutil.rmtree(earlier)  # it holds the same steps

@@ -70,7 +70,17 @@ def test_a_folder_without_one(tmp_path: Path) -> None:
         load_stored_sweep(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{}, {"file": "s.yaml", "sources": [3], "base": [], "changes": []}, "axes"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"file": "s.yaml", "sources": [3], "base": [], "changes": []},
+        {"file": "s.yaml", "sources": [{"label": "s.yaml", "patch": None}], "base": [], "changes": []},
+        {"file": "s.yaml", "sources": [{"label": "s.yaml", "patch": "name"}], "base": [], "changes": []},
+        {"file": "s.yaml", "sources": [], "base": [], "changes": []},
+        "axes",
+    ],
+)
 def test_content_of_another_form_is_damage(content: Any, tmp_path: Path) -> None:
     store_sweep(load_sweep("quickstart"), tmp_path)
     if content == "axes":

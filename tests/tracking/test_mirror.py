@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def test_a_run_that_is_damaged_meanwhile_is_closed(tmp_path: Path, recording: li
 
 
 def test_a_tracker_must_be_known_and_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "find_spec", lambda name: None if name == "wandb" else object())
+    monkeypatch.setattr(mirror, "find_spec", lambda name: None if name == "wandb" else find_spec("json"))
     assert require_trackers(["mlflow", "mlflow", "tensorboard"], "--track") == ("mlflow", "tensorboard")
     with pytest.raises(InputError, match="tensorbord") as unknown:
         require_trackers(["tensorbord"], "--track")
@@ -169,6 +170,15 @@ def test_a_tracker_must_be_known_and_installed(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="wandb is not installed") as missing:
         require_trackers(["wandb"], "--track")
     assert "pip install 'cssl-cli[wandb]'" in str(missing.value)
+
+
+def test_a_folder_that_a_tracker_left_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb_of_before").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = mirror.TRACKERS["wandb"]._replace(needs=("wandb_of_before",))
+    monkeypatch.setattr(mirror, "TRACKERS", {"wandb": kind})
+    with pytest.raises(InputError, match="wandb is not installed"):
+        require_trackers(["wandb"], "--track")
 
 
 def test_replaying_reports_what_the_tracker_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +282,15 @@ def test_track_mirrors_runs_and_the_folders_of_sweeps(
     assert outcome.code == 2
     assert "a process works on the run" in outcome.stderr
     assert '"runs": []' in outcome.stdout
+
+
+def test_a_home_folder_is_one_as_a_place(
+    invoke: Invoke, tmp_path: Path, recording: list[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = written_run(tmp_path / "runs", epochs=1)
+    assert invoke("track", run.path, "--to", "tensorboard", "--into", "~/there").code == 0
+    assert recording[0].into == str(tmp_path / "home" / "there")
 
 
 def test_a_tracker_that_fails_ends_track(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

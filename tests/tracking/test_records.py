@@ -81,3 +81,14 @@ def test_the_summary_has_the_numbers_of_a_sweeps_table(analyzed: Path, tmp_path:
     run.remove(ANALYSIS)
     assert "final/linear" in read_summary(run)
     assert "final/alignment" not in read_summary(run)
+
+
+@pytest.mark.parametrize(("inside", "given"), [("", "."), ("figures", "..")])
+def test_the_name_of_a_run_does_not_depend_on_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, given: str
+) -> None:
+    run = written_run(tmp_path / "sweep", epochs=1)
+    (run.path / inside).mkdir(exist_ok=True)
+    monkeypatch.chdir(run.path / inside)
+    records = read_records(RunDir(Path(given)))
+    assert (records.place, records.name, records.group) == (run.path, run.path.name, "sweep")

@@ -48,6 +48,14 @@ def test_every_step_is_there_once_after_kills(tmp_path: Path) -> None:
         assert scalars(open_since) == expected(run), "nor does one that was open meanwhile see any twice"
 
 
+def test_a_run_is_mirrored_beside_it_from_within_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = written_run(tmp_path, epochs=1)
+    monkeypatch.chdir(run.path)
+    replay(RunDir(Path()), "tensorboard", None, print)
+    assert scalars(reader(run)) == expected(run)
+    assert not run.file("tensorboard").exists()
+
+
 def test_the_recipe_is_a_text_and_the_time_that_of_training(tmp_path: Path) -> None:
     run = written_run(tmp_path, epochs=2)
     replay(run, "tensorboard", None, print)

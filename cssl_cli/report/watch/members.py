@@ -8,7 +8,7 @@ from typing import Any
 
 from cssl_cli.errors import CsslError, escaped
 from cssl_cli.host.sealed_folder import SealedFolder
-from cssl_cli.report.watch.progress import Follower, RunProgress
+from cssl_cli.report.watch.progress import QUIET, Follower, RunProgress
 from cssl_cli.runs.run_dir import ANALYSIS, RunDir, find_runs
 from cssl_cli.sweep.run import member_path
 from cssl_cli.sweep.stored import NAME, load_stored_sweep
@@ -18,12 +18,20 @@ from cssl_cli.sweep.stored import NAME, load_stored_sweep
 class MemberState:
     """A member: its name, its run, and the word for where it stands.
 
-    `measuring` is a trained run without an analysis yet, `quiet` one that has written nothing for long.
+    `measuring` is a trained run without an analysis yet, `quiet` one that has written nothing for long, `stopped` one
+    that successive halving stopped.
     """
 
     name: str
     run: RunProgress
     state: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it goes on no more. An interrupted one may: the members of a rung wait for the last of them."""
+        if self.state == "interrupted":
+            return self.run.age > QUIET
+        return self.state in ("finished", "failed", "stopped")
 
     def content(self) -> dict[str, Any]:
         return {"member": self.name, **self.run.content(), "state": self.state}
@@ -40,7 +48,7 @@ class SweepProgress:
     @property
     def ended(self) -> bool:
         """Whether no member is at work or has yet to begin."""
-        return bool(self.members) and all(one.state in ("finished", "failed", "interrupted") for one in self.members)
+        return bool(self.members) and all(one.ended for one in self.members)
 
     def content(self) -> dict[str, Any]:
         return {
@@ -96,5 +104,7 @@ def is_sweep(path: Path) -> bool:
 def _state(run: RunProgress) -> str:
     if run.quiet:
         return "quiet"
+    if run.stopped is not None:
+        return "stopped"
     unmeasured = run.state == "finished" and not RunDir(run.path).file(ANALYSIS).exists()
     return "measuring" if unmeasured else run.state

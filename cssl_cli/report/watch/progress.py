@@ -25,7 +25,7 @@ class RunProgress:
 
     state: that of the status, `new` before it has begun, `unknown` if the status is damaged. age: seconds since a file
     of it was written. holder: who took the lock last, as it wrote itself down. problems: sentences on files that cannot
-    be read.
+    be read. stopped: where successive halving stopped it (`runs.stored.Stopped`).
     """
 
     path: Path
@@ -38,6 +38,7 @@ class RunProgress:
     holder: str | None
     failure: str | None
     problems: tuple[str, ...]
+    stopped: Record | None = None
 
     @property
     def ended(self) -> bool:
@@ -101,6 +102,7 @@ class RunProgress:
             "knn": self.accuracies[-1][1] if self.accuracies else None,
             "best_knn": None if best is None else {"epoch": best[0], "knn": best[1]},
             "failure": self.failure,
+            "stopped": self.stopped,
             "problems": list(self.problems),
         }
 
@@ -138,6 +140,7 @@ class Follower:
             holder=self._read(LOCK, self._holder, None),
             failure=status.get("error"),
             problems=tuple(problem for _, _, problem in self.known.values() if problem is not None),
+            stopped=status.get("stopped") if status["state"] == "interrupted" else None,
         )
 
     def _read(self, name: str, read: Callable[[], Any], default: Any) -> Any:

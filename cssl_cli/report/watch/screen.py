@@ -20,7 +20,7 @@ from cssl_cli.tracking.records import PROTOCOL
 GAP = "   "
 LEAST_NAME = 16  # of a member's name in the table, before a column is left out
 # Members in this order when not all fit.
-ORDER = ("running", "quiet", "measuring", "failed", "interrupted", "unknown", "new", "finished")
+ORDER = ("running", "quiet", "measuring", "failed", "interrupted", "unknown", "new", "stopped", "finished")
 COLUMNS = ("member", "state", "epoch", "loss", "k-NN, %", "left")
 STYLES = {"failed": "red", "quiet": "yellow", "interrupted": "yellow", "finished": "green"}
 
@@ -42,7 +42,7 @@ def _draw_run(run: RunProgress, out: Console, height: int) -> Group:
 
 def _header(run: RunProgress, width: int) -> list[Text]:
     head = [_line(escaped(run.path.absolute().name), "bold")]
-    facts = [_word(run.state)]
+    facts = [_word(run.state) if run.stopped is None else "stopped by successive halving"]
     if run.num_epochs is not None:
         facts.append(f"epoch {run.epoch}/{run.num_epochs}")
     if run.num_steps:

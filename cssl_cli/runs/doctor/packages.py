@@ -26,6 +26,8 @@ NEEDED = {
     "pyyaml": "6.0",
     "rich": "13.7",
     "typer": "0.20",
+    "jinja2": "3.1",
+    "uniplot": "0.23",
 }
 OPTIONAL = {"datasets": "5.2", "timm": "1.0"}
 EXTRAS = {"datasets": "huggingface", "timm": "timm"}

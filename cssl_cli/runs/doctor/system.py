@@ -38,7 +38,7 @@ def processors() -> Iterator[Finding]:
     some = f" of {there}" if usable < there else ""
     facts = {"cores": there, "usable": usable, "quota": quota, "model": model()}
     yield Finding("processor", f"{facts['model']}, {usable}{some} core{'s' * (usable != 1)}{share}", facts=facts)
-    yield from _threads(usable if quota is None else max(1, min(usable, int(quota + 0.5))))
+    yield from _threads(useful_cores())
     yield from _load(usable)
 
 
@@ -70,6 +70,12 @@ def _load(usable: int) -> Iterator[Finding]:
 def cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def useful_cores() -> int:
+    """The cores that have work for a thread each: a quota may leave a container the time of fewer than it sees."""
+    quota = cpu_quota()
+    return cores() if quota is None else max(1, min(cores(), int(quota + 0.5)))
 
 
 def cpu_quota() -> float | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cssl_cli.host.files import open_in_place, open_to_read
 from cssl_cli.host.signals import ENDING, blocked_signals
+from cssl_cli.runs.doctor.system import useful_cores
 from cssl_cli.sweep.workers.messages import COMPILING, THREADS, Ended, Lines, Message, RankTask, Task, decode, encode
 
 ENDING_TIME = 10.0  # seconds for a worker to end
@@ -25,8 +26,8 @@ def threads_each(workers: int) -> int:
 
 
 def available_cores() -> int:
-    """The number of cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores available to this process, also within the quota of a container."""
+    return useful_cores()
 
 
 class WorkerProcess:

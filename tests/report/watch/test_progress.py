@@ -229,6 +229,26 @@ def test_members_that_have_not_begun_are_known_from_the_sweep(tmp_path: Path, cl
     assert follower.look().content()["members"][0]["member"] == sweep.members[0].name
 
 
+def test_a_rung_of_halving_is_no_end(tmp_path: Path, clock: Clock) -> None:
+    runs = [written_run(tmp_path, seed=seed, epochs=1, of=4, state="interrupted") for seed in (1, 2)]
+    follower = SweepFollower(tmp_path)
+    assert not follower.look().ended, "the rows that are kept are about to go on"
+    stopped = {"epoch": 1, "epochs": 4, "knn": 0.1, "place": 2, "num_rows": 2, "num_kept": 1, "eta": 2}
+    runs[0].write_status("interrupted", step=STEPS, num_steps=4 * STEPS, stopped=stopped)
+    found = follower.look()
+    assert {one.name: one.state for one in found.members} == {
+        runs[0].path.name: "stopped",
+        runs[1].path.name: "interrupted",
+    }
+    assert found.content()["members"][0]["stopped"] == found.members[0].run.stopped
+    assert not found.ended
+    clock.now += QUIET + 1
+    assert follower.look().ended, "the sweep was stopped there"
+    runs[1].write_status("finished", step=4 * STEPS, num_steps=4 * STEPS)
+    runs[1].file(ANALYSIS).write_text("{}")
+    assert follower.look().ended
+
+
 def test_a_damaged_sweep_file_leaves_the_runs(tmp_path: Path) -> None:
     run = written_run(tmp_path, epochs=1)
     (tmp_path / "sweep.json").write_text("{")

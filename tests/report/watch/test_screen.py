@@ -103,6 +103,14 @@ def test_plots_never_take_more_than_they_are_given(width: int, height: int) -> N
     assert plot_grid([], width, height) == []
 
 
+def test_a_run_that_halving_stopped_is_shown_as_such(tmp_path: Path) -> None:
+    run = written_run(tmp_path, epochs=1, of=4)
+    stopped = {"epoch": 1, "epochs": 4, "knn": 0.1, "place": 2, "num_rows": 2, "num_kept": 1, "eta": 2}
+    run.write_status("interrupted", step=STEPS, num_steps=4 * STEPS, stopped=stopped)
+    assert lines_of(Follower(run.path).look(), 80, 24)[1].startswith("stopped by successive halving   epoch 1/4")
+    assert "of 1 member:   1 stopped" in lines_of(SweepFollower(tmp_path).look(), 80, 24)
+
+
 def test_of_many_members_those_at_work_come_first(tmp_path: Path) -> None:
     for seed in range(30):
         written_run(tmp_path, seed=seed, epochs=1, state="finished" if seed < 28 else "running")

@@ -14,10 +14,11 @@ import torch
 
 from cssl_cli.errors import DamagedError
 from cssl_cli.host.progress import SweepProgress
+from cssl_cli.runs.doctor import system
 from cssl_cli.sweep.workers import process, worker
 from cssl_cli.sweep.workers.messages import Ended, Task
 from cssl_cli.sweep.workers.pool import Job, Outcome, PoolSettings
-from cssl_cli.sweep.workers.process import end_in_words, killed_in_words, threads_each
+from cssl_cli.sweep.workers.process import available_cores, end_in_words, killed_in_words, threads_each
 from cssl_cli.sweep.workers.stages import Failure, Missing
 from cssl_cli.sweep.workers.worker import _ended
 from tests.support.pool_bench import ALL_MISSING, Bench, Listener
@@ -98,6 +99,16 @@ def test_each_worker_has_its_share_of_the_cores(bench: Bench, monkeypatch: pytes
     bench.run(3, "ok-1")
     assert [call[3] for call in bench.calls()] == ["2", "5"]
     assert [call[5] for call in bench.calls()] == ["2", "2"]  # of the compiler
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(None, 64), (4.0, 4), (3.5, 4), (0.3, 1), (100.0, 64)])
+def test_a_container_has_the_cores_of_its_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int
+) -> None:
+    monkeypatch.setattr(system, "cores", lambda: 64)
+    monkeypatch.setattr(system, "cpu_quota", lambda: quota)
+    assert available_cores() == cores
+    assert threads_each(2) == max(cores // 2, 1)
 
 
 # ---------------------------------------------------------------------- what a death costs
