@@ -67,6 +67,7 @@ def cache(
         print_error(str(error))
     if pruned.failed:
         raise typer.Exit(1)
+    return None
 
 
 def read_age(text: str) -> float:
