@@ -221,7 +221,11 @@ def decide(entrants: Sequence[Entrant], accuracies: Sequence[float | None], eta:
     )
     known = [one for one in order if accuracies[one] is not None]
     if not known:
-        raise RunError("no row has a k-NN accuracy in all its members, so that none can go on", where=WHERE)
+        raise RunError(
+            "no row has a k-NN accuracy in all its members, so that none can go on",
+            where=WHERE,
+            remedy="With --report in place of --halve, the same command says which members failed, and why.",
+        )
     kept = known[: num_kept(len(entrants), eta)]
     stopped = [one for one in order if one not in kept]
     return Decision(
