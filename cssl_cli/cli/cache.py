@@ -10,6 +10,7 @@ import typer
 from cssl_cli.cli.options import DryRun, Json
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.host.paths import cache_dir
+from cssl_cli.host.streams import print_error
 
 EXAMPLES = (
     "cssl cache",
@@ -61,7 +62,12 @@ def cache(
         everything=everything,
         dry_run=dry_run,
     )
-    return show_pruned(folder, pruned, as_json, dry_run=dry_run)
+    show_pruned(folder, pruned, as_json, dry_run=dry_run)
+    for error in pruned.failed:
+        print_error(str(error))
+    if pruned.failed:
+        raise typer.Exit(1)
+    return None
 
 
 def read_age(text: str) -> float:

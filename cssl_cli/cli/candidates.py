@@ -96,7 +96,7 @@ class _Line:
             ),
             "--only": self._rows,
             "--skip": self._rows,
-            "--versus": self._rows,
+            "--versus": lambda: (row for row in self._rows() if "*" not in row[0]),
             "--data": lambda: [*recipes("recipe"), *self._names("data")],
         }
         if name in known:

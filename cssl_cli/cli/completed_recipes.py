@@ -50,7 +50,10 @@ def _sources(name: str) -> list[Mapping[str, Any]]:
 
 
 def rows(name: str) -> Iterator[str]:
-    """The rows of a sweep, in its order; none where it cannot be read."""
+    """The rows of a sweep, in its order; none where it cannot be read.
+
+    Where draws may repeat, and so lose their numbers, a pattern for all draws of a variant stands in their place.
+    """
     try:
         chain = follow(find(name, "sweep"))
     except CsslError:
@@ -58,8 +61,24 @@ def rows(name: str) -> Iterator[str]:
     axes: dict[str, dict[str, None]] = {}
     for source in chain.sources:
         _change(axes, source)
+    if draws := _draws(chain.sources):
+        axes["draw"] = dict.fromkeys(draws)
     for variants in islice(product(*axes.values()), MOST_ROWS):
         yield "-".join(variants) or str(chain.sources[-1].patch.get("name"))
+
+
+def _draws(sources: Sequence[Source]) -> list[str]:
+    """The names of the draws of a random axis, or a pattern for all of them; empty without such an axis."""
+    sample: dict[str, Any] = {}
+    num: Any = None
+    for source in sources:
+        given = source.patch.get("sample", ...)
+        sample = merge(sample, given) if isinstance(given, Mapping) and given else sample if given is ... else {}
+        num = source.patch.get("num", num)
+    if not sample or not isinstance(num, int) or num < 1:
+        return []
+    repeats = re.search(r'"(log_)?uniform":', json.dumps(sample, default=str)) is None
+    return ["*"] if repeats else [f"s{number:02d}" for number in range(min(num, MOST_ROWS))]
 
 
 def _change(axes: dict[str, dict[str, None]], source: Source) -> None:

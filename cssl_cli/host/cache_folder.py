@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ TEMPORARY_SUFFIX = ".building"
 COMPILED = "compiler"  # where torch's compiler keeps its code
 TAG = "CACHEDIR.TAG"  # https://bford.info/cachedir: what is in a folder with it can be made again
 _TAG_TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by cssl: `cssl cache prune` may empty this folder.\n"
+_COMPILERS = ("aotautograd", "fxgraph")  # what torch's compiler keeps, among other folders
+_OF_COMPILER = re.compile(r"aotautograd|fxgraph|locks|precompiled_headers|triton|[a-z0-9]{2}")
 
 
 def open_lock(path: Path) -> int:
@@ -59,10 +62,21 @@ def enter_use(path: Path) -> None:
 
 
 def tag(folder: Path) -> None:
-    """Mark a folder of ours as one that may be emptied, and is used now; one that has a tag keeps it."""
+    """Mark a folder of compiled code as one that may be emptied, and is used now.
+
+    One that has a tag keeps it, and one with anything that torch's compiler did not write gets none: it may lie there
+    for another reason, as $CSSL_CACHE may be any folder.
+    """
+    if not (folder / TAG).exists() and not _holds_compiled_code_alone(folder):
+        return
     with contextlib.suppress(FileExistsError), (folder / TAG).open("xb") as file:
         file.write(_TAG_TEXT)
     enter_use(folder / TAG)
+
+
+def _holds_compiled_code_alone(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()}
+    return not names or (not names.isdisjoint(_COMPILERS) and all(map(_OF_COMPILER.fullmatch, names)))
 
 
 def is_tagged(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from rich.text import Text
 from cssl_cli.errors import DamagedError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.prediction import prediction_content
-from cssl_cli.report.compare.run_rows import rows_of_runs
+from cssl_cli.report.compare.run_rows import how_chosen_among, rows_of_runs
 from cssl_cli.report.compare.tables.prediction import print_prediction
 from cssl_cli.report.control_encoders import compare_controls, fooled_in
 from cssl_cli.report.control_table import print_controls, print_fooled
@@ -134,7 +134,8 @@ def show_runs(
         runs = {
             str(path): {**analysis_content(result), **_of_accuracies(probes[path])} for path, result in results.items()
         }
-        return print_json({"runs": runs, **prediction_content(rows_of_runs(results, probes))})
+        rows = rows_of_runs(results, probes)
+        return print_json({"runs": runs, **prediction_content(rows, chosen=how_chosen_among(results))})
     out = console()
     print_runs(out, results, probes)
     print_fooled(out, [fooled_in(result) for result in results.values()])
@@ -143,7 +144,8 @@ def show_runs(
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
         rows = rows_of_runs(results, probes)
-        print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy, every=every)
+        predicted = prediction_content(rows, [accuracy.name], chosen=how_chosen_among(results))
+        print_prediction(out, rows, predicted, accuracy, every=every)
     return None
 
 

@@ -124,7 +124,7 @@ def run_state(run: RunDir) -> str:
         state = run.status()["state"]
         if run.finished:
             return "finished"
-        if run.status().get("stopped"):
+        if state == "interrupted" and run.status().get("stopped"):
             return "stopped"
     except DamagedError:
         return "damaged"

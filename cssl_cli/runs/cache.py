@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cssl_cli.errors import InputError, InUseError, RunError
-from cssl_cli.host.cache_folder import COMPILED, LOCK_NAME, TEMPORARY_SUFFIX, digest_of, is_tagged, open_lock, regular
+from cssl_cli.host.cache_folder import (
+    COMPILED,
+    LOCK_NAME,
+    TAG,
+    TEMPORARY_SUFFIX,
+    digest_of,
+    is_tagged,
+    open_lock,
+    regular,
+)
 
 Kind = Literal["images", "left_over", "compiled", "other"]
 
@@ -52,10 +61,11 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, or would be, and what was to be removed and is in use."""
+    """What was removed, or would be, and what was to be removed and is in use; `failed`: why others are still there."""
 
     removed: tuple[CacheEntry, ...]
     in_use: tuple[CacheEntry, ...]
+    failed: tuple[RunError, ...] = ()
     num_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -146,7 +156,10 @@ def _is_file(path: Path) -> bool:
 
 def _is_locked(path: Path) -> bool:
     """Whether somebody reads the array now."""
-    handle = _locked(path)
+    try:
+        handle = _locked(path)
+    except OSError as error:  # it was just removed, or nothing tells since we may not read it
+        return not isinstance(error, FileNotFoundError)
     if handle is not None:
         os.close(handle)
     return handle is None
@@ -196,10 +209,15 @@ def prune(folder: Path, *, older_than: float | None, max_bytes: int | None, ever
         chosen = _chosen(found, older_than, max_bytes, everything)
         removed: list[CacheEntry] = []
         in_use: list[CacheEntry] = []
+        failed: list[RunError] = []
         for entry in chosen:
-            gone = not entry.in_use and (dry_run or _remove(entry))
+            try:
+                gone = not entry.in_use and (dry_run or _remove(entry))
+            except RunError as error:  # another user's, say
+                failed.append(error)
+                continue
             (removed if gone else in_use).append(entry)
-        return Pruned(tuple(removed), tuple(in_use))
+        return Pruned(tuple(removed), tuple(in_use), tuple(failed))
 
 
 def _chosen(
@@ -254,6 +272,11 @@ def _remove(entry: CacheEntry) -> bool:
             if path.is_dir():
                 aside = path.with_name(f".{COMPILED}.{uuid.uuid4().hex}.removed")
                 path.rename(aside)
+                for inner in aside.iterdir():  # the tag goes last, so that what a killed process leaves is ours
+                    if inner.is_dir() and not inner.is_symlink():
+                        shutil.rmtree(inner)
+                    elif inner.name != TAG:
+                        inner.unlink()
                 shutil.rmtree(aside)
             else:
                 path.unlink(missing_ok=True)

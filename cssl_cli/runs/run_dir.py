@@ -25,7 +25,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +189,15 @@ class RunDir(SealedFolder):
         return records
 
     def write_status(self, state: str, **facts: Any) -> None:
-        """`state` is one of running, interrupted, failed, finished."""
+        """`state` is one of running, interrupted, failed, finished.
+
+        Where successive halving stopped the run stays in it until it is finished, unless `stopped` says otherwise.
+        """
+        if state != "finished" and "stopped" not in facts:
+            with suppress(DamagedError):
+                facts["stopped"] = self.status().get("stopped")
+        if facts.get("stopped") is None:
+            facts.pop("stopped", None)
         self.write_json(STATUS, {"state": state, **facts})
 
     def status(self) -> dict[str, Any]:

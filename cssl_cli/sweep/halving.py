@@ -113,7 +113,9 @@ def run_halved(
     for rung in range(halving.num_rungs + 1):
         part = replace(request, selected=tuple(member for one in standing for member in one.members))
         ends = train(part, partial(lacking_to, rung) if rung < halving.num_rungs else None)
-        ends.errors = errors = errors | ends.errors
+        tried = {member.name for member in part.members}  # again, so that an earlier error of theirs is settled
+        errors = {name: error for name, error in errors.items() if name not in tried} | ends.errors
+        ends.errors = errors
         if ends.in_use or ends.not_started or rung == halving.num_rungs:
             break
         decision = close_rung(halving, standing, rung, path_of)
@@ -219,7 +221,11 @@ def decide(entrants: Sequence[Entrant], accuracies: Sequence[float | None], eta:
     )
     known = [one for one in order if accuracies[one] is not None]
     if not known:
-        raise RunError("no row has a k-NN accuracy in all its members, so that none can go on", where=WHERE)
+        raise RunError(
+            "no row has a k-NN accuracy in all its members, so that none can go on",
+            where=WHERE,
+            remedy="With --report in place of --halve, the same command says which members failed, and why.",
+        )
     kept = known[: num_kept(len(entrants), eta)]
     stopped = [one for one in order if one not in kept]
     return Decision(
@@ -237,17 +243,30 @@ def accuracy_of(values: Sequence[float | None]) -> float | None:
 
 def mark_stopped(run: RunDir, facts: dict[str, Any]) -> None:
     """Write why the run was stopped into its status, unless that is there, or it failed, or another process has it."""
+    _mark(run, facts)
+
+
+def _mark(run: RunDir, stopped: dict[str, Any] | None) -> None:
+    """Write where the run was stopped into its status; None: that it goes on."""
     with suppress(CsslError):
-        status = run.status()
-        if run.finished or status["state"] == "failed" or status.get("stopped") == facts:
+        if not _is_unfinished(run) or run.status().get("stopped") == stopped:
             return
         with run.locked():
-            kept = {name: status[name] for name in ("step", "num_steps") if name in status}
-            run.write_status("interrupted", **kept, stopped=facts)
+            if _is_unfinished(run):  # still: another process may have had it
+                status = run.status()
+                kept = {name: status[name] for name in ("step", "num_steps") if name in status}
+                run.write_status("interrupted", **kept, stopped=stopped)
+
+
+def _is_unfinished(run: RunDir) -> bool:
+    return run.status()["state"] in ("running", "interrupted")
 
 
 def close_rung(halving: Halving, standing: Sequence[Entrant], rung: int, path_of: Callable[[Member], Path]) -> Decision:
-    """Decide which of the standing entrants go on, all of which reached the rung or failed, and mark those stopped."""
+    """Decide which of the standing entrants go on, all of which reached the rung or failed, and mark those stopped.
+
+    The marks of an earlier sweep, which had other rows, are taken from those that go on.
+    """
     values = {
         member.name: _knn_of(RunDir(path_of(member)), halving.epoch(member, rung))
         for entrant in standing
@@ -255,6 +274,9 @@ def close_rung(halving: Halving, standing: Sequence[Entrant], rung: int, path_of
     }
     accuracies = [accuracy_of([values[member.name] for member in entrant.members]) for entrant in standing]
     decision = decide(standing, accuracies, halving.eta)
+    for entrant in decision.kept:
+        for member in entrant.members:
+            _mark(RunDir(path_of(member)), None)
     for place, entrant in enumerate(decision.stopped, start=len(decision.kept) + 1):
         for member in entrant.members:
             facts = {

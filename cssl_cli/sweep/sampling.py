@@ -9,6 +9,7 @@ whole numbers, of choices) is left out, with its number.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
@@ -173,7 +174,7 @@ def _distribution_problem(content: Mapping[str, Any]) -> str | None:
         or not all(isinstance(end, numbers) and not isinstance(end, bool) and abs(end) < LARGEST for end in given)
     ):
         whole = "whole numbers" if kind == "int_uniform" else "numbers"
-        return f"has {kind} {show(given)}; must be [low, high], two {whole}"
+        return f"has {kind} {show(given)}; must be [low, high], two {whole} below 2**53"
     low, high = given
     if low >= high:
         return f"has {kind} {show(given)}; must be [low, high] with low < high"
@@ -186,6 +187,7 @@ def _distribution_problem(content: Mapping[str, Any]) -> str | None:
 def _distinct(found: Sequence[_Sampled], seed: int, num: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """The first `num` draws that differ from those before, by name; fewer if there are no more."""
     seen = set()
+    most = min(num, math.prod(_num_values(one.content) for one in found))
     for number in range(num * MAX_REPEATED):
         keys = [".".join(one.path) for one in found]
         values = {key: _value(one.content, seed, key, number) for key, one in zip(keys, found, strict=True)}
@@ -193,8 +195,18 @@ def _distinct(found: Sequence[_Sampled], seed: int, num: int) -> Iterator[tuple[
         if text not in seen:
             seen.add(text)
             yield f"s{number:02d}", values
-        if len(seen) == num:
+        if len(seen) == most:
             return
+
+
+def _num_values(content: Any) -> float:
+    """How many different values there are to draw, at most."""
+    if isinstance(content, list):
+        return math.prod(_num_values(item) for item in content if isinstance(item, Mapping))
+    ((kind, given),) = content.items()
+    if kind == "choice":
+        return float(len(given))
+    return float(given[1] - given[0] + 1) if kind == "int_uniform" else math.inf
 
 
 def _value(content: Any, seed: int, key: str, number: int) -> Any:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from cssl_cli.cli.completion import BREAKS, LINE, complete, main, quoted, split,
 from cssl_cli.recipe.book import shipped_names
 from cssl_cli.sweep.file import read_sweep_file
 from cssl_cli.sweep.members import Axis
-from cssl_cli.sweep.sweep import _read_axes
+from cssl_cli.sweep.sweep import _read_axes, load_sweep
 
 BREAK = " \t\n\"'><=;|&(:"
 
@@ -34,6 +35,27 @@ def offered(line: str, shell: str = "fish") -> dict[str, str]:
 def test_the_table_is_of_these_commands_and_fields() -> None:
     written = Path(completion_table.__file__).with_name("completion.json").read_text(encoding="utf-8")
     assert written == completion_table.document(), "python -m cssl_cli.cli.completion_table writes it again"
+
+
+@pytest.mark.parametrize(
+    ("sample", "variants"),
+    [
+        ("{optim.lr: {log_uniform: [1e-4, 1e-1]}}", ["s00", "s01", "s02"]),
+        ("{augment.crop.scale: [{uniform: [0.1, 0.5]}, 1.0]}", ["s00", "s01", "s02"]),
+        ("{train.batch_size: {choice: [64, 128, 256]}}", ["*"]),  # s03 may follow s00
+    ],
+)
+def test_rows_of_draws(tmp_path: Path, sample: str, variants: list[str]) -> None:
+    path = tmp_path / "random.yaml"
+    axes = "{method: {simclr: {}, moco: {method: {name: moco}}}}"
+    path.write_text(f"name: random\nbase: simclr-shapes\naxes: {axes}\nsample: {sample}\nnum: 3\n")
+    found = [f"{method}-{draw}" for method in ("simclr", "moco") for draw in variants]
+    assert list(rows(str(path))) == found
+    members = load_sweep(str(path)).members
+    assert all(any(fnmatch(member.row, row) for row in found) for member in members)
+    if variants == ["*"]:
+        assert offered(f"cssl sweep {path} --only ") == {"simclr-*": "", "moco-*": ""}
+        assert offered(f"cssl sweep {path} --versus ") == {}  # takes one row
 
 
 # ---------------------------------------------------------------------- what is offered

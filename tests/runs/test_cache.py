@@ -6,8 +6,9 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,8 @@ def test_compiled_code_goes_where_we_marked_the_folder(tmp_path: Path, monkeypat
     keep_compiler_cache()
     assert pruned(tmp_path, everything=True) == []
     (compiled / TAG).unlink()
+    keep_compiler_cache()
+    assert not (compiled / TAG).exists()  # $CSSL_CACHE may be any folder, and `compiler` somebody's project
     (compiled / "precious").unlink()
     keep_compiler_cache()
     (compiled / "ab").mkdir()
@@ -144,7 +147,76 @@ def test_compiled_code_goes_where_we_marked_the_folder(tmp_path: Path, monkeypat
         os.utime(path, (1, 1))
     assert pruned(tmp_path, everything=True) == [COMPILED]
     assert not compiled.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "ours"),
+    [((), True), (("fxgraph", "2a", "locks"), True), (("fxgraph", "2a", "src"), False), (("2a", "33"), False)],
+)
+def test_what_earlier_versions_compiled_is_marked_and_nothing_else(
+    tmp_path: Path, names: Sequence[str], ours: bool
+) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
     tag(tmp_path)
+    assert (tmp_path / TAG).exists() == ours
+
+
+def test_half_removed_code_is_still_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it removes the folder leaves the tag, by which the next one goes on."""
+    compiled = tmp_path / COMPILED
+    for name in ("aa", "zz"):
+        (compiled / name).mkdir(parents=True)
+    (compiled / "aotautograd").mkdir()
+    tag(compiled)
+    os.utime(compiled / TAG, (1, 1))
+
+    def killed(_: Path) -> None:
+        raise OSError(5, "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        assert pruned(tmp_path, everything=True) == []
+    (left,) = [path for path in tmp_path.iterdir() if path.name != ".lock"]
+    assert pruned(tmp_path, max_bytes=10**9) == [left.name]
+    assert not left.exists()
+
+
+def test_an_entry_that_vanished_or_may_not_be_read_ends_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def closed(path: Any, *rest: Any, **more: Any) -> int:
+        for key, error in ((KEYS[0], FileNotFoundError(2, "gone")), (KEYS[1], PermissionError(13, "not allowed"))):
+            if str(path).endswith(f"{key}.npy"):
+                raise error
+        return opened(path, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", closed)
+        assert {entry.name: entry.in_use for entry in entries(folder) if entry.kind == "images"} == {
+            KEYS[0]: False,
+            KEYS[1]: True,
+            KEYS[2]: False,
+        }
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    """In a folder that several users share, some entries are another's."""
+    unlink = Path.unlink
+
+    def of_another(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith(KEYS[2]):  # the one used longest ago, the first to go
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", of_another)
+    done = invoke("cache", "prune", "--older-than", "5d", "--json")
+    assert [entry["name"] for entry in json.loads(done.stdout)["removed"]] == [KEYS[1]]
+    assert done.code == 1
+    assert "cannot be removed: operation not permitted" in done.stderr
+    assert there(folder) == [KEYS[0], KEYS[2]]
 
 
 def test_the_command(folder: Path, invoke: Invoke) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,17 +17,29 @@ from cssl_cli.report.compare.catalogue import LINEAR
 from cssl_cli.report.compare.content import as_content
 from cssl_cli.report.compare.prediction import prediction_content, screen
 from cssl_cli.report.compare.rows import rows_of
+from cssl_cli.report.compare.run_rows import how_chosen_among
+from cssl_cli.report.compare.sweep import show_sweep
 from cssl_cli.report.compare.tables.prediction import print_prediction
 from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.layout import console
 from cssl_cli.report.recipes import run_state
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import CHECKPOINT, ENCODER, EPOCH_KNN, METRICS, RunDir
-from cssl_cli.sweep.halving import Entrant, decide, halving_of, require_reached
+from cssl_cli.sweep.file import Reference
+from cssl_cli.sweep.halving import (
+    Entrant,
+    Halving,
+    close_rung,
+    decide,
+    halving_of,
+    mark_stopped,
+    require_reached,
+    run_halved,
+)
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import MemberResult, member_path, read_sweep, run_sweep
 from cssl_cli.sweep.selection import select
-from cssl_cli.sweep.sweep import Sweep, load_sweep
+from cssl_cli.sweep.sweep import Member, Sweep, load_sweep
 from tests.support.commands import QUICKLY_MEASURED, Invoke
 from tests.support.synthetic_members import random_member
 
@@ -352,3 +365,111 @@ def test_records_that_were_lost_come_back_from_the_checkpoint(halved: Path, fold
     assert run.file(CHECKPOINT).read_bytes() == checkpoint
     assert run_state(run) == "stopped"
     assert epochs_of(sweep) == before
+
+
+def taus_of(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry["pooled"]["tau"] for entry in content["correlations"]["linear"]["terms"] if "tau" in entry["pooled"]]
+
+
+def test_leaving_the_stopped_rows_out_of_the_table_brings_no_p(capsys: pytest.CaptureFixture[str]) -> None:
+    """--only with the rows that went on: they were chosen all the same."""
+    results = halved_rows(9, 4)
+    members = [result.member for result in results]
+    sweep, left = Sweep("halved", Path("halved.yaml"), {}, tuple(members)), members[8:]
+    show_sweep(sweep, results, left, as_json=True, versus="r4")
+    content = json.loads(capsys.readouterr().out)
+    assert [row["row"] for row in content["rows"]] == ["r4", "r5", "r6", "r7", "r8"]
+    assert {tau["p"] for tau in taus_of(content)} == {None}
+    found = [one["differences"]["linear"] for one in content["versus"]["comparisons"]]
+    assert [(one["p"], one["p_adjusted"], one["interval"]) for one in found] == [(None, None, None)] * 4
+    assert found[0]["sd"] is not None
+    show_sweep(sweep, results, left, as_json=False, versus="r4")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("4 of 9 rows were stopped for their k-NN accuracy") == 2  # below either table
+
+
+def test_published_orders_of_rows_that_are_left_have_no_p() -> None:
+    values = {f"r{row}": 50.0 + row for row in range(9)}
+    reference = Reference(source="a table", accuracy="linear", selection="last_epoch", values=values)
+    sweep = Sweep("halved", Path("halved.yaml"), {}, (), reference)
+    for stopped, tested in ((4, False), (0, True)):
+        found = as_content(sweep, halved_rows(9, stopped))["reference"]
+        assert [order["rank_correlation"]["tau"]["p"] is not None for order in found["order"]] == [tested]
+
+
+def test_runs_beside_stopped_ones_have_no_p(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("name: run\n")
+    assert how_chosen_among([tmp_path / "a"]) is None
+    facts = {"epoch": 2, "epochs": 8, "knn": 0.25, "place": 9, "num_rows": 9, "num_kept": 3, "eta": 3}
+    RunDir(tmp_path / "b").write_status("interrupted", step=1, num_steps=9, stopped=facts)
+    said = how_chosen_among([tmp_path / "a"])
+    assert said is not None
+    assert said.startswith("1 of 2 runs in the same folder were stopped for their k-NN accuracy")
+
+
+FACTS = {"epoch": 2, "epochs": 8, "knn": 0.25, "place": 9, "num_rows": 9, "num_kept": 3, "eta": 3}
+
+
+def test_a_stopped_run_that_goes_on_was_stopped_until_it_is_finished(tmp_path: Path) -> None:
+    """Else the rows that are left would have a p as soon as the others go on."""
+    run = RunDir(tmp_path)
+    run.write_status("interrupted", step=1, num_steps=9)
+    mark_stopped(run, FACTS)
+    for state in ("running", "interrupted", "failed"):
+        run.write_status(state, step=2, num_steps=9)
+        assert run.status()["stopped"] == FACTS
+    run.write_status("finished", step=9, num_steps=9)
+    assert "stopped" not in run.status()
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_not_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, locked = RunDir(tmp_path), RunDir.locked
+    run.write_status("running", step=1, num_steps=9)
+
+    def finished_before(self: RunDir) -> Any:
+        self.write_status("finished", step=9, num_steps=9)
+        return locked(self)
+
+    monkeypatch.setattr(RunDir, "locked", finished_before)
+    mark_stopped(run, FACTS)
+    assert run.status() == {"state": "finished", "step": 9, "num_steps": 9}
+
+
+def test_a_run_that_never_began_gets_no_folder(tmp_path: Path) -> None:
+    mark_stopped(RunDir(tmp_path / "new"), FACTS)
+    assert not (tmp_path / "new").exists()
+
+
+def test_who_goes_on_after_all_is_stopped_no_more(tmp_path: Path) -> None:
+    """With more rows, or another N, one goes on that an earlier sweep stopped; here nothing is left to run it."""
+    recipe = load_sweep("quickstart", ["train.epochs=8", "probe.every=1"]).members[0].recipe
+    members = [Member(name, name, {}, 0, recipe, name) for name in "ab"]
+    for member, knn in zip(members, (0.5, 0.25), strict=True):
+        run = RunDir(tmp_path / member.name)
+        run.path.mkdir()
+        run.write_records(EPOCH_KNN, [{"epoch": 4, "step": 4, "knn": knn}])
+        run.write_status("interrupted", step=4, num_steps=8, stopped=FACTS)
+    rows = tuple(Entrant((member.name,), (member,)) for member in members)
+    close_rung(Halving(rows, 1, 2), rows, 0, lambda member: tmp_path / member.name)
+    assert "stopped" not in RunDir(tmp_path / "a").status()
+    assert RunDir(tmp_path / "b").status()["stopped"]["place"] == 2
+
+
+def test_a_failure_that_a_later_rung_made_good_is_none(tmp_path: Path) -> None:
+    """The accuracy was on disk when saving failed, so that the row went on, and the next attempt succeeded."""
+    ends = [SimpleNamespace(errors={"a": "the disk is full", "b": "killed"}, in_use=[], not_started=0)]
+    ends.append(SimpleNamespace(errors={}, in_use=[], not_started=0))
+    recipe = load_sweep("quickstart", ["train.epochs=8", "probe.every=1"]).members[0].recipe
+    members = tuple(Member(name, name, {}, 0, recipe, name) for name in "ab")
+    run = RunDir(tmp_path / "a")
+    run.path.mkdir()
+    run.write_records(EPOCH_KNN, [{"epoch": 4, "step": 4, "knn": 0.5}])
+    sweep = Sweep("halved", tmp_path / "halved.yaml", {}, members)
+    halving = Halving(tuple(Entrant((member.name,), (member,)) for member in members), 1, 2)
+    given, left = SweepRequest(sweep, tmp_path, eta=2), iter(ends)
+    end = run_halved(given, halving, lambda *_: next(left), lambda member: tmp_path / member.name, Silent())
+    assert end.errors == {"b": "killed"}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cssl_cli.errors import InputError
+from cssl_cli.sweep import sampling
 from cssl_cli.sweep.sampling import _value
 from cssl_cli.sweep.stored import load_stored_sweep, store_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
@@ -73,6 +75,20 @@ def test_a_draw_that_repeats_an_earlier_one_is_left_out(write: Write) -> None:
         ("s01", {"train.batch_size": 64}),
     ]
     assert "num (override 'num=3') is 3, and only 2 draws differ" in refusal(path, "num=3")
+
+
+def test_more_draws_than_there_are_is_told_at_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[object] = []
+
+    def value(*arguments: Any) -> Any:
+        values.append(_value(*arguments))
+        return values[-1]
+
+    monkeypatch.setattr(sampling, "_value", value)
+    sample = "{train.batch_size: {choice: [64, 128]}, encoder.width: {int_uniform: [8, 9]}}"
+    path = write(f"name: s\nbase: simclr-shapes\nsample: {sample}\nnum: 9000\n")
+    assert "num (line 4) is 9,000, and only 4 draws differ" in refusal(path)
+    assert len(values) < 200
 
 
 @pytest.mark.parametrize(

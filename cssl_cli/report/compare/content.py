@@ -11,7 +11,7 @@ from cssl_cli.errors import escaped
 from cssl_cli.recipe.schema import show
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.paired_difference import as_json
-from cssl_cli.report.compare.prediction import prediction_content
+from cssl_cli.report.compare.prediction import how_chosen, prediction_content
 from cssl_cli.report.compare.published import compare_published, published_of
 from cssl_cli.report.compare.rows import Row, row_content, rows_of
 from cssl_cli.sweep.run import MemberResult
@@ -30,12 +30,13 @@ def as_content(sweep: Sweep, results: Sequence[MemberResult]) -> dict[str, Any]:
 
 
 def content_of_rows(sweep: Sweep, rows: Sequence[Row], every: Sequence[Row]) -> dict[str, Any]:
-    """`as_content` for `rows`; claims are answered from `every` row of the sweep."""
+    """`as_content` for `rows`; claims are answered from `every` row of the sweep, which also says who was stopped."""
+    chosen = how_chosen(every)
     return {
         "sweep": sweep.name,
         "rows": [{**row_content(row), "reference": published_of(sweep.reference, row.name)} for row in rows],
-        **prediction_content(rows),
-        "reference": as_json(compare_published(sweep, rows)),
+        **prediction_content(rows, chosen=chosen),
+        "reference": as_json(compare_published(sweep, rows, chosen=chosen is not None)),
         "claims": as_json(answers(sweep, every)),
         "members": [
             {

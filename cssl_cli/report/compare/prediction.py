@@ -21,25 +21,30 @@ UNLIKE = {
 }
 
 
-def prediction_content(rows: Sequence[Row], accuracies: Sequence[str] | None = None) -> dict[str, Any]:
+def prediction_content(
+    rows: Sequence[Row], accuracies: Sequence[str] | None = None, *, chosen: str | None = None
+) -> dict[str, Any]:
     """`correlations` of accuracies with the terms, `granulated` by axis, and the negative `controls`, as JSON types.
 
-    accuracies: their names; None for every one that a row has.
+    accuracies: their names; None for every one that a row has. `chosen`: the sentence that says so if the rows were
+    chosen by an accuracy; None if nothing but stopped rows among them can say so.
     """
+    chosen = chosen or how_chosen(rows)
     if accuracies is None:
         accuracies = [accuracy.name for accuracy in ACCURACIES if any(row.cells[accuracy.name] for row in rows)]
     return {
-        "correlations": {accuracy: screen(rows, accuracy) for accuracy in accuracies},
-        "granulated": {} if any(row.stopped for row in rows) else granulated_content(rows, accuracies),
+        "correlations": {accuracy: screen(rows, accuracy, chosen) for accuracy in accuracies},
+        "granulated": {} if chosen else granulated_content(rows, accuracies),
+        "chosen": chosen,
         "controls": [{"row": row.name, **compare_control(row, rows, accuracies)} for row in rows if row.control],
     }
 
 
-def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
+def screen(rows: Sequence[Row], accuracy: str, chosen: str | None = None) -> dict[str, Any]:
     """The result of `rank_correlation.screening.screen_accuracy` for the rows that are not controls.
 
     Terms that no row has are left out; with fewer than three rows, all terms are. Rows that are left of successive
-    halving are described, without p and intervals.
+    halving are described, without p and intervals; `chosen` says so if the others are not among `rows`.
     """
     compared = [row for row in rows if row.done and not row.control]
     count = sum(row.mean(accuracy) is not None for row in compared)
@@ -52,7 +57,7 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
     if count < MIN_ROWS_COMPARED:
         return _too_few(accuracy, count, len(compared))
     entries = [(row.name, row.group, {name: row.mean(name) for name in (accuracy, *terms)}) for row in compared]
-    chosen = how_chosen(rows)
+    chosen = chosen or how_chosen(rows)
     if chosen is None:
         sharing = sharing_of(compared)
         found = screen_accuracy(entries, accuracy, terms, LABELS, sharing.design, sharing.built_from)
@@ -65,10 +70,13 @@ def screen(rows: Sequence[Row], accuracy: str) -> dict[str, Any]:
 def how_chosen(rows: Sequence[Row]) -> str | None:
     """What is to be said if only some rows went on for their k-NN accuracy; None if all did."""
     stopped = sum(row.stopped is not None for row in rows)
-    if not stopped:
-        return None
+    return chosen_in_words(stopped, len(rows), "rows") if stopped else None
+
+
+def chosen_in_words(stopped: int, count: int, what: str) -> str:
+    """The sentence about rows, or runs, of which halving has stopped some."""
     return (
-        f"{stopped} of {len(rows)} rows were stopped for their k-NN accuracy, and the others went on for theirs. An "
+        f"{stopped} of {count} {what} were stopped for their k-NN accuracy, and the others went on for theirs. An "
         "order among rows chosen so is not that of all rows, and the choice itself can hide one or make one: there are "
         "no p and no intervals, and nothing along each axis. The same command without --halve trains the rest."
     )

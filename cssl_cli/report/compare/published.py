@@ -33,12 +33,13 @@ def published_of(reference: Reference | None, row: str) -> dict[str, float]:
     return {name: reference.values[row] / 100 for name in names if name in BY_NAME}
 
 
-def compare_published(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
+def compare_published(sweep: Sweep, rows: Sequence[Row], *, chosen: bool = False) -> Comparison | None:
     """Ours and theirs row by row, the order of the rows by method, and the protocols. None without published values.
 
     Accuracies are shares of 1. `ours` names our quantity that is compared with theirs, `last` that of the last epoch.
     `order` has one entry per method: the `rank_correlation` of ours with theirs, and the neighbours in their order that
-    are swapped in ours. `protocol` has one entry per field: `theirs`, and all values of `ours`.
+    are swapped in ours. `protocol` has one entry per field: `theirs`, and all values of `ours`. Where the rows were
+    `chosen` by an accuracy, orders have no p and no intervals.
     """
     reference = sweep.reference
     compared = [] if reference is None else [row for row in rows if row.name in reference.values]
@@ -69,7 +70,7 @@ def compare_published(sweep: Sweep, rows: Sequence[Row]) -> Comparison | None:
         "last": reference.accuracy,
         "epochs_measured": _epochs_measured(measured) if ours == best else None,
         "rows": entries,
-        "order": [_order(group, of_group, ours, reference) for group, of_group in _groups(compared, ours)],
+        "order": [_order(group, of_group, ours, reference, chosen) for group, of_group in _groups(compared, ours)],
         "protocol": _protocol(reference, compared),
     }
 
@@ -81,14 +82,14 @@ def _groups(rows: Sequence[Row], ours: str) -> list[tuple[str, list[Row]]]:
     return [(group, of_group) for group, of_group in groups if len(of_group) > 1]
 
 
-def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> dict[str, Any]:
+def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference, chosen: bool) -> dict[str, Any]:
     theirs = {row.name: reference.values[row.name] / 100 for row in rows}
     means = {row.name: mean_of(row, ours) or 0.0 for row in rows}
     ranked = sorted(rows, key=lambda row: theirs[row.name])
     return {
         "group": group,
         "n": len(rows),
-        "rank_correlation": _rank_correlation(rows, list(means.values()), list(theirs.values())),
+        "rank_correlation": _rank_correlation(rows, list(means.values()), list(theirs.values()), chosen),
         "out_of_order": [
             {
                 "rows": [low.name, high.name],
@@ -102,7 +103,9 @@ def _order(group: str, rows: Sequence[Row], ours: str, reference: Reference) -> 
     }
 
 
-def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+def _rank_correlation(
+    rows: Sequence[Row], ours: Sequence[float], theirs: Sequence[float], chosen: bool
+) -> dict[str, Any]:
     """Of our accuracies with theirs; p is over orders of the sets or parts that rows share, null if there are none."""
     from cssl_cli.report.compare.rank_correlation.coefficients import Undefined, rank_correlation
     from cssl_cli.report.compare.rank_correlation.crossed import over_sets, without_tests
@@ -112,6 +115,8 @@ def _rank_correlation(rows: Sequence[Row], ours: Sequence[float], theirs: Sequen
     found, shared, alone = rank_correlation(ours, theirs), sharing_of(rows), group_codes(None, len(rows))
     if isinstance(found, Undefined):
         return found.to_dict()
+    if chosen:
+        return without_tests(found).to_dict()
     decided = sharing_of_rows(as_column(theirs), alone, shared.design, shared.built_from)
     if decided.permuted is not None:
         (over,), _, _ = over_sets([found], as_column(ours)[:, None], as_column(theirs), alone, decided.permuted)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cssl_cli.errors import CsslError
 from cssl_cli.recipe import Recipe, load_recipe
+from cssl_cli.report.compare.prediction import chosen_in_words
 from cssl_cli.report.compare.rows import Row, rows_of
-from cssl_cli.runs.run_dir import RECIPE, RunDir
+from cssl_cli.runs.run_dir import RECIPE, RunDir, find_runs
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.sweep.sweep import Member
 
@@ -42,3 +45,16 @@ def rows_of_runs(analyses: Mapping[Path, dict[str, Any]], probes: Mapping[Path, 
 
 def _but_for_the_seed(recipe: Recipe) -> str:
     return recipe.model_copy(update={"seed": 0}).fingerprint
+
+
+def how_chosen_among(paths: Iterable[Path]) -> str | None:
+    """What is to be said if successive halving has stopped other runs in the folders of these; None if it has not."""
+    folders = {path.resolve().parent for path in paths}
+    states = [_is_stopped(RunDir(run)) for folder in sorted(folders) for run in find_runs(folder)]
+    return chosen_in_words(sum(states), len(states), "runs in the same folder") if any(states) else None
+
+
+def _is_stopped(run: RunDir) -> bool:
+    with suppress(CsslError):
+        return not run.finished and bool(run.status().get("stopped"))
+    return False

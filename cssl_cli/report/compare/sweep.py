@@ -13,7 +13,7 @@ from cssl_cli.errors import CsslError, DamagedError, ReadOnlyError, shown_path
 from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_content, as_csv, content_of_rows
-from cssl_cli.report.compare.prediction import prediction_content
+from cssl_cli.report.compare.prediction import how_chosen, prediction_content
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import is_finished, rows_of
 from cssl_cli.report.compare.sorting import sort_rows
@@ -164,7 +164,10 @@ def show_sweep(
     of_sweep, shown = rows_of(results), {member.row for member in members}
     rows = [row for row in of_sweep if row.name in shown]
     rows = rows if order is None else sort_rows(rows, order)
-    compared = None if versus is None else compare_rows(rows, next(row for row in of_sweep if row.name == versus))
+    chosen = how_chosen(of_sweep)
+    compared = None
+    if versus is not None:
+        compared = compare_rows(rows, next(row for row in of_sweep if row.name == versus), chosen)
     if as_json:
         return print_json(content_of_rows(sweep, rows, of_sweep) | ({} if compared is None else {"versus": compared}))
     out = console()
@@ -179,8 +182,8 @@ def show_sweep(
             if is_finished(result) and not row.control
         ],
     )
-    print_prediction(out, rows, prediction_content(rows, [accuracy.name]), accuracy, every=every)
-    print_published(out, compare_published(sweep, rows))
+    print_prediction(out, rows, prediction_content(rows, [accuracy.name], chosen=chosen), accuracy, every=every)
+    print_published(out, compare_published(sweep, rows, chosen=chosen is not None))
     print_claims(out, answers(sweep, of_sweep))
     if compared is not None:
         print_comparison(out, compared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cssl_cli.report.compare.catalogue import ACCURACIES, MAIN_TERMS
@@ -22,11 +23,12 @@ def require_row(name: str, rows: Sequence[str]) -> str:
     return name
 
 
-def compare_rows(rows: Sequence[Row], baseline: Row) -> dict[str, Any]:
+def compare_rows(rows: Sequence[Row], baseline: Row, chosen: str | None = None) -> dict[str, Any]:
     """Each other row minus `baseline`, for every accuracy and main term of the baseline.
 
     `comparisons` has one entry per row: `differences` by quantity, each with `p_adjusted` for all rows compared in this
     quantity (Holm); None if the two share no seed that has it. `unpaired` rows share no seed with the baseline.
+    chosen: what is to be said if the rows were chosen by an accuracy; differences then have no interval and no p.
     """
     from cssl_cli.report.compare.rank_correlation.correction import holm
 
@@ -36,12 +38,15 @@ def compare_rows(rows: Sequence[Row], baseline: Row) -> dict[str, Any]:
         if baseline.cells[quantity] is None:
             continue
         differences = {row.name: difference(row, baseline, quantity) for row in others}
+        if chosen:
+            differences = {name: one and replace(one, interval=None, p=None) for name, one in differences.items()}
         tested = [name for name, one in differences.items() if one is not None and one.p is not None]
         adjusted = dict(zip(tested, holm([_p(differences[name]) for name in tested]), strict=True))
         for name, one in differences.items():
             found[name][quantity] = None if one is None else {**as_json(one), "p_adjusted": adjusted.get(name)}
     return {
         "row": baseline.name,
+        "chosen": chosen,
         "comparisons": [{"row": name, "differences": of_row} for name, of_row in found.items()],
         "unpaired": [name for name, of_row in found.items() if not any(of_row.values())],
         "unfinished": [row.name for row in (*rows, baseline) if not row.done],

@@ -204,7 +204,7 @@ def _facts(files: RunFiles, recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _state(status: Mapping[str, Any]) -> str:
     state = str(status.get("state", "unknown"))
-    if state != "finished" and (stopped := status.get("stopped")):
+    if state == "interrupted" and (stopped := status.get("stopped")):
         return f"stopped by --halve at epoch {stopped['epoch']:,} of {stopped['epochs']:,}"
     step, steps = status.get("step"), status.get("num_steps")
     return state if state == "finished" or steps is None else f"{state}, step {step} of {steps}"

@@ -10,7 +10,7 @@ from cssl_cli.errors import InputError, escaped, shown_path
 from cssl_cli.report.analysis import MIN_RUNS, called, print_runs
 from cssl_cli.report.compare.catalogue import Column
 from cssl_cli.report.compare.prediction import prediction_content
-from cssl_cli.report.compare.run_rows import rows_of_runs
+from cssl_cli.report.compare.run_rows import how_chosen_among, rows_of_runs
 from cssl_cli.report.control_encoders import fooled_in
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.document.blocks import Document, Section
@@ -41,7 +41,7 @@ def document_of_runs(paths: list[Path], accuracy: Column) -> Document:
     sections = [Section("Summary", page.blocks)]
     if len(runs) >= MIN_RUNS:
         rows = rows_of_runs(results, probes)
-        predicted = prediction_content(rows, [accuracy.name])
+        predicted = prediction_content(rows, [accuracy.name], chosen=how_chosen_among(results))
         sections.append(Section("What predicts the accuracy", prediction_blocks(rows, predicted, accuracy)))
     recipes = {escaped(called(path, runs)): files.recipe for path, files in runs.items() if files.recipe is not None}
     sections.append(Section("Recipes", recipes_of_rows(recipes)))

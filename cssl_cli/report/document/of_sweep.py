@@ -14,6 +14,7 @@ from cssl_cli.report.compare.catalogue import LINEAR, Column
 from cssl_cli.report.compare.claims import answers
 from cssl_cli.report.compare.content import as_csv
 from cssl_cli.report.compare.findings import findings
+from cssl_cli.report.compare.prediction import how_chosen
 from cssl_cli.report.compare.published import compare_published
 from cssl_cli.report.compare.rows import Row, is_finished, rows_of
 from cssl_cli.report.compare.tables.claims import print_claims
@@ -79,7 +80,10 @@ def document_of_sweep(
         Section("Results", [*summary.blocks, *_found(rows, accuracy), *_fooled(rows)]),
         Section("What predicts the accuracy", prediction_blocks(rows, content, accuracy)),
         Section("Claims", _printed(print_claims, answers(sweep, rows))[1:]),  # the section has the heading
-        Section("Published values", _printed(print_published, compare_published(sweep, rows))),
+        Section(
+            "Published values",
+            _printed(print_published, compare_published(sweep, rows, chosen=how_chosen(rows) is not None)),
+        ),
         Section("Figures", [Figure(name.replace("_", "-"), draw) for name, draw in draws.items()]),
         Section("Recipes", recipes_of_rows({row.name: row.members[0].member.recipe for row in rows})),
         Section("Members", folded_where_long([_members(results)])),

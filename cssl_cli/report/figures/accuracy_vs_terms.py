@@ -107,7 +107,7 @@ def accuracy_vs_terms(
     Accuracies are shares of 1. screened: the result of `rank_correlation.screening.screen_accuracy` for this accuracy.
     `accuracy_title` and `term_titles` name the quantities; a term without a title is shown by its name.
     """
-    rows = _with_accuracy(rows, accuracy)
+    every, rows = rows, _with_accuracy(rows, accuracy)
     groups = list(dict.fromkeys(str(row.get("group", "")) for row in rows))
     panels = [(entry, _points(rows, groups, accuracy, entry["term"])) for entry in screened["terms"]]
     panels = [(entry, points) for entry, points in panels if points]
@@ -117,7 +117,7 @@ def accuracy_vs_terms(
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     lines = -(-len(panels) // columns)
     names = short_names([(str(row["row"]), str(row.get("group", ""))) for row in rows])
-    caption = _caption(rows, panels, names, [entry["term"] for entry, _ in left_out])
+    caption = " ".join([_caption(rows, panels, names, [entry["term"] for entry, _ in left_out]), *about_stopped(every)])
     height = max(3.2, 1.15 + PANEL_HEIGHT * lines)
     figure = new_figure(f"{plain(accuracy_title)} against each term", caption, (6.0, height))
     every_point = [point for _, points in panels for point in points]
@@ -144,6 +144,12 @@ def accuracy_vs_terms(
         marks = [name.mark for name in names]
         place_labels(figure, [(axes, [_labelled(point, marks) for point in points]) for axes, points in drawn])
     return figure
+
+
+def about_stopped(rows: Sequence[RowContent]) -> list[str]:
+    """A sentence about the rows that successive halving stopped; none where there are none."""
+    stopped = sum(row.get("stopped") is not None for row in rows)
+    return [f"Not drawn: {counted_in_words(stopped, 'row')} stopped early for k-NN accuracy."] if stopped else []
 
 
 def is_drawn(rows: Sequence[RowContent], screened: Mapping[str, Any], accuracy: str) -> bool:

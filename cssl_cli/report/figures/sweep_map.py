@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.host.files import require_writable
+from cssl_cli.report.figures.accuracy_vs_terms import about_stopped
 from cssl_cli.report.figures.style import (
     BLUE,
     INK,
@@ -158,9 +159,12 @@ def _in_common(names: Sequence[str]) -> int:
 def ranks(rows: Sequence[RowContent], column: MapColumn) -> list[float | None]:
     """For each row its rank in the column, from 1 (best, as the theory predicts) to 0; None if missing, or a control.
 
-    Equal values share the mean of their ranks; if all are equal, it is ½.
+    None, too, for a mean over only some of the row's seeds, which may be selective. Equal values share the mean of
+    their ranks; if all are equal, it is ½.
     """
-    values = [None if row.get("control") else _mean(row, column.name) for row in rows]
+    values = [
+        None if row.get("control") or _is_of_some_seeds(row, column.name) else _mean(row, column.name) for row in rows
+    ]
     known = [value for value in values if value is not None]
     span = max(len(known) - 1, 1)
     found: list[float | None] = []
@@ -178,6 +182,13 @@ def _mean(row: RowContent, quantity: str) -> float | None:
     return number(part(row, "cells", quantity).get("mean"))
 
 
+def _is_of_some_seeds(row: RowContent, quantity: str) -> bool:
+    """Whether other quantities of the row are known of more of its seeds."""
+    cells = part(row, "cells")
+    count = part(cells, quantity).get("n", 0)
+    return 0 < count < max(cell.get("n", 0) for cell in cells.values() if cell)
+
+
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
@@ -193,7 +204,6 @@ def _caption(rows: Sequence[RowContent], shown: Sequence[RowContent], columns: S
     ]
     if any(_mean(row, column.name) is None for row in shown for column in columns) or len(shown) > compared:
         sentences.append("Gray: no number, or a negative control, which has no rank.")
-    stopped = sum(row.get("stopped") is not None for row in rows)
-    if stopped:
-        sentences.append(f"Not drawn: {counted_in_words(stopped, 'row')} stopped early for k-NN accuracy.")
-    return " ".join(sentences)
+    if any(_is_of_some_seeds(row, column.name) for row in shown for column in columns):
+        sentences.append("Gray with a number: of some of the seeds only, which has no rank either.")
+    return " ".join([*sentences, *about_stopped(rows)])

@@ -126,7 +126,7 @@ def test_p_is_over_all_orders_of_the_settings(found: dict[str, Any]) -> None:
 
 def test_json_has_it_for_every_accuracy_beside_what_was_there(grid: list[Row]) -> None:
     content = json.loads(json.dumps(prediction_content(grid), allow_nan=False))
-    assert list(content) == ["correlations", "granulated", "controls"]
+    assert list(content) == ["correlations", "granulated", "chosen", "controls"]
     assert list(content["granulated"]) == ["linear", "knn", "nearest_center"]
     assert {one["term"] for one in content["granulated"]["knn"]["terms"]} <= set(SIGNS)
 

@@ -261,6 +261,16 @@ def test_without_a_coefficient_nothing_is_said_of_an_order() -> None:
     assert "sorted" not in " ".join(text.get_text() for text in figure.texts)
 
 
+def test_rows_that_were_stopped_are_said() -> None:
+    rows = table(NESTED, 1, 1)
+    rows.append({"row": "gone", "group": "simclr", "cells": {"linear": None}, "stopped": {"epoch": 1, "epochs": 4}})
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows[:-1]), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert "Not drawn: 1 row stopped early for k-NN accuracy." in said
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):

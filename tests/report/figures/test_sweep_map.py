@@ -58,6 +58,21 @@ def test_ranks_run_from_the_end_that_the_theory_calls_good() -> None:
     assert ranks(given[:1], COLUMNS[2]) == [0.5]
 
 
+def test_a_mean_over_some_of_the_seeds_has_no_rank() -> None:
+    """W/B is missing where centres are closest together, so that a mean over the other seeds is too good."""
+    given = [row("a", linear=0.4, alignment=0.1), row("b", linear=0.3, alignment=0.2), row("c", linear=0.2)]
+    for cell in given[0]["cells"].values():
+        cell |= {"n": 3, "sd": 0.01}
+    given[0]["cells"]["alignment"]["n"] = 2
+    assert ranks(given, COLUMNS[0]) == [1.0, 0.5, 0.0]
+    assert ranks(given, COLUMNS[1]) == [None, 0.5, None]
+    with drawing():
+        figure = sweep_map(given, COLUMNS, "linear", accuracy_title="Linear accuracy")
+    assert figure is not None
+    said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert "Gray with a number: of some of the seeds only" in said
+
+
 def test_the_greatest_accuracy_is_on_top_and_controls_are_last() -> None:
     given = [
         row("low", linear=0.1),

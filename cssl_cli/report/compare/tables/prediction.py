@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.report.compare.catalogue import ACCURACIES, BY_NAME, FIGURE_TERMS, LABELS, MAIN_TERMS, TERMS, Column
-from cssl_cli.report.compare.prediction import how_chosen
 from cssl_cli.report.compare.rows import Row
 from cssl_cli.report.compare.tables.controls import print_control
 from cssl_cli.report.compare.tables.correlations import print_correlations
@@ -47,7 +46,7 @@ def print_prediction(
     else:
         out.print()
         note(out, found["warnings"][0])
-    chosen = how_chosen(rows)
+    chosen = predicted["chosen"]
     if chosen is not None and not (every and found["terms"]):  # else it is among the warnings
         out.print(Text(chosen, style="yellow"))
     if accuracy.name in predicted["granulated"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cssl_cli.report.compare.named_quantities import called, is_percent, shown_difference
 from cssl_cli.report.compare.tables.correlations import p_value
@@ -30,6 +31,8 @@ def print_comparison(out: Console, compared: dict[str, Any]) -> None:
         note(out, f"Nothing has finished of {', '.join(dict.fromkeys(compared['unfinished']))}.")
     if quantities:
         note(out, _caption(shown))
+        if compared["chosen"]:
+            out.print(Text(compared["chosen"], style="yellow"))
 
 
 def _grid(entries: Sequence[dict[str, Any]], quantities: Sequence[str], left_out: frozenset[str]) -> Table:
