@@ -57,6 +57,13 @@ def sweeps_in_this_process() -> Iterator[None]:
     del os.environ["CSSL_JOBS"]
 
 
+@pytest.fixture(autouse=True)
+def pages_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere no report.html at the end of each command, which costs seconds."""
+    if "document" not in request.path.parts:
+        monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test reads or writes the user's cache."""

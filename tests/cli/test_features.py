@@ -167,7 +167,7 @@ def test_several_files_give_one_table_with_the_numbers_of_each(invoke: Invoke, f
     assert re.search(r"f\.npz +100\.0 +100\.0 +100\.0\ng\.npz +100\.0", done.stdout)
     assert re.search(r"alignment +0\.\d+ +–\n", done.stdout)
     assert "the terms cannot be compared" in " ".join(done.stdout.split())  # of 3 views and of 2
-    assert {path.name for path in (tmp_path / "kept" / "g").iterdir()} == {"analysis.json", "probe.json", "report.html"}
+    assert {path.name for path in (tmp_path / "kept" / "g").iterdir()} == {"analysis.json", "probe.json"}
 
 
 def test_files_of_the_same_name_are_told_apart(invoke: Invoke, file: Path, tmp_path: Path) -> None:

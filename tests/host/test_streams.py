@@ -220,7 +220,9 @@ def test_text_of_several_lines_keeps_them() -> None:
 def test_cells_of_a_table_for_spreadsheets_are_no_formulas() -> None:
     cells = {"linear": {"mean": -0.5, "sd": None, "n": 1}}
     names = ["=1+1", "+a", "-a", "@a", "\ta", "-0.5", "1e-3", "a=1", "caf\udce9"]
-    rows = [{"row": name, "axes": {"-x": name, "y": -1}, "control": False, "cells": cells} for name in names]
+    rows = [
+        {"row": name, "axes": {"-x": name, "y": -1}, "control": False, "sampled": {}, "cells": cells} for name in names
+    ]
     header, *lines = csv.reader(io.StringIO(as_csv({"rows": rows})))
     assert header[:4] == ["row", "'-x", "y", "negative_control"]
     shown = ["'=1+1", "'+a", "'-a", "'@a", r"'\ta", "-0.5", "1e-3", "a=1", r"caf\xe9"]

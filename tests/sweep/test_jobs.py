@@ -74,5 +74,5 @@ def test_a_sweep_in_workers_is_the_sweep_in_one_process(folder: Path, cssl_here:
 def test_workers_are_for_running(folder: Path, cssl_here: CommandLine, options: tuple[str, ...]) -> None:
     done = cssl_here("sweep", "shared.yaml", *options)
     assert done.returncode == 2
-    assert "--jobs and --retry are" in done.stderr.replace("\n", " ")
+    assert "--jobs, --retry and --track are" in done.stderr.replace("\n", " ")
     assert not (folder / "runs").exists()
