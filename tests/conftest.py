@@ -59,8 +59,8 @@ def sweeps_in_this_process() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def pages_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere no report.html at the end of each command, which costs seconds."""
-    if "document" not in request.path.parts:
+    """Elsewhere no report.html at the end of each command, which costs seconds, but for tests marked `page`."""
+    if "document" not in request.path.parts and request.node.get_closest_marker("page") is None:
         monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
 
 

@@ -187,6 +187,7 @@ def test_members_of_images_without_labels_lack_no_accuracies(members: list[RunDi
 
 
 # ---------------------------------------------------------------------- a folder that may only be read
+@pytest.mark.page
 def test_a_finished_sweep_that_may_only_be_read_is_shown(
     members: list[RunDir], invoke: Invoke, read_only: ReadOnly, tmp_path: Path
 ) -> None:
