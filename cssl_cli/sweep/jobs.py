@@ -1,7 +1,7 @@
 """How many members of a sweep run at a time, where the user leaves the choice to us.
 
-Small networks hardly use a second core: on two, one process with two threads does 1.2 times the work of one thread, and
-two processes with a thread each do twice as much. Threads that wait for one another also lose far more than their share
+Small networks hardly use a second core: on two, one process with two threads does 1.3 times the work of one thread, and
+two processes with a thread each 1.7 times (benchmarks/threads.py). Threads that wait for one another also lose far more than their share
 to any other program that runs.
 """
 
@@ -43,7 +43,8 @@ def parse_jobs(given: str | None) -> int | None:
 def choose_jobs(request: SweepRequest, environment: Mapping[str, str] = os.environ) -> int | None:
     """One member a core on a CPU, as far as they fit in memory; None, in this process, on a GPU or a single core.
 
-    The number follows from the whole sweep, not from what is left of it, since the threads of each decide roundings.
+    But for memory, the number follows from the whole sweep and not from what is left of it, since the threads of each
+    decide roundings.
     """
     if _may_use_a_gpu(request.device):
         return None
