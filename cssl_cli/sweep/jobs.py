@@ -1,8 +1,8 @@
 """How many members of a sweep run at a time, where the user leaves the choice to us.
 
 Small networks hardly use a second core: on two, one process with two threads does 1.3 times the work of one thread, and
-two processes with a thread each 1.7 times (benchmarks/threads.py). Threads that wait for one another also lose far more than their share
-to any other program that runs.
+two processes with a thread each 1.7 times (benchmarks/threads.py). Threads that wait for one another also lose far more
+than their share to any other program that runs.
 """
 
 from __future__ import annotations
