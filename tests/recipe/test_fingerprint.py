@@ -368,8 +368,8 @@ SWEEPS = {
     "paper-strength": (60, "d47d3b230f"),
     "paper-strength-cifar100": (60, "7413a20529"),
     "paper-strength-small": (40, "86fe9596bc"),
-    "predictors-small": (192, "5b0e7f0682"),
-    "predictors-small-cifar10": (192, "fc95168819"),
+    "predictors-small": (192, "2d003ceea4"),
+    "predictors-small-cifar10": (96, "a015b8cff0"),
     "quickstart": (6, "5cb6ba08cc"),
 }
 
