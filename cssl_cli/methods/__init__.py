@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cssl_cli.errors import unknown_name
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 
 
@@ -34,7 +35,12 @@ class Method(nn.Module, ABC):
     or what else tells of the training, which are only recorded. Encoder and projector are kept after training.
     Whatever changes from step to step is a parameter or a buffer, so that a run can go on exactly. `num_passes`: how
     many batches each batch norm sees in a step.
+
+    With several `ranks`, each has an equal run of the images of a batch, and what `forward` returns are its shares:
+    added up over the ranks, the terms of the whole batch (nn/ranks.py). Batch norms are seen to by the trainer.
     """
+
+    ranks: Ranks = ALONE
 
     encoder: Encoder
     projector: nn.Module
@@ -60,12 +66,13 @@ def at_least_float32(z: Tensor) -> Tensor:
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 
-def powers_of_two(z: Tensor, dim: int) -> Tensor:
+def powers_of_two(z: Tensor, dim: int, ranks: Ranks = ALONE) -> Tensor:
     """For each row or column of z (B, P) the power of two that brings its largest entry to between 2 and 4.
 
+    Of columns, the largest entry over all `ranks`.
     To multiply by it rounds nothing, and afterwards no square overflows or vanishes. 1 for zeros and infinities.
     """
-    largest = z.detach().abs().amax(dim=dim, keepdim=True)
+    largest = ranks.largest(z.detach().abs().amax(dim=dim, keepdim=True))
     usable = (largest > 0) & torch.isfinite(largest)
     largest = largest.clamp(min=torch.finfo(z.dtype).tiny)
     return torch.where(usable, 4 * torch.frexp(largest).mantissa / largest, 1)
@@ -75,6 +82,14 @@ def directions(z: Tensor) -> Tensor:
     """Projections (B, P) of any length scaled to length 1, in float32 or better; zeros stay zero."""
     z = at_least_float32(z)
     return F.normalize(z * powers_of_two(z, 1), dim=1)
+
+
+def column_moments(z: Tensor, ranks: Ranks, *, correction: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance (P) of the columns of the whole batch, of which z (b, P) is this rank's part."""
+    if ranks.alone:
+        return z.mean(dim=0), z.var(dim=0, correction=correction)
+    mean, num = ranks.mean(z.mean(dim=0)), ranks.size * len(z)
+    return mean, ranks.sum((z - mean).square().sum(dim=0)) / (num - correction)
 
 
 def momentum_copy(module: nn.Module) -> nn.Module:
@@ -108,14 +123,15 @@ def move_towards(target: nn.Module, source: nn.Module, *, ema_momentum: float | 
 
 
 @torch.no_grad()
-def output_std(z: Tensor) -> Tensor:
+def output_std(z: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """How far apart the directions of the projections (B, P) are: √(1 − ‖mean of z/‖z‖‖²), from 0 to 1.
 
     The root of the summed variances of the columns of z/‖z‖: 0 when all directions coincide, which is how a loss
-    without negatives may collapse (SimSiam, section 4.1, up to the factor 1/√P), and 1 when their mean is 0.
+    without negatives may collapse (SimSiam, section 4.1, up to the factor 1/√P), and 1 when their mean is 0. Of
+    several `ranks`, this rank's share of it.
     """
-    mean = directions(z).mean(dim=0)
-    return (1 - mean.square().sum()).clamp(min=0).sqrt()
+    mean = ranks.mean(directions(z).mean(dim=0))
+    return ranks.share((1 - mean.square().sum()).clamp(min=0).sqrt())
 
 
 def method_names() -> list[str]:

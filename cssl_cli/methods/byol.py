@@ -83,7 +83,10 @@ class BYOL(Method):
         z_1, z_2 = self.targets(view_1), self.targets(view_2)
         p_1, p_2 = self.predictions(view_1), self.predictions(view_2)
         with torch.autocast(view_1.device.type, enabled=False):
-            return {"loss": byol_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
+            return {
+                "loss": self.ranks.share(byol_loss(p_1, p_2, z_1, z_2)),
+                "output_std": output_std(z_1, self.ranks),
+            }
 
     def predictions(self, view: Tensor) -> Tensor:
         """What the online network expects the targets of the other view to be, (B, P)."""

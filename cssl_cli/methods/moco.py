@@ -16,6 +16,7 @@ from cssl_cli.methods import Method, copy_weights, directions, momentum_copy, mo
 from cssl_cli.nn import batch_norm
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_over_keys
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import Count, Decay, Disagreement, Positive, Widths
 
@@ -65,18 +66,21 @@ class Settings:
             )
 
 
-def queue_info_nce_terms(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+def queue_info_nce_terms(
+    queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
     """The two parts of InfoNCE with a queue (MoCo, equation 1), whose sum is the loss.
 
     Queries and keys are (B, P), of any norm; the queue (K, P) holds K keys of unit norm. With s a query's cosine
     similarity divided by the temperature, s₊ to its own key: the alignment part is −mean s₊, in ±1/temperature; the
     divergence part is mean log(exp s₊ + Σ_queue exp s).
+    Of several `ranks`, each has the queries and keys of its images, all have the same queue, and each gets its share.
     """
     queries = directions(queries)
     keys = directions(keys)
     positive = (queries * keys).sum(dim=1) / temperature
     negative = log_sum_exp_over_keys(queries, queue, temperature=temperature)
-    return -positive.mean(), torch.logaddexp(positive, negative).mean()
+    return -ranks.share_of_mean(positive), ranks.share_of_mean(torch.logaddexp(positive, negative))
 
 
 def queue_info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
@@ -156,19 +160,29 @@ class MoCo(Method):
         of_other_view = keys.roll(len(view_1), dims=0).chunk(len(passes))
         with torch.autocast(view_1.device.type, enabled=False):
             parts = [
-                queue_info_nce_terms(*both, self.queue, temperature=self.temperature)
+                queue_info_nce_terms(*both, self.queue, temperature=self.temperature, ranks=self.ranks)
                 for both in zip(queries, of_other_view, strict=True)
             ]
             alignment, divergence = (torch.stack(terms).mean() for terms in zip(*parts, strict=True))
-        self.new_keys[: len(keys)].copy_(keys)
-        self.num_new_keys = len(keys)
+        of_all = keys if self.ranks.alone else torch.cat([self.ranks.rows_of_all(part) for part in keys.chunk(2)])
+        self.new_keys[: len(of_all)].copy_(of_all)
+        self.num_new_keys = len(of_all)
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
     def queries(self, *views: Tensor) -> Tensor:
         """Projections (B, P) of any norm, of each view after the other."""
+        if not self.ranks.alone and self.batch_norm_splits > 1:
+            return self._queries_over_ranks(*views)
         splits, pixels = self.batch_norm_splits, _joined(views).permute(0, 2, 3, 1)
         dealt = deal(pixels, splits, num_batches=len(views)).permute(0, 3, 1, 2)  # in channels_last, as views are
         return undeal(self.projector(self.encoder(dealt)), splits, num_batches=len(views))
+
+    def _queries_over_ranks(self, *views: Tensor) -> Tensor:
+        """The same of this rank's images, which are dealt out to the ranks: each projects others than its own."""
+        splits, ranks = self.batch_norm_splits, self.ranks
+        dealt = [ranks.own_rows(deal(ranks.rows_of_all(view.permute(0, 2, 3, 1)), splits)) for view in views]
+        z = self.projector(self.encoder(torch.cat(dealt).permute(0, 3, 1, 2)))
+        return torch.cat([ranks.own_rows(undeal(ranks.rows_of_all(part), splits)) for part in z.chunk(len(views))])
 
     @torch.no_grad()
     def keys(self, *views: Tensor) -> Tensor:

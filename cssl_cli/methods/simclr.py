@@ -10,6 +10,7 @@ from torch import Tensor
 from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import Positive, Widths
 
@@ -24,16 +25,18 @@ class Settings:
     """widths of the projector's layers, the last one P"""
 
 
-def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+def nt_xent_terms(z_1: Tensor, z_2: Tensor, *, temperature: float, ranks: Ranks = ALONE) -> tuple[Tensor, Tensor]:
     """The two parts of NT-Xent (SimCLR, algorithm 1), whose sum is the loss; z_1 and z_2 are (B, P), of any norm.
 
     With s the cosine similarities among all 2B projections divided by the temperature, and j(i) the other view of i:
     the alignment part is −mean s(i, j(i)), in ±1/temperature; the divergence part is mean log Σ_{k≠i} exp s(i, k).
+    Of several `ranks`, each has the projections of its images, and gets its share.
     """
     num_images = len(z_1)
     z = directions(torch.cat([z_1, z_2]))
     positive = (z[:num_images] * z[num_images:]).sum(dim=1) / temperature
-    return -positive.mean(), log_sum_exp_of_inner_products(z, temperature=temperature).mean()
+    of_others = log_sum_exp_of_inner_products(z, temperature=temperature, ranks=ranks)
+    return -ranks.share_of_mean(positive), ranks.share_of_mean(of_others)
 
 
 def nt_xent_loss(z_1: Tensor, z_2: Tensor, *, temperature: float) -> Tensor:
@@ -57,7 +60,7 @@ class SimCLR(Method):
         # One pass over both views: batch norm sees all 2B images, as in the authors' code.
         z = self.projector(self.encoder(torch.cat([view_1, view_2])))
         with torch.autocast(z.device.type, enabled=False):
-            alignment, divergence = nt_xent_terms(*z.chunk(2), temperature=self.temperature)
+            alignment, divergence = nt_xent_terms(*z.chunk(2), temperature=self.temperature, ranks=self.ranks)
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cssl_cli.methods import Method, directions
 from cssl_cli.nn.encoder import MLP
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import NonNegative, Widths
 
@@ -27,19 +28,23 @@ class Settings:
     """widths of the projector's layers, the last one P"""
 
 
-def simple_contrastive_terms(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> tuple[Tensor, Tensor]:
+def simple_contrastive_terms(
+    z_1: Tensor, z_2: Tensor, *, lambda_: float, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
     """The two parts of the loss, whose sum is the loss; z_1 and z_2 are (B, P), B ≥ 2, and are scaled to unit norm.
 
     Alignment is −mean z_1ᵀz_2 over the images, in ±1. Repulsion is λ times the mean of zᵀz′ over all ordered pairs of
     views, first or second, of two different images; from −λ/(B − 1), where the projections' mean is 0, to λ.
+    Of several `ranks`, each has the projections of its images, and gets its share.
     """
-    num_images = len(z_1)
+    num_images = ranks.size * len(z_1)
     z_1 = directions(z_1)
     z_2 = directions(z_2)
-    alignment = (z_1 * z_2).sum(dim=1).mean()
+    alignment = ranks.share_of_mean((z_1 * z_2).sum(dim=1))
     # The sum over pairs of different images is that over all pairs less that within the images.
     images = z_1 + z_2
-    between_images = images.sum(dim=0).square().sum() - images.square().sum()
+    total = ranks.sum(images.sum(dim=0))
+    between_images = ranks.share(total.square().sum()) - images.square().sum()
     return -alignment, lambda_ * between_images / (4 * num_images * (num_images - 1))
 
 
@@ -64,7 +69,7 @@ class SimpleContrastive(Method):
         # One pass over both views, as for SimCLR, from which it differs by the loss alone.
         z = self.projector(self.encoder(torch.cat([view_1, view_2])))
         with torch.autocast(z.device.type, enabled=False):
-            alignment, repulsion = simple_contrastive_terms(*z.chunk(2), lambda_=self.lambda_)
+            alignment, repulsion = simple_contrastive_terms(*z.chunk(2), lambda_=self.lambda_, ranks=self.ranks)
         return {"loss": alignment + repulsion, "alignment": alignment, "repulsion": repulsion}
 
 

@@ -61,7 +61,10 @@ class SimSiam(Method):
         z_1, z_2 = self.projector(self.encoder(view_1)), self.projector(self.encoder(view_2))
         p_1, p_2 = self.predictor(z_1), self.predictor(z_2)
         with torch.autocast(z_1.device.type, enabled=False):
-            return {"loss": simsiam_loss(p_1, p_2, z_1, z_2), "output_std": output_std(z_1)}
+            return {
+                "loss": self.ranks.share(simsiam_loss(p_1, p_2, z_1, z_2)),
+                "output_std": output_std(z_1, self.ranks),
+            }
 
 
 def build(encoder: Encoder, settings: Settings) -> SimSiam:

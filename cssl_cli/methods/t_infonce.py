@@ -13,7 +13,9 @@ from torch import Tensor
 
 from cssl_cli.methods import Method, at_least_float32
 from cssl_cli.nn.encoder import MLP
-from cssl_cli.nn.log_sum_exp import log_sum_exp_of_t_kernel, log_t_kernel
+from cssl_cli.nn.log_sum_exp import log_sum_exp_of_t_kernel
+from cssl_cli.nn.pair_scores import log_t_kernel
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import Positive, Widths
 
@@ -30,18 +32,22 @@ class Settings:
     """widths of the projector's layers, the last one P"""
 
 
-def t_info_nce_terms(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> tuple[Tensor, Tensor]:
+def t_info_nce_terms(
+    z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
     """The two parts of t-InfoNCE, whose sum is the loss; z_1 and z_2 are (B, P) and are not normalised.
 
     With s the log kernel of the squared distances among all 2B projections, and j(i) the other view of i, as in
     NT-Xent: the alignment part is −mean s(i, j(i)), ≥ 0; the divergence part is mean log Σ_{k≠i} exp s(i, k).
+    Of several `ranks`, each has the projections of its images, and gets its share.
     """
     num_images = len(z_1)
     z = at_least_float32(torch.cat([z_1, z_2]))
-    z = z - z.mean(dim=0)  # the distances stay, with fewer digits lost in their differences
+    z = z - ranks.mean(z.mean(dim=0))  # the distances stay, with fewer digits lost in their differences
     between_views = (z[:num_images] - z[num_images:]).square().sum(dim=1)
     positive = log_t_kernel(between_views, t_df=t_df, tau=tau)
-    return -positive.mean(), log_sum_exp_of_t_kernel(z, t_df=t_df, tau=tau).mean()
+    of_others = log_sum_exp_of_t_kernel(z, t_df=t_df, tau=tau, ranks=ranks)
+    return -ranks.share_of_mean(positive), ranks.share_of_mean(of_others)
 
 
 def t_info_nce_loss(z_1: Tensor, z_2: Tensor, *, t_df: float, tau: float) -> Tensor:
@@ -66,7 +72,7 @@ class TInfoNCE(Method):
         # One pass over both views, as for SimCLR.
         z = self.projector(self.encoder(torch.cat([view_1, view_2])))
         with torch.autocast(z.device.type, enabled=False):
-            alignment, divergence = t_info_nce_terms(*z.chunk(2), t_df=self.t_df, tau=self.tau)
+            alignment, divergence = t_info_nce_terms(*z.chunk(2), t_df=self.t_df, tau=self.tau, ranks=self.ranks)
         return {"loss": alignment + divergence, "alignment": alignment, "divergence": divergence}
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cssl_cli.methods import Method, at_least_float32
+from cssl_cli.methods import Method, at_least_float32, column_moments
 from cssl_cli.nn.encoder import MLP
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe.ranges import NonNegative, Widths
 
@@ -32,31 +33,33 @@ class Settings:
     """widths of the projector's layers, the last one P"""
 
 
-def variance_part(z: Tensor) -> Tensor:
+def variance_part(z: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Mean over the P columns of max(0, 1 − √(var + ε)), with the unbiased variance over the batch (equation 1)."""
-    std = (z.var(dim=0) + VARIANCE_FLOOR).sqrt()
-    return F.relu(STD_TARGET - std).mean()
+    _, variance = column_moments(z, ranks, correction=1)
+    std = (variance + VARIANCE_FLOOR).sqrt()
+    return ranks.share(F.relu(STD_TARGET - std).mean())
 
 
-def covariance_part(z: Tensor) -> Tensor:
+def covariance_part(z: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Sum of the squared covariances of different columns of (B, P), divided by P (equations 3 and 4)."""
-    centered = z - z.mean(dim=0)
-    return off_diagonal_squares(centered, centered) / ((len(z) - 1) ** 2 * z.shape[1])
+    centered = z - ranks.mean(z.mean(dim=0))
+    return off_diagonal_squares(centered, centered, ranks=ranks) / ((ranks.size * len(z) - 1) ** 2 * z.shape[1])
 
 
 def vicreg_terms(
-    z_1: Tensor, z_2: Tensor, *, invariance: float, variance: float, covariance: float
+    z_1: Tensor, z_2: Tensor, *, invariance: float, variance: float, covariance: float, ranks: Ranks = ALONE
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three weighted parts of the loss (VICReg, equation 6), whose sum is the loss; z_1 and z_2 are (B, P).
 
     As in the authors' code, invariance is the mean over batch and columns of (z_1 − z_2)², variance the mean and
     covariance the sum of the two views' parts. All are ≥ 0; not scale-free.
+    Of several `ranks`, each has the projections of its images, and gets its share.
     """
     z_1, z_2 = at_least_float32(z_1), at_least_float32(z_2)
     return (
-        invariance * (z_1 - z_2).square().mean(),
-        variance * (variance_part(z_1) + variance_part(z_2)) / 2,
-        covariance * (covariance_part(z_1) + covariance_part(z_2)),
+        invariance * ranks.share_of_mean((z_1 - z_2).square()),
+        variance * (variance_part(z_1, ranks) + variance_part(z_2, ranks)) / 2,
+        covariance * (covariance_part(z_1, ranks) + covariance_part(z_2, ranks)),
     )
 
 
@@ -90,7 +93,7 @@ class VICReg(Method):
         z_1 = self.projector(self.encoder(view_1))
         z_2 = self.projector(self.encoder(view_2))
         with torch.autocast(z_1.device.type, enabled=False):
-            invariance, variance, covariance = vicreg_terms(z_1, z_2, **self.weights)
+            invariance, variance, covariance = vicreg_terms(z_1, z_2, **self.weights, ranks=self.ranks)
         return {
             "loss": invariance + variance + covariance,
             "invariance": invariance,

@@ -14,8 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cssl_cli.errors import InputError
-
-MOST_SUMS = 8192  # held side by side; 32 KiB
+from cssl_cli.nn.batch_norm_over_ranks import batch_norm_over_ranks
+from cssl_cli.nn.channel_statistics import statistics_in_groups, summed_one_by_one
+from cssl_cli.nn.ranks import ALONE, Ranks
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -32,6 +33,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     batch_mean: Tensor
     batch_variance: Tensor
     statistics_aside = False
+    ranks = ALONE
+    per_rank = False  # whether each rank normalises its images apart
 
     def set_statistics_aside(self) -> None:
         """From now on a batch's statistics wait for a call of `follow`, and may be computed again without harm."""
@@ -46,15 +49,17 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        if self.statistics_aside or _summed_one_by_one(input):
+        if self.statistics_aside or summed_one_by_one(input) or not self.ranks.alone:
             normalized, mean, variance = self._normalized(input)
             self._take(mean, variance)
             return normalized
         return _uncounted(self, input) if launch_bound(input) else super().forward(input)
 
     def _normalized(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images normalised together, their mean and their unbiased variance."""
-        if _summed_one_by_one(part):
+        """Images normalised together, with those of other ranks unless `per_rank`; their mean and unbiased variance."""
+        if not self.ranks.alone and not self.per_rank:
+            return _over_ranks(self, part)
+        if summed_one_by_one(part):
             return _InGroups.apply(part, self.weight, self.bias, self.eps)
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         # A momentum of 1 leaves the statistics of the images themselves where running ones are asked for.
@@ -74,17 +79,21 @@ class BatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running statistics towards a batch's: `mean` and unbiased `variance` (C)."""
-        assert self.momentum is not None
-        assert self.num_batches_tracked is not None
-        if not launch_bound(mean):
-            self.num_batches_tracked.add_(1)
-        torch._foreach_lerp_([self.running_mean, self.running_var], [mean, variance], self.momentum)
+        if self.per_rank:
+            mean, variance = self.ranks.mean(torch.stack([mean, variance])).unbind()
+        _follow(self, mean, variance)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
     """`nn.BatchNorm1d`, but for the counter of batches where each kernel counts. Input and output (B, D)."""
 
+    ranks = ALONE
+
     def forward(self, input: Tensor) -> Tensor:
+        if self.training and not self.ranks.alone:
+            normalized, mean, variance = _over_ranks(self, input)
+            _follow(self, mean, variance)
+            return normalized
         return _uncounted(self, input) if self.training and launch_bound(input) else super().forward(input)
 
 
@@ -146,10 +155,58 @@ def split_batch_norms(module: nn.Module, num_splits: int, *, num_views: int = 1)
             setattr(parent, name, norm)
 
 
+def share_batch_norms(module: nn.Module, ranks: Ranks, *, in_parts: bool) -> None:
+    """From now on the batch norms inside a module normalise the images of all ranks together.
+
+    Those that normalise sub-batches apart, or micro-batches (`in_parts`), go on so: each rank has whole ones, and only
+    the running statistics are those of all. `InputError` where that cannot be.
+    """
+    for norm in module.modules():
+        if not isinstance(norm, nn.modules.batchnorm._NormBase) or not norm.track_running_stats:
+            continue
+        if not isinstance(norm, BatchNorm1d | BatchNorm2d):
+            raise InputError(
+                f"batch norms of the encoder are of a kind that cannot be shared by processes, {type(norm).__name__}",
+                where="encoder.name",
+                remedy="Train with one process, or another encoder.",
+            )
+        norm.ranks = ranks
+        if isinstance(norm, SplitBatchNorm2d) and not in_parts:
+            if norm.num_splits % ranks.size:
+                raise InputError(
+                    f"{norm.num_splits} sub-batches cannot be dealt to {ranks.size} processes",
+                    where="method.batch_norm_splits",
+                    remedy="Give method.batch_norm_splits=1, or a number of processes that divides it.",
+                )
+            norm.num_splits //= ranks.size
+        if isinstance(norm, BatchNorm2d):
+            norm.per_rank = in_parts or isinstance(norm, SplitBatchNorm2d)
+
+
 def launch_bound(input: Tensor) -> bool:
     """Whether many small kernels on this input would take longer to launch than to run: off the CPU; or it is compiled,
     where each makes the graph longer."""
     return input.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+def _over_ranks(norm: BatchNorm1d | BatchNorm2d, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The input of all ranks normalised, its mean and unbiased variance."""
+    ranks = norm.ranks
+    return batch_norm_over_ranks(
+        input, norm.weight, norm.bias, eps=norm.eps, key=ranks.key, rank=ranks.rank, size=ranks.size
+    )
+
+
+@torch.no_grad()
+def _follow(norm: BatchNorm1d | BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics towards a batch's: `mean` and unbiased `variance` (C)."""
+    assert norm.momentum is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    if not launch_bound(mean):
+        norm.num_batches_tracked.add_(1)
+    torch._foreach_lerp_([norm.running_mean, norm.running_var], [mean, variance], norm.momentum)
 
 
 def _uncounted(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
@@ -167,20 +224,6 @@ def _uncounted(norm: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
     )
 
 
-def _summed_one_by_one(input: Tensor) -> bool:
-    """Whether torch would add up the pixels of a channel (B · H · W, two at least) one after the other.
-
-    Not in NCHW, not in compiled code, and not where sums of bfloat16 numbers are taken, which err by more anyway.
-    """
-    return (
-        input.device.type == "cpu"
-        and input.dtype == torch.float32
-        and input.is_contiguous(memory_format=torch.channels_last)
-        and not torch.compiler.is_compiling()
-        and input.numel() > input.shape[1]  # of a single pixel there is no variance: torch says so
-    )
-
-
 class _InGroups(torch.autograd.Function):
     """Normalised batch (B, C, H, W), mean and unbiased variance (C) of a float32 batch in channels_last.
 
@@ -190,7 +233,7 @@ class _InGroups(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        mean, variance = _statistics(input)
+        mean, variance = statistics_in_groups(input)
         normalized = F.batch_norm(input, mean, variance, weight, bias, training=False, eps=eps)
         unbiased = variance * (input.numel() / (input.numel() - len(mean)))
         ctx.save_for_backward(input, weight, mean, (variance + eps).rsqrt())
@@ -269,20 +312,3 @@ def _one_after_another(beside: Tensor, num_parts: int) -> Tensor:
     pixels = beside.permute(0, 2, 3, 1).unflatten(3, (num_parts, -1))
     images.permute(0, 2, 3, 1).unflatten(0, (num_parts, -1)).copy_(pixels.permute(3, 0, 1, 2, 4))
     return images
-
-
-def _statistics(input: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C) over B, H and W, float32.
-
-    Of groups of pixels first: sums over a B-th or less of the numbers err by less, and by their own roundings.
-    """
-    num_channels, num_pixels = input.shape[1], input.shape[2] * input.shape[3]
-    num_groups = 1
-    while num_pixels % (2 * num_groups) == 0 and 2 * num_groups * num_channels <= MOST_SUMS:
-        num_groups *= 2
-    rows = input.permute(0, 2, 3, 1).reshape(len(input), num_pixels // num_groups, 1, num_groups * num_channels)
-    means, variances = torch.batch_norm_update_stats(rows.permute(0, 3, 1, 2), None, None, 0.0)
-    means, variances = (part.view(num_groups, num_channels).double() for part in (means, variances))
-    mean = means.mean(dim=0)
-    between = (means - mean).square_()  # torch.var takes several times as long
-    return mean.float(), (variances + between).mean(dim=0).float()

@@ -48,7 +48,7 @@ def _over_keys(queries: Tensor, keys: Tensor, temperature: float, rows: int, wan
 
 
 @register_flop_formula(torch.ops.cssl.off_diagonal_squares, get_raw=True)
-def _off_diagonal_squares(a: Tensor, b: Tensor, rows: int, symmetric: bool, wanted: bool, **_: Any) -> int:  # noqa: ARG001
+def _off_diagonal_squares(a: Tensor, b: Tensor, rows: int, symmetric: bool, wanted: bool, *_: Any, **__: Any) -> int:  # noqa: ARG001
     products = 1 + (0 if not wanted else 1 if symmetric else 2)
     return 2 * a.numel() * b.shape[1] * products
 

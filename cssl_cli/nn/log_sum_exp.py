@@ -16,34 +16,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cssl_cli.nn.log_sum_exp_over_ranks import log_sum_exp_over_ranks
 from cssl_cli.nn.operators import define_operator, rows_of_a_block, scaled
-
-# Rows and columns of a tile: on a CPU its scores stay in the cache, elsewhere they should keep the device busy.
-CPU_TILE = 512
-DEVICE_TILE = 4096
+from cssl_cli.nn.pair_scores import SCORES, Scores, tile_of
+from cssl_cli.nn.ranks import ALONE, Ranks
 
 
-def log_sum_exp_of_inner_products(z: Tensor, *, temperature: float, tile: int | None = None) -> Tensor:
+def log_sum_exp_of_inner_products(
+    z: Tensor, *, temperature: float, tile: int | None = None, ranks: Ranks = ALONE
+) -> Tensor:
     """log Σ_{k≠i} exp(z_i·z_k / temperature) (N,) for vectors z (N, P), N ≥ 2, float32 or float64.
 
-    Memory grows with N · P and `tile`², by default that of the device, not with N². Differentiable once.
+    Memory grows with N · P and `tile`², by default that of the device, not with N². Differentiable once. Of several
+    `ranks`, each has as many of the vectors, and gets their log-sum-exps.
     """
-    return _log_sum_exp(z, "inner_product", [temperature], tile)
+    return _log_sum_exp(z, "inner_product", [temperature], tile, ranks)
 
 
-def log_sum_exp_of_t_kernel(z: Tensor, *, t_df: float, tau: float, tile: int | None = None) -> Tensor:
+def log_sum_exp_of_t_kernel(
+    z: Tensor, *, t_df: float, tau: float, tile: int | None = None, ranks: Ranks = ALONE
+) -> Tensor:
     """log Σ_{k≠i} exp of `log_t_kernel` at ‖z_i − z_k‖² (N,) for vectors z (N, P), N ≥ 2, float32 or float64.
 
-    Distances come from inner products: vectors near their mean lose fewer digits. As for memory and derivatives, see
-    `log_sum_exp_of_inner_products`.
+    Distances come from inner products: vectors near their mean lose fewer digits. As for memory, derivatives and
+    `ranks`, see `log_sum_exp_of_inner_products`.
     """
-    return _log_sum_exp(z, "t_kernel", [t_df, tau], tile)
+    return _log_sum_exp(z, "t_kernel", [t_df, tau], tile, ranks)
 
 
 def log_sum_exp_over_keys(queries: Tensor, keys: Tensor, *, temperature: float, rows: int | None = None) -> Tensor:
@@ -56,74 +59,12 @@ def log_sum_exp_over_keys(queries: Tensor, keys: Tensor, *, temperature: float, 
     return torch.ops.cssl.log_sum_exp_over_keys(queries, keys.detach(), temperature, rows, wanted)[0]
 
 
-def log_t_kernel(squared_distance: Tensor, *, t_df: float, tau: float) -> Tensor:
-    """−(t_df + 1)/2 · log(1 + d²/(τ · t_df)): the log density of Student's t at d/√τ, but for a
-    constant; of any shape, ≤ 0. With growing t_df it becomes the Gaussian's −d²/(2τ)."""
-    return -(t_df + 1) / 2 * torch.log1p(squared_distance / (tau * t_df))
-
-
-# ---------------------------------------------------------------------- scores
-class Scores(Protocol):
-    """A symmetric score of two vectors, and what a tile of its gradients comes to for the vectors."""
-
-    def of(self, first: Tensor, second: Tensor) -> Tensor:
-        """Scores (M, N) of vectors (M, P) and (N, P)."""
-
-    def slopes(self, weights: Tensor, scores: Tensor) -> Tensor:
-        """Gradients of a sum of scores, weighted by (M, N), in the form that `pull` takes. May change `weights`."""
-
-    def pull(self, slopes: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Gradients (M, P) of the same sum with respect to the first vectors."""
-
-
-@dataclass(frozen=True)
-class InnerProduct:
-    """z·z′ / temperature."""
-
-    temperature: float
-
-    def of(self, first: Tensor, second: Tensor) -> Tensor:
-        return (first / self.temperature) @ second.T
-
-    def slopes(self, weights: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
-        return weights
-
-    def pull(self, slopes: Tensor, first: Tensor, second: Tensor) -> Tensor:  # noqa: ARG002
-        return slopes @ (second / self.temperature)
-
-
-@dataclass(frozen=True)
-class TKernel:
-    """`log_t_kernel` of the squared distance."""
-
-    t_df: float
-    tau: float
-
-    def of(self, first: Tensor, second: Tensor) -> Tensor:
-        squared_norms = first.square().sum(dim=1).unsqueeze(1) + second.square().sum(dim=1)
-        squared_distance = squared_norms.addmm_(first, second.T, alpha=-2).clamp_(min=0)
-        return log_t_kernel(squared_distance, t_df=self.t_df, tau=self.tau)
-
-    def slopes(self, weights: Tensor, scores: Tensor) -> Tensor:
-        # With respect to d²: −(t_df + 1)/2 / (τ t_df + d²), where 1 + d²/(τ t_df) = exp(−2 s/(t_df + 1)).
-        slope = (self.t_df + 1) / (2 * self.tau * self.t_df)
-        return weights.mul_((scores * (2 / (self.t_df + 1))).exp_()).mul_(-slope)
-
-    def pull(self, slopes: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        return 2 * (slopes.sum(dim=1).unsqueeze(1) * first - slopes @ second)
-
-
-SCORES: dict[str, type[InnerProduct] | type[TKernel]] = {"inner_product": InnerProduct, "t_kernel": TKernel}
-
-
 # ---------------------------------------------------------------------- all pairs of one set
-def _tile_of(z: Tensor, tile: int | None) -> int:
-    return tile or (CPU_TILE if z.device.type == "cpu" else DEVICE_TILE)
-
-
-def _log_sum_exp(z: Tensor, name: str, parameters: list[float], tile: int | None) -> Tensor:
+def _log_sum_exp(z: Tensor, name: str, parameters: list[float], tile: int | None, ranks: Ranks) -> Tensor:
+    if not ranks.alone:
+        return log_sum_exp_over_ranks(z, name, parameters, ranks=ranks, tile=tile)
     assert len(z) >= 2, "an anchor needs another vector"
-    return torch.ops.cssl.log_sum_exp_of_others(z, name, parameters, _tile_of(z, tile))[0]
+    return torch.ops.cssl.log_sum_exp_of_others(z, name, parameters, tile or tile_of(z))[0]
 
 
 def _tiles(z: Tensor, tile: int) -> Iterator[tuple[int, int]]:

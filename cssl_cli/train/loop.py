@@ -22,6 +22,8 @@ from cssl_cli.augment import Augmentation
 from cssl_cli.data.batches import Images
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.methods import Method
+from cssl_cli.nn.batch_norm import share_batch_norms
+from cssl_cli.nn.ranks import ALONE, NEVER, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.train.captured_step import CapturedStep
 from cssl_cli.train.optimizers import build_optimizer, learning_rate
@@ -109,6 +111,9 @@ class Trainer:
     the images and for the parameters of their views. `state_dict` holds all that is needed to go on exactly.
     `precision`, `compiled` and `notice` as of `TrainingStep`. `seed_of_step` seeds torch's global generators for each
     step of an encoder that `draws` from them (dropout).
+
+    With several `ranks` this is one of as many trainers that are alike, each with its part of every batch: the plan,
+    the streams and the state are those of one trainer, which can go on with any number of them.
     """
 
     def __init__(
@@ -128,8 +133,12 @@ class Trainer:
         compiled: Compiled = False,
         notice: Notice = lambda _: None,
         seed_of_step: Callable[[int], int] = lambda step: step,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.device = device
+        self.ranks = method.ranks = ranks
+        if not ranks.alone:
+            share_batch_norms(method, ranks, in_parts=method.encoder.micro_batch is not None)
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.before_training(plan.num_steps)
         self.augmentation = augmentation
@@ -152,7 +161,7 @@ class Trainer:
         self.order = order
         self.seed_of_step = seed_of_step
         self.draws = any(module.draws for module in self.method.modules() if isinstance(module, Encoder))
-        self.theta = ThetaAhead(augmentation.draw_pairs, augment, device)
+        self.theta = ThetaAhead(augmentation.draw_pairs if ranks.alone else self._draw_own, augment, device)
         self.step = 0
         self.epoch_order_state = order.get_state()
         self.epoch_terms: dict[str, Tensor] = {}
@@ -172,6 +181,8 @@ class Trainer:
                 due = self.step % CHECK_INTERVAL == 0 or time.perf_counter() - checked >= CHECK_SECONDS
                 record = None
                 if due or ends_epoch:
+                    if not self.ranks.alone and (ends_epoch or self.step % CHECK_INTERVAL == 0):
+                        self._check_ranks()
                     record = self._epoch_record(started, self.step - first)
                     checked = time.perf_counter()
                 if ends_epoch:
@@ -182,7 +193,8 @@ class Trainer:
         """The indices (B,) of the batches from `step` to the end of its epoch or of the run."""
         begin = self.step % self.plan.steps_per_epoch
         end = min(self.plan.steps_per_epoch, begin + self.plan.num_steps - self.step)
-        return permutation[begin * self.plan.batch_size : end * self.plan.batch_size].split(self.plan.batch_size)
+        batches = permutation[begin * self.plan.batch_size : end * self.plan.batch_size].split(self.plan.batch_size)
+        return [self.ranks.own_rows(batch) for batch in batches]
 
     def _begin_epoch(self) -> Tensor:
         """The order of the images in the epoch that `step` lies in; the same again after a resume within it."""
@@ -200,6 +212,11 @@ class Trainer:
             terms = self.training_step(batch, theta, self.current_learning_rate())
         self._collect(terms, position)
         self.step += 1
+
+    def _draw_own(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """theta (2b, P) of this rank's images, out of what is drawn for those of all."""
+        sides = self.augmentation.draw_pairs(self.ranks.size * num_images, generator).chunk(2)
+        return torch.cat([self.ranks.own_rows(side) for side in sides])
 
     def draw_theta(self, num_images: int) -> Tensor:
         """theta (2B, P) of two views of each of B images, on the device, which is not waited for."""
@@ -223,7 +240,10 @@ class Trainer:
             self.epoch_terms[name][position] = value.detach()
 
     def _epoch_record(self, started: float, num_steps: int) -> EpochRecord:
-        self.check_finite()  # waits for the device, so that the clock is read when the steps are done
+        if self.ranks.alone:
+            self.check_finite()
+        elif self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # so that the clock is read when the steps are done
         seconds = time.perf_counter() - started
         done = (self.step - 1) % self.plan.steps_per_epoch + 1
         memory = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
@@ -253,6 +273,37 @@ class Trainer:
                     f"the term {name!r} became {values[position].item()}", step, of_initial_weights=step == 1
                 )
         raise _not_finite("a weight became infinite or undefined", self.step)
+
+    def is_finite(self) -> bool:
+        """Whether all loss terms and weights are finite numbers."""
+        try:
+            self.check_finite()
+        except RunError:
+            return False
+        return True
+
+    def _check_ranks(self) -> None:
+        """`RunError` if a term or weight is not finite, naming the rank it came from, or if weights differ.
+
+        All ranks call it at the same step.
+        """
+        bits = [
+            weight.detach().flatten().view(torch.uint8).sum(dtype=torch.int64) for weight in self.method.parameters()
+        ]
+        first = torch.tensor(self.ranks.first_not_finite(), device=self.device)
+        found = self.ranks.rows_of_all(torch.stack([first, torch.stack(bits).sum()]).unsqueeze(0)).cpu()
+        try:
+            self.check_finite()
+        except RunError as error:
+            if found[:, 0].min() < NEVER:
+                error.what += f", first on {self.ranks.name(int(found[:, 0].argmin()))}"
+            raise
+        for rank, differs in enumerate((found[:, 1] != found[0, 1]).tolist()):
+            if differs:
+                raise RunError(
+                    f"the weights of {self.ranks.name(rank)} are not those of {self.ranks.name(0)} at step {self.step}",
+                    remedy="One of the machines computes wrongly. Go on without it from the last checkpoint.",
+                )
 
     def _count_batches(self) -> None:
         """Set what torch's batch norms count, where they leave it alone in a step (`batch_norm.py`), as torch would."""

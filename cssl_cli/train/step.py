@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from cssl_cli.augment import Augmentation, normalize
 from cssl_cli.errors import RunError
 from cssl_cli.methods import Method
+from cssl_cli.nn.ranks import sum_over_ranks_
 
 Notice = Callable[[str], None]  # receives a sentence for the user
 HOW_LONG = "takes from ten seconds to some minutes, less where the compiler's cache has it"
@@ -28,7 +29,8 @@ class TrainingStep:
 
     mean, std: of the images' channels, on the 0..1 scale. precision: what encoder and heads compute in; losses and
     statistics are float32. compiled: whether `forward` (on a GPU `views`, too) is compiled at the first step; where
-    that fails, `notice` is told and the steps run uncompiled.
+    that fails, `notice` is told and the steps run uncompiled. With several ranks (`Method`) a step is one of them all:
+    its batch is this rank's part, and gradients and terms are those of the whole batch.
     """
 
     def __init__(
@@ -105,6 +107,13 @@ class TrainingStep:
     def _gradients(self, batch: Tensor, theta: Tensor) -> dict[str, Tensor]:
         terms = self.forward(*self.views(batch, theta))
         self.backward(terms)
+        return terms if self.method.ranks.alone else self._of_all_ranks(terms)
+
+    def _of_all_ranks(self, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of the whole batch from this rank's shares; the gradients become those of the whole batch, too."""
+        terms = {name: share.detach().clone() for name, share in shares.items()}
+        gradients = [parameter.grad for parameter in self.method.parameters() if parameter.grad is not None]
+        sum_over_ranks_([*gradients, *terms.values()], self.method.ranks)
         return terms
 
     def _both_views(self, batch: Tensor, theta: Tensor) -> Tensor:

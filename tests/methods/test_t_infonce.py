@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from cssl_cli.methods.t_infonce import log_t_kernel, t_info_nce_loss, t_info_nce_terms
+from cssl_cli.methods.t_infonce import t_info_nce_loss, t_info_nce_terms
+from cssl_cli.nn.pair_scores import log_t_kernel
 from tests.support import reference_methods as reference
 from tests.support.small_methods import normal
 

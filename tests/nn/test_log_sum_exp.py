@@ -18,13 +18,13 @@ from cssl_cli.methods.moco import queue_info_nce_loss
 from cssl_cli.methods.simclr import nt_xent_loss
 from cssl_cli.methods.t_infonce import t_info_nce_loss
 from cssl_cli.methods.vicreg import vicreg_loss
-from cssl_cli.nn import log_sum_exp, operators
+from cssl_cli.nn import operators, pair_scores
 from cssl_cli.nn.log_sum_exp import (
     log_sum_exp_of_inner_products,
     log_sum_exp_of_t_kernel,
     log_sum_exp_over_keys,
-    log_t_kernel,
 )
+from cssl_cli.nn.pair_scores import log_t_kernel
 from tests.support.small_methods import normal
 from tests.support.tensor_sizes import largest_tensor
 
@@ -161,8 +161,8 @@ def losses() -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that a batch of some images has several."""
-    monkeypatch.setattr(log_sum_exp, "CPU_TILE", 8)
-    monkeypatch.setattr(log_sum_exp, "DEVICE_TILE", 8)
+    monkeypatch.setattr(pair_scores, "CPU_TILE", 8)
+    monkeypatch.setattr(pair_scores, "DEVICE_TILE", 8)
     monkeypatch.setattr(operators, "LEAST_ROWS", 2)
     monkeypatch.setattr(operators, "CPU_BLOCK", 64)
     monkeypatch.setattr(operators, "DEVICE_BLOCK", 64)
@@ -252,7 +252,7 @@ def test_no_tensor_has_an_entry_for_each_pair(name: str, small_blocks: None, mon
     num, width = 24, 4  # tiles of 8 × 8
     loss, z = losses()[name], views(num, width)
     assert largest_tensor(lambda: loss(*z)) == 2 * num * width  # the batch itself
-    monkeypatch.setattr(log_sum_exp, "CPU_TILE", 2 * num)
+    monkeypatch.setattr(pair_scores, "CPU_TILE", 2 * num)
     assert largest_tensor(lambda: loss(*z)) == (2 * num) ** 2  # where it fits into a tile
 
 

@@ -93,10 +93,10 @@ def test_the_operator_keeps_torchs_rules(rows: int) -> None:
     operator = torch.ops.cssl.off_diagonal_squares.default
     for a, b in [(normal(4, 5), normal(4, 5, seed=1)), (normal(5, 4).T, normal(5, 4, seed=1).T)]:
         a.requires_grad_()
-        torch.library.opcheck(operator, (a, a.detach(), rows, True, True))
+        torch.library.opcheck(operator, (a, a.detach(), rows, True, True, -1, 1))
         b.requires_grad_()
-        torch.library.opcheck(operator, (a, b, rows, False, True))
-        torch.library.opcheck(operator, (a.detach(), b.detach(), rows, False, False))
+        torch.library.opcheck(operator, (a, b, rows, False, True, -1, 1))
+        torch.library.opcheck(operator, (a.detach(), b.detach(), rows, False, False, -1, 1))
 
 
 def test_a_second_derivative_is_an_error_and_not_wrong() -> None:
