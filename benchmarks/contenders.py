@@ -13,8 +13,8 @@ from cssl_cli.data import Dataset
 from cssl_cli.data.batches import Images
 from cssl_cli.nn.flops import count_flops
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.pretrain import make_trainer
 from cssl_cli.runs.setup import initial_method
+from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.train.allocator import keep_freed_memory
 
 SETTLE_SECONDS = 3.0  # at most, at the beginning of a turn and after it

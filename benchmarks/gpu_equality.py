@@ -29,8 +29,8 @@ from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_o
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.images import prepare_data
-from cssl_cli.runs.pretrain import make_trainer
 from cssl_cli.runs.setup import initial_method, make_extractor
+from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.train import loop as train
 
 CPU = torch.device("cpu")

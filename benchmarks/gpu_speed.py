@@ -33,7 +33,7 @@ from cssl_cli.recipe.blocks import Train
 from cssl_cli.runs import machine as rates
 from cssl_cli.runs import profile as profiling
 from cssl_cli.runs.device import choose_device
-from cssl_cli.runs.pretrain import make_trainer
+from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.train import loop as train
 
 WATCHED_STEPS = 10  # during which waits are counted

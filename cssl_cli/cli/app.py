@@ -23,6 +23,7 @@ from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.cli.options import Quiet
 from cssl_cli.cli.quiet import keeping_quiet
 from cssl_cli.errors import InputError
+from cssl_cli.host.launched import require_one_process
 
 
 class _Guarded(TyperGroup):
@@ -89,10 +90,12 @@ def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
 
 
 def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the option --quiet, which all of them take."""
+    """The command with the option --quiet, which all of them take. All but one are single processes."""
 
     @functools.wraps(command)
     def run(*, quiet: bool, **options: Any) -> None:
+        if command is not pretrain.pretrain:
+            require_one_process(command.__name__.rstrip("_"))
         with keeping_quiet(quiet):
             command(**options)
 

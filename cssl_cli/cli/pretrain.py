@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, Track, read_data_root
+from cssl_cli.host.launched import require_one_process
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
     from cssl_cli.cli.requests import PretrainRequest
+    from cssl_cli.runs.team import Team
 
 EXAMPLES = (
     "cssl pretrain simclr-shapes",
@@ -45,6 +47,8 @@ def pretrain(
     from cssl_cli.tracking.mirror import require_trackers
 
     action = pretrain_action(dry_run=dry_run, profile=profile, restart=restart)
+    if dry_run or profile:
+        require_one_process(f"pretrain {'--dry-run' if dry_run else '--profile'}")
     resolved, images = load_recipe(recipe, overrides or []), read_data_root(data_root)
     require_device_name(device)
     trackers = require_trackers(track or (), "--track")
@@ -84,6 +88,19 @@ def _profile(request: PretrainRequest, as_json: bool) -> None:
 
 
 def _train(request: PretrainRequest, as_json: bool) -> None:
+    from cssl_cli.runs.team import team_of
+
+    with team_of() as team:
+        if team.leads:
+            _lead(request, as_json, team)
+        else:
+            from cssl_cli.runs.following import follow
+
+            follow(request.recipe, team=team, out=request.out, device_name=request.device, data_root=request.data_root)
+
+
+def _lead(request: PretrainRequest, as_json: bool, team: Team) -> None:
+    """Train as the one process there is, or as rank 0 of several."""
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.run import show_pretrained
     from cssl_cli.runs.pretrain import pretrain as train
@@ -98,6 +115,7 @@ def _train(request: PretrainRequest, as_json: bool) -> None:
             restart=request.action == "restart",
             data_root=request.data_root,
             recorded=mirrors.update,
+            team=team,
         )
         mirrors.finish(trained)
     show_pretrained(trained, as_json)

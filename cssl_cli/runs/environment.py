@@ -32,10 +32,12 @@ def enter_environment(
         here = {**here, "data_root": data_root}
     processes: list[dict[str, Any]] = before["processes"] if before else []
     if processes and run.file(CHECKPOINT).exists():
-        last = {"compiled": False, **processes[-1]}  # default for environments written before compiling existed
-        changed = [name for name in ("torch", "device", "threads", "precision", "compiled") if last[name] != here[name]]
+        last = {"compiled": False, "ranks": 1, **processes[-1]}  # defaults for environments written without
+        now = {"ranks": 1, **here}
+        named = ("torch", "device", "threads", "precision", "compiled", "ranks")
+        changed = [name for name in named if last[name] != now[name]]
         if changed:
-            changes = ", ".join(f"{name} {last[name]} → {here[name]}" for name in changed)
+            changes = ", ".join(f"{name} {last[name]} → {now[name]}" for name in changed)
             warn(reporter, f"going on under other conditions ({changes}): the result may differ in its last digits")
     run.write_json(
         ENVIRONMENT,
@@ -57,9 +59,9 @@ def enter_compiled(run: RunDir, *, compiled: Compiled) -> None:
         run.write_json(ENVIRONMENT, content)
 
 
-def environment(device: torch.device, precision: torch.dtype, *, compiled: Compiled) -> dict[str, Any]:
-    """Where and with what a process works on a run."""
-    return {
+def environment(device: torch.device, precision: torch.dtype, *, compiled: Compiled, ranks: int = 1) -> dict[str, Any]:
+    """Where and with what a process works on a run, together with others where there are several `ranks`."""
+    found = {
         "cssl": cssl_cli.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
@@ -71,6 +73,7 @@ def environment(device: torch.device, precision: torch.dtype, *, compiled: Compi
         "precision": str(precision).removeprefix("torch."),
         "compiled": compiled,
     }
+    return found if ranks == 1 else {**found, "ranks": ranks}
 
 
 def _commit() -> str | None:

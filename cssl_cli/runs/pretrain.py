@@ -15,15 +15,14 @@ from cssl_cli.data import Dataset
 from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, RunError, escaped_text, shown_path
 from cssl_cli.host.files import require_creatable
 from cssl_cli.host.progress import Reporter
-from cssl_cli.host.randomness import stream
 from cssl_cli.host.signals import Pending, Stopped, deferred_signals
+from cssl_cli.nn.ranks import ALONE
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import memory
-from cssl_cli.runs.compiling import compiles, keep_compiler_cache
-from cssl_cli.runs.device import choose_device, choose_precision
+from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.environment import enter_compiled, enter_environment, environment
 from cssl_cli.runs.finishing import finish, take_over
-from cssl_cli.runs.images import ELSEWHERE, channels_of, images_of_run, place_images
+from cssl_cli.runs.images import ELSEWHERE, channels_of, images_of_run
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
     CHECKPOINT,
@@ -38,12 +37,13 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
-from cssl_cli.runs.setup import initial_method, make_augmentation, memory_of_library, require_encoder
+from cssl_cli.runs.setup import make_augmentation, memory_of_library, require_encoder
+from cssl_cli.runs.team import Team, require_shares
+from cssl_cli.runs.trainer import compiles_with, last_step_of, make_trainer, plan_of
 from cssl_cli.runs.training_trace import Recorder, make_recorders
-from cssl_cli.runs.weights_source import EXACTLY, Allowances, StartingWeights, starting_weights
+from cssl_cli.runs.weights_source import EXACTLY, Allowances, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
-from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer, make_plan
-from cssl_cli.train.step import Notice
+from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer
 
 
 def pretrain(
@@ -58,6 +58,7 @@ def pretrain(
     allowed: Allowances = EXACTLY,
     until: int | None = None,
     recorded: Callable[[RunDir], object] = lambda _: None,
+    team: Team | None = None,
 ) -> RunDir:
     """Train the recipe's encoder into its run directory under `out`, resuming from its checkpoint if there is one.
 
@@ -66,16 +67,19 @@ def pretrain(
     checkpoint and raises `Interrupted`. `dataset` may be given if already loaded; `data_root` is where the images are
     now: the recipe's data.root still identifies the run. `recorded` is called when the records of an epoch
     are on disk; it must not raise. `until` is an epoch after which to stop with a checkpoint, as if interrupted there;
-    the schedule is that of the whole run all the same.
+    the schedule is that of the whole run all the same. Of a `team`, this is rank 0 (`following.follow`).
     """
-    device = choose_device(device_name)
+    team = team or Team(ALONE)
+    ranks = team.ranks
+    device = choose_device(team.device_name(device_name))
     run = RunDir.at(out, name=recipe.name, fingerprint=recipe.fingerprint)
     trains, weights = recipe.train.epochs != 0, None
     if restart or not _is_finished(run):
         # Before anything is created under `out`: missing images leave no run behind.
         require_creatable(out, "Choose another folder with --out DIR.")
         if trains:
-            require_memory(recipe, device, dataset)
+            require_shares(recipe.train.batch_size, recipe.train.micro_batch, ranks.size)
+            require_memory(recipe, device, dataset, ranks.size)
         begins = restart or not run.file(CHECKPOINT).exists()
         channels = channels_of(recipe) if dataset is None else dataset.channels
         if begins and channels is not None:  # before images are decoded
@@ -85,7 +89,7 @@ def pretrain(
             weights = starting_weights(recipe, allowed, dataset.channels)
         make_augmentation(recipe, dataset)
         if trains:
-            compiles(recipe.train.compile, plan_of(recipe, len(dataset.pretrain)), device)
+            compiles_with(recipe, plan_of(recipe, len(dataset.pretrain)), device, ranks)
         require_encoder(recipe, dataset)
         _require_analysis(recipe, dataset)
     run.create(recipe.to_yaml())
@@ -113,16 +117,22 @@ def pretrain(
             assert weights is not None, "a recipe without training has weights"
             take_over(run, recipe, weights, dataset, device, reporter, data_root)
             return run
-        require_memory(recipe, device, dataset)  # what a library's encoder takes is known now
-        trainer = make_trainer(recipe, dataset, device, weights=weights, notice=reporter.say)
+        require_memory(recipe, device, dataset, ranks.size)  # what a library's encoder takes is known now
+        trainer = make_trainer(recipe, dataset, device, weights=weights, notice=reporter.say, ranks=ranks)
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
-        here = environment(device, trainer.precision, compiled=trainer.training_step.compiled)
+        if not ranks.alone:
+            team.share({"content_key": dataset.content_key, "trainer": trainer.state_dict()})
+        here = environment(device, trainer.precision, compiled=trainer.training_step.compiled, ranks=ranks.size)
         enter_environment(run, recipe, dataset, here, reporter, data_root)
         recorders = make_recorders(recipe, dataset, device, reporter)
         run.write_status("running", step=trainer.step, num_steps=trainer.plan.num_steps)
+
+        def failed(what: str, **told: str | None) -> None:
+            run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, error=what, **told)
+
         try:
-            with deferred_signals() as pending:
+            with deferred_signals() as pending, team.explaining(failed):
                 _train(run, recipe, trainer, recorders, records, pending, reporter, recorded, until)
                 finished = trainer.step == trainer.plan.num_steps
                 if finished:
@@ -130,10 +140,10 @@ def pretrain(
         except RunError as error:
             if run.file(CHECKPOINT).exists():
                 error.remedy = f"The last good checkpoint is kept. {error.remedy or ''}".rstrip()
-            told = {"error": error.what, "where": error.where, "remedy": error.remedy}
+            told = {"where": error.where, "remedy": error.remedy}
             told = {name: None if text is None else escaped_text(text) for name, text in told.items()}
             with suppress(CsslError):  # a full disk may be the cause
-                run.write_status("failed", step=trainer.step, num_steps=trainer.plan.num_steps, **told)
+                failed(escaped_text(error.what), **told)
             error.where = error.where or str(run.path)
             raise
         except Stopped as stopped:  # in the first step, or a second signal
@@ -168,13 +178,21 @@ def _enter_recipe(run: RunDir, recipe: Recipe, reporter: Reporter) -> None:
     run.write_recipe(text)
 
 
-def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None) -> None:
-    """`InputError` if images and training do not fit into the memory of this machine and of the device."""
+def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None, ranks: int = 1) -> None:
+    """`InputError` if images and training do not fit into the memory of this machine and of the device.
+
+    Of several `ranks`, each has its part of a batch on a GPU of its own; how many share one machine is not known.
+    """
+    of_rank = recipe
+    if ranks > 1 and device.type == "cuda":
+        of_rank = recipe.model_copy(
+            update={"train": recipe.train.model_copy(update={"batch_size": recipe.train.batch_size // ranks})}
+        )
     images = memory.of_images(recipe) if dataset is None else {}
     kind: tuple[Any, ...] = ()
     if dataset is not None:
         kind = dataset.image_size, dataset.channels, memory_of_library(recipe, dataset)
-    training, checkpointed = memory.of_training(recipe, *kind), recipe.train.checkpoint_activations
+    training, checkpointed = memory.of_training(of_rank, *kind), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # torch keeps the memory freed by an earlier run in this process, for the next one.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -194,18 +212,6 @@ def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
             where="analyze.num_images",
             remedy=f"Give at least {num_classes}.",
         )
-
-
-def plan_of(recipe: Recipe, num_images: int) -> Plan:
-    """The steps and epochs that the recipe asks for with this many images."""
-    train, optim = recipe.settings("train"), recipe.settings("optim")
-    return make_plan(
-        num_images=num_images,
-        batch_size=train["batch_size"],
-        epochs=train["epochs"],
-        steps=train["steps"],
-        warmup_epochs=optim["warmup_epochs"],
-    )
 
 
 def check_recipe(run: RunDir, recipe: Recipe) -> None:
@@ -231,38 +237,6 @@ def check_images(run: RunDir, recipe: Recipe, dataset: Dataset, data_root: str |
             where=str(run.path),
             remedy=f"{remedy} {ELSEWHERE}" if root else remedy,
         )
-
-
-def make_trainer(
-    recipe: Recipe,
-    dataset: Dataset,
-    device: torch.device,
-    *,
-    weights: StartingWeights | None = None,
-    notice: Notice = lambda _: None,
-) -> Trainer:
-    """The trainer of a recipe at its first step; `notice` receives what differs from the request."""
-    images = dataset.pretrain.images
-    plan = plan_of(recipe, len(images))
-    compiled = compiles(recipe.train.compile, plan, device, in_parts=recipe.train.micro_batch is not None)
-    if compiled:
-        keep_compiler_cache()
-    return Trainer(
-        initial_method(recipe, None if weights is None else weights.encoder, channels=dataset.channels),
-        make_augmentation(recipe, dataset),
-        place_images(images, device),
-        mean=dataset.mean,
-        std=dataset.std,
-        optim=recipe.settings("optim"),
-        plan=plan,
-        precision=choose_precision(recipe.train.precision, device),
-        device=device,
-        order=stream(recipe.seed, "order"),
-        augment=stream(recipe.seed, "augment"),
-        compiled=compiled,
-        notice=notice,
-        seed_of_step=lambda step: stream(recipe.seed, f"training step {step}").initial_seed(),
-    )
 
 
 def _resume(run: RunDir, recipe: Recipe, trainer: Trainer, reporter: Reporter) -> dict[str, list[dict[str, Any]]]:
@@ -297,7 +271,7 @@ def _train(
 ) -> None:
     """Train to the end of the plan, or of the epoch `until`."""
     plan = trainer.plan
-    last_step = plan.num_steps if until is None else min(until * plan.steps_per_epoch, plan.num_steps)
+    last_step = last_step_of(plan, until)
 
     def save() -> float:
         run.save_checkpoint(
@@ -367,6 +341,8 @@ def _train(
             run.write_records(METRICS, records[METRICS])
             measure_or_save(progress.record.epoch)
         due = time.monotonic() - saved_at >= 60 * recipe.train.checkpoint_minutes
+        # Of several ranks, all look at the same step, and then know whose number was the first.
+        due = due and (trainer.ranks.alone or trainer.is_finite())
         if pending or due or progress.step == last_step:
             saved_at = save()
         if pending and progress.step < plan.num_steps:

@@ -24,8 +24,8 @@ from cssl_cli.runs.device import choose_device, choose_precision
 from cssl_cli.runs.environment import environment
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.machine import copy_rate, matrix_rate, synchronize
-from cssl_cli.runs.pretrain import make_trainer
 from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.train.allocator import keep_freed_memory
 from cssl_cli.train.loop import Trainer
 

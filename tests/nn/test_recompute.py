@@ -20,10 +20,10 @@ from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.images import prepare_data
-from cssl_cli.runs.pretrain import make_trainer as trainer_of
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.profile import _step_flops, profile
 from cssl_cli.runs.setup import initial_method
+from cssl_cli.runs.trainer import make_trainer as trainer_of
 from tests.support.small_methods import SETTINGS, images, normal, small_method
 from tests.train.test_loop import finish, make_trainer, same_state
 

@@ -22,7 +22,7 @@ from cssl_cli.report.figures.figures import DRAWN_FROM
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.finished import open_finished
 from cssl_cli.runs.images import prepare_data
-from cssl_cli.runs.pretrain import _resume, make_trainer, pretrain
+from cssl_cli.runs.pretrain import _resume, pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import (
     ANALYSIS,
@@ -38,6 +38,7 @@ from cssl_cli.runs.run_dir import (
     TRACE,
     RunDir,
 )
+from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.sweep.concentration import CONCENTRATION
 from cssl_cli.sweep.results_index import INDEX
 from tests.support.commands import TINY_RECIPE

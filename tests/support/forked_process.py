@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from cssl_cli.cli.app import app
 from tests.soak.command import PRELOADED, ForkedPopen
@@ -26,13 +27,22 @@ FORK_SERVER.set_forkserver_preload(list(PRELOADED))
 class ForkedProcess:
     """The part of `subprocess.Popen` that the tests use; output goes to files, so that nothing waits for a reader.
 
-    It leads a process group of its own. largest_file: bytes beyond which it can write no file.
+    It leads a process group of its own. largest_file: bytes beyond which it can write no file. environment: what is set
+    besides. before: a function of a module, called in the process first.
     """
 
-    def __init__(self, folder: Path, *arguments: object, largest_file: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        largest_file: int | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        before: Callable[[], object] | None = None,
+    ) -> None:
         self.outputs = Path(tempfile.mkdtemp(dir=folder.parent, prefix="outputs-"))
         words = [str(argument) for argument in arguments]
-        self.process = FORK_SERVER.Process(target=_run, args=(folder, self.outputs, words, largest_file), daemon=True)
+        settings = largest_file, dict(environment), before
+        self.process = FORK_SERVER.Process(target=_run, args=(folder, self.outputs, words, *settings), daemon=True)
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -57,8 +67,16 @@ class ForkedProcess:
         return (self.outputs / "1").read_text(), (self.outputs / "2").read_text()
 
 
-def _run(folder: Path, outputs: Path, arguments: list[str], largest_file: int | None) -> None:
+def _run(
+    folder: Path,
+    outputs: Path,
+    arguments: list[str],
+    largest_file: int | None,
+    environment: dict[str, str],
+    before: Callable[[], object] | None,
+) -> None:
     os.setsid()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
     for number in (1, 2):
         os.dup2(os.open(outputs / str(number), os.O_WRONLY | os.O_CREAT), number)
@@ -68,4 +86,6 @@ def _run(folder: Path, outputs: Path, arguments: list[str], largest_file: int | 
     workers = importlib.import_module("cssl_cli.sweep.workers.process")
     workers.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": ForkedPopen})  # type: ignore[attr-defined]
     sys.argv = ["cssl", *arguments]
+    if before is not None:
+        before()
     app(arguments, prog_name="cssl")

@@ -1,0 +1,50 @@
+"""How many processes `torchrun`, or another launcher with its variables, has started for this command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from cssl_cli.errors import InputError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
+Environment = Mapping[str, str]
+
+
+def num_processes(environment: Environment = os.environ) -> int:
+    """How many processes were started for this command; 1 where nothing says so.
+
+    `InputError` where a launcher's variable is no number, or one of several processes lacks one.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return 1
+    size = number_of("WORLD_SIZE", environment, least=1)
+    missing = [name for name in VARIABLES if name not in environment]
+    if size > 1 and missing:
+        raise InputError(
+            f"{size} processes were started, and {', '.join(missing)} is not set",
+            remedy="Start them with torchrun, which sets what they need.",
+        )
+    return size
+
+
+def number_of(name: str, environment: Environment, *, least: int = 0) -> int:
+    """A whole number that a launcher has set."""
+    text = environment[name]
+    if not text.isdecimal() or int(text) < least:
+        raise InputError(
+            f"{text!r} is not a whole number of at least {least}",
+            where=name,
+            remedy="Start with torchrun, which sets it, or unset it.",
+        )
+    return int(text)
+
+
+def require_one_process(command: str) -> None:
+    """`InputError` where several processes were started for a command that is one."""
+    if num_processes() > 1:
+        raise InputError(
+            f"{num_processes()} processes were started for `cssl {command}`, which is one",
+            remedy="Call it without torchrun: several processes train one encoder, with `cssl pretrain`.",
+        )

@@ -1,0 +1,345 @@
+"""This process as one of several that `torchrun` has started for one command: who they are, and whether all still live.
+
+Rank 0 leads: it alone reads checkpoints, writes and speaks. The others train along and end when it says so. Through the
+store where the processes met, each says every `BEAT` seconds that it lives, rank 0 listens to all and all listen to it:
+
+- a rank that has ended, or meets an error, ends the command within `GONE` seconds and the time of a step;
+- a rank that is silent for `SILENCE` seconds (it hangs, or its machine does) ends it then;
+- with exit code 1, and a message of rank 0 that names the rank.
+
+That does not depend on what the main threads wait for, so exchanges themselves may take as long as they like: the
+others wait in one while rank 0 measures.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from cssl_cli.errors import CsslError, InputError, RunError, escaped_text
+from cssl_cli.host.launched import Environment, num_processes, number_of
+from cssl_cli.host.signals import received
+from cssl_cli.host.streams import print_error
+from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
+
+BEAT = 0.5  # seconds
+SILENCE = 60.0  # seconds
+GONE = 10.0  # seconds of silence that are enough once an exchange has failed
+SILENCE_VARIABLE = "CSSL_RANK_TIMEOUT"
+WELCOME = timedelta(minutes=10)  # for all processes to start
+FAREWELL = 10.0  # seconds that the others have to end in
+
+
+def require_shares(batch_size: int, micro_batch: int | None, size: int) -> None:
+    """`InputError` unless a batch can be dealt to so many ranks, in whole micro-batches."""
+    if batch_size % size:
+        raise InputError(
+            f"a batch of {batch_size} images cannot be dealt equally to {size} processes",
+            where="train.batch_size",
+            remedy=f"Give train.batch_size={-(-batch_size // size) * size}, or another number of processes.",
+        )
+    own = batch_size // size
+    if micro_batch is not None and own % micro_batch:
+        raise InputError(
+            f"the {own} images of each of {size} processes are no whole micro-batches of {micro_batch}",
+            where="train.micro_batch",
+            remedy="Give a micro-batch that divides them: where each process has fewer images, perhaps none is needed.",
+        )
+    if own == 1:
+        raise InputError(
+            f"a batch of {batch_size} leaves a single image to each of {size} processes",
+            where="train.batch_size",
+            remedy=f"Give train.batch_size={2 * size} or more, or fewer processes.",
+        )
+
+
+@dataclass
+class Team:
+    """The processes of this command."""
+
+    ranks: Ranks
+    local_rank: int = 0
+    watch: Watch | None = None
+
+    @property
+    def leads(self) -> bool:
+        return self.ranks.rank == 0
+
+    def device_name(self, name: str | None) -> str | None:
+        """The device of this process, if the command names one or none: each has a GPU of its own."""
+        if self.ranks.alone or name == "cpu" or (name is None and not torch.cuda.is_available()):
+            return name
+        if name not in (None, "cuda"):
+            raise InputError(
+                f"one device, {name}, for {self.ranks.size} processes",
+                where="--device",
+                remedy="Leave it out: each process takes the GPU of its own number.",
+            )
+        return f"cuda:{self.local_rank}"
+
+    def share(self, content: dict[str, Any] | None) -> dict[str, Any]:
+        """What rank 0 gives, received by all: numbers, text and tensors."""
+        if self.ranks.alone:
+            assert content is not None
+            return content
+        from torch import distributed
+
+        with _exchange():
+            packed = io.BytesIO()
+            if self.leads:
+                torch.save(content, packed)
+            length = torch.tensor(packed.getbuffer().nbytes)
+            distributed.broadcast(length, src=0)
+            data = torch.frombuffer(bytearray(packed.getvalue() or bytes(int(length))), dtype=torch.uint8)
+            distributed.broadcast(data, src=0)
+        if self.leads:
+            assert content is not None
+            return content
+        received: dict[str, Any] = torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+        return received
+
+    @contextmanager
+    def explaining(self, on_failure: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+        """Turn the failure of an exchange into a `RunError` that names the rank it is about.
+
+        If the main thread of rank 0 does not come back, `on_failure` is told the message in another one.
+        """
+        if self.watch is None:
+            yield
+            return
+        self.watch.on_failure = on_failure
+        try:
+            yield
+        except ExchangeError as error:
+            raise RunError(self.watch.explain(str(error)), remedy=REMEDY) from error
+        finally:
+            self.watch.on_failure = lambda _: None
+
+    def wait_for_end(self) -> None:
+        """For the others: until rank 0 has ended."""
+        if self.watch is not None and not self.leads:
+            self.watch.wait_for_end()
+
+
+REMEDY = "The same command goes on from the last checkpoint, with as many processes or with others."
+
+
+@contextmanager
+def team_of(environment: Environment = os.environ) -> Iterator[Team]:
+    """The team of this command: of one, unless torchrun started it.
+
+    On leaving, rank 0 tells the others to end with its exit code; an error of another rank becomes one of rank 0.
+    """
+    size = num_processes(environment)
+    if size == 1:
+        yield Team(ALONE)
+        return
+    team = _joined(size, environment)
+    assert team.watch is not None
+    code = 1
+    try:
+        yield team
+        code = 0
+    except CsslError as error:
+        code = error.exit_code
+        if not team.leads:
+            team.watch.report(str(error.of("")))
+        raise
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        code = 128 + (received() or 2) if stopped else 1
+        if not team.leads:
+            if not stopped:
+                traceback.print_exc()
+            team.watch.report("a signal ended it" if stopped else f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if team.leads:
+            team.watch.end(code)
+        else:
+            team.watch.wait_for_end(FAREWELL)
+
+
+def _joined(size: int, environment: Environment) -> Team:
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    rank, local_rank = number_of("RANK", environment), number_of("LOCAL_RANK", environment)
+    backend = "gloo"
+    if torch.cuda.is_available() and distributed.is_nccl_available():
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}",
+                remedy="Start at most one process for each GPU: torchrun --nproc-per-node.",
+            )
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    name = f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
+    try:
+        # Whether the others live is for the watch to say; an exchange may take as long as rank 0 measures.
+        met, *_ = next(rendezvous("env://", timeout=WELCOME))
+        distributed.init_process_group(backend, store=met, rank=rank, world_size=size, timeout=timedelta(days=7))
+        store = distributed.TCPStore(
+            environment["MASTER_ADDR"],
+            number_of("MASTER_PORT", environment),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=WELCOME,
+        )
+        attempt = f"{environment.get('TORCHELASTIC_RUN_ID', '')}/{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        meeting = distributed.PrefixStore(f"cssl/{attempt}", store)
+        meeting.set(f"name/{rank}", name)
+        names = [meeting.get(f"name/{other}").decode(errors="replace") for other in range(size)]
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunError(f"{name} could not reach the others ({reason})", remedy="Start all of them again.") from error
+    group = distributed.group.WORLD
+    assert group is not None
+    ranks = Ranks.over(group, rank, size, [escaped_text(one) for one in names])
+    silence = float(environment.get(SILENCE_VARIABLE, SILENCE))
+    watch = Watch(meeting, ranks, silence)
+    watch.start()
+    return Team(ranks, local_rank, watch)
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ExchangeError(str(error).strip().partition("\n")[0]) from error
+
+
+class Watch(threading.Thread):
+    """The thread that says that this rank lives, and ends the process when another does not, or rank 0 says so."""
+
+    def __init__(self, store: Any, ranks: Ranks, silence: float) -> None:
+        super().__init__(name="ranks", daemon=True)
+        self.store, self.ranks, self.silence = store, ranks, silence
+        self.on_failure: Callable[[str], object] = lambda _: None
+        self.found: str | None = None
+        self.is_found = threading.Event()
+        self.hurt = False  # whether an exchange has failed: somebody is gone
+        self.taken = False  # whether the main thread tells what was found
+        self.asked_to_stop = False  # whether a signal that reached another rank has been passed on
+        self.ending = False  # whether rank 0 has said the end, or this rank has heard it
+        others = range(1, ranks.size) if ranks.rank == 0 else [0]
+        now = time.monotonic()
+        self.heard = dict.fromkeys(others, (b"", now))  # the last beat of each, and since when it is that
+        self.lost: set[int] = set()  # who will not hear the end
+        self.beats = 0
+
+    # ------------------------------------------------------------------ in the thread
+    def run(self) -> None:
+        while not self.ending:
+            try:
+                self._look()
+            except RuntimeError as error:  # the store is gone, and with it the process that held it
+                self._find(f"rank 0, or what had started it, is gone ({str(error).strip().partition(chr(10))[0]})")
+            if self.found is not None:
+                self._end_unless_taken()
+                return
+            time.sleep(BEAT)
+
+    def _look(self) -> None:
+        self.beats += 1
+        self.store.set(f"beat/{self.ranks.rank}", str(self.beats))
+        if self.ranks.rank != 0 and self.store.check(["end"]):
+            self.ending = True
+            code = int(json.loads(self.store.get("end"))["code"])
+            with suppress(RuntimeError):
+                self.store.set(f"left/{self.ranks.rank}", "1")
+                self.store.check([f"left/{self.ranks.rank}"])  # answered once it has arrived
+            os._exit(code)
+        if self.ranks.rank == 0 and not self.asked_to_stop and self.store.check(["stop"]):
+            self.asked_to_stop = True
+            os.kill(os.getpid(), int(self.store.get("stop")))  # as if it had come here
+        if self.ranks.rank == 0 and self.store.check(["trouble"]):
+            told = json.loads(self.store.get("trouble"))
+            self._find(f"{self.ranks.name(int(told['rank']))}: {told['what']}")
+            return
+        now = time.monotonic()
+        for rank, (beat, since) in self.heard.items():
+            key = f"beat/{rank}"
+            heard = self.store.get(key) if beat or self.store.check([key]) else b""
+            if heard != beat:
+                self.heard[rank] = heard, now
+            elif now - since > (min(GONE, self.silence) if self.hurt else self.silence):
+                how = "is gone" if self.hurt else f"has not been heard of for {now - since:.0f} s"
+                self.lost.add(rank)
+                self._find(f"{self.ranks.name(rank)} {how}")
+                return
+
+    def _find(self, what: str) -> None:
+        self.found = what
+        self.is_found.set()
+
+    def _end_unless_taken(self) -> None:
+        """The main thread may tell it itself, where it comes back in time; it does not from an exchange that hangs."""
+        time.sleep(2 * BEAT)
+        if self.taken or self.ending:
+            return
+        assert self.found is not None
+        if self.ranks.rank == 0:
+            with suppress(Exception):
+                self.on_failure(self.found)
+            print_error(f"{self.found}\n{REMEDY}")
+            self._say_end(1)
+        elif self.ranks.rank == 1:  # one of the others is enough
+            print_error(f"{self.found}\n{REMEDY}")
+        with suppress(Exception):
+            sys.stderr.flush()
+        os._exit(1)
+
+    def _say_end(self, code: int) -> None:
+        with suppress(RuntimeError):
+            self.store.set("end", json.dumps({"code": code}))
+
+    # ------------------------------------------------------------------ in the main thread
+    def explain(self, reason: str) -> str:
+        """What is behind an exchange that has failed for this `reason`."""
+        self.hurt = True
+        if self.ranks.rank != 0:  # rank 0 says it
+            self.wait_for_end(self.silence)
+            return f"the connection of {self.ranks.name(self.ranks.rank)} to the others broke ({reason})"
+        self.taken = self.is_found.wait(min(GONE, self.silence) + 4 * BEAT)
+        return self.found if self.found is not None else f"the connection to the other ranks broke ({reason})"
+
+    def report(self, what: str) -> None:
+        """Tell rank 0 what happened here."""
+        with suppress(RuntimeError):
+            self.store.set("trouble", json.dumps({"rank": self.ranks.rank, "what": what}))
+
+    def ask_to_stop(self, number: int) -> None:
+        """Tell rank 0 of a signal that reached this one: it saves, and says the end."""
+        with suppress(RuntimeError):
+            self.store.set("stop", str(number))
+
+    def end(self, code: int) -> None:
+        """For rank 0: the others end with the same code, and are waited for: they may need the store."""
+        self.ending = True
+        self._say_end(code)
+        until = time.monotonic() + FAREWELL
+        with suppress(RuntimeError):
+            for rank in self.heard.keys() - self.lost:
+                while time.monotonic() < until and not self.store.check([f"left/{rank}"]):
+                    time.sleep(BEAT / 10)
+
+    def wait_for_end(self, seconds: float | None = None) -> None:
+        """For the others: until this process is ended by its thread, or so many seconds at most."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while until is None or time.monotonic() < until:
+            time.sleep(BEAT)

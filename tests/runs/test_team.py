@@ -1,0 +1,255 @@
+"""`cssl pretrain` in several processes: the run of one process, and an end that names the rank it is about."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cssl_cli.errors import InputError
+from cssl_cli.host.launched import num_processes, require_one_process
+from cssl_cli.runs.run_dir import CHECKPOINT, METRICS, STATUS
+from cssl_cli.runs.team import require_shares
+from cssl_cli.train import loop
+from tests.support.commands import the_run
+from tests.support.forked_process import ForkedProcess
+
+pytestmark = pytest.mark.long
+RECIPE = """
+name: tiny
+seed: 3
+data: {name: shapes, num_train: 128, num_test: 40, size: 8}
+augment: {crop: {scale: [0.4, 1.0]}, jitter: {p: 0.8, strength: 0.5}}
+encoder: {name: small, width: 2}
+method: {name: barlow_twins, projector: [16, 8]}
+optim: {name: lars, lr: 0.2}
+train: {epochs: EPOCHS, batch_size: 32, precision: float32}
+analyze: {num_images: 40}
+"""
+SILENCE = 3.0
+
+
+class Started:
+    """`cssl pretrain` as `size` ranks in `folder`, as torchrun starts them but without its agent."""
+
+    def __init__(self, folder: Path, size: int, epochs: int, *words: str, **settings: Any) -> None:
+        self.folder, self.began = folder, time.monotonic()
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(RECIPE.replace("EPOCHS", str(epochs)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        common |= {"GLOO_SOCKET_IFNAME": "lo", "CSSL_RANK_TIMEOUT": str(SILENCE)}
+        self.ranks = [
+            ForkedProcess(
+                folder,
+                *("pretrain", recipe, *words),
+                environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {},
+                **{name: value for name, (of_rank, value) in settings.items() if of_rank == rank},
+            )
+            for rank in range(size)
+        ]
+
+    def wait_for(self, num_epochs: int) -> None:
+        """Until so many epochs are on disk."""
+        while self._num_epochs() < num_epochs:
+            assert self.ranks[0].poll() is None, self.ranks[0].communicate()
+            time.sleep(0.01)
+
+    def _num_epochs(self) -> int:
+        found = list((self.folder / "runs").glob(f"*/{METRICS}"))
+        return len(found[0].read_text().splitlines()) if found else 0
+
+    def end(self, *, of: Sequence[int] | None = None) -> list[tuple[int | None, str, str]]:
+        """Exit code, stdout and stderr of these ranks, by default of all."""
+        chosen = [self.ranks[rank] for rank in (range(len(self.ranks)) if of is None else of)]
+        texts = [one.communicate(timeout=120) for one in chosen]
+        return [(one.returncode, *text) for one, text in zip(chosen, texts, strict=True)]
+
+    def close(self) -> None:
+        for one in self.ranks:
+            if one.poll() is None:
+                one.send_signal(signal.SIGKILL)
+
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Any:
+    """Starts ranks in a folder of the test's, and leaves none behind."""
+    started: list[Started] = []
+
+    def begin(name: str, size: int, epochs: int, *words: str, **settings: Any) -> Started:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        started.append(Started(folder, size, epochs, *words, **settings))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.close()
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    """What each epoch came to, without the times."""
+    lines = [json.loads(line) for line in (the_run(folder) / METRICS).read_text().splitlines()]
+    timed = ("images_per_second", "seconds", "device_memory_mb")
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+def require_same(folder: Path, other: Path) -> None:
+    """Two runs came to the same, up to rounding, which grows from step to step."""
+    ours, theirs = table(folder), table(other)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for line, expected in zip(ours, theirs, strict=True):
+        assert line["terms"] == pytest.approx(expected["terms"], rel=1e-3)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads((the_run(folder) / STATUS).read_text())
+
+
+def test_two_ranks_train_the_run_of_one_and_one_rank_speaks(start: Start) -> None:
+    one, two = start("one", 1, 4), start("two", 2, 4)
+    ((code, told, _),) = one.end()
+    leader, follower = two.end()
+    assert (code, leader[0], follower) == (0, 0, (0, "", ""))
+    require_same(two.folder, one.folder)
+    assert len(leader[1].splitlines()) == len(told.splitlines())
+    processes = json.loads((the_run(two.folder) / "environment.json").read_text())["processes"]
+    assert [process["ranks"] for process in processes] == [2]
+
+
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_a_signal_to_any_rank_saves_and_other_numbers_of_ranks_go_on(start: Start, receiver: int) -> None:
+    whole, part = start("whole", 1, 12), start("part", 2, 12)
+    part.wait_for(2)
+    part.ranks[receiver].send_signal(signal.SIGTERM)
+    leader, follower = part.end()
+    assert (leader[0], follower) == (128 + signal.SIGTERM, (128 + signal.SIGTERM, "", ""))
+    assert "the same command goes on from there" in leader[2]
+    assert status(part.folder)["state"] == "interrupted"
+    assert (the_run(part.folder) / CHECKPOINT).exists()
+    rest = start("part", 4 if receiver else 1, 12)
+    assert [code for code, _, _ in rest.end()] == [0] * len(rest.ranks)
+    whole.end()
+    require_same(part.folder, whole.folder)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_others(start: Start, victim: int) -> None:
+    trained = start("run", 2, 4000)
+    trained.wait_for(2)
+    pid = trained.ranks[victim].pid
+    trained.ranks[victim].kill()
+    began = time.monotonic()
+    ((code, out, said),) = trained.end(of=[1 - victim])
+    assert (code, out) == (1, "")
+    assert time.monotonic() - began < SILENCE + 10
+    if victim == 1:
+        assert f"rank 1 (process {pid} on " in said
+        assert f"rank 1 (process {pid} on " in status(trained.folder)["error"]
+    else:
+        assert "rank 0" in said
+
+
+def test_a_rank_that_hangs_ends_all(start: Start) -> None:
+    trained = start("run", 2, 4000)
+    trained.wait_for(2)
+    pid = trained.ranks[1].pid
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    ((code, _, said),) = trained.end(of=[0])
+    assert code == 1
+    assert time.monotonic() - began < SILENCE + 10
+    assert f"rank 1 (process {pid} on " in said
+    assert "not been heard of" in said
+    assert status(trained.folder)["state"] == "failed"
+
+
+def poison() -> None:
+    """Put a NaN into a weight after the fifth step."""
+    step = loop.Trainer._train_step
+
+    def poisoned(self: loop.Trainer, batch: torch.Tensor) -> None:
+        step(self, batch)
+        if self.step == 5:
+            with torch.no_grad():
+                next(self.method.parameters())[0] = math.nan
+
+    loop.Trainer._train_step = poisoned  # type: ignore[method-assign]
+
+
+def test_a_nan_is_traced_to_its_rank(start: Start) -> None:
+    trained = start("run", 2, 4, before=(1, poison))
+    leader, follower = trained.end()
+    assert (leader[0], follower[0]) == (1, 1)
+    assert "at step 6, first on rank 1 (process " in leader[2]
+    assert status(trained.folder)["state"] == "failed"
+
+
+def test_a_full_disk_of_rank_0_ends_the_others(start: Start) -> None:
+    trained = start("run", 2, 4, largest_file=(0, 6000))
+    leader, follower = trained.end()
+    assert (leader[0], follower) == (1, (1, "", ""))
+    assert "checkpoint" in leader[2]
+
+
+def test_what_cannot_be_dealt_is_said_once(start: Start) -> None:
+    leader, follower = start("run", 2, 4, "train.batch_size=33").end()
+    assert (leader[0], follower) == (2, (2, "", ""))
+    assert "33 images cannot be dealt equally to 2 processes" in leader[2]
+    assert "train.batch_size=34" in leader[2]
+
+
+def test_a_finished_run_is_left_as_it_is_by_all(start: Start) -> None:
+    start("run", 1, 1).end()
+    leader, follower = start("run", 2, 1).end()
+    assert (leader[0], follower) == (0, (0, "", ""))
+    assert "finished already" in leader[2]
+
+
+@pytest.mark.parametrize(("batch_size", "micro_batch", "size"), [(33, None, 2), (32, 16, 4), (4, None, 4)])
+def test_shares_that_cannot_be(batch_size: int, micro_batch: int | None, size: int) -> None:
+    with pytest.raises(InputError):
+        require_shares(batch_size, micro_batch, size)
+    require_shares(32, 8, 4)
+
+
+def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert num_processes({}) == 1
+    assert num_processes({"WORLD_SIZE": "4"}) == 1  # some containers set that alone
+    assert num_processes({"RANK": "0", "WORLD_SIZE": "1"}) == 1
+    with pytest.raises(InputError, match="MASTER_ADDR"):
+        num_processes({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "1"})
+    with pytest.raises(InputError, match="whole number"):
+        num_processes({"RANK": "0", "WORLD_SIZE": "many"})
+    started = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="cssl probe"):
+        require_one_process("probe")
+
+
+def test_torchrun_starts_them(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("EPOCHS", "1"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "cssl_cli", "pretrain", str(recipe)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in table(tmp_path)] == [4]
+    assert str(the_run(tmp_path).relative_to(tmp_path)) in done.stdout
