@@ -37,10 +37,12 @@ class Method(nn.Module, ABC):
     many batches each batch norm sees in a step.
 
     With several `ranks`, each has an equal run of the images of a batch, and what `forward` returns are its shares:
-    added up over the ranks, the terms of the whole batch (nn/ranks.py). Batch norms are seen to by the trainer.
+    added up over the ranks, the terms of the whole batch (nn/ranks.py). Batch norms are seen to by the trainer. Only a
+    method that says that it `shares` is trained so.
     """
 
     ranks: Ranks = ALONE
+    shares: ClassVar[bool] = False
 
     encoder: Encoder
     projector: nn.Module

@@ -62,6 +62,8 @@ def barlow_twins_loss(z_1: Tensor, z_2: Tensor, *, lambda_: float) -> Tensor:
 class BarlowTwins(Method):
     """Encoder and projector (an MLP with batch norm) under the cross-correlation loss."""
 
+    shares = True
+
     def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], lambda_: float) -> None:
         super().__init__()
         self.encoder = encoder

@@ -51,6 +51,8 @@ class BYOL(Method):
     of K, from 0 on, 1 − (1 − m)(cos(πk/K) + 1)/2 (BYOL, section 3.1).
     """
 
+    shares = True
+
     steps_done: Tensor
 
     def __init__(

@@ -112,6 +112,8 @@ class MoCo(Method):
     sub-batch (MoCo, section 3.3; there the keys are shuffled at random).
     """
 
+    shares = True
+
     queue: Tensor
     queue_position: Tensor
     new_keys: Tensor

@@ -49,6 +49,7 @@ class SimCLR(Method):
     """Encoder and projector (an MLP without batch norm) under NT-Xent."""
 
     num_passes = 1
+    shares = True
 
     def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], temperature: float) -> None:
         super().__init__()

@@ -58,6 +58,7 @@ class SimpleContrastive(Method):
     """Encoder and projector (an MLP without batch norm) under the simple contrastive loss."""
 
     num_passes = 1
+    shares = True
 
     def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], lambda_: float) -> None:
         super().__init__()

@@ -46,6 +46,8 @@ class SimSiam(Method):
     two layers: P to its hidden width and back.
     """
 
+    shares = True
+
     def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], predictor: int) -> None:
         super().__init__()
         width = projector[-1]

@@ -60,6 +60,7 @@ class TInfoNCE(Method):
     """Encoder and projector (an MLP without batch norm) under t-InfoNCE."""
 
     num_passes = 1
+    shares = True
 
     def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], t_df: float, tau: float) -> None:
         super().__init__()

@@ -74,6 +74,8 @@ def vicreg_loss(z_1: Tensor, z_2: Tensor, *, invariance: float, variance: float,
 class VICReg(Method):
     """Encoder and projector (an MLP with batch norm, the authors' expander) under the three parts."""
 
+    shares = True
+
     def __init__(
         self,
         encoder: Encoder,

@@ -138,6 +138,12 @@ class Trainer:
         self.device = device
         self.ranks = method.ranks = ranks
         if not ranks.alone:
+            if not method.shares:
+                raise InputError(
+                    f"{type(method).__name__} is trained by one process, and {ranks.size} were started",
+                    where="method.name",
+                    remedy="Train with one process, or teach it its share (docs/how-to/add-a-method.md).",
+                )
             share_batch_norms(method, ranks, in_parts=method.encoder.micro_batch is not None)
         self.method = method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.before_training(plan.num_steps)

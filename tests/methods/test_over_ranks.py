@@ -92,6 +92,7 @@ def views_of(seed: int = 0) -> Tensor:
 
 def test_every_method_is_here() -> None:
     assert {case.partition(",")[0] for case in SETTINGS} == set(method_names())
+    assert all(method_of(case, normalized=True).shares for case in SETTINGS)
 
 
 @pytest.mark.parametrize("size", [2, 4])
