@@ -369,7 +369,7 @@ SWEEPS = {
     "paper-strength-cifar100": (60, "7413a20529"),
     "paper-strength-small": (40, "86fe9596bc"),
     "predictors-small": (192, "2d003ceea4"),
-    "predictors-small-cifar10": (96, "a015b8cff0"),
+    "predictors-small-cifar10": (48, "f2a62c49a1"),
     "quickstart": (6, "5cb6ba08cc"),
 }
 
