@@ -71,8 +71,10 @@ def pretrain(
     A finished run is left as it is, a stopped one goes on where it was; `restart` trains it anew. `device` is such as
     "cpu" or torch's, by default the best there is; `data_root` the folder of the images, if not the recipe's.
     """
+    from cssl_cli.host.launched import require_one_process
     from cssl_cli.runs.pretrain import pretrain as train
 
+    require_one_process("`cssl_cli.api`")
     run = train(
         recipe,
         out=Path(out),

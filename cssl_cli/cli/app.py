@@ -95,7 +95,7 @@ def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*, quiet: bool, **options: Any) -> None:
         if command is not pretrain.pretrain:
-            require_one_process(command.__name__.rstrip("_"))
+            require_one_process(f"`cssl {command.__name__.rstrip('_')}`")
         with keeping_quiet(quiet):
             command(**options)
 

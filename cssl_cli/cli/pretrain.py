@@ -48,7 +48,7 @@ def pretrain(
 
     action = pretrain_action(dry_run=dry_run, profile=profile, restart=restart)
     if dry_run or profile:
-        require_one_process(f"pretrain {'--dry-run' if dry_run else '--profile'}")
+        require_one_process(f"`cssl pretrain {'--dry-run' if dry_run else '--profile'}`")
     resolved, images = load_recipe(recipe, overrides or []), read_data_root(data_root)
     require_device_name(device)
     trackers = require_trackers(track or (), "--track")
@@ -90,7 +90,7 @@ def _profile(request: PretrainRequest, as_json: bool) -> None:
 def _train(request: PretrainRequest, as_json: bool) -> None:
     from cssl_cli.runs.team import team_of
 
-    with team_of() as team:
+    with team_of(request.device) as team:
         if team.leads:
             _lead(request, as_json, team)
         else:

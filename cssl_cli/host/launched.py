@@ -41,10 +41,10 @@ def number_of(name: str, environment: Environment, *, least: int = 0) -> int:
     return int(text)
 
 
-def require_one_process(command: str) -> None:
-    """`InputError` where several processes were started for a command that is one."""
+def require_one_process(what: str) -> None:
+    """`InputError` where several processes were started for what runs in one."""
     if num_processes() > 1:
         raise InputError(
-            f"{num_processes()} processes were started for `cssl {command}`, which is one",
-            remedy="Call it without torchrun: several processes train one encoder, with `cssl pretrain`.",
+            f"{num_processes()} processes were started for {what}, which runs in one",
+            remedy="Call it without torchrun: only `cssl pretrain` knows several.",
         )

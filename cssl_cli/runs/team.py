@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -97,7 +98,7 @@ class Team:
             return content
         from torch import distributed
 
-        with _exchange():
+        with self.explaining(), _exchange():
             packed = io.BytesIO()
             if self.leads:
                 torch.save(content, packed)
@@ -138,8 +139,8 @@ REMEDY = "The same command goes on from the last checkpoint, with as many proces
 
 
 @contextmanager
-def team_of(environment: Environment = os.environ) -> Iterator[Team]:
-    """The team of this command: of one, unless torchrun started it.
+def team_of(device_name: str | None = None, environment: Environment = os.environ) -> Iterator[Team]:
+    """The team of this command, on devices of this name: of one process, unless torchrun started several.
 
     On leaving, rank 0 tells the others to end with its exit code; an error of another rank becomes one of rank 0.
     """
@@ -147,7 +148,7 @@ def team_of(environment: Environment = os.environ) -> Iterator[Team]:
     if size == 1:
         yield Team(ALONE)
         return
-    team = _joined(size, environment)
+    team = _joined(size, device_name, environment)
     assert team.watch is not None
     code = 1
     try:
@@ -156,7 +157,7 @@ def team_of(environment: Environment = os.environ) -> Iterator[Team]:
     except CsslError as error:
         code = error.exit_code
         if not team.leads:
-            team.watch.report(str(error.of("")))
+            team.watch.report(str(error.of("")), code)
         raise
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -164,7 +165,7 @@ def team_of(environment: Environment = os.environ) -> Iterator[Team]:
         if not team.leads:
             if not stopped:
                 traceback.print_exc()
-            team.watch.report("a signal ended it" if stopped else f"{type(error).__name__}: {error}")
+            team.watch.report("a signal ended it" if stopped else f"{type(error).__name__}: {error}", 1)
         raise
     finally:
         if team.leads:
@@ -173,13 +174,14 @@ def team_of(environment: Environment = os.environ) -> Iterator[Team]:
             team.watch.wait_for_end(FAREWELL)
 
 
-def _joined(size: int, environment: Environment) -> Team:
+def _joined(size: int, device_name: str | None, environment: Environment) -> Team:
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
     rank, local_rank = number_of("RANK", environment), number_of("LOCAL_RANK", environment)
     backend = "gloo"
-    if torch.cuda.is_available() and distributed.is_nccl_available():
+    silence = _silence(environment)
+    if device_name != "cpu" and torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise InputError(
                 f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}",
@@ -209,10 +211,24 @@ def _joined(size: int, environment: Environment) -> Team:
     group = distributed.group.WORLD
     assert group is not None
     ranks = Ranks.over(group, rank, size, [escaped_text(one) for one in names])
-    silence = float(environment.get(SILENCE_VARIABLE, SILENCE))
     watch = Watch(meeting, ranks, silence)
     watch.start()
     return Team(ranks, local_rank, watch)
+
+
+def _silence(environment: Environment) -> float:
+    text = environment.get(SILENCE_VARIABLE, str(SILENCE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 2 * BEAT:
+        raise InputError(
+            f"{text!r} is not a number of seconds of at least {2 * BEAT:.0f}",
+            where=SILENCE_VARIABLE,
+            remedy=f"Unset it for {SILENCE:.0f} seconds.",
+        )
+    return seconds
 
 
 @contextmanager
@@ -231,6 +247,7 @@ class Watch(threading.Thread):
         self.store, self.ranks, self.silence = store, ranks, silence
         self.on_failure: Callable[[str], object] = lambda _: None
         self.found: str | None = None
+        self.code = 1
         self.is_found = threading.Event()
         self.hurt = False  # whether an exchange has failed: somebody is gone
         self.taken = False  # whether the main thread tells what was found
@@ -269,7 +286,7 @@ class Watch(threading.Thread):
             os.kill(os.getpid(), int(self.store.get("stop")))  # as if it had come here
         if self.ranks.rank == 0 and self.store.check(["trouble"]):
             told = json.loads(self.store.get("trouble"))
-            self._find(f"{self.ranks.name(int(told['rank']))}: {told['what']}")
+            self._find(f"{self.ranks.name(int(told['rank']))}: {told['what']}", int(told["code"]))
             return
         now = time.monotonic()
         for rank, (beat, since) in self.heard.items():
@@ -283,8 +300,8 @@ class Watch(threading.Thread):
                 self._find(f"{self.ranks.name(rank)} {how}")
                 return
 
-    def _find(self, what: str) -> None:
-        self.found = what
+    def _find(self, what: str, code: int = 1) -> None:
+        self.found, self.code = what, code
         self.is_found.set()
 
     def _end_unless_taken(self) -> None:
@@ -297,16 +314,21 @@ class Watch(threading.Thread):
             with suppress(Exception):
                 self.on_failure(self.found)
             print_error(f"{self.found}\n{REMEDY}")
-            self._say_end(1)
+            self._say_end(self.code)
         elif self.ranks.rank == 1:  # one of the others is enough
             print_error(f"{self.found}\n{REMEDY}")
         with suppress(Exception):
             sys.stderr.flush()
-        os._exit(1)
+        os._exit(self.code)
 
     def _say_end(self, code: int) -> None:
+        """Wait for the others to hear it: the store may end with this process."""
+        until = time.monotonic() + FAREWELL
         with suppress(RuntimeError):
             self.store.set("end", json.dumps({"code": code}))
+            for rank in self.heard.keys() - self.lost:
+                while time.monotonic() < until and not self.store.check([f"left/{rank}"]):
+                    time.sleep(BEAT / 10)
 
     # ------------------------------------------------------------------ in the main thread
     def explain(self, reason: str) -> str:
@@ -318,10 +340,10 @@ class Watch(threading.Thread):
         self.taken = self.is_found.wait(min(GONE, self.silence) + 4 * BEAT)
         return self.found if self.found is not None else f"the connection to the other ranks broke ({reason})"
 
-    def report(self, what: str) -> None:
-        """Tell rank 0 what happened here."""
+    def report(self, what: str, code: int) -> None:
+        """Tell rank 0 what happened here, and the exit code that is right for it."""
         with suppress(RuntimeError):
-            self.store.set("trouble", json.dumps({"rank": self.ranks.rank, "what": what}))
+            self.store.set("trouble", json.dumps({"rank": self.ranks.rank, "what": what, "code": code}))
 
     def ask_to_stop(self, number: int) -> None:
         """Tell rank 0 of a signal that reached this one: it saves, and says the end."""
@@ -329,14 +351,9 @@ class Watch(threading.Thread):
             self.store.set("stop", str(number))
 
     def end(self, code: int) -> None:
-        """For rank 0: the others end with the same code, and are waited for: they may need the store."""
+        """For rank 0: the others end with the same code."""
         self.ending = True
         self._say_end(code)
-        until = time.monotonic() + FAREWELL
-        with suppress(RuntimeError):
-            for rank in self.heard.keys() - self.lost:
-                while time.monotonic() < until and not self.store.check([f"left/{rank}"]):
-                    time.sleep(BEAT / 10)
 
     def wait_for_end(self, seconds: float | None = None) -> None:
         """For the others: until this process is ended by its thread, or so many seconds at most."""

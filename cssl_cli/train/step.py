@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from cssl_cli.augment import Augmentation, normalize
 from cssl_cli.errors import RunError
 from cssl_cli.methods import Method
-from cssl_cli.nn.ranks import sum_over_ranks_
+from cssl_cli.nn.ranks import ExchangeError, sum_over_ranks_
 
 Notice = Callable[[str], None]  # receives a sentence for the user
 HOW_LONG = "takes from ten seconds to some minutes, less where the compiler's cache has it"
@@ -135,7 +135,13 @@ class TrainingStep:
             terms = self._gradients(batch, theta)
         except torch.OutOfMemoryError:
             raise
+        except ExchangeError:
+            raise
         except Exception as error:  # whatever a compiler may raise: the uncompiled step below has the last word
+            if not self.method.ranks.alone:  # whose others may be further in the step
+                raise RunError(
+                    f"the step could not be compiled ({first_line(error)})", remedy="Give train.compile=false."
+                ) from error
             self.run_uncompiled()
             for name, buffer in self.method.named_buffers():
                 buffer.copy_(buffers[name])

@@ -11,18 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from cssl_cli import api
 from cssl_cli.errors import InputError
 from cssl_cli.host.launched import num_processes, require_one_process
+from cssl_cli.runs import following, team
 from cssl_cli.runs.run_dir import CHECKPOINT, METRICS, STATUS
 from cssl_cli.runs.team import require_shares
 from cssl_cli.train import loop
-from tests.support.commands import the_run
+from tests.support.commands import Invoke, the_run
 from tests.support.forked_process import ForkedProcess
 
 pytestmark = pytest.mark.long
@@ -229,7 +232,7 @@ def test_shares_that_cannot_be(batch_size: int, micro_batch: int | None, size: i
     require_shares(32, 8, 4)
 
 
-def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, invoke: Invoke) -> None:
     assert num_processes({}) == 1
     assert num_processes({"WORLD_SIZE": "4"}) == 1  # some containers set that alone
     assert num_processes({"RANK": "0", "WORLD_SIZE": "1"}) == 1
@@ -241,7 +244,41 @@ def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in started.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="cssl probe"):
-        require_one_process("probe")
+        require_one_process("`cssl probe`")
+    with pytest.raises(InputError, match=r"cssl_cli\.api"):
+        api.pretrain(api.load_recipe("simclr-shapes"), out=tmp_path)
+    outcome = invoke("recipes")
+    assert (outcome.code, "`cssl recipes`" in outcome.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["soon", "nan", "0"])
+def test_the_limit_of_silence_is_checked(text: str) -> None:
+    with pytest.raises(InputError, match="CSSL_RANK_TIMEOUT"):
+        team._silence({"CSSL_RANK_TIMEOUT": text})
+    assert team._silence({}) == team.SILENCE
+
+
+def see_other_images() -> None:
+    prepare = following.prepare_data
+    following.prepare_data = lambda *args, **kwargs: replace(prepare(*args, **kwargs), content_key="other")
+
+
+def fail_at_work() -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    loop.Trainer._train_step = fail  # type: ignore[method-assign, assignment]
+
+
+def test_an_error_of_another_rank_is_told_by_rank_0(start: Start) -> None:
+    leader, follower = start("images", 2, 2, before=(1, see_other_images)).end()
+    assert (leader[0], follower) == (2, (2, "", ""))
+    assert "the images here are not those of rank 0" in leader[2]
+    assert "rank 1 (process " in leader[2]
+    leader, follower = start("fault", 2, 2, before=(1, fail_at_work)).end()
+    assert (leader[0], follower[0]) == (1, 1)
+    assert "ZeroDivisionError: a fault of ours" in leader[2]
+    assert "Traceback" in follower[2]  # a bug of ours is shown where it is
 
 
 def test_torchrun_starts_them(tmp_path: Path) -> None:
