@@ -288,6 +288,7 @@ class Watch(threading.Thread):
             told = json.loads(self.store.get("trouble"))
             self._find(f"{self.ranks.name(int(told['rank']))}: {told['what']}", int(told["code"]))
             return
+        self.hurt = self.hurt or self.store.check(["hurt"])
         now = time.monotonic()
         for rank, (beat, since) in self.heard.items():
             key = f"beat/{rank}"
@@ -334,8 +335,10 @@ class Watch(threading.Thread):
     def explain(self, reason: str) -> str:
         """What is behind an exchange that has failed for this `reason`."""
         self.hurt = True
-        if self.ranks.rank != 0:  # rank 0 says it
-            self.wait_for_end(self.silence)
+        if self.ranks.rank != 0:  # rank 0 says it, whose own exchange may still wait
+            with suppress(RuntimeError):
+                self.store.set("hurt", "1")
+            self.wait_for_end(self.silence + GONE)
             return f"the connection of {self.ranks.name(self.ranks.rank)} to the others broke ({reason})"
         self.taken = self.is_found.wait(min(GONE, self.silence) + 4 * BEAT)
         return self.found if self.found is not None else f"the connection to the other ranks broke ({reason})"

@@ -25,12 +25,13 @@ def parts() -> list[Part]:
     from .disks import Disks
     from .images import Images
     from .kills import Kills
+    from .ranks import Ranks
     from .readers import Readers
     from .recipes import Recipes
     from .specials import Specials
     from .streams import Streams
 
-    return [Recipes(), Images(), Readers(), Damage(), Kills(), Disks(), Streams(), Specials()]
+    return [Recipes(), Images(), Readers(), Damage(), Kills(), Ranks(), Disks(), Streams(), Specials()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
