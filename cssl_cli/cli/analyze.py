@@ -20,6 +20,7 @@ from cssl_cli.cli.options import (
     read_path,
 )
 from cssl_cli.errors import DamagedError, RunError
+from cssl_cli.host.launched import require_float32, require_one_process
 from cssl_cli.host.progress import warn
 from cssl_cli.runs.options import require_device_name, require_precision
 
@@ -104,6 +105,9 @@ def analyze(
         device=device,
         precision=precision,
     )
+    if sorted_targets.features or sorted_targets.recipe is not None or len(sorted_targets.runs) > 1:
+        require_one_process("`cssl analyze` of anything but one run")
+    require_float32(precision)
     if sorted_targets.features:
         from cssl_cli.cli.features import analyze_files, require_as_they_are
 
@@ -142,8 +146,21 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.analysis import show_analysis, show_runs
     from cssl_cli.runs.analyze import analyze as measure
+    from cssl_cli.runs.analyze import compute_features
+    from cssl_cli.runs.team import team_of
 
-    with TerminalReporter() as reporter:
+    with team_of(request.device) as team, TerminalReporter() as reporter:
+        if not team.leads:
+            (path,) = paths
+            compute_features(
+                path,
+                team=team,
+                device_name=request.device,
+                changes=request.changes,
+                recipe=recipes[path],
+                data_root=request.data_root,
+            )
+            return
         results = {
             path: measure(
                 path,
@@ -155,6 +172,7 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
                 again=request.again,
                 data_root=request.data_root,
                 precision=request.precision,
+                team=team,
             )
             for path in paths
         }

@@ -90,11 +90,11 @@ def _add(command: Callable[..., None], examples: Sequence[str]) -> None:
 
 
 def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the option --quiet, which all of them take. All but one are single processes."""
+    """The command with the option --quiet, which all of them take. Only some run in several processes."""
 
     @functools.wraps(command)
     def run(*, quiet: bool, **options: Any) -> None:
-        if command is not pretrain.pretrain:
+        if command not in (pretrain.pretrain, probe.probe, analyze.analyze):
             require_one_process(f"`cssl {command.__name__.rstrip('_')}`")
         with keeping_quiet(quiet):
             command(**options)

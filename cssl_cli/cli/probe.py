@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from cssl_cli.cli.options import DataRoot, Device, Json, Precision, read_data_root, read_path
+from cssl_cli.host.launched import require_float32, require_one_process
 from cssl_cli.host.paths import user_path
+from cssl_cli.host.progress import Silent
 from cssl_cli.runs.options import require_device_name, require_precision
 
 EXAMPLES = (
@@ -64,6 +66,7 @@ def probe(
     of_features = file_of_features(run) is not None
     require_out(out, of_features)
     if of_features:
+        require_one_process("`cssl probe` of features")
         from cssl_cli.cli.features import probe_files, require_as_they_are
 
         targets = Targets.sort([run, *(overrides or [])])
@@ -79,13 +82,20 @@ def probe(
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.layout import print_json
     from cssl_cli.report.run import show_probe
+    from cssl_cli.runs.team import team_of
 
     options: dict[str, Any] = {"recipe": recipe, "device_name": device, "data_root": images, "precision": precision}
-    with TerminalReporter() as reporter:
+    if elsewhere is not None:
+        require_one_process("`cssl probe --data`")
+    require_float32(precision)
+    with team_of(device) as team, TerminalReporter() as reporter:
         if elsewhere is None:
             from cssl_cli.runs.probe import probe as measure
 
-            result = measure(path, reporter=reporter, **options)
+            if not team.leads:
+                measure(path, reporter=Silent(), team=team, **options)
+                return team.wait_for_end()
+            result = measure(path, reporter=reporter, team=team, **options)
         else:
             from cssl_cli.runs.transfer import transfer
 

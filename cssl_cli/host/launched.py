@@ -46,5 +46,15 @@ def require_one_process(what: str) -> None:
     if num_processes() > 1:
         raise InputError(
             f"{num_processes()} processes were started for {what}, which runs in one",
-            remedy="Call it without torchrun: only `cssl pretrain` knows several.",
+            remedy="Call it without torchrun, which is for `cssl pretrain`, `cssl probe RUN` and `cssl analyze RUN`.",
+        )
+
+
+def require_float32(precision: str) -> None:
+    """`InputError` where several processes are to share features whose error is estimated by one."""
+    if precision != "float32" and num_processes() > 1:
+        raise InputError(
+            f"several processes compute features in float32, not in {precision}",
+            where="--precision",
+            remedy="Leave it out, or call it without torchrun.",
         )

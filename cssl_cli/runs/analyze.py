@@ -17,8 +17,9 @@ from cssl_cli.features.arrays import FeatureArrays
 from cssl_cli.features.files import write_features
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.files import require_writable
-from cssl_cli.host.progress import Reporter
+from cssl_cli.host.progress import Reporter, Silent
 from cssl_cli.host.randomness import stream
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.concentrate import concentrations, facts, feature_table
 from cssl_cli.runs.device import choose_device, require_feature_precision
@@ -33,6 +34,7 @@ from cssl_cli.runs.finished import (
 )
 from cssl_cli.runs.options import require_precision, with_precision
 from cssl_cli.runs.run_dir import ANALYSIS, RESULTS_FORMAT, RunDir
+from cssl_cli.runs.team import Team
 from cssl_cli.runs.views import Material, gather
 from cssl_cli.theory.analysis import LossSettings, pixel_theorem_1
 from cssl_cli.theory.lipschitz.bounds import lipschitz
@@ -54,6 +56,7 @@ def analyze(
     recipe: Recipe | None = None,
     data_root: str | None = None,
     precision: str = "float32",
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """The theory's terms of the run's encoder, its projector and the untrained encoder; writes analysis.json.
 
@@ -62,11 +65,13 @@ def analyze(
     with the same settings is read, and becomes analysis.json again, unless `again`. `export` receives the features of
     the trained encoder, also for a read-only run. `data_root` is where the images are now, in place of the recipe's
     data.root. `precision` is that of the features; any but float32 is recorded in the settings, with its error.
+    The ranks of a `team` share the features; rank 0 does the rest (`compute_features` is what the others do).
     """
+    team = team or Team(ALONE)
     if export is not None:
         require_writable(export.parent, "Give another --export FILE.npz.")
     run, recipe = open_finished(path, reporter, recipe)
-    device = choose_device(device_name)
+    device = choose_device(team.device_name(device_name))
     require_precision(precision)
     settings = with_precision(recipe.settings("analyze") | dict(changes or {}), precision)
 
@@ -83,13 +88,34 @@ def analyze(
         with run.locked():
             before = stored_result(run, ANALYSIS, settings, reporter)
             if again or before is None:
-                return _measure(run, recipe, settings, *gathered(), reporter, export)
+                team.share({})  # the others wait until there is something to measure
+                return _measure(run, recipe, settings, *gathered(), reporter, export, team)
             run.make_latest(ANALYSIS, before)  # another process has measured it since, or the latest is damaged
             result = before
     if export is not None:
         images, material = gathered()
         _export(export, recipe, run, images, material, settings, _Features.of(run, recipe, material, reporter))
     return result
+
+
+def compute_features(
+    path: Path,
+    *,
+    team: Team,
+    device_name: str | None,
+    changes: Mapping[str, Any],
+    recipe: Recipe | None,
+    data_root: str | None,
+) -> None:
+    """What the ranks other than 0 do of an analysis: their part of the features. They write nothing."""
+    run, recipe = open_finished(path, Silent(), recipe)
+    device = choose_device(team.device_name(device_name))
+    settings = recipe.settings("analyze") | dict(changes)
+    team.share(None)
+    images = finished_run_data(run, recipe, None, Silent(), data_root)
+    with team.explaining():
+        _Features.of(run, recipe, gather(recipe, images, settings, device), Silent(), team.ranks)
+    team.wait_for_end()
 
 
 def _measure(
@@ -100,9 +126,11 @@ def _measure(
     material: Material,
     reporter: Reporter,
     export: Path | None,
+    team: Team,
 ) -> dict[str, Any]:
     """Measure under the run's lock, and write analysis.json."""
-    features = _Features.of(run, recipe, material, reporter)
+    with team.explaining():
+        features = _Features.of(run, recipe, material, reporter, team.ranks)
     raw, errors = features.raw, features.errors
     if export is not None:
         _export(export, recipe, run, dataset, material, settings, features)
@@ -155,12 +183,12 @@ class _Features:
     no_projector: str | None
 
     @classmethod
-    def of(cls, run: RunDir, recipe: Recipe, material: Material, reporter: Reporter) -> _Features:
+    def of(cls, run: RunDir, recipe: Recipe, material: Material, reporter: Reporter, ranks: Ranks = ALONE) -> _Features:
         encoders = {
             "trained": trained_part(run, recipe, "encoder"),
             "untrained": untrained_encoder(recipe, material.channels),
         }
-        extractors = {name: material.extractor(encoder) for name, encoder in encoders.items()}
+        extractors = {name: material.extractor(encoder, ranks) for name, encoder in encoders.items()}
         raw = {
             name: feature_table(extractor, material, f"features of the {name} encoder", reporter)
             for name, extractor in extractors.items()

@@ -27,6 +27,7 @@ from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.least_memory import least_memory
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs import memory
@@ -44,13 +45,20 @@ CROP_AND_FLIP: dict[str, dict[str, Any]] = {"crop": {}, "flip": {}}
 class Prober:
     """Accuracies on the images of `dataset`, which are normalised by its statistics.
 
-    `errors` of the features, due to lower precision, by encoder.
+    `errors` of the features, due to lower precision, by encoder. Several `ranks` share the features; what comes after
+    them is computed by all.
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, device: torch.device, reporter: Reporter, precision: str
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: torch.device,
+        reporter: Reporter,
+        precision: str,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.precision = precision
+        self.precision, self.ranks = precision, ranks
         self.errors: dict[str, Any] = {}
         self.recipe, self.dataset, self.device, self.reporter = recipe, dataset, device, reporter
         self.settings = recipe.settings("probe")
@@ -90,6 +98,7 @@ class Prober:
                 image_size=self.dataset.image_size,
                 device=self.device,
                 precision=self.precision,
+                ranks=self.ranks,
             )
             advance = counter(
                 self.reporter,

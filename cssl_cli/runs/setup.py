@@ -16,6 +16,7 @@ from cssl_cli.methods import Method, build_method
 from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.nn.encoders.library import LibraryEncoder
 from cssl_cli.nn.least_memory import LeastMemory, least_memory
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.nn.recompute import Encoder
 from cssl_cli.recipe import Recipe
 
@@ -45,6 +46,7 @@ def make_extractor(
     image_size: int,
     device: torch.device,
     precision: str = "float32",
+    ranks: Ranks = ALONE,
 ) -> FeatureExtractor:
     """Features of `encoder` (None: pixels) for images with these statistics, in batches that suit the device."""
     return FeatureExtractor(
@@ -55,6 +57,7 @@ def make_extractor(
         batch_size=EVALUATION_BATCH[device.type],
         device=device,
         precision=precision,
+        ranks=ranks,
     )
 
 

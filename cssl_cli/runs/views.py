@@ -15,6 +15,7 @@ from cssl_cli.data.image_set import ImageSet, subset
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.features.extractor import FeatureExtractor, stored_views
 from cssl_cli.host.randomness import stream
+from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs import memory
 from cssl_cli.runs.setup import make_augmentation, make_extractor
@@ -83,7 +84,7 @@ class Material:
         continuous, states = self.augmentation.continuous_values(flat), self.augmentation.states(flat)
         return ViewParameters(continuous.unflatten(0, shape), states.unflatten(0, shape), self.augmentation.discrete)
 
-    def extractor(self, encoder: nn.Module) -> FeatureExtractor:
+    def extractor(self, encoder: nn.Module, ranks: Ranks = ALONE) -> FeatureExtractor:
         return make_extractor(
             encoder,
             mean=self.mean,
@@ -91,6 +92,7 @@ class Material:
             image_size=self.augmentation.image_size,
             device=self.device,
             precision=self.precision,
+            ranks=ranks,
         )
 
 

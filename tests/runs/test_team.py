@@ -44,9 +44,11 @@ SILENCE = 3.0
 
 
 class Started:
-    """`cssl pretrain` as `size` ranks in `folder`, as torchrun starts them but without its agent."""
+    """`cssl pretrain`, or the command `of`, as `size` ranks in `folder`: as torchrun starts them, without its agent."""
 
-    def __init__(self, folder: Path, size: int, epochs: int, *words: str, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, size: int, epochs: int, *words: object, of: Sequence[object] | None = None, **settings: Any
+    ) -> None:
         self.folder, self.began = folder, time.monotonic()
         recipe = folder / "recipe.yaml"
         recipe.write_text(RECIPE.replace("EPOCHS", str(epochs)))
@@ -58,7 +60,7 @@ class Started:
         self.ranks = [
             ForkedProcess(
                 folder,
-                *("pretrain", recipe, *words),
+                *(of or ("pretrain", recipe, *words)),
                 environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {},
                 **{name: value for name, (of_rank, value) in settings.items() if of_rank == rank},
             )
@@ -95,7 +97,7 @@ def start(tmp_path: Path) -> Any:
     """Starts ranks in a folder of the test's, and leaves none behind."""
     started: list[Started] = []
 
-    def begin(name: str, size: int, epochs: int, *words: str, **settings: Any) -> Started:
+    def begin(name: str, size: int, epochs: int, *words: object, **settings: Any) -> Started:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         started.append(Started(folder, size, epochs, *words, **settings))
@@ -290,3 +292,19 @@ def test_torchrun_starts_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in table(tmp_path)] == [4]
     assert str(the_run(tmp_path).relative_to(tmp_path)) in done.stdout
+
+
+@pytest.mark.parametrize("command", ["probe", "analyze"])
+def test_ranks_share_features_and_come_to_the_numbers_of_one(start: Start, command: str) -> None:
+    trained = start("run", 1, 1)
+    trained.end()
+    run = the_run(trained.folder)
+    file = run / f"{'probe' if command == 'probe' else 'analysis'}.json"
+    words = (command, run, *([] if command == "probe" else ["--no-figures", "--no-html"]))
+    ((code, _, said),) = start("run", 1, 1, of=words).end()
+    assert code == 0, said
+    expected = json.loads(file.read_text())
+    leader, follower = start("run", 2, 1, of=(*words, *([] if command == "probe" else ["--again"]))).end()
+    assert (leader[0], follower) == (0, (0, "", "")), leader[2]
+    found = json.loads(file.read_text())
+    assert found == expected

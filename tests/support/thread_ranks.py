@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
 
-from cssl_cli.nn.ranks import ALONE, Ranks
+from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(seconds=60)  # where one rank has failed, which the others then do, too
 
 
 def on_ranks(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
@@ -25,6 +27,7 @@ def on_ranks(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
         try:
             options = dist.ProcessGroupGloo._Options()
             options._devices = [dist.ProcessGroupGloo.create_device(interface="lo")]
+            options._timeout = PATIENCE
             results[rank] = work(Ranks.over(dist.ProcessGroupGloo(store, rank, size, options), rank, size))
         except BaseException as error:
             errors.append(error)
@@ -35,5 +38,5 @@ def on_ranks(size: int, work: Callable[[Ranks], Result]) -> list[Result]:
     for thread in threads:
         thread.join()
     if errors:
-        raise errors[0]
+        raise next((error for error in errors if not isinstance(error, ExchangeError)), errors[0])
     return [results[rank] for rank in range(size)]
