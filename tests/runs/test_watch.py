@@ -23,7 +23,7 @@ LONG, SHORT = 60.0, 1.0  # seconds of silence
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The exit codes that a process would have ended with."""
     codes: list[int] = []
-    monkeypatch.setattr(team.os, "_exit", codes.append)
+    monkeypatch.setattr(os, "_exit", codes.append)
     monkeypatch.setattr(team, "BEAT", 0.02)
     return codes
 
@@ -79,7 +79,7 @@ def test_time_does_not_pass_while_a_job_is_suspended(
     while not watch.heard[1][0]:
         time.sleep(0.01)
     clock = time.monotonic
-    monkeypatch.setattr(team.time, "monotonic", lambda: clock() + 1000)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 1000)
     assert not watch.is_found.wait(0.5)
 
 
@@ -87,7 +87,7 @@ def test_a_signal_that_came_to_all_is_passed_on_to_none(
     watch_of: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(team.os, "kill", lambda pid, number: sent.append(number) if pid == os.getpid() else None)
+    monkeypatch.setattr(os, "kill", lambda _, number: sent.append(number))
     store = distributed.HashStore()
     store.set("stop", str(int(signal.SIGTERM)))
     monkeypatch.setattr(team, "arrived", lambda: signal.SIGTERM)
