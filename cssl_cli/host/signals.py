@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -37,10 +37,12 @@ class _Listener:
         self.active = False
         self.deferred = False
         self.came: dict[int, float] = {}  # when each signal came first
+        self.arrived: int | None = None  # the first of all, perhaps not known to the main thread yet
+        self.last_words: list[Callable[[int], object]] = []
         self.before: dict[int, Any] = {}
 
     def start(self, ignored: Sequence[int] = ()) -> None:
-        self.came, self.active = {}, True
+        self.came, self.arrived, self.active = {}, None, True
         self.reading, self.writing = os.pipe()
         os.set_blocking(self.writing, False)
         self.wakeup = signal.set_wakeup_fd(self.writing, warn_on_full_buffer=False)
@@ -81,6 +83,7 @@ class _Listener:
                 if not data:
                     return
                 if data[0] in ENDING:
+                    self.arrived = self.arrived or data[0]
                     looked = time.monotonic()
                     insisted = looked - came.setdefault(data[0], looked) >= ONE_REQUEST or insisted
         _end(next(iter(came)))
@@ -138,12 +141,35 @@ def received() -> int | None:
     return next(iter(_listener.came), None) if _listener.active else None
 
 
+def arrived() -> int | None:
+    """The same as soon as it is there, even if the main thread is in a call that does not return."""
+    return _listener.arrived if _listener.active else None
+
+
+@contextmanager
+def last_words(say: Callable[[int], object]) -> Iterator[None]:
+    """Within it, a process that is ended as it stands calls `say` with its exit code before."""
+    _listener.last_words.append(say)
+    try:
+        yield
+    finally:
+        _listener.last_words.remove(say)
+
+
 def _end(number: int) -> NoReturn:
     """End the process as it stands: files appear whole or not at all, so that nothing is damaged."""
+    write_at_once(b"interrupted\n")
+    for say in _listener.last_words:
+        with suppress(Exception):
+            say(128 + number)
+    os._exit(128 + number)
+
+
+def write_at_once(text: bytes) -> None:
+    """To stderr before the process is ended as it stands, with the cursor that a progress bar may have hidden."""
     with suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a reader that has stopped reading is not waited for
-            os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
-    os._exit(128 + number)
+            os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + text)
 
 
 def _handlers() -> dict[int, Any]:

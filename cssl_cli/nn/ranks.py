@@ -123,7 +123,7 @@ class Ranks:
 
     def largest(self, x: Tensor) -> Tensor:
         """The largest over ranks of each entry of x, without a gradient."""
-        return x if self.alone else _EXCHANGES[self.key].largest(x.detach())
+        return x if self.alone else torch.ops.cssl.largest_over_ranks(x.detach(), self.key)
 
     def rows_of_all(self, x: Tensor) -> Tensor:
         """The rows (B, …) of all ranks, in their order, from those of this one (b, …); differentiable."""
@@ -189,6 +189,12 @@ define_operator(
     shapes=lambda x, _: x.new_empty(x.shape),
     backward=_pull_sum,
     keep=_keep_key,
+)
+define_operator(
+    "largest_over_ranks",
+    "(Tensor x, int key) -> Tensor",
+    lambda x, key: _EXCHANGES[key].largest(x),
+    shapes=lambda x, _: x.new_empty(x.shape),
 )
 define_operator(
     "rows_of_ranks",

@@ -11,7 +11,7 @@ from cssl_cli.recipe import Recipe
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.team import Team
-from cssl_cli.runs.trainer import last_step_of, make_trainer
+from cssl_cli.runs.trainer import last_step_of, make_trainer, way_of_computing
 
 
 def follow(
@@ -20,22 +20,23 @@ def follow(
     """Train along with rank 0 from where it stands, up to where it stops; its state is the state of all.
 
     The images are prepared once rank 0 has them: in the cache, where the machines share it. `InputError` unless they
-    are the same.
+    are the same, and steps are computed in the same way.
     """
-    device = choose_device(team.device_name(device_name))
-    told = team.share(None)
-    dataset = prepare_data(recipe, Silent(), data_root=data_root, own=[out])
-    if dataset.content_key != told["content_key"]:
-        raise InputError("the images here are not those of rank 0: pixels, labels or class names differ")
-    trainer = make_trainer(recipe, dataset, device, ranks=team.ranks)
-    trainer.load_state_dict(told["trainer"])
-    last_step = last_step_of(trainer.plan, until)
-    # A signal reaches rank 0 as well, which saves and says the end: to leave before would break its step off.
-    with deferred_signals() as pending, team.explaining():
+    # A signal is passed on to rank 0, which saves and says the end: to leave before would break its step off.
+    with deferred_signals(), team.explaining():
+        device = choose_device(team.device_name(device_name))
+        told = team.share(None)
+        dataset = prepare_data(recipe, Silent(), data_root=data_root, own=[out])
+        if dataset.content_key != told["content_key"]:
+            raise InputError("the images here are not those of rank 0: pixels, labels or class names differ")
+        trainer = make_trainer(recipe, dataset, device, ranks=team.ranks)
+        if (here := way_of_computing(trainer)) != told["computes"]:
+            raise InputError(
+                f"this rank computes with {here}, and rank 0 with {told['computes']}",
+                remedy="Train on machines of one kind, or give --device, train.precision and train.compile.",
+            )
+        trainer.load_state_dict(told["trainer"])
+        last_step = last_step_of(trainer.plan, until)
         if trainer.step < last_step:
-            for done in trainer.run():
-                if pending and team.watch is not None:
-                    team.watch.ask_to_stop(pending[0])
-                if done.step == last_step:
-                    break
+            next(done for done in trainer.run() if done.step == last_step)
         team.wait_for_end()

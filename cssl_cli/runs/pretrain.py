@@ -39,7 +39,7 @@ from cssl_cli.runs.run_dir import (
 )
 from cssl_cli.runs.setup import make_augmentation, memory_of_library, require_encoder
 from cssl_cli.runs.team import Team, require_shares
-from cssl_cli.runs.trainer import compiles_with, last_step_of, make_trainer, plan_of
+from cssl_cli.runs.trainer import compiles_with, last_step_of, make_trainer, plan_of, way_of_computing
 from cssl_cli.runs.training_trace import Recorder, make_recorders
 from cssl_cli.runs.weights_source import EXACTLY, Allowances, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
@@ -122,7 +122,8 @@ def pretrain(
         check_images(run, recipe, dataset, data_root)
         records = _resume(run, recipe, trainer, reporter)  # before a new environment describes its files
         if not ranks.alone:
-            team.share({"content_key": dataset.content_key, "trainer": trainer.state_dict()})
+            state, computes = trainer.state_dict(), way_of_computing(trainer)
+            team.share({"content_key": dataset.content_key, "computes": computes, "trainer": state})
         here = environment(device, trainer.precision, compiled=trainer.training_step.compiled, ranks=ranks.size)
         enter_environment(run, recipe, dataset, here, reporter, data_root)
         recorders = make_recorders(recipe, dataset, device, reporter)

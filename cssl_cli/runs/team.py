@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -32,9 +32,10 @@ import torch
 
 from cssl_cli.errors import CsslError, InputError, RunError, escaped_text
 from cssl_cli.host.launched import Environment, num_processes, number_of
-from cssl_cli.host.signals import received
+from cssl_cli.host.signals import arrived, last_words, received, write_at_once
 from cssl_cli.host.streams import print_error
 from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
+from cssl_cli.train.step import first_line
 
 BEAT = 0.5  # seconds
 SILENCE = 60.0  # seconds
@@ -109,7 +110,8 @@ class Team:
         if self.leads:
             assert content is not None
             return content
-        received: dict[str, Any] = torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+        # Not to the device of rank 0, which on this machine is another rank's.
+        received: dict[str, Any] = torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
         return received
 
     @contextmanager
@@ -152,7 +154,8 @@ def team_of(device_name: str | None = None, environment: Environment = os.enviro
     assert team.watch is not None
     code = 1
     try:
-        yield team
+        with last_words(team.watch.end) if team.leads else nullcontext():
+            yield team
         code = 0
     except CsslError as error:
         code = error.exit_code
@@ -163,9 +166,11 @@ def team_of(device_name: str | None = None, environment: Environment = os.enviro
         stopped = isinstance(error, KeyboardInterrupt)
         code = 128 + (received() or 2) if stopped else 1
         if not team.leads:
-            if not stopped:
+            if stopped:
+                team.watch.ask_to_stop(code - 128)
+            else:
                 traceback.print_exc()
-            team.watch.report("a signal ended it" if stopped else f"{type(error).__name__}: {error}", 1)
+                team.watch.report(f"{type(error).__name__}: {error}", 1)
         raise
     finally:
         if team.leads:
@@ -191,9 +196,7 @@ def _joined(size: int, device_name: str | None, environment: Environment) -> Tea
         backend = "cpu:gloo,cuda:nccl"
     name = f"rank {rank} (process {os.getpid()} on {socket.gethostname()})"
     try:
-        # Whether the others live is for the watch to say; an exchange may take as long as rank 0 measures.
         met, *_ = next(rendezvous("env://", timeout=WELCOME))
-        distributed.init_process_group(backend, store=met, rank=rank, world_size=size, timeout=timedelta(days=7))
         store = distributed.TCPStore(
             environment["MASTER_ADDR"],
             number_of("MASTER_PORT", environment),
@@ -205,15 +208,17 @@ def _joined(size: int, device_name: str | None, environment: Environment) -> Tea
         meeting = distributed.PrefixStore(f"cssl/{attempt}", store)
         meeting.set(f"name/{rank}", name)
         names = [meeting.get(f"name/{other}").decode(errors="replace") for other in range(size)]
+        watch = Watch(meeting, Ranks(rank, size, names=tuple(map(escaped_text, names))), silence)
+        watch.start()
+        # Whether the others live is for the watch to say; an exchange may take as long as rank 0 measures.
+        distributed.init_process_group(backend, store=met, rank=rank, world_size=size, timeout=timedelta(days=7))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise RunError(f"{name} could not reach the others ({reason})", remedy="Start all of them again.") from error
+        raise RunError(
+            f"{name} could not reach the others ({first_line(error)})", remedy="Start all of them again."
+        ) from error
     group = distributed.group.WORLD
     assert group is not None
-    ranks = Ranks.over(group, rank, size, [escaped_text(one) for one in names])
-    watch = Watch(meeting, ranks, silence)
-    watch.start()
-    return Team(ranks, local_rank, watch)
+    return Team(Ranks.over(group, rank, size, watch.ranks.names), local_rank, watch)
 
 
 def _silence(environment: Environment) -> float:
@@ -236,11 +241,15 @@ def _exchange() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ExchangeError(str(error).strip().partition("\n")[0]) from error
+        raise ExchangeError(first_line(error)) from error
 
 
 class Watch(threading.Thread):
-    """The thread that says that this rank lives, and ends the process when another does not, or rank 0 says so."""
+    """The thread that ends the process when another rank does not live, or rank 0 says so.
+
+    Another one talks to the store, which says that this rank lives; where the store's machine hangs, that one does.
+    Time does not pass while the process is stopped: after Ctrl-Z, or where a whole job is suspended, all are late.
+    """
 
     def __init__(self, store: Any, ranks: Ranks, silence: float) -> None:
         super().__init__(name="ranks", daemon=True)
@@ -251,29 +260,42 @@ class Watch(threading.Thread):
         self.is_found = threading.Event()
         self.hurt = False  # whether an exchange has failed: somebody is gone
         self.taken = False  # whether the main thread tells what was found
-        self.asked_to_stop = False  # whether a signal that reached another rank has been passed on
+        self.asked_to_stop = False  # whether a signal came here, or one that reached another rank was passed on
         self.ending = False  # whether rank 0 has said the end, or this rank has heard it
         others = range(1, ranks.size) if ranks.rank == 0 else [0]
-        now = time.monotonic()
-        self.heard = dict.fromkeys(others, (b"", now))  # the last beat of each, and since when it is that
+        self.awake = 0.0  # seconds since the start in which this process was not stopped
+        self.answered = 0.0  # when the store did last, on this clock
+        self.heard = dict.fromkeys(others, (b"", 0.0))  # the last beat of each, and since when it is that
         self.lost: set[int] = set()  # who will not hear the end
         self.beats = 0
 
-    # ------------------------------------------------------------------ in the thread
+    # ------------------------------------------------------------------ in the threads
     def run(self) -> None:
+        threading.Thread(target=self._keep_looking, name="store of ranks", daemon=True).start()
+        last = time.monotonic()
         while not self.ending:
+            if self.is_found.wait(BEAT):
+                self._end_unless_taken()
+                return
+            now = time.monotonic()
+            self.awake += min(now - last, max(4 * BEAT, self.silence / 4))
+            last = now
+            if self.awake - self.answered > self.silence:
+                self._find(f"rank 0, or what had started it, has not answered for {self.silence:.0f} s")
+
+    def _keep_looking(self) -> None:
+        while not self.ending and self.found is None:
             try:
                 self._look()
             except RuntimeError as error:  # the store is gone, and with it the process that held it
-                self._find(f"rank 0, or what had started it, is gone ({str(error).strip().partition(chr(10))[0]})")
-            if self.found is not None:
-                self._end_unless_taken()
-                return
+                self._find(f"rank 0, or what had started it, is gone ({first_line(error)})")
+            self.answered = self.awake
             time.sleep(BEAT)
 
     def _look(self) -> None:
         self.beats += 1
         self.store.set(f"beat/{self.ranks.rank}", str(self.beats))
+        self.hurt = self.hurt or self.store.check(["hurt"])
         if self.ranks.rank != 0 and self.store.check(["end"]):
             self.ending = True
             code = int(json.loads(self.store.get("end"))["code"])
@@ -281,6 +303,10 @@ class Watch(threading.Thread):
                 self.store.set(f"left/{self.ranks.rank}", "1")
                 self.store.check([f"left/{self.ranks.rank}"])  # answered once it has arrived
             os._exit(code)
+        if not self.asked_to_stop and (number := arrived()) is not None:
+            self.asked_to_stop = True
+            if self.ranks.rank != 0:
+                self.ask_to_stop(number)
         if self.ranks.rank == 0 and not self.asked_to_stop and self.store.check(["stop"]):
             self.asked_to_stop = True
             os.kill(os.getpid(), int(self.store.get("stop")))  # as if it had come here
@@ -288,8 +314,7 @@ class Watch(threading.Thread):
             told = json.loads(self.store.get("trouble"))
             self._find(f"{self.ranks.name(int(told['rank']))}: {told['what']}", int(told["code"]))
             return
-        self.hurt = self.hurt or self.store.check(["hurt"])
-        now = time.monotonic()
+        now = self.awake
         for rank, (beat, since) in self.heard.items():
             key = f"beat/{rank}"
             heard = self.store.get(key) if beat or self.store.check([key]) else b""
@@ -320,10 +345,16 @@ class Watch(threading.Thread):
             print_error(f"{self.found}\n{REMEDY}")
         with suppress(Exception):
             sys.stderr.flush()
+        write_at_once(b"")
         os._exit(self.code)
 
     def _say_end(self, code: int) -> None:
-        """Wait for the others to hear it: the store may end with this process."""
+        """Wait for the others to hear it, as the store may end with this process; not for a store that hangs."""
+        speaker = threading.Thread(target=self._speak_of_end, args=(code,), daemon=True)
+        speaker.start()
+        speaker.join(FAREWELL)
+
+    def _speak_of_end(self, code: int) -> None:
         until = time.monotonic() + FAREWELL
         with suppress(RuntimeError):
             self.store.set("end", json.dumps({"code": code}))
@@ -335,9 +366,9 @@ class Watch(threading.Thread):
     def explain(self, reason: str) -> str:
         """What is behind an exchange that has failed for this `reason`."""
         self.hurt = True
-        if self.ranks.rank != 0:  # rank 0 says it, whose own exchange may still wait
-            with suppress(RuntimeError):
-                self.store.set("hurt", "1")
+        with suppress(RuntimeError):
+            self.store.set("hurt", "1")  # those that wait for this rank notice nothing
+        if self.ranks.rank != 0:  # rank 0 says it
             self.wait_for_end(self.silence + GONE)
             return f"the connection of {self.ranks.name(self.ranks.rank)} to the others broke ({reason})"
         self.taken = self.is_found.wait(min(GONE, self.silence) + 4 * BEAT)

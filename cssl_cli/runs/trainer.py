@@ -47,6 +47,12 @@ def compiles_with(recipe: Recipe, plan: Plan, device: torch.device, ranks: Ranks
     return compiled
 
 
+def way_of_computing(trainer: Trainer) -> str:
+    """What must be the same on all ranks, or they would not make the same exchanges."""
+    compiled = "" if trainer.training_step.compiled else "un"
+    return f"{trainer.device.type}, {str(trainer.precision).removeprefix('torch.')}, {compiled}compiled steps"
+
+
 def make_trainer(
     recipe: Recipe,
     dataset: Dataset,

@@ -308,7 +308,7 @@ class Trainer:
             if differs:
                 raise RunError(
                     f"the weights of {self.ranks.name(rank)} are not those of {self.ranks.name(0)} at step {self.step}",
-                    remedy="One of the machines computes wrongly. Go on without it from the last checkpoint.",
+                    remedy="Its machine computes wrongly, or is of another kind. Go on without it.",
                 )
 
     def _count_batches(self) -> None:

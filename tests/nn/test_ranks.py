@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -81,6 +82,7 @@ def test_the_operators_keep_torchs_rules() -> None:
     ranks, x = group_of_one(), normal(4, 3).requires_grad_()
     torch.library.opcheck(torch.ops.cssl.sum_over_ranks.default, (x, ranks.key))
     torch.library.opcheck(torch.ops.cssl.rows_of_ranks.default, (x, ranks.key, 0, 1))
+    torch.library.opcheck(torch.ops.cssl.largest_over_ranks.default, (x.detach(), ranks.key))
     image = normal(4, 3, 2, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
     weight, bias = normal(3).requires_grad_(), normal(3, seed=1).requires_grad_()
     for input in (x, image):
@@ -192,3 +194,14 @@ def test_what_cannot_be_shared_is_refused() -> None:
         share_batch_norms(SplitBatchNorm2d(2, num_splits=4), ranks, in_parts=False)
     with pytest.raises(InputError, match="SyncBatchNorm"):
         share_batch_norms(nn.Sequential(nn.SyncBatchNorm(2)), ranks, in_parts=False)
+
+
+def test_compiled_code_sees_each_exchange_as_one_call() -> None:
+    ranks = replace(group_of_one(), size=2)
+
+    def exchange(x: Tensor) -> Tensor:
+        return ranks.sum(x) + ranks.largest(x) + ranks.share(x)
+
+    torch._dynamo.reset()
+    x = normal(4, 3)
+    close(torch.compile(exchange, fullgraph=True, backend="eager")(x), 2.5 * x)

@@ -21,7 +21,7 @@ import torch
 from cssl_cli import api
 from cssl_cli.errors import InputError
 from cssl_cli.host.launched import num_processes, require_one_process
-from cssl_cli.runs import following, team
+from cssl_cli.runs import following, pretrain, team
 from cssl_cli.runs.run_dir import CHECKPOINT, METRICS, STATUS
 from cssl_cli.runs.team import require_shares
 from cssl_cli.train import loop
@@ -265,6 +265,33 @@ def see_other_images() -> None:
     following.prepare_data = lambda *args, **kwargs: replace(prepare(*args, **kwargs), content_key="other")
 
 
+def compute_otherwise() -> None:
+    following.way_of_computing = lambda _: "cuda, bfloat16, compiled steps"
+
+
+def linger_over_images() -> None:
+    load = pretrain.images_of_run
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        Path("loading").touch()
+        for _ in range(200):
+            time.sleep(0.1)
+        return load(*args, **kwargs)
+
+    pretrain.images_of_run = slowly
+
+
+def linger_over_first_step() -> None:
+    step = loop.Trainer._train_step
+
+    def slowly(self: loop.Trainer, batch: torch.Tensor) -> None:
+        Path("training").touch()
+        time.sleep(20)
+        step(self, batch)
+
+    loop.Trainer._train_step = slowly  # type: ignore[method-assign]
+
+
 def fail_at_work() -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
@@ -277,10 +304,33 @@ def test_an_error_of_another_rank_is_told_by_rank_0(start: Start) -> None:
     assert (leader[0], follower) == (2, (2, "", ""))
     assert "the images here are not those of rank 0" in leader[2]
     assert "rank 1 (process " in leader[2]
+    leader, follower = start("ways", 2, 2, before=(1, compute_otherwise)).end()
+    assert (leader[0], follower) == (2, (2, "", ""))
+    assert "computes with cuda, bfloat16, compiled steps, and rank 0 with cpu, float32, uncompiled" in leader[2]
     leader, follower = start("fault", 2, 2, before=(1, fail_at_work)).end()
     assert (leader[0], follower[0]) == (1, 1)
     assert "ZeroDivisionError: a fault of ours" in leader[2]
     assert "Traceback" in follower[2]  # a bug of ours is shown where it is
+
+
+@pytest.mark.parametrize(
+    ("receiver", "slow", "stage"),
+    [(1, (0, linger_over_images), "loading"), (0, (1, linger_over_first_step), "training")],
+)
+def test_a_signal_before_the_first_step_ends_all(
+    start: Start, receiver: int, slow: tuple[int, Any], stage: str
+) -> None:
+    """To a rank that waits in an exchange, whose main thread hears nothing."""
+    began = start("run", 2, 4, before=slow)
+    while not (began.folder / stage).exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    began.ranks[receiver].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    leader, follower = began.end()
+    assert time.monotonic() - sent < 12
+    assert (leader[0], follower) == (128 + signal.SIGTERM, (128 + signal.SIGTERM, "", ""))
+    assert leader[2].endswith("interrupted\n")
 
 
 def test_torchrun_starts_them(tmp_path: Path) -> None:
