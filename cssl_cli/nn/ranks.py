@@ -63,7 +63,7 @@ class _Exchange:
         if self.first_not_finite is None or self.first_not_finite.device != x.device:
             self.first_not_finite = torch.full((), NEVER, dtype=torch.int64, device=x.device)
         if x.is_floating_point():
-            number = torch.where(torch.isfinite(x.sum()), NEVER, self.num)
+            number = torch.where(torch.isfinite(x).all(), NEVER, self.num)
             torch.minimum(self.first_not_finite, number, out=self.first_not_finite)
 
     def _reduced(self, x: Tensor, operation: Any) -> Tensor:
