@@ -31,7 +31,7 @@ def show_states(
             }
         )
     out = console()
-    lines = [(one.name, one.state, one.job or "", " ".join((one.why or "").split())) for one in states]
+    lines = [(one.name, one.state, one.job or "", (one.why or "").replace("\n", ". ")) for one in states]
     if len(lines) > LONG:
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         padded = [

@@ -24,7 +24,7 @@ from cssl_cli.host.signals import Stopped, deferred_signals, end_on_signals
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.cluster import scheduler
-from cssl_cli.sweep.cluster.records import JobEnd, Submission, write_end
+from cssl_cli.sweep.cluster.records import NO_WORD, JobEnd, Submission, write_end
 from cssl_cli.sweep.results_index import Wanted, read_results
 from cssl_cli.sweep.workers.messages import THREADS
 from cssl_cli.sweep.workers.missing import Missing, missing_in
@@ -70,6 +70,7 @@ def run_job(plan: Mapping[str, Any]) -> None:
     _share_cores(plan["pack"])
     reporter = _Lines()
     before = Submission(folder, "", ()).end_of(number) or JobEnd()  # of this job, if it was queued again
+    write_end(folder, number, JobEnd(before.failed, NO_WORD))
     jobs = [job for job in map(_job_of(home), plan["members"]) if job.name not in before.failed]
     at_first = _standing(jobs)
     settings = PoolSettings(
@@ -87,6 +88,8 @@ def run_job(plan: Mapping[str, Any]) -> None:
     def enter(early: str | None) -> bool:
         """Write down how the job ends; returns whether a member failed."""
         errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}
+        if early == NO_FURTHER:
+            errors = {job.name: early for job in jobs if _lacking(job) is not None} | errors
         end = JobEnd({**before.failed, **errors}, early)
         write_end(folder, number, end)
         return bool(end.failed)

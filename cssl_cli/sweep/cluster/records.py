@@ -26,12 +26,16 @@ from cssl_cli.errors import DamagedError
 from cssl_cli.host.sealed_folder import SealedFolder
 
 FOLDER, LOCK = "slurm", "lock"
+NO_WORD = "its job ended without a word"  # what a job says before all else, in case that it cannot say more
 _MEMBERS = "members.json"
 
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: the members that failed, with the reason, and why it ended before the others were done."""
+    """How a job ended: the members that failed, with the reason, and why it ended before the others were done.
+
+    `early` is NO_WORD from its beginning to its end.
+    """
 
     failed: Mapping[str, str] = field(default_factory=dict)
     early: str | None = None
@@ -50,12 +54,20 @@ class Submission:
         return next((number for number, members in enumerate(self.jobs) if member in members), None)
 
     def end_of(self, job: int) -> JobEnd | None:
-        """How a job ended; None if it left no word, or that cannot be read."""
+        """How a job ended; None if it never began, or that cannot be read."""
         with suppress(DamagedError):
-            content = SealedFolder(self.folder).read_json(_ended(job))
+            content = _Folder(self.folder).read_json(_ended(job))
             if content is not None and isinstance(content.get("failed"), dict):
                 return JobEnd(content["failed"], content.get("early"))
         return None
+
+
+class _Folder(SealedFolder):
+    def needs_checksum(self, name: str) -> bool:  # noqa: ARG002
+        return True
+
+    def remedy(self, name: str) -> str:  # noqa: ARG002
+        return f"Cancel its jobs and delete {self.path}: what they have not finished is then submitted again."
 
 
 def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Submission:
@@ -65,7 +77,7 @@ def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Sub
     folder.mkdir(parents=True)
     submission = Submission(folder, f"cssl-{sweep}-{token}", tuple(map(tuple, jobs)))
     content: dict[str, Any] = {"name": submission.name, "jobs": [list(job) for job in jobs]}
-    SealedFolder(folder).write_json(_MEMBERS, content, indent=None)
+    _Folder(folder).write_json(_MEMBERS, content, indent=None)
     return submission
 
 
@@ -74,7 +86,7 @@ def read_submissions(home: Path) -> list[Submission]:
     found = []
     folders = sorted((home / FOLDER).glob(f"*/{_MEMBERS}"), reverse=True) if (home / FOLDER).is_dir() else []
     for path in folders:
-        content = SealedFolder(path.parent).read_json(_MEMBERS)
+        content = _Folder(path.parent).read_json(_MEMBERS)
         if content is not None:
             jobs = tuple(tuple(members) for members in content["jobs"])
             found.append(Submission(path.parent, content["name"], jobs))
@@ -83,7 +95,7 @@ def read_submissions(home: Path) -> list[Submission]:
 
 def write_end(folder: Path, job: int, end: JobEnd) -> None:
     """Write down how a job ended."""
-    SealedFolder(folder).write_json(_ended(job), {"failed": dict(end.failed), "early": end.early})
+    _Folder(folder).write_json(_ended(job), {"failed": dict(end.failed), "early": end.early})
 
 
 def _ended(job: int) -> str:

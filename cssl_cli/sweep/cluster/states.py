@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cssl_cli.sweep.cluster.records import Submission
+from cssl_cli.sweep.cluster.records import NO_WORD, Submission
 from cssl_cli.sweep.cluster.scheduler import Place, QueuedJob
 
 State = Literal["new", "queued", "running", "done", "failed", "stopped"]
@@ -19,6 +19,8 @@ IN_WORDS = {
     "PREEMPTED": "preempted, and not queued again by the cluster",
     "TIMEOUT": "reached its time limit before it could save: give launcher.time or launcher.notice more",
 }
+NEVER_BEGAN = "its job left the queue before it began, as one that is cancelled does"
+SILENT = (NO_WORD, NEVER_BEGAN)
 STOPPED = ("CANCELLED", "PREEMPTED")  # by somebody's will: no failure
 
 
@@ -68,17 +70,16 @@ def states_of(
             for name in names:
                 of_member.setdefault(name, []).append((submission, job))
     found = {one.name: _state(one, of_member.get(one.name, []), queue) for one in members}
-    silent = {
-        name: of_member[name][0] for name, state in found.items() if state.state == "failed" and state.why is None
-    }
+    silent = {name: of_member[name][0] for name, state in found.items() if state.why in SILENT}
     known = accounts([submission.name for submission, _ in silent.values()]) if silent else {}
-    for name, (submission, job) in silent.items():
-        found[name] = _ended(name, known.get((submission.name, job)))
+    for name, (submission, number) in silent.items():
+        if (job := known.get((submission.name, number))) is not None and job.state in IN_WORDS:
+            found[name] = _ended(name, job.state)
     return list(found.values())
 
 
 def _state(one: OnDisk, tried: Sequence[tuple[Submission, int]], queue: Mapping[Place, QueuedJob]) -> MemberState:
-    """tried: the jobs of the member, the latest first. `failed` without a reason: its job left no word."""
+    """tried: the jobs of the member, the latest first."""
     if one.complete:
         return MemberState(one.name, "done")
     jobs = [(submission, number, queue.get((submission.name, number))) for submission, number in tried]
@@ -99,15 +100,12 @@ def _state(one: OnDisk, tried: Sequence[tuple[Submission, int]], queue: Mapping[
     if one.failure is not None:
         return MemberState(one.name, "failed", why=one.failure)
     if job is not None and job.state in IN_WORDS:
-        return _ended(one.name, job)
-    if end is not None and end.early is not None:
-        return MemberState(one.name, "stopped", why=end.early)
-    return MemberState(one.name, "failed") if job is None else _ended(one.name, job)
+        return _ended(one.name, job.state)
+    if end is None:
+        return MemberState(one.name, "stopped", why=NEVER_BEGAN)
+    return MemberState(one.name, "failed" if end.early in SILENT else "stopped", why=end.early or NO_WORD)
 
 
-def _ended(name: str, job: QueuedJob | None) -> MemberState:
-    """A member whose job is over and left no word."""
-    if job is None:
-        return MemberState(name, "failed", why="its job ended without a word")
-    why = IN_WORDS.get(job.state, f"its job ended without a word ({job.state})")
-    return MemberState(name, "stopped" if job.state in STOPPED else "failed", why=why)
+def _ended(name: str, state: str) -> MemberState:
+    """A member whose job was ended by SLURM."""
+    return MemberState(name, "stopped" if state in STOPPED else "failed", why=IN_WORDS[state])
