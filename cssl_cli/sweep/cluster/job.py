@@ -103,7 +103,8 @@ def run_job(plan: Mapping[str, Any]) -> None:
             enter(early)
             if early is None and (early := _queue_again(reporter)) is not None:
                 enter(early)
-            reporter.say(early or "queued again")
+            if early is not None:
+                reporter.say(early)
         sys.exit(128 + came)
     in_use = [name for name, outcome in pool.outcomes.items() if outcome.in_use]
     if enter(f"another process was working on {', '.join(in_use)}" if in_use else None):

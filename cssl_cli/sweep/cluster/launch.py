@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import sleep
 
 from cssl_cli.errors import CsslError, DamagedError, Interrupted, InUseError
 from cssl_cli.host.files import explained
@@ -185,7 +185,7 @@ def follow(request: SweepRequest, launcher: Launcher, reporter: Reporter) -> lis
             if not to_submit and not any(state.at_work for state in now):
                 return now
             pause = SHORTEST if changed else min(1.5 * pause, LONGEST)
-            time.sleep(pause)
+            sleep(pause)
     except Stopped as stopped:
         raise Interrupted(
             stopped.number,
