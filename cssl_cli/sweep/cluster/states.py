@@ -66,9 +66,9 @@ def states_of(
     """
     of_member: dict[str, list[tuple[Submission, int]]] = {}
     for submission in submissions:
-        for job, names in enumerate(submission.jobs):
+        for number, names in enumerate(submission.jobs):
             for name in names:
-                of_member.setdefault(name, []).append((submission, job))
+                of_member.setdefault(name, []).append((submission, number))
     found = {one.name: _state(one, of_member.get(one.name, []), queue) for one in members}
     silent = {name: of_member[name][0] for name, state in found.items() if state.why in SILENT}
     known = accounts([submission.name for submission, _ in silent.values()]) if silent else {}

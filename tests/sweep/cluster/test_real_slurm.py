@@ -1,8 +1,8 @@
 """A sweep on a real SLURM of one node: cancelled, failed and told of its time's end, and then complete.
 
 What it takes, in CI as elsewhere: root, Debian's or Ubuntu's packages slurm-wlm and munge (`apt-get install
---no-install-recommends slurm-wlm munge`; their services need not run), and submitit. The daemons are started in a folder
-of the test's own and stopped at its end. Without these it is skipped and says what is missing.
+--no-install-recommends slurm-wlm munge`; their services need not run), and submitit. The daemons are started in a
+folder of the test's own and stopped at its end. Without these it is skipped and says what is missing.
 
 The time's end is rehearsed by the signal that SLURM sends then: its time limits are whole minutes.
 """
@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slurm]:
     pytest.importorskip("submitit", reason="needs submitit: pip install 'cssl-cli[slurm]'")
     (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("num_train: 256", "num_train: 128"))
     (tmp_path / "four.yaml").write_text(SWEEP)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path or os.getcwd() for path in sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path or str(Path.cwd()) for path in sys.path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with tempfile.TemporaryDirectory(prefix="slurm") as short, one_node_slurm(Path(short)) as running:
         for name, value in running.environment.items():
