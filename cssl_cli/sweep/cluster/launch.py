@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
 
-from cssl_cli.errors import CsslError, DamagedError, Interrupted, InUseError
+from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, InUseError
 from cssl_cli.host.files import explained
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.signals import Stopped
@@ -101,6 +101,10 @@ def submit_missing(request: SweepRequest, launcher: Launcher, states: Sequence[M
     members = [member for member in request.members if member.name in names]
     if not members:
         return None
+    if "%" in str(request.home.absolute()):
+        raise InputError(
+            "SLURM replaces what follows a % in the paths of its logs", where=str(request.home), remedy="Rename it."
+        )
     jobs = _in_jobs(members, launcher.pack)
     most = scheduler.most_tasks()
     taken = jobs[:most]

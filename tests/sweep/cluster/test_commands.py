@@ -98,7 +98,11 @@ def test_nothing_is_submitted_while_all_is_at_work(slurm: FakeSlurm, invoke: Inv
 
 def test_runs_are_packed_and_arrays_have_their_limit(slurm: FakeSlurm, invoke: Invoke) -> None:
     (slurm.folder / "most").write_text("1")
-    done = invoke(*SLURM, "launcher.pack=2")
+    refused = invoke(*SLURM, "--out", "50%")
+    assert refused.code == 2
+    assert "50%/five: SLURM replaces what follows a %" in refused.stderr
+    done = invoke(*SLURM, "launcher.pack=2", "~launcher.time")
+    assert "#SBATCH --time" not in slurm.script(7), "submitit would give five minutes"
     assert "submitted 4 members as job 7; 2 more do not fit into an array" in done.stderr
     (submission,) = read_submissions(HOME)
     assert [len(job) for job in submission.jobs] == [4]
