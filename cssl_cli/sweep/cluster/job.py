@@ -1,8 +1,8 @@
 """What runs in a job: the workers of `cssl sweep --jobs`, for the members of this job alone.
 
 submitit calls `run_job`. From then on the signals are ours. At the cluster's notice (USR1, before the time limit) and
-at the end of the job (TERM) the workers save. After a notice the job is queued again if any member got further in it;
-otherwise it would run into its time limit for ever.
+at the end of the job (TERM) the workers save. After a notice the job is queued again, unless its time ends and no
+member got any further in it: that would go on for ever.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from cssl_cli.sweep.workers.process import killed_in_words
 from cssl_cli.tracking.mirror import prepare
 
 NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
+EARLY = 90.0  # seconds by which SLURM may send its notice of a time limit too early
 NO_FURTHER = "reached its time limit, and got no further in all its time: give launcher.time more"
 
 
@@ -43,6 +44,7 @@ def plan_of(
     folder: Path,
     number: int,
     pack: int,
+    notice: int,
     device: str | None,
     data_root: str | None,
     retries: int,
@@ -55,6 +57,7 @@ def plan_of(
         "folder": str(folder),
         "number": number,
         "pack": pack,
+        "notice": notice,
         "device": device,
         "data_root": data_root,
         "retries": retries,
@@ -99,7 +102,7 @@ def run_job(plan: Mapping[str, Any]) -> None:
     except (Interrupted, Stopped) as stopped:
         came = stopped.number if isinstance(stopped, Stopped) else stopped.exit_code - 128
         with deferred_signals():  # queueing it again ends this job
-            early = _after(came, got_further=_standing(jobs) != at_first)
+            early = _after(came, plan["notice"], got_further=_standing(jobs) != at_first)
             enter(early)
             if early is None and (early := _queue_again(reporter)) is not None:
                 enter(early)
@@ -111,23 +114,30 @@ def run_job(plan: Mapping[str, Any]) -> None:
         sys.exit(1)
 
 
-def _after(came: int, *, got_further: bool) -> str | None:
+def _after(came: int, notice: int, *, got_further: bool) -> str | None:
     """Why a job that a signal ended is not to be queued again; None: it is."""
     if came not in NOTICES:
         return killed_in_words(came)
-    return None if got_further else NO_FURTHER
+    return None if got_further or _is_preempted(notice) else NO_FURTHER
+
+
+def _is_preempted(notice: int) -> bool:
+    """Whether the notice came long before the time limit."""
+    job = scheduler.own_id()
+    left = None if job is None else scheduler.seconds_left(job)
+    return left is not None and left > notice + EARLY
 
 
 def _queue_again(reporter: _Lines) -> str | None:
     """Queue this job again, which ends it here; returns why that failed."""
     job = scheduler.own_id()
     if job is None:
-        return "reached its time limit, and is no job of SLURM's that could be queued again"
+        return "was told to end, and is no job of SLURM's that could be queued again"
     reporter.say(f"saved; {job} is queued again")
     try:
         scheduler.requeue(job)
     except CsslError as error:
-        return f"reached its time limit, and could not be queued again: {error.what}"
+        return f"was told to end, and could not be queued again: {error.what}"
     return None
 
 

@@ -144,6 +144,7 @@ def _plan(
         folder=submission.folder.absolute(),
         number=number,
         pack=launcher.pack,
+        notice=launcher.notice,
         device=request.device,
         data_root=request.data_root,
         retries=request.retries,

@@ -171,6 +171,23 @@ def own_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return environment.get("SLURM_JOB_ID")
 
 
+def seconds_left(job: str) -> float | None:
+    """The time until a running job reaches its limit; None if it has none, or SLURM does not say."""
+    try:
+        return parse_time(_call("squeue", "-h", "-j", job, "-o", "%L").strip())
+    except (InputError, RunError):
+        return None
+
+
+def parse_time(text: str) -> float | None:
+    """The seconds of a time as squeue prints it: m:ss, h:mm:ss or d-hh:mm:ss; None for a word."""
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
+
+
 def requeue(job: str) -> None:
     """Put a running job back into the queue, which ends it here; `RunError` if that is refused."""
     _call("scontrol", "requeue", job)

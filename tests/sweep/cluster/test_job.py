@@ -60,7 +60,14 @@ def plan(home: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> PlanO
         recipe = load_recipe(str(home.parent / "tiny.yaml"))
         jobs = [Job(name, recipe.model_copy(update={"name": name}), home) for name in names]
         submission = new_submission(home, "sweep", [names])
-        settings: dict[str, Any] = {"pack": 2, "device": None, "data_root": None, "retries": 0, "track": ()}
+        settings: dict[str, Any] = {
+            "pack": 2,
+            "notice": 120,
+            "device": None,
+            "data_root": None,
+            "retries": 0,
+            "track": (),
+        }
         return plan_of(jobs, home=home, folder=submission.folder, number=0, **{**settings, **changes})
 
     return plan
@@ -121,6 +128,19 @@ def test_a_job_that_gets_no_further_is_not_queued_for_ever(plan: PlanOf, home: P
         run_job(made)
     assert slurm.asked("scontrol") == []
     assert end_of(made) == JobEnd({"long-0": NO_FURTHER}, NO_FURTHER)
+
+
+def test_a_job_that_is_preempted_at_once_is_queued_again_all_the_same(
+    plan: PlanOf, home: Path, slurm: FakeSlurm
+) -> None:
+    made = plan("long-0")
+    (slurm.folder / "queue").write_text("1:03:30\n")
+    notice_when_at_work(home, "long-0", lambda: None)
+    with pytest.raises(SystemExit):
+        run_job(made)
+    assert slurm.asked("squeue") == ["-h -j 12_3 -o %L"]
+    assert slurm.asked("scontrol") == ["requeue 12_3"]
+    assert end_of(made) == JobEnd()
 
 
 def test_a_job_that_cannot_be_queued_again_says_so(plan: PlanOf, home: Path, slurm: FakeSlurm) -> None:

@@ -17,7 +17,7 @@ from cssl_cli.sweep.cluster.records import (
     read_submissions,
     write_end,
 )
-from cssl_cli.sweep.cluster.scheduler import QueuedJob, own_id, parse_queue
+from cssl_cli.sweep.cluster.scheduler import QueuedJob, own_id, parse_queue, parse_time
 from cssl_cli.sweep.cluster.states import NEVER_BEGAN, MemberState, OnDisk, states_of
 
 
@@ -147,6 +147,19 @@ def test_the_queue_of_squeue() -> None:
         ("cssl-x", 3): QueuedJob("12_3", "PENDING", "JobArrayTaskLimit"),
         ("cssl-y", 0): QueuedJob("13", "PENDING", "Priority"),
     }
+
+
+def test_the_time_left_of_squeue() -> None:
+    times = {
+        "0:07": 7,
+        "3:20": 200,
+        "1:00:01": 3601,
+        "2-01:00:00": 176400,
+        "UNLIMITED": None,
+        "NOT_SET": None,
+        "": None,
+    }
+    assert {text: parse_time(text) for text in times} == times
 
 
 def test_the_id_of_an_array_s_job_is_not_that_of_the_whole_array() -> None:
