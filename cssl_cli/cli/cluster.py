@@ -28,6 +28,7 @@ def run_on_cluster(
     from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.sweep.cluster import launch, scheduler
     from cssl_cli.sweep.run import open_home, rank_augmentations, read_sweep
+    from cssl_cli.tracking.mirror import prepare
 
     if action == "look":
         return show_states(request, launch.observe(request), as_json)
@@ -39,6 +40,7 @@ def run_on_cluster(
         elif not complete:
             scheduler.require_slurm()
             open_home(request, reporter, must_write=True)
+            request = replace(request, track=prepare(request.track, request.home, reporter.notice))
             if action == "wait":
                 states = launch.follow(request, launcher, reporter)
             else:

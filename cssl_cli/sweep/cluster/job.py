@@ -30,7 +30,6 @@ from cssl_cli.sweep.workers.messages import THREADS
 from cssl_cli.sweep.workers.missing import Missing, missing_in
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import killed_in_words
-from cssl_cli.tracking.mirror import prepare
 
 NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 EARLY = 90.0  # seconds by which SLURM may send its notice of a time limit too early
@@ -84,7 +83,7 @@ def run_job(plan: Mapping[str, Any]) -> None:
         retries=plan["retries"],
         deadline=math.inf,
         data_root=plan["data_root"],
-        track=prepare(plan["track"], home, reporter.notice),
+        track=plan["track"],
     )
     pool = Pool(settings, _lacking, reporter)
 

@@ -35,7 +35,7 @@ name: four
 base: tiny.yaml
 axes:
   augment:
-    long: {train: {epochs: 400}}
+    long: {train: {epochs: 200}}
     full: {}
     crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}
     flip: {augment: {crop: null}}
