@@ -72,8 +72,15 @@ class Slurm:
     def call(self, *command: str) -> str:
         """What a command of SLURM prints."""
         environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{error}: {self.logs()}") from error
         return done.stdout + done.stderr
+
+    def logs(self) -> dict[str, str]:
+        """The ends of the daemons' logs."""
+        return {path.name: path.read_text(errors="replace")[-3000:] for path in self.folder.glob("*.log")}
 
     def start(self, *command: str, ready: Path | None = None) -> None:
         environment = {**os.environ, **self.environment}
@@ -96,8 +103,7 @@ class Slurm:
         end = time.monotonic() + seconds
         while not until():  # type: ignore[operator]
             if time.monotonic() > end:
-                logs = {path.name: path.read_text(errors="replace")[-2000:] for path in self.folder.glob("*.log")}
-                raise AssertionError(f"{what}: {logs}")
+                raise AssertionError(f"{what}: {self.logs()}")
             time.sleep(0.1)
 
     def stop(self) -> None:

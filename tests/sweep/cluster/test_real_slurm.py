@@ -92,9 +92,11 @@ def test_a_sweep_goes_through_a_cluster(slurm: Slurm, invoke: Invoke, tmp_path: 
     assert first.code == 0, first.stderr
     (submission,) = read_submissions(Path("runs/four"))
     ids = {name: one["job"] for name, one in states().items()}
-    slurm.call("scancel", ids["flip"])
     until(lambda: len(long.read_records(METRICS)) >= 2, slurm)
-    slurm.call("scancel", "--signal=USR1", ids["long"])
+    plain = slurm.call("squeue", "-h", "-r", "-j", ids["long"], "-o", "%A").strip()
+    # By its place in the array, or after another job of the array was cancelled, scancel would send it again and again.
+    slurm.call("scancel", "--signal=USR1", plain)
+    slurm.call("scancel", ids["flip"])
     until(lambda: states()["long"]["state"] == "queued", slurm)
     saved = long.status()
     assert saved["state"] == "interrupted"
