@@ -93,9 +93,7 @@ def test_a_sweep_goes_through_a_cluster(slurm: Slurm, invoke: Invoke, tmp_path: 
     (submission,) = read_submissions(Path("runs/four"))
     ids = {name: one["job"] for name, one in states().items()}
     until(lambda: len(long.read_records(METRICS)) >= 2, slurm)
-    plain = slurm.call("squeue", "-h", "-r", "-j", ids["long"], "-o", "%A").strip()
-    # By its place in the array, or after another job of the array was cancelled, scancel would send it again and again.
-    slurm.call("scancel", "--signal=USR1", plain)
+    slurm.notify(ids["long"])
     slurm.call("scancel", ids["flip"])
     until(lambda: states()["long"]["state"] == "queued", slurm)
     saved = long.status()
