@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PretrainAction = Literal["train", "restart", "plan", "profile"]
 SweepAction = Literal["run", "plan", "report", "concentration"]
+ClusterAction = Literal["submit", "wait", "cancel"]
+LAUNCHERS = ("local", "slurm")
 ETA = 2  # of successive halving
 OF_RECIPES = "concentration"  # the section available for a recipe without a run
 FEATURES = (".npz", ".safetensors")
@@ -315,6 +317,33 @@ def sweep_action(
             remedy="Leave them out.",
         )
     return "concentration" if concentration_only else "report" if report else "plan" if dry_run else "run"
+
+
+def cluster_action(
+    launcher: str, *, wait: bool, cancel: bool, action: SweepAction, of_one_machine: Mapping[str, bool]
+) -> ClusterAction | None:
+    """What to do with the jobs of a sweep on a cluster; None on this machine; `InputError` if options conflict.
+
+    of_one_machine: which of the options that only make sense on one machine are given.
+    """
+    if launcher not in LAUNCHERS:
+        raise unknown_name("launcher", launcher, LAUNCHERS, where="--launcher")
+    if (wait or cancel) and (launcher == "local" or action != "run" or (wait and cancel)):
+        raise InputError(
+            "--wait and --cancel are for the jobs of --launcher slurm, without one another, --dry-run or --report",
+            where="--wait" if wait else "--cancel",
+            remedy="Give --launcher slurm with one of them, or leave it out.",
+        )
+    if launcher == "local":
+        return None
+    given = [option for option, is_given in of_one_machine.items() if is_given]
+    if given:
+        raise InputError(
+            f"{given[0]} is for a sweep on one machine",
+            where="--launcher slurm",
+            remedy="Leave it out; launcher.time, launcher.at_once and launcher.pack limit what jobs take.",
+        )
+    return "wait" if wait else "cancel" if cancel else "submit"
 
 
 def read_eta(*, halve: bool, eta: int | None, shard: str | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,7 @@ EXAMPLES = (
     "cssl sweep paper-richness-small --only 'simclr-*' --budget 1h30m",
     "cssl sweep paper-richness-small --jobs 2 --retry 2",
     "cssl sweep my-sweep.yaml num=40 --halve --eta 3 --dry-run",
+    "cssl sweep my-sweep.yaml --launcher slurm launcher.time=4h launcher.gpus=1",
     "cssl sweep quickstart --report --sort -linear --versus simclr-full",
 )
 
@@ -86,6 +88,18 @@ def sweep(
     eta: Annotated[
         int | None, typer.Option("--eta", min=2, metavar="N", help="With --halve: one row in N goes on, not 2.")
     ] = None,
+    launcher: Annotated[
+        str,
+        typer.Option(
+            "--launcher", metavar="NAME", help="local: here. slurm: each member as a job of a cluster's array."
+        ),
+    ] = "local",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With --launcher slurm: follow the members until they end.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="With --launcher slurm: cancel what is queued or running.")
+    ] = False,
     max_members: Annotated[
         int | None,
         typer.Option("--max-members", min=1, metavar="N", help="Allow a sweep of up to N members, not 10,000."),
@@ -110,7 +124,7 @@ def sweep(
 
     Each is pretrained, probed and analysed. Finished members are not repeated, half-finished ones go on.
     """
-    from cssl_cli.cli.requests import read_eta, read_table, sweep_action
+    from cssl_cli.cli.requests import cluster_action, read_eta, read_table, sweep_action
 
     action = sweep_action(
         concentration_only=concentration_only,
@@ -120,10 +134,24 @@ def sweep(
         halves=halve,
         shows_table=versus is not None or sort is not None or correlations,
     )
+    on_cluster = cluster_action(
+        launcher,
+        wait=wait,
+        cancel=cancel,
+        action=action,
+        of_one_machine={
+            "--budget": budget is not None,
+            "--jobs": jobs is not None,
+            "--halve": halve,
+            "--concentration-only": concentration_only,
+        },
+    )
     from cssl_cli.report.compare.named_quantities import NAMES
+    from cssl_cli.sweep.cluster.settings import read_launcher
+    from cssl_cli.sweep.duration import parse_duration
     from cssl_cli.sweep.jobs import choose_jobs, parse_jobs
     from cssl_cli.sweep.request import SweepRequest
-    from cssl_cli.sweep.selection import parse_duration, select
+    from cssl_cli.sweep.selection import select
     from cssl_cli.sweep.sweep import MAX_MEMBERS, load_sweep
     from cssl_cli.tracking.mirror import require_trackers
 
@@ -143,6 +171,12 @@ def sweep(
     )
     require_device_name(device)
     table = read_table(request, accuracy=accuracy, versus=versus, sort=sort, every=correlations)
+    if on_cluster is not None and action in ("run", "plan"):
+        from cssl_cli.cli.cluster import run_on_cluster
+
+        settings = read_launcher(resolved.given)
+        finish = partial(_finish, request, table, as_json, figures=figures, html=html)
+        return run_on_cluster(request, settings, "look" if action == "plan" else on_cluster, as_json, finish)
     if action == "plan":
         return _show_plan(request, as_json)
     if action == "report":
@@ -189,11 +223,25 @@ def _run(request: SweepRequest, table: SweepTable, as_json: bool, *, figures: bo
     from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.compare.extract import take_numbers
-    from cssl_cli.report.compare.sweep import write_sweep
     from cssl_cli.sweep.run import run_sweep
 
     with SweepDisplay() if request.jobs else TerminalReporter() as display:
         results = run_sweep(request, display, take=take_numbers)
+    _finish(request, table, as_json, results, figures=figures, html=html)
+
+
+def _finish(
+    request: SweepRequest,
+    table: SweepTable,
+    as_json: bool,
+    results: Sequence[MemberResult],
+    *,
+    figures: bool,
+    html: bool,
+) -> None:
+    """Write the table and print it."""
+    from cssl_cli.report.compare.sweep import write_sweep
+
     written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures, html=html)
     _show(request, results, table, as_json, written.sentence)
     _end(request, results, told=not as_json, failed=written.failed)

@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 Kind = Literal["recipe", "sweep"]
 
 # That a sweep may have and a recipe may not.
-SWEEP_FIELDS = ("base", "axes", "sample", "num", "sample_seed", "seeds", "rank", "parts", "reference", "claims")
+SWEEP_FIELDS = (
+    "base",
+    "axes",
+    "sample",
+    "num",
+    "sample_seed",
+    "seeds",
+    "rank",
+    "parts",
+    "reference",
+    "claims",
+    "launcher",
+)
 COMMANDS: dict[Kind, str] = {"recipe": "cssl pretrain", "sweep": "cssl sweep"}
 MAX_BYTES = 300_000  # of a file; the longest that ships has some 10,000. PyYAML may take ten seconds for so many
 _PACKAGE = Path(__file__).parent.parent

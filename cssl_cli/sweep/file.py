@@ -24,6 +24,7 @@ from cssl_cli.recipe.merge import merge
 from cssl_cli.recipe.ranges import Allowed, Count
 from cssl_cli.recipe.recipe import Recipe
 from cssl_cli.recipe.validators import refuse
+from cssl_cli.sweep.cluster.settings import Launcher
 
 MAX_SEEDS = 1000
 LEAST_RANKED = 40  # images, two for each group that the jackknife leaves out
@@ -135,10 +136,23 @@ class SweepFile(Block):
     """published accuracies to show beside ours"""
     claims: Annotated[list[Any], Allowed("a list of claims")] = Field(default=[])
     """sentences about the rows that the report answers with yes or no"""
+    launcher: Launcher | None = None
+    """what the sweep's jobs ask of a cluster"""
 
 
 # What an override may change of the sweep itself.
-OWN_FIELDS = ("name", "sample", "num", "sample_seed", "seeds", "rank", "parts", "reference", "claims")
+OWN_FIELDS = (
+    "name",
+    "sample",
+    "num",
+    "sample_seed",
+    "seeds",
+    "rank",
+    "parts",
+    "reference",
+    "claims",
+    "launcher",
+)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from cssl_cli.sweep.results_index import ResultsIndex, Take, Wanted, read_result
 from cssl_cli.sweep.stored import store_sweep
 from cssl_cli.sweep.sweep import Member, Sweep
 from cssl_cli.sweep.workers.messages import Ended, Message, Notice, RankTask
-from cssl_cli.sweep.workers.missing import Missing
+from cssl_cli.sweep.workers.missing import missing_in
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import run_alone, threads_each
 from cssl_cli.sweep.workers.stages import Workshop
@@ -114,17 +114,7 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     halving = None if request.eta is None else halving_of(request)
     unfinished = _unfinished(request)
     _require_memory(request, unfinished)
-    try:
-        require_writable(request.home, "Choose another folder with --out DIR; --report prints what is there.")
-    except ReadOnlyError:
-        if unfinished:
-            raise
-    remove_leftovers(request.home)
-    _store(request, reporter)
-    require_one_root(request)
-    for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
-        # Reports an unset environment variable once rather than for each member.
-        recipe.settings("data", data_root=request.data_root)
+    open_home(request, reporter, must_write=bool(unfinished))
     ranked = rank_augmentations(request, reporter)
     run = _run_here if request.jobs is None else _run_in_pool
     if halving is None:
@@ -141,6 +131,21 @@ def run_sweep(request: SweepRequest, reporter: SweepReporter, *, take: Take | No
     _tell(ends, reporter)
     results = read_sweep(request.sweep, request.out, take)
     return [replace(result, error=ends.errors.get(result.member.name, result.error)) for result in results]
+
+
+def open_home(request: SweepRequest, reporter: Reporter, *, must_write: bool) -> None:
+    """Make the sweep's folder ready for its members, and check what they share; a CsslError if that fails."""
+    try:
+        require_writable(request.home, "Choose another folder with --out DIR; --report prints what is there.")
+    except ReadOnlyError:
+        if must_write:
+            raise
+    remove_leftovers(request.home)
+    _store(request, reporter)
+    require_one_root(request)
+    for recipe in {member.recipe.data: member.recipe for member in request.members}.values():
+        # Reports an unset environment variable once rather than for each member.
+        recipe.settings("data", data_root=request.data_root)
 
 
 def _path_of(request: SweepRequest, member: Member) -> Path:
@@ -270,21 +275,13 @@ def _tell(ends: _Ends, reporter: Reporter) -> None:
         )
 
 
-def _missing(result: MemberResult) -> Missing | None:
-    """The missing results of a member; None if it is complete."""
-    missing = Missing(probe=result.probe is None, analysis=result.analysis is None)
-    if missing.probe and not missing.analysis and not RunDir(result.path).labelled():
-        return None  # images without labels give no accuracies
-    return missing if missing.probe or missing.analysis else None
-
-
-def _as_run(sweep: Sweep, member: Member) -> Recipe:
+def as_run(sweep: Sweep, member: Member) -> Recipe:
     """The member's recipe, named as its run."""
     return member.recipe.model_copy(update={"name": sweep.run_names[member.fingerprint]})
 
 
 def _lacking(request: SweepRequest) -> Lacking:
-    return lambda member: _missing(read_member(request.sweep, member, request.out))
+    return lambda member: missing_in(read_member(request.sweep, member, request.out))
 
 
 def _run_here(
@@ -313,7 +310,7 @@ def _run_here(
             reporter.say(f"[{number}/{len(request.members)}] {member.name}{'' if left is None else _about(left)}")
             reporter.show(_progress(request, len(numbered) - position, member, left, failed=len(ends.errors)))
             begun = time.monotonic()
-            failure = workshop.complete(_as_run(request.sweep, member), missing)
+            failure = workshop.complete(as_run(request.sweep, member), missing)
             durations.append(time.monotonic() - begun)
             if failure is None:
                 continue
@@ -355,7 +352,7 @@ def _run_in_pool(
     )
     by_name = {member.name: member for member in unfinished}
     pool = Pool(settings, lambda job: lacking(by_name[job.name]), reporter)
-    jobs = [Job(member.name, _as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
+    jobs = [Job(member.name, as_run(sweep, member), member_path(sweep, member, out)) for member in unfinished]
     pool.run(jobs, done_before=len(request.members) - len(jobs))
     errors = {name: outcome.error for name, outcome in pool.outcomes.items() if outcome.error is not None}
     in_use = [name for name, outcome in pool.outcomes.items() if outcome.in_use]
@@ -364,5 +361,5 @@ def _run_in_pool(
 
 def _unfinished(request: SweepRequest) -> list[Member]:
     """The selected members that are incomplete, in order."""
-    names = {result.member.name for result in read_sweep(request.sweep, request.out) if _missing(result)}
+    names = {result.member.name for result in read_sweep(request.sweep, request.out) if missing_in(result)}
     return [member for member in request.members if member.name in names]

@@ -9,8 +9,6 @@ from fnmatch import fnmatchcase
 from cssl_cli.errors import InputError, nearest, some
 from cssl_cli.sweep.sweep import Member, Sweep
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
 
 def select(
     sweep: Sweep, *, only: Sequence[str] = (), skip: Sequence[str] = (), shard: str | None = None
@@ -63,12 +61,3 @@ def _share(members: Sequence[Member], index: int, count: int) -> list[Member]:
     runs = list(dict.fromkeys(member.fingerprint for member in members))
     mine = set(runs[index - 1 :: count])
     return [member for member in members if member.fingerprint in mine]
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 90s, 30m, 1h30m or 2d; InputError for anything else."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not 0 < seconds < 1e9:
-        raise InputError(f"{text!r} is no duration", where="--budget", remedy="Give one such as 90s, 30m, 1h30m or 2d.")
-    return seconds

@@ -26,7 +26,7 @@ def store_sweep(sweep: Sweep, folder: Path) -> None:
         return
     content = {
         "file": str(sweep.path),
-        "sources": [_plain(source) for source in sweep.given.sources],
+        "sources": [_plain(source) for source in map(_of_results, sweep.given.sources) if source is not None],
         "base": [_plain(source) for source in sweep.given.base],
         "changes": [_plain(source) for source in sweep.changes],
     }
@@ -58,6 +58,12 @@ def load_stored_sweep(folder: Path, *, quantities: Collection[str] | None = None
         raise DamagedError(
             f"the file cannot be used: {getattr(error, 'what', error)}", where=str(kept.file(NAME)), remedy=_REMEDY
         ) from error
+
+
+def _of_results(source: Source) -> Source | None:
+    """The source without what a cluster is asked for, which no result depends on; None if that is all of it."""
+    kept = source.without("launcher")
+    return kept if kept.patch or not source.patch else None
 
 
 def _plain(source: Source) -> dict[str, Any]:

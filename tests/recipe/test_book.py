@@ -10,10 +10,12 @@ from cssl_cli.methods import method_names
 from cssl_cli.recipe import book, files, list_recipes, load_recipe, read_recipe_text
 from cssl_cli.recipe.reference import document, table
 from cssl_cli.recipe.yaml_text import parse
+from cssl_cli.sweep.cluster.settings import Launcher
 from cssl_cli.sweep.file import Claim, Reference, SweepFile
 from cssl_cli.sweep.sweep import load_sweep
 
 SHIPPED = list_recipes()
+LAUNCHER = "`launcher` of a sweep"
 CLAIM = "one of the `claims` of a sweep"
 DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 
@@ -127,7 +129,8 @@ def test_the_reference_of_fields_is_up_to_date() -> None:
 
 def test_the_documentation_of_sweeps_holds_the_tables_of_their_fields() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for block, title in ((SweepFile, "a sweep"), (Reference, "`reference` of a sweep"), (Claim, CLAIM)):
+    tables = {"a sweep": SweepFile, "`reference` of a sweep": Reference, CLAIM: Claim, LAUNCHER: Launcher}
+    for title, block in tables.items():
         assert table(block, title) in text
 
 

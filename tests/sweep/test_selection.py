@@ -11,9 +11,10 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.progress import Silent, SweepProgress
 from cssl_cli.recipe import Recipe
 from cssl_cli.sweep import run as launch
+from cssl_cli.sweep.duration import parse_duration
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import run_sweep
-from cssl_cli.sweep.selection import parse_duration, select
+from cssl_cli.sweep.selection import select
 from cssl_cli.sweep.sweep import load_sweep
 from cssl_cli.sweep.workers.stages import Failure, Missing, Workshop
 from tests.support.commands import QUICKLY_MEASURED, CommandLine

@@ -1,0 +1,71 @@
+"""`cssl sweep --launcher slurm`: submits, shows, follows or cancels the jobs; prints the table when all is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from cssl_cli.cli.requests import ClusterAction
+
+if TYPE_CHECKING:
+    from cssl_cli.sweep.cluster.settings import Launcher
+    from cssl_cli.sweep.cluster.states import MemberState
+    from cssl_cli.sweep.request import SweepRequest
+    from cssl_cli.sweep.run import MemberResult
+
+
+def run_on_cluster(
+    request: SweepRequest,
+    launcher: Launcher,
+    action: ClusterAction | Literal["look"],
+    as_json: bool,
+    finish: Callable[[Sequence[MemberResult]], None],
+) -> None:
+    """Do that with the sweep's jobs; `finish` writes and prints the table of its results, as after a local sweep."""
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.compare.cluster import show_states
+    from cssl_cli.report.compare.extract import take_numbers
+    from cssl_cli.sweep.cluster import launch, scheduler
+    from cssl_cli.sweep.run import open_home, rank_augmentations, read_sweep
+    from cssl_cli.tracking.mirror import prepare
+
+    if action == "look":
+        return show_states(request, launch.observe(request), as_json)
+    with TerminalReporter() as reporter:
+        states = launch.observe(request)
+        sent, complete = None, all(state.state == "done" for state in states)
+        if action == "cancel":
+            states = _cancel(request, reporter.say)
+        elif not complete:
+            scheduler.require_slurm()
+            open_home(request, reporter, must_write=True)
+            request = replace(request, track=prepare(request.track, request.home, reporter.notice))
+            if action == "wait":
+                states = launch.follow(request, launcher, reporter)
+            else:
+                with launch.submitting(request.home):
+                    sent = launch.submit_missing(request, launcher, launch.observe(request))
+                if sent is not None:
+                    reporter.say(launch.told(sent))
+                states = launch.observe(request)
+                complete = all(state.state == "done" for state in states)
+        ends = action == "wait" or (action == "submit" and complete)
+        if ends:
+            open_home(request, reporter, must_write=False)
+            rank_augmentations(replace(request, jobs=1), reporter)
+    if not ends:
+        return show_states(request, states, as_json, sent.job if sent else None)
+    why = {state.name: state.why or state.state for state in states if state.state in ("failed", "stopped")}
+    results = read_sweep(request.sweep, request.out, take_numbers)
+    return finish([replace(result, error=why.get(result.member.name, result.error)) for result in results])
+
+
+def _cancel(request: SweepRequest, say: Callable[[str], None]) -> list[MemberState]:
+    """Cancel, and return where the members are then."""
+    from cssl_cli.sweep.cluster import launch
+
+    cancelled = launch.cancel(request)
+    count = len(cancelled)
+    say(f"cancelled {count} member{'s' * (count != 1)}; those that run save first" if count else "nothing is at work")
+    return launch.observe(request)

@@ -1,0 +1,216 @@
+"""A sweep's members as jobs: what is missing is submitted, what is there is looked at, followed and cancelled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import sleep
+
+from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, InUseError
+from cssl_cli.host.files import explained
+from cssl_cli.host.progress import Reporter
+from cssl_cli.host.signals import Stopped
+from cssl_cli.runs.lock import holding
+from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep.cluster import scheduler
+from cssl_cli.sweep.cluster.job import plan_of, run_job
+from cssl_cli.sweep.cluster.records import FOLDER, LOCK, Submission, new_submission, read_submissions
+from cssl_cli.sweep.cluster.settings import Launcher
+from cssl_cli.sweep.cluster.states import MemberState, OnDisk, states_of
+from cssl_cli.sweep.request import SweepRequest
+from cssl_cli.sweep.run import MemberResult, as_run, member_path, read_sweep
+from cssl_cli.sweep.sweep import Member
+from cssl_cli.sweep.workers.missing import missing_in
+from cssl_cli.sweep.workers.pool import Job
+
+SHORTEST, LONGEST = 2.0, 30.0  # seconds between two looks at the queue; longer ones while nothing changes
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted: the id of the array, its members, and how many more an array cannot hold."""
+
+    job: str
+    members: tuple[str, ...]
+    left: int
+
+
+# ---------------------------------------------------------------------- looking
+def observe(request: SweepRequest) -> list[MemberState]:
+    """Where each selected member is; `RunError` if SLURM does not answer."""
+    meant = {member.name for member in request.members}
+    found = [_on_disk(result) for result in read_sweep(request.sweep, request.out) if result.member.name in meant]
+    unfinished = {one.name for one in found if not one.complete}
+    submissions = [
+        submission
+        for submission in (read_submissions(request.home) if unfinished else ())
+        if any(name in unfinished for job in submission.jobs for name in job)
+    ]
+    queue = scheduler.read_queue(submission.name for submission in submissions)
+    states = states_of(found, submissions, queue, scheduler.read_accounts)
+    paths = {member.name: member_path(request.sweep, member, request.out) for member in request.members}
+    return [_with_step(state, paths[state.name]) for state in states]
+
+
+def _on_disk(result: MemberResult) -> OnDisk:
+    run = RunDir(result.path)
+    return OnDisk(result.member.name, missing_in(result) is None, result.error, run.in_use)
+
+
+def _with_step(state: MemberState, path: Path) -> MemberState:
+    """A member that waits or stopped, with the step from which it goes on."""
+    if state.state not in ("queued", "stopped"):
+        return state
+    with suppress(DamagedError):
+        status = RunDir(path).status()
+        if status.get("step") and status["state"] == "interrupted":
+            saved = f"saved at step {status['step']} of {status['num_steps']}"
+            return replace(state, why=saved if state.why is None else f"{state.why}; {saved}")
+    return state
+
+
+# ---------------------------------------------------------------------- submitting
+@contextmanager
+def submitting(home: Path) -> Iterator[None]:
+    """Look and submit as the only command that does; `InUseError` if another one is at it."""
+    folder = home / FOLDER
+    with explained(folder, "Choose another folder with --out DIR."):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with holding(folder / LOCK):
+            yield
+    except InUseError as error:
+        if error.where != str(folder):
+            raise
+        raise InUseError(
+            f"another command submits the jobs of this sweep: {error.what.rpartition(' by ')[2]}",
+            where=str(folder),
+            remedy="Try again in a moment.",
+        ) from error
+
+
+def submit_missing(request: SweepRequest, launcher: Launcher, states: Sequence[MemberState]) -> Submitted | None:
+    """Submit the members that `states` has as new, failed or stopped; None if there are none.
+
+    Members that share a run go to one job. Call it within `submitting`, as `observe` before it.
+    """
+    names = {state.name for state in states if state.to_submit}
+    members = [member for member in request.members if member.name in names]
+    if not members:
+        return None
+    if "%" in str(request.home.absolute()):
+        raise InputError(
+            "SLURM replaces what follows a % in the paths of its logs", where=str(request.home), remedy="Rename it."
+        )
+    jobs = _in_jobs(members, launcher.pack)
+    most = scheduler.most_tasks()
+    taken = jobs[:most]
+    submission = new_submission(request.home, request.sweep.name, [[one.name for one in job] for job in taken])
+    plans = [_plan(request, launcher, submission, number, job) for number, job in enumerate(taken)]
+    try:
+        job = scheduler.submit(
+            submission.folder.absolute(), submission.name, launcher.options(), launcher.at_once, run_job, plans
+        )
+    except CsslError:
+        shutil.rmtree(submission.folder, ignore_errors=True)  # there is no such job
+        raise
+    submitted = tuple(name for names in submission.jobs for name in names)
+    return Submitted(job, submitted, len(members) - len(submitted))
+
+
+def _in_jobs(members: Sequence[Member], pack: int) -> list[list[Member]]:
+    runs: dict[str, list[Member]] = {}
+    for member in members:
+        runs.setdefault(member.fingerprint, []).append(member)
+    groups = list(runs.values())
+    return [
+        [member for group in groups[first : first + pack] for member in group] for first in range(0, len(groups), pack)
+    ]
+
+
+def _plan(
+    request: SweepRequest, launcher: Launcher, submission: Submission, number: int, members: Sequence[Member]
+) -> dict[str, object]:
+    jobs = [
+        Job(member.name, as_run(request.sweep, member), member_path(request.sweep, member, request.out))
+        for member in members
+    ]
+    return plan_of(
+        jobs,
+        home=request.home.absolute(),
+        folder=submission.folder.absolute(),
+        number=number,
+        pack=launcher.pack,
+        notice=launcher.notice,
+        device=request.device,
+        data_root=request.data_root,
+        retries=request.retries,
+        track=request.track,
+    )
+
+
+# ---------------------------------------------------------------------- cancelling and following
+def cancel(request: SweepRequest) -> list[MemberState]:
+    """Cancel the jobs of the selected members that are queued or running; returns these members as they were."""
+    at_work = [state for state in observe(request) if state.at_work and state.job is not None]
+    scheduler.cancel(list(dict.fromkeys(state.job for state in at_work if state.job is not None)))
+    return at_work
+
+
+def follow(request: SweepRequest, launcher: Launcher, reporter: Reporter) -> list[MemberState]:
+    """Submit what is missing and wait until no member is queued or running; tells of each change.
+
+    A member that fails or is cancelled meanwhile is not submitted again. `Interrupted` after a signal, which ends no
+    job.
+    """
+    to_submit: set[str] | None = None
+    states: dict[str, MemberState] = {}
+    pause = SHORTEST
+    try:
+        while True:
+            now = observe(request)
+            if to_submit is None:
+                to_submit = {state.name for state in now if state.to_submit}
+            if to_submit and not (states and any(state.at_work for state in now)):  # what no array held, one later
+                with submitting(request.home):
+                    still = [state for state in observe(request) if state.name in to_submit]
+                    sent = submit_missing(request, launcher, still)
+                to_submit = set() if sent is None else to_submit.difference(sent.members) if sent.left else set()
+                if sent is not None:
+                    reporter.say(told(sent))
+                now = observe(request)
+            changed = [state for state in now if not _same(states.get(state.name), state)]
+            done = sum(state.state == "done" for state in now)
+            for state in changed if states else ():
+                reporter.say(f"[{done}/{len(now)}] {state.name}: {in_words(state)}")
+            states = {state.name: state for state in now}
+            if not to_submit and not any(state.at_work for state in now):
+                return now
+            pause = SHORTEST if changed else min(1.5 * pause, LONGEST)
+            sleep(pause)
+    except Stopped as stopped:
+        raise Interrupted(
+            stopped.number,
+            where=str(request.home),
+            remedy="The jobs go on. The same command follows them; with --cancel in place of --wait it ends them.",
+        ) from None
+
+
+def _same(before: MemberState | None, now: MemberState) -> bool:
+    return before is not None and (before.state, before.job) == (now.state, now.job)
+
+
+def in_words(state: MemberState) -> str:
+    """The state of a member in one line."""
+    parts = [state.state if state.job is None else f"{state.state} ({state.job})", (state.why or "").partition("\n")[0]]
+    return ": ".join(filter(None, parts))
+
+
+def told(sent: Submitted) -> str:
+    """What was submitted, as a sentence."""
+    count = len(sent.members)
+    more = f"; {sent.left} more do not fit into an array, and the same command submits them later" if sent.left else ""
+    return f"submitted {count} member{'s' * (count != 1)} as job {sent.job}{more}"

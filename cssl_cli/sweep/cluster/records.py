@@ -1,0 +1,102 @@
+"""What was submitted for a sweep, and how its jobs ended: files beside its runs, in `slurm/`.
+
+    slurm/
+      lock                      held by the command that submits
+      <submission>/             a folder for each array
+        members.json            its name in the queue, and the members of each of its jobs; written before it is
+                                submitted, so that no job is ever unknown
+        ended-<job>.json        which members of the job failed and why, and why the job ended before its members
+        *_submission.sh, *.pkl  what submitit submits
+        *_log.out               what the jobs print
+
+A submission's name is also that of its jobs in the queue, by which they are found again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.errors import DamagedError
+from cssl_cli.host.sealed_folder import SealedFolder
+
+FOLDER, LOCK = "slurm", "lock"
+NO_WORD = "its job ended without a word"  # what a job says before all else, in case that it cannot say more
+_MEMBERS = "members.json"
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended: the members that failed, with the reason, and why it ended before the others were done.
+
+    `early` is NO_WORD from its beginning to its end.
+    """
+
+    failed: Mapping[str, str] = field(default_factory=dict)
+    early: str | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An array: its `name` in the queue, and the names of each job's members."""
+
+    folder: Path
+    name: str
+    jobs: tuple[tuple[str, ...], ...]
+
+    def job_of(self, member: str) -> int | None:
+        """The number of the job with this member."""
+        return next((number for number, members in enumerate(self.jobs) if member in members), None)
+
+    def end_of(self, job: int) -> JobEnd | None:
+        """How a job ended; None if it never began, or that cannot be read."""
+        with suppress(DamagedError):
+            content = _Folder(self.folder).read_json(_ended(job))
+            if content is not None and isinstance(content.get("failed"), dict):
+                return JobEnd(content["failed"], content.get("early"))
+        return None
+
+
+class _Folder(SealedFolder):
+    def needs_checksum(self, name: str) -> bool:  # noqa: ARG002
+        return True
+
+    def remedy(self, name: str) -> str:  # noqa: ARG002
+        return f"Cancel its jobs and delete {self.path}: what they have not finished is then submitted again."
+
+
+def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Submission:
+    """Write down what is about to be submitted."""
+    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = home / FOLDER / token
+    folder.mkdir(parents=True)
+    submission = Submission(folder, f"cssl-{sweep}-{token}", tuple(map(tuple, jobs)))
+    content: dict[str, Any] = {"name": submission.name, "jobs": [list(job) for job in jobs]}
+    _Folder(folder).write_json(_MEMBERS, content, indent=None)
+    return submission
+
+
+def read_submissions(home: Path) -> list[Submission]:
+    """What was submitted so far, the latest first; `DamagedError` for a file that is not as it was written."""
+    found = []
+    folders = sorted((home / FOLDER).glob(f"*/{_MEMBERS}"), reverse=True) if (home / FOLDER).is_dir() else []
+    for path in folders:
+        content = _Folder(path.parent).read_json(_MEMBERS)
+        if content is not None:
+            jobs = tuple(tuple(members) for members in content["jobs"])
+            found.append(Submission(path.parent, content["name"], jobs))
+    return found
+
+
+def write_end(folder: Path, job: int, end: JobEnd) -> None:
+    """Write down how a job ended."""
+    _Folder(folder).write_json(_ended(job), {"failed": dict(end.failed), "early": end.early})
+
+
+def _ended(job: int) -> str:
+    return f"ended-{job}.json"

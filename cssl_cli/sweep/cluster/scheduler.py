@@ -1,0 +1,217 @@
+"""SLURM's commands: what is in the queue, what was, and how to submit and cancel."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cssl_cli.errors import InputError, RunError
+
+TIMEOUT = 60.0  # seconds for an answer of the controller
+ARRAY = 1001  # tasks of an array, where the cluster does not say
+QUEUED = frozenset(("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
+ENDED = frozenset(
+    (
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    )
+)
+_FORMAT = "%F|%K|%j|%T|%r"  # array's or job's id, place in the array, name, state, reason
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job as SLURM has it: its id (12_3 in an array), its state in SLURM's words, and why it waits."""
+
+    id: str
+    state: str
+    reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        return self.state in QUEUED
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over. A state that we do not know is not: nothing is to be submitted twice."""
+        return self.state in ENDED
+
+
+Place = tuple[str, int]
+"""The name of a submission and the number of one of its jobs."""
+
+
+def require_slurm() -> None:
+    """`InputError` unless sweeps can be submitted here."""
+    if find_spec("submitit") is None:
+        raise InputError(
+            "submitit is not installed", where="--launcher slurm", remedy="Install it: pip install 'cssl-cli[slurm]'"
+        )
+    _call("squeue", "--version")
+
+
+def read_queue(names: Iterable[str]) -> dict[Place, QueuedJob]:
+    """The jobs of these names in the queue, and those that SLURM still remembers; `RunError` if it does not answer."""
+    wanted = ",".join(sorted(set(names)))
+    if not wanted:
+        return {}
+    return parse_queue(_call("squeue", "-h", "-r", "-t", "all", "--name", wanted, "-o", _FORMAT))
+
+
+def parse_queue(text: str) -> dict[Place, QueuedJob]:
+    """The jobs in the output of squeue."""
+    found = {}
+    for line in text.splitlines():
+        parts = line.strip().split("|", 4)
+        if len(parts) == 5:
+            array, place, name, state, reason = parts
+            in_array = place.isdigit()
+            job = QueuedJob(f"{array}_{place}" if in_array else array, state, "" if reason == "None" else reason)
+            found[name, int(place) if in_array else 0] = job
+    return found
+
+
+def read_accounts(names: Iterable[str]) -> dict[Place, QueuedJob]:
+    """The ended jobs of these names in SLURM's accounts; empty where the cluster keeps none."""
+    wanted = ",".join(sorted(set(names)))
+    try:
+        text = _call("sacct", "-n", "-X", "-P", "-S", "now-30days", "--name", wanted, "-o", "JobID,JobName,State")
+    except (InputError, RunError):
+        return {}
+    found = {}
+    for line in text.splitlines():
+        matched = re.fullmatch(r"(\d+(?:_(\d+))?)\|([^|]+)\|(\w+).*", line.strip())  # the state: CANCELLED by 0
+        if matched:
+            found[matched[3], int(matched[2] or 0)] = QueuedJob(matched[1], matched[4])
+    return found
+
+
+def submit(
+    folder: Path,
+    name: str,
+    options: Mapping[str, Any],
+    at_once: int | None,
+    function: Callable[[Mapping[str, Any]], None],
+    plans: Sequence[Mapping[str, Any]],
+) -> str:
+    """Submit one job for each plan, an array where there are several; returns its id.
+
+    Only the way into the queue is submitit's. Signals and requeueing are the function's: submitit requeues after a time
+    limit only what it can pickle again, and takes every short job for one that has timed out.
+    """
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=folder)
+    cpus = options.get("cpus-per-task")
+    executor.update_parameters(
+        job_name=name,
+        time=None,
+        wckey=None,
+        stderr_to_stdout=True,
+        array_parallelism=at_once or len(plans),
+        additional_parameters=dict(options),
+        srun_args=["--cpus-per-task", str(cpus)] if cpus else [],  # a step no longer inherits them
+    )
+    try:
+        with _own_environment(), redirect_stderr(io.StringIO()):  # the error is told below
+            jobs = executor.map_array(function, plans)
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
+        raise RunError(
+            f"sbatch refuses the jobs: {lines[-1] if lines else 'it does not say why'}",
+            where="--launcher slurm",
+            remedy="Change the launcher's settings: docs/scaling.md, Sweeps on a cluster.",
+        ) from error
+    return str(jobs[0].job_id).partition("_")[0]
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Without what a job that this command runs in was given; with what a user sets for SLURM's commands."""
+    from submitit.helpers import clean_env
+
+    of_user = {key: text for key, text in os.environ.items() if key == "SLURM_CONF" or key.startswith("SBATCH_")}
+    with clean_env():
+        os.environ.update(of_user)
+        yield
+
+
+def most_tasks() -> int:
+    """The jobs that an array may have."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"))
+    return max(int(found[1]) if found else ARRAY, 1)
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Take jobs out of the queue, and end those that run; they save first."""
+    for first in range(0, len(jobs), 500):
+        _call("scancel", *jobs[first : first + 500])
+
+
+def own_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The id of the job that this process is in. The plain number of an array's job may be that of all the array."""
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID")
+
+
+def seconds_left(job: str) -> float | None:
+    """The time until a running job reaches its limit; None if it has none, or SLURM does not say."""
+    try:
+        return parse_time(_call("squeue", "-h", "-j", job, "-o", "%L").strip())
+    except (InputError, RunError):
+        return None
+
+
+def parse_time(text: str) -> float | None:
+    """The seconds of a time as squeue prints it: m:ss, h:mm:ss or d-hh:mm:ss; None for a word."""
+    found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
+
+
+def requeue(job: str) -> None:
+    """Put a running job back into the queue, which ends it here; `RunError` if that is refused."""
+    _call("scontrol", "requeue", job)
+
+
+def _call(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, errors="replace")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no SLURM here: {command[0]} is not found",
+            where="--launcher slurm",
+            remedy="Call it where jobs are submitted from, or leave it out.",
+        ) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _silent(command[0], str(getattr(error, "strerror", None) or f"no answer in {TIMEOUT:.0f} s")) from error
+    if done.returncode:
+        raise _silent(command[0], done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}")
+    return done.stdout
+
+
+def _silent(command: str, why: str) -> RunError:
+    return RunError(
+        f"SLURM does not do it: {command}: {why}",
+        where="--launcher slurm",
+        remedy="Try again; nothing was submitted twice, and jobs that run go on.",
+    )

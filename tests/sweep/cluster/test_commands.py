@@ -1,0 +1,236 @@
+"""`cssl sweep --launcher slurm` over made-up answers of SLURM: what is submitted, shown and cancelled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cssl_cli.host.progress import Silent
+from cssl_cli.runs.lock import holding
+from cssl_cli.sweep.cluster import launch
+from cssl_cli.sweep.cluster.records import FOLDER, LOCK, JobEnd, read_submissions, write_end
+from cssl_cli.sweep.request import SweepRequest
+from cssl_cli.sweep.run import run_sweep
+from cssl_cli.sweep.selection import select
+from cssl_cli.sweep.sweep import load_sweep
+from tests.support.commands import QUICKLY_MEASURED, Invoke
+from tests.support.fake_slurm import FakeSlurm
+
+SWEEP = """
+name: five
+base: tiny.yaml
+axes:
+  optim.lr: [0.01, 0.02, 0.03]
+  probe.knn_k: [5, 10]
+launcher: {time: 30m, cpus: 2, sbatch: {account: vision}}
+"""  # three runs of two members each
+HOME = Path("runs/five")
+SLURM = ("sweep", "five.yaml", "--launcher", "slurm")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    pytest.importorskip("submitit", reason="submission is submitit's: pip install 'cssl-cli[slurm]'")
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 2"))
+    (tmp_path / "five.yaml").write_text(SWEEP)
+    fake = FakeSlurm(tmp_path / "bin")
+    monkeypatch.setenv("PATH", fake.path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SLURM_CONF", "/the/users/own")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "of the job that we are in")
+    return fake
+
+
+def states(text: str) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in json.loads(text)["members"]}
+
+
+def test_what_is_missing_is_submitted_once(slurm: FakeSlurm, invoke: Invoke) -> None:
+    first = invoke(*SLURM, "launcher.time=2h", "launcher.at_once=2", "--json")
+    assert first.code == 0, first.stderr
+    assert set(states(first.stdout).values()) == {"queued"}
+    assert json.loads(first.stdout)["submitted"] == "7"
+    assert "submitted 6 members as job 7" in first.stderr
+    script = slurm.script(7)
+    for option in ("array=0-2%2", "time=120", "cpus-per-task=2", "account=vision", "signal=USR1@120", "requeue"):
+        assert f"#SBATCH --{option}\n" in script
+    assert "#SBATCH --wckey" not in script
+    assert "srun --unbuffered" in script
+    assert "--cpus-per-task 2" in script, "a step does not inherit them"
+    environment = (slurm.folder / "environment").read_text()
+    assert "SLURM_CONF=/the/users/own" in environment
+    assert "SLURM_MEM_PER_NODE" not in environment
+    (submission,) = read_submissions(HOME)
+    assert [len(job) for job in submission.jobs] == [2, 2, 2], "members of one run share a job"
+    with (submission.folder / "7_1_submitted.pkl").open("rb") as file:
+        (plan,) = pickle.load(file).args
+    assert [one["name"] for one in plan["members"]] == list(submission.jobs[1])
+    assert {one["recipe"]["name"] for one in plan["members"]} == {submission.jobs[1][0]}, "named as their run"
+
+    slurm.answer(7, {0: "RUNNING", 1: "PENDING", 2: "CANCELLED"}, reason="Priority")
+    looked = invoke(*SLURM, "--dry-run")
+    assert looked.code == 0
+    assert "Priority" in looked.stdout
+    assert "6 members under runs/five: 2 queued, 2 running, 2 stopped" in looked.stdout
+    write_end(submission.folder, 1, JobEnd({submission.jobs[1][0]: "the loss became infinite\nLower optim.lr."}))
+    assert "the loss became infinite. Lower optim.lr." in invoke(*SLURM, "--dry-run").stdout
+    again = invoke(*SLURM)
+    assert "submitted 3 members as job 8" in again.stderr
+    later = read_submissions(HOME)
+    assert {frozenset(one.jobs) for one in later} == {
+        frozenset(submission.jobs),
+        frozenset([submission.jobs[1][:1], submission.jobs[2]]),
+    }
+
+
+def test_nothing_is_submitted_while_all_is_at_work(slurm: FakeSlurm, invoke: Invoke) -> None:
+    invoke(*SLURM, "--only", "0.01-*")
+    assert "--array" not in slurm.script(7), "a single job is no array"
+    again = invoke(*SLURM, "--only", "0.01-*", "--json")
+    assert states(again.stdout) == {"0.01-5-seed3": "queued", "0.01-10-seed3": "queued"}
+    assert json.loads(again.stdout)["submitted"] is None
+    assert len(slurm.asked("sbatch")) == 1
+
+
+def test_runs_are_packed_and_arrays_have_their_limit(slurm: FakeSlurm, invoke: Invoke) -> None:
+    (slurm.folder / "most").write_text("1")
+    refused = invoke(*SLURM, "--out", "50%")
+    assert refused.code == 2
+    assert "50%/five: SLURM replaces what follows a %" in refused.stderr
+    done = invoke(*SLURM, "launcher.pack=2", "~launcher.time")
+    assert "#SBATCH --time" not in slurm.script(7), "submitit would give five minutes"
+    assert "submitted 4 members as job 7; 2 more do not fit into an array" in done.stderr
+    (submission,) = read_submissions(HOME)
+    assert [len(job) for job in submission.jobs] == [4]
+
+
+def test_cancel_takes_the_jobs_of_the_selected_members(slurm: FakeSlurm, invoke: Invoke) -> None:
+    invoke(*SLURM)
+    slurm.answer(7, {0: "RUNNING", 1: "PENDING", 2: "COMPLETED"})
+    done = invoke(*SLURM, "--cancel")
+    assert done.code == 0
+    assert "cancelled 4 members" in done.stderr
+    assert slurm.asked("scancel") == ["7_0 7_1"]
+    assert len(slurm.asked("sbatch")) == 1
+    invoke(*SLURM, "--cancel", "--only", "0.02-5")
+    assert slurm.asked("scancel")[1:] == ["7_1"]
+
+
+def test_without_an_answer_nothing_is_submitted(slurm: FakeSlurm, invoke: Invoke) -> None:
+    invoke(*SLURM)
+    slurm.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\nmore\n")
+    done = invoke(*SLURM)
+    assert done.code == 1
+    assert "Unable to contact slurm controller" in done.stderr
+    assert len(slurm.asked("sbatch")) == 1
+
+
+def test_what_sbatch_refuses_is_told_and_leaves_nothing(slurm: FakeSlurm, invoke: Invoke) -> None:
+    slurm.fail("sbatch", "sbatch: error: invalid partition specified: gpu\nsbatch: error: Invalid partition name\n")
+    done = invoke(*SLURM, "launcher.partition=gpu")
+    assert done.code == 1
+    assert done.stderr.startswith("error: --launcher slurm: sbatch refuses the jobs: Invalid partition name\n")
+    assert read_submissions(HOME) == []
+    (slurm.folder / "sbatch.fails").unlink()
+    assert "new" in invoke(*SLURM, "--dry-run").stdout
+
+
+def test_one_command_at_a_time_submits(slurm: FakeSlurm, invoke: Invoke) -> None:
+    invoke(*SLURM, "--dry-run")
+    (HOME / FOLDER).mkdir(parents=True)
+    with holding(HOME / FOLDER / LOCK):
+        done = invoke(*SLURM)
+    assert done.code == 2
+    assert "another command submits the jobs of this sweep: process" in done.stderr
+    assert slurm.asked("sbatch") == []
+
+
+def test_where_there_is_no_slurm(slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    done = invoke(*SLURM)
+    assert done.code == 2
+    assert "there is no SLURM here: squeue is not found" in done.stderr
+    assert not HOME.exists()
+
+
+def test_without_submitit_it_says_what_to_install(
+    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cssl_cli.sweep.cluster.scheduler.find_spec", lambda name: None)
+    done = invoke(*SLURM)
+    assert done.code == 2
+    assert "pip install 'cssl-cli[slurm]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--launcher", "slurm", "--jobs", "2"), "--jobs is for a sweep on one machine"),
+        (("--launcher", "slurm", "--budget", "1h"), "--budget is for"),
+        (("--launcher", "slurm", "--halve"), "--halve is for"),
+        (("--launcher", "slurm", "--concentration-only"), "--concentration-only is for"),
+        (("--launcher", "slurm", "--wait", "--cancel"), "without one another"),
+        (("--launcher", "slurm", "--wait", "--dry-run"), "--dry-run"),
+        (("--wait",), "Give --launcher slurm"),
+        (("--cancel", "--launcher", "local"), "Give --launcher slurm"),
+        (("--launcher", "slrm"), "Did you mean 'slurm'?"),
+    ],
+)
+def test_options_that_do_not_go_together(slurm: FakeSlurm, invoke: Invoke, options: Sequence[str], words: str) -> None:
+    done = invoke("sweep", "five.yaml", *options)
+    assert done.code == 2
+    assert words in " ".join(done.stderr.split())
+
+
+def test_waiting_tells_of_changes_and_ends_with_the_table(
+    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def pause(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            sweep = load_sweep("five.yaml")
+            run_sweep(SweepRequest(sweep, Path("runs"), select(sweep, only=["0.01-*"])), Silent())
+        slurm.answer(7, {0: "RUNNING" if looks == 1 else "COMPLETED"})
+
+    monkeypatch.setattr(launch, "sleep", pause)
+    done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
+    assert done.code == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "submitted 2 members as job 7",
+        "[0/2] 0.01-5-seed3: running (7_0)",
+        "[0/2] 0.01-10-seed3: running (7_0)",
+        "[2/2] 0.01-5-seed3: done",
+        "[2/2] 0.01-10-seed3: done",
+    ]
+    assert "align" in done.stdout
+    assert "Written to runs/five/table.csv" in done.stdout
+    # What is done needs no SLURM, and is shown as ever.
+    monkeypatch.setenv("PATH", "/nowhere")
+    table = (HOME / "table.json").read_bytes()
+    only = ("--only", "0.01-*", "--no-figures")
+    assert invoke(*SLURM, *only).stdout == invoke("sweep", "five.yaml", *only).stdout
+    assert (HOME / "table.json").read_bytes() == table
+
+
+def test_a_member_that_fails_meanwhile_is_not_submitted_again(
+    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause(seconds: float) -> None:
+        (submission,) = read_submissions(HOME)
+        write_end(submission.folder, 0, JobEnd({"0.01-5-seed3": "the loss became infinite"}, "stopped (signal 15)"))
+        slurm.answer(7, {0: "FAILED"})
+
+    monkeypatch.setattr(launch, "sleep", pause)
+    done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
+    assert done.code == 1
+    assert len(slurm.asked("sbatch")) == 1
+    assert "[0/2] 0.01-5-seed3: failed: the loss became infinite" in done.stderr
+    assert "[0/2] 0.01-10-seed3: stopped: stopped (signal 15)" in done.stderr
+    assert "0.01-5-seed3 failed: the loss became infinite" in done.stdout
