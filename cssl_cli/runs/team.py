@@ -127,7 +127,9 @@ class Team:
         try:
             yield
         except ExchangeError as error:
-            raise RunError(self.watch.explain(str(error)), remedy=REMEDY) from error
+            explained = RunError(self.watch.explain(str(error)), remedy=REMEDY)
+            explained.exit_code = self.watch.code
+            raise explained from error
         finally:
             self.watch.on_failure = lambda _: None
 
@@ -260,6 +262,7 @@ class Watch(threading.Thread):
         self.is_found = threading.Event()
         self.hurt = False  # whether an exchange has failed: somebody is gone
         self.taken = False  # whether the main thread tells what was found
+        self.telling = False  # whether this one does, and ends the process
         self.asked_to_stop = False  # whether a signal came here, or one that reached another rank was passed on
         self.ending = False  # whether rank 0 has said the end, or this rank has heard it
         others = range(1, ranks.size) if ranks.rank == 0 else [0]
@@ -335,6 +338,7 @@ class Watch(threading.Thread):
         time.sleep(2 * BEAT)
         if self.taken or self.ending:
             return
+        self.telling = True
         assert self.found is not None
         if self.ranks.rank == 0:
             with suppress(Exception):
@@ -372,6 +376,8 @@ class Watch(threading.Thread):
             self.wait_for_end(self.silence + GONE)
             return f"the connection of {self.ranks.name(self.ranks.rank)} to the others broke ({reason})"
         self.taken = self.is_found.wait(min(GONE, self.silence) + 4 * BEAT)
+        if self.telling:
+            self.wait_for_end()
         return self.found if self.found is not None else f"the connection to the other ranks broke ({reason})"
 
     def report(self, what: str, code: int) -> None:

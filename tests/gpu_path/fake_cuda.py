@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten
 
 from cssl_cli.nn import log_sum_exp, off_diagonal
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs import trainer as trainers
 from cssl_cli.runs.setup import initial_method
 from cssl_cli.train.loop import Trainer
 from tests.gpu_path import engine
@@ -193,12 +193,12 @@ def fake_cuda() -> Iterator[None]:
 def trainer_of(recipe: Recipe, *, num_images: int = 0) -> Iterator[Trainer]:
     """The recipe's trainer on the fake device, which exists within the context."""
     method = initial_method(recipe)  # whose weights are drawn: not under fake tensors
-    with mock.patch.object(pretraining, "initial_method", return_value=method), fake_cuda():
+    with mock.patch.object(trainers, "initial_method", return_value=method), fake_cuda():
         side = getattr(recipe.data, "store_size", None) or 32
         images = torch.zeros((num_images or 4 * recipe.train.batch_size, 3, side, side), dtype=torch.uint8)
         part = types.SimpleNamespace(images=images)
         dataset: Any = types.SimpleNamespace(pretrain=part, mean=(0.5,) * 3, std=(0.25,) * 3, channels=3, image_size=32)
-        trainer = pretraining.make_trainer(recipe, dataset, torch.device("cuda"))
+        trainer = trainers.make_trainer(recipe, dataset, torch.device("cuda"))
         trainer.method.train()
         trainer.augmentation.parameters(torch.zeros(1, trainer.augmentation.num_parameters, device=CUDA))  # its tables
         yield trainer

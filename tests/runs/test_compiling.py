@@ -12,7 +12,7 @@ import torch
 from cssl_cli.errors import InputError, Interrupted
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
-from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs import trainer as trainers
 from cssl_cli.runs.compiling import COMPILER_CACHE, compiles, keep_compiler_cache
 from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.run_dir import ENCODER, RunDir
@@ -132,7 +132,7 @@ def test_the_environment_says_what_was_compiled_and_what_changes_is_told(
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are captured, on a CPU."""
-    monkeypatch.setattr(pretraining, "compiles", lambda *_, **__: "graph")
+    monkeypatch.setattr(trainers, "compiles", lambda *_, **__: "graph")
     monkeypatch.setattr(captured_step, "CudaRecorder", GraphOnCpu)
     monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: False)
 

@@ -16,7 +16,7 @@ from cssl_cli.nn.flops import count_flops, forward_flops
 from cssl_cli.nn.log_sum_exp import log_sum_exp_of_inner_products, log_sum_exp_over_keys
 from cssl_cli.nn.off_diagonal import off_diagonal_squares
 from cssl_cli.recipe import load_recipe
-from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs import trainer as trainers
 from cssl_cli.runs.machine import copy_rate, matrix_rate
 from cssl_cli.runs.profile import PARTS, profile
 from cssl_cli.train import captured_step
@@ -84,7 +84,7 @@ def test_parts_operations_and_trace(
     monkeypatch.setattr(torch, "compile", lambda function, **_: compile_with(function, backend="eager"))
     monkeypatch.setattr(captured_step, "CudaRecorder", GraphOnCpu)
     monkeypatch.setattr("cssl_cli.augment.op.on_cpu", lambda _: compiled != "graph")
-    monkeypatch.setattr(pretraining, "compiles", lambda *_, **__: compiled)
+    monkeypatch.setattr(trainers, "compiles", lambda *_, **__: compiled)
     recipe = load_recipe(str(tiny_recipe))
     run, content = profile(recipe, out=tmp_path / "runs", reporter=Silent())
     parts: dict[str, Any] = content["parts"]

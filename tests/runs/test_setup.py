@@ -18,6 +18,7 @@ from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import analyze as analyzing
 from cssl_cli.runs import pretrain as pretraining
+from cssl_cli.runs import trainer as trainers
 from cssl_cli.runs.analyze import analyze
 from cssl_cli.runs.device import choose_precision
 from cssl_cli.runs.finished import trained_part, untrained_encoder
@@ -47,7 +48,7 @@ def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> N
             return super().run()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretraining, "Trainer", Starting)
+        patch.setattr(trainers, "Trainer", Starting)
         pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
     untrained = untrained_encoder(chosen, 3).state_dict()
     assert starts[0].keys() == untrained.keys()

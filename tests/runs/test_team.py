@@ -330,7 +330,7 @@ def test_a_signal_before_the_first_step_ends_all(
     leader, follower = began.end()
     assert time.monotonic() - sent < 12
     assert (leader[0], follower) == (128 + signal.SIGTERM, (128 + signal.SIGTERM, "", ""))
-    assert leader[2].endswith("interrupted\n")
+    assert "interrupted\n" in leader[2]
 
 
 def test_torchrun_starts_them(tmp_path: Path) -> None:

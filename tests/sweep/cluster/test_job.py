@@ -107,7 +107,14 @@ def test_at_its_notice_a_job_saves_and_is_queued_again(plan: PlanOf, home: Path,
     made = plan("long-0", "wrong-1")
     run = run_of(made, home)
     run.path.mkdir()
-    notice_when_at_work(home, "long-0", lambda: run.write_status("interrupted", step=5, num_steps=9))
+
+    def once_the_other_has_failed() -> None:
+        while "wrong-1" not in (home / "calls").read_text():
+            time.sleep(0.01)
+        time.sleep(1.0)  # until it is written down
+        run.write_status("interrupted", step=5, num_steps=9)
+
+    notice_when_at_work(home, "long-0", once_the_other_has_failed)
     with pytest.raises(SystemExit) as ended:
         run_job(made)
     assert ended.value.code == 128 + signal.SIGUSR1
