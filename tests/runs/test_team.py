@@ -138,9 +138,20 @@ def test_two_ranks_train_the_run_of_one_and_one_rank_speaks(start: Start) -> Non
     assert [process["ranks"] for process in processes] == [2]
 
 
+def take_time() -> None:
+    """A tenth of a second for each step, so that a signal finds work left."""
+    step = loop.Trainer._train_step
+
+    def slow(self: loop.Trainer, batch: torch.Tensor) -> None:
+        time.sleep(0.1)
+        step(self, batch)
+
+    loop.Trainer._train_step = slow  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("receiver", [0, 1])
 def test_a_signal_to_any_rank_saves_and_other_numbers_of_ranks_go_on(start: Start, receiver: int) -> None:
-    whole, part = start("whole", 1, 12), start("part", 2, 12)
+    whole, part = start("whole", 1, 8), start("part", 2, 8, before=(0, take_time))
     part.wait_for(2)
     part.ranks[receiver].send_signal(signal.SIGTERM)
     leader, follower = part.end()
@@ -148,7 +159,7 @@ def test_a_signal_to_any_rank_saves_and_other_numbers_of_ranks_go_on(start: Star
     assert "the same command goes on from there" in leader[2]
     assert status(part.folder)["state"] == "interrupted"
     assert (the_run(part.folder) / CHECKPOINT).exists()
-    rest = start("part", 4 if receiver else 1, 12)
+    rest = start("part", 4 if receiver else 1, 8)
     assert [code for code, _, _ in rest.end()] == [0] * len(rest.ranks)
     whole.end()
     require_same(part.folder, whole.folder)
