@@ -38,8 +38,15 @@ from cssl_cli.runs.run_dir import (
     RunDir,
 )
 from cssl_cli.runs.setup import make_augmentation, memory_of_library, require_encoder
-from cssl_cli.runs.team import Team, require_shares
-from cssl_cli.runs.trainer import compiles_with, last_step_of, make_trainer, plan_of, way_of_computing
+from cssl_cli.runs.team import Team
+from cssl_cli.runs.trainer import (
+    compiles_with,
+    last_step_of,
+    make_trainer,
+    plan_of,
+    require_shares,
+    way_of_computing,
+)
 from cssl_cli.runs.training_trace import Recorder, make_recorders
 from cssl_cli.runs.weights_source import EXACTLY, Allowances, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory

@@ -45,29 +45,6 @@ WELCOME = timedelta(minutes=10)  # for all processes to start
 FAREWELL = 10.0  # seconds that the others have to end in
 
 
-def require_shares(batch_size: int, micro_batch: int | None, size: int) -> None:
-    """`InputError` unless a batch can be dealt to so many ranks, in whole micro-batches."""
-    if batch_size % size:
-        raise InputError(
-            f"a batch of {batch_size} images cannot be dealt equally to {size} processes",
-            where="train.batch_size",
-            remedy=f"Give train.batch_size={-(-batch_size // size) * size}, or another number of processes.",
-        )
-    own = batch_size // size
-    if micro_batch is not None and own % micro_batch:
-        raise InputError(
-            f"the {own} images of each of {size} processes are no whole micro-batches of {micro_batch}",
-            where="train.micro_batch",
-            remedy="Give a micro-batch that divides them: where each process has fewer images, perhaps none is needed.",
-        )
-    if own == 1:
-        raise InputError(
-            f"a batch of {batch_size} leaves a single image to each of {size} processes",
-            where="train.batch_size",
-            remedy=f"Give train.batch_size={2 * size} or more, or fewer processes.",
-        )
-
-
 @dataclass
 class Team:
     """The processes of this command."""

@@ -30,6 +30,29 @@ def plan_of(recipe: Recipe, num_images: int) -> Plan:
     )
 
 
+def require_shares(batch_size: int, micro_batch: int | None, size: int) -> None:
+    """`InputError` unless a batch can be dealt to so many ranks, in whole micro-batches."""
+    if batch_size % size:
+        raise InputError(
+            f"a batch of {batch_size} images cannot be dealt equally to {size} processes",
+            where="train.batch_size",
+            remedy=f"Give train.batch_size={-(-batch_size // size) * size}, or another number of processes.",
+        )
+    own = batch_size // size
+    if micro_batch is not None and own % micro_batch:
+        raise InputError(
+            f"the {own} images of each of {size} processes are no whole micro-batches of {micro_batch}",
+            where="train.micro_batch",
+            remedy="Give a micro-batch that divides them: where each process has fewer images, perhaps none is needed.",
+        )
+    if own == 1:
+        raise InputError(
+            f"a batch of {batch_size} leaves a single image to each of {size} processes",
+            where="train.batch_size",
+            remedy=f"Give train.batch_size={2 * size} or more, or fewer processes.",
+        )
+
+
 def last_step_of(plan: Plan, until: int | None) -> int:
     """The step that a process stops at, which goes on to the end of the plan, or of the epoch `until`."""
     return plan.num_steps if until is None else min(until * plan.steps_per_epoch, plan.num_steps)

@@ -19,7 +19,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.recipe.blocks import Block
 from cssl_cli.recipe.faults import Fault, as_error, faults_of
 from cssl_cli.recipe.field_types import Name, Seed
-from cssl_cli.recipe.files import Source, base_path, find, follow
+from cssl_cli.recipe.files import SWEEP_FIELDS, Source, base_path, find, follow
 from cssl_cli.recipe.merge import merge
 from cssl_cli.recipe.ranges import Allowed, Count
 from cssl_cli.recipe.recipe import Recipe
@@ -141,18 +141,7 @@ class SweepFile(Block):
 
 
 # What an override may change of the sweep itself.
-OWN_FIELDS = (
-    "name",
-    "sample",
-    "num",
-    "sample_seed",
-    "seeds",
-    "rank",
-    "parts",
-    "reference",
-    "claims",
-    "launcher",
-)
+OWN_FIELDS = ("name", *(field for field in SWEEP_FIELDS if field not in ("base", "axes")))
 
 
 @dataclass(frozen=True)

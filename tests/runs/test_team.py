@@ -23,7 +23,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.host.launched import num_processes, require_one_process
 from cssl_cli.runs import following, pretrain, team
 from cssl_cli.runs.run_dir import CHECKPOINT, METRICS, STATUS
-from cssl_cli.runs.team import require_shares
+from cssl_cli.runs.trainer import require_shares
 from cssl_cli.train import loop
 from tests.support.commands import Invoke, the_run
 from tests.support.forked_process import ForkedProcess
