@@ -58,10 +58,17 @@ def sweeps_in_this_process() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def pages_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere no report.html at the end of each command, which costs seconds, but for tests marked `page`."""
-    if "document" not in request.path.parts and request.node.get_closest_marker("page") is None:
-        monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
+def pages_and_figures_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, commands write no report.html, and figures are made but not drawn: both cost seconds each time."""
+    if {"document", "figures"} & set(request.path.parts) or request.node.get_closest_marker("page") is not None:
+        return
+    monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
+    monkeypatch.setattr("cssl_cli.report.figures.style.fix_layout", lambda figure: None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_empty)
+
+
+def write_empty(figure: object, path: Path, **_: object) -> None:
+    path.write_bytes(b"")
 
 
 @pytest.fixture(autouse=True, scope="session")

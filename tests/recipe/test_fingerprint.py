@@ -368,6 +368,7 @@ SWEEPS = {
     "paper-strength": (60, "d47d3b230f"),
     "paper-strength-cifar100": (60, "7413a20529"),
     "paper-strength-small": (40, "86fe9596bc"),
+    "predictors-sets-small": (52, "b4973c1a83"),
     "predictors-small": (192, "2d003ceea4"),
     "predictors-small-cifar10": (48, "f2a62c49a1"),
     "quickstart": (6, "5cb6ba08cc"),

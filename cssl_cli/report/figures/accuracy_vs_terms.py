@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 NAME = "accuracy_vs_terms"
 MAX_PANELS = 12
 MAX_LABELLED = 12  # rows; more names would cover the points
+MAX_VECTORS = 1000  # points of a panel that an SVG has as shapes; beyond, as an image
 PANEL_HEIGHT = 1.75  # inches
 CROSSED: dict[str, Any] = {"marker": "x", "mew": 1.3}  # marker of a negative control
+GAP = (math.nan, math.nan)  # where a line is broken
 RowContent = Mapping[str, Any]
-
 
 Bar = tuple[float, float]
 
@@ -209,25 +211,43 @@ def _labelled(point: Point, marks: Sequence[str]) -> Labelled:
 
 def _draw(axes: Axes, points: Sequence[Point], title: str, entry: Mapping[str, Any]) -> None:
     size = 4.5 if len(points) <= 20 else 3.2
-    for point in points:
-        looks = class_marker(point.group, size)
-        thin: dict[str, Any] = {"color": looks["color"], "lw": 0.6, "solid_capstyle": "butt", "zorder": 2}
-        if point.term_bar is not None:
-            axes.plot(point.term_bar, [point.accuracy] * 2, **thin)
-        if point.accuracy_bar is not None:
-            axes.plot([point.term] * 2, point.accuracy_bar, **thin)
-        if point.reference is not None:
-            axes.plot([point.term] * 2, [point.accuracy, point.reference], color=LIGHT, lw=0.7, zorder=1)
-            axes.plot(point.term, point.reference, **looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8})
-        if point.control:
-            axes.plot(point.term, point.accuracy, **looks | CROSSED | {"mec": looks["color"]}, zorder=3)
-        else:
-            axes.plot(point.term, point.accuracy, **looks, mec=INK, mew=0.4, zorder=3)
+    as_pixels = len(points) > MAX_VECTORS
+    for group in sorted({point.group for point in points}):
+        looks = class_marker(group, size) | {"rasterized": as_pixels}
+        of_group = [point for point in points if point.group == group]
+        _bars(axes, of_group, {"color": looks["color"], "rasterized": as_pixels})
+        hollow = looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8}
+        _markers(axes, [(p.term, p.reference) for p in of_group if p.reference is not None], hollow)
+        crossed = looks | CROSSED | {"mec": looks["color"], "zorder": 3}
+        _markers(axes, [(p.term, p.accuracy) for p in of_group if p.control], crossed)
+        filled = looks | {"mec": INK, "mew": 0.4, "zorder": 3}
+        _markers(axes, [(p.term, p.accuracy) for p in of_group if not p.control], filled)
     looks = {"fontsize": 6.1 if "tau" in entry["within"] else 6.8, "linespacing": 1.35, "pad": 3}
     axes.set_title(f"{plain(title, 34)}\n{_said(entry)}", **looks)
     axes.locator_params(axis="x", nbins=5)
     axes.margins(0.12, 0.1)
     grid(axes)
+
+
+def _bars(axes: Axes, points: Sequence[Point], looks: Mapping[str, Any]) -> None:
+    """All bars, and all lines to published accuracies, as one line each with gaps: an artist a point takes minutes."""
+    bars, to_published = [], []
+    for point in points:
+        if point.term_bar is not None:
+            bars += [(x, point.accuracy) for x in point.term_bar] + [GAP]
+        if point.accuracy_bar is not None:
+            bars += [(point.term, y) for y in point.accuracy_bar] + [GAP]
+        if point.reference is not None:
+            to_published += [(point.term, point.accuracy), (point.term, point.reference), GAP]
+    if bars:
+        axes.plot(*zip(*bars, strict=True), lw=0.6, solid_capstyle="butt", zorder=2, **looks)
+    if to_published:
+        axes.plot(*zip(*to_published, strict=True), **{**looks, "color": LIGHT}, lw=0.7, zorder=1)
+
+
+def _markers(axes: Axes, places: Sequence[tuple[float, float]], looks: Mapping[str, Any]) -> None:
+    if places:
+        axes.plot(*zip(*places, strict=True), **looks)
 
 
 def _said(entry: Mapping[str, Any]) -> str:

@@ -231,6 +231,7 @@ def test_a_probe_of_another_shape_counts_as_having_no_accuracies() -> None:
 
 
 # ---------------------------------------------------------------------- the figure
+@pytest.mark.page
 def test_the_figure_has_the_main_terms_and_is_removed_where_there_is_none(tmp_path: Path) -> None:
     ranked = [{"content_key": "k", "share": {"value": 0.01 * k}} for k, _ in enumerate(results())]
     rows = rows_of([replace(one, ranked=of_one) for one, of_one in zip(results(), ranked, strict=True)])

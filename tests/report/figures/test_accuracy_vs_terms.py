@@ -234,7 +234,9 @@ def test_a_single_seed_has_the_intervals_of_both_numbers() -> None:
         figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
     assert figure is not None
     (axes,) = figure.axes
-    bars = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines if len(line.get_xdata()) == 2]
+    (barred,) = (line for line in axes.lines if line.get_linestyle() == "-")
+    xs, ys = (list(values) for values in (barred.get_xdata(), barred.get_ydata()))
+    bars = [(xs[at : at + 2], ys[at : at + 2]) for at in range(0, len(xs), 3)]  # every third is a gap
     assert len(bars) == 8  # none of the first row
     t0, linear = (rows[1]["cells"][name] for name in ("t0", "linear"))
     across, up = bars[:2]
@@ -251,6 +253,17 @@ def test_a_single_seed_has_the_intervals_of_both_numbers() -> None:
     assert figure is not None
     caption = " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
     assert "Bars: sample standard deviation over seeds. Bars of a single seed: 95 % intervals" in caption
+
+
+def test_the_number_of_artists_is_not_that_of_the_points() -> None:
+    rows = table([f"v{number}" for number in range(60)], 2, 1)
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    (axes,) = figure.axes
+    groups = {row["group"] for row in rows}
+    assert len(axes.lines) <= 4 * len(groups)
+    assert sum(len(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None") >= len(rows)
 
 
 def test_without_a_coefficient_nothing_is_said_of_an_order() -> None:
