@@ -15,6 +15,7 @@ test: .venv/installed
 # Faults by the thousand, no part of the tests: docs/reliability.md. For example: make soak SOAK='--only kills --scale 0.1'
 soak: .venv/installed
 	$(BIN)/python -m tests.soak $(SOAK)
+	$(if $(SOAK),,$(BIN)/python -m pytest -m soak)
 	$(if $(SOAK),,$(BIN)/python benchmarks/spectrum_coverage.py --large)
 
 lint: .venv/installed

@@ -60,6 +60,7 @@ def test_candidates_take_turns_and_warm_up_uncounted():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
+@pytest.mark.soak
 def test_memory_of_a_process_of_its_own_is_not_that_of_its_parent():
     size = 2**28
     held = torch.ones(size, dtype=torch.uint8)
@@ -207,6 +208,7 @@ def test_images_are_the_same_however_they_come(way: str, tmp_path: Path):
     assert all(torch.equal(batch, written[indices]) for batch, indices in zip(batches, orders, strict=True))
 
 
+@pytest.mark.soak
 def test_step_choices(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     monkeypatch.setattr("step_choices.keep_freed_memory", lambda: True)  # not of the process that tests
@@ -243,6 +245,7 @@ def test_step_choices_without_kept_memory(run: Run, monkeypatch: pytest.MonkeyPa
     assert [name.partition(", times")[0] for name in written["ratios"]] == ["channels_last"]
 
 
+@pytest.mark.soak
 def test_wide_batches(run: Run):
     sizes = ("--encoder", "small", "--width", 2, "--side", 16, "--batch-size", 8, "--micro-batch", 2)
     written = run("wide_batches", *sizes, "--repetitions", 1)
@@ -292,6 +295,7 @@ def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert ("-c", "import torch") in started
 
 
+@pytest.mark.soak
 def test_interval_coverage(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("interval_coverage.BATCH_TABLES", 2)
     monkeypatch.setattr("interval_coverage.NEW_IMAGES", 100)
@@ -361,6 +365,7 @@ def test_differences_are_as_often_beyond_seed_noise_as_their_p_is_small():
     assert single <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
+@pytest.mark.soak
 def test_scaling(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("scaling.OTHER_IMAGES", 30)
     figure = tmp_path / "growth.svg"

@@ -42,7 +42,7 @@ def setting(tmp_path: Path, images: Path | None = None) -> Setting:
 
 
 # ------------------------------------------------------------------------------------------------------- all of it
-@pytest.mark.long
+@pytest.mark.soak
 def test_every_stage_in_its_smallest_size(tmp_path: Path):
     options = ["--device", "cpu", "--small", "--wheels", tmp_path, "--out", tmp_path]
     done = subprocess.run(

@@ -463,7 +463,7 @@ def test_encoders_of_large_images_are_imported_measured_and_trained(
     if name == "timm":
         pytest.importorskip("timm")
     draw_photographs(tmp_path / "photographs")
-    size = {"torchvision": 64, "timm": 112}.get(name, 224)
+    size = {"torchvision": 64, "timm": 112}.get(name, 96)
     overrides = [
         f"encoder={encoder}",
         f"data={{name: folder, root: {tmp_path / 'photographs'}, size: {size}, test_fraction: 0.5}}",

@@ -170,6 +170,7 @@ def read_by_figures() -> dict[str, Any]:
     return content | {"concentration": {"trained": curve}, "trained": trained, "projector": None, "untrained": None}
 
 
+@pytest.mark.soak
 def test_a_null_at_any_place_harms_no_figure() -> None:
     """Each entry in turn is null or no number; the figures are laid out and not written, to be quick."""
     from cssl_cli.report.figures.figures import ANALYSIS_FIGURES
