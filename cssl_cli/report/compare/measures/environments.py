@@ -61,11 +61,13 @@ def sign_errors(found: Environments, x: Floats, directions: Floats) -> tuple[Flo
     """
     kept = found.beyond
     a, b = found.first[kept], found.second[kept]
-    there = np.isfinite(x[a]) & np.isfinite(x[b])
-    wrong = there * (1 - directions * signs_of(x, a, b) * found.signs[kept][:, None]) / 2
+    environment, of_y = found.environment[kept], found.signs[kept]
     shape = len(found.named), x.shape[1]
     sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-    for column in range(shape[1]):
-        sums[:, column] = np.bincount(found.environment[kept], wrong[:, column], minlength=shape[0])
-        counts[:, column] = np.bincount(found.environment[kept][there[:, column]], minlength=shape[0])
+    for column in range(shape[1]):  # one at a time: pairs are many
+        values = x[:, column]
+        there = np.isfinite(values[a]) & np.isfinite(values[b])
+        wrong = there * (1 - directions[column] * signs_of(values, a, b) * of_y) / 2
+        sums[:, column] = np.bincount(environment, wrong, minlength=shape[0])
+        counts[:, column] = np.bincount(environment[there], minlength=shape[0])
     return np.where(counts >= MIN_PAIRS, sums / np.maximum(counts, 1), np.nan), counts

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cssl_cli.report.compare.measures.grid import Grid, Lines, signs_of
+from cssl_cli.report.compare.measures.grid import Grid, Lines, Signs, signs_of
 from cssl_cli.report.compare.rank_correlation.signs import Floats, Ints
 
 DIGITS = 9  # of Ψ, by which orders are compared: means of the same numbers differ in rounding
@@ -47,22 +47,29 @@ class _Weighted:
 
 def along_axes(grid: Grid, x: Floats, y: Floats) -> list[AlongAxis]:
     """ψ of the columns of `x` (N, M) along each axis, for complete `y` (N); NaN is missing."""
-    found = []
-    for lines in grid.lines:
-        pairs = _weighted(lines, x)
-        of_y = signs_of(y, lines.first, lines.second)[:, None]
-        there = pairs.shares > 0
-        tied = pairs.signs == 0
-        found.append(
-            AlongAxis(
-                np.where(pairs.num_lines > 0, np.clip((pairs.shares * pairs.signs * of_y).sum(axis=0), -1, 1), np.nan),
-                pairs.num_lines,
-                there.sum(axis=0),
-                (there & (tied | (of_y == 0))).sum(axis=0),
-                (there & tied).sum(axis=0),
-            )
-        )
-    return found
+    return [_along(lines, x, signs_of(y, lines.first, lines.second)[:, None]) for lines in grid.lines]
+
+
+def _along(lines: Lines, x: Floats, of_y: Signs) -> AlongAxis:
+    step = max(1, CHUNK // max(1, len(lines.line)))
+    parts = [_of_terms(_weighted(lines, x[:, start : start + step]), of_y) for start in range(0, x.shape[1], step)]
+    return AlongAxis(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else _NOTHING
+
+
+def _of_terms(pairs: _Weighted, of_y: Signs) -> tuple[Floats, Ints, Ints, Ints, Ints]:
+    """The fields of `AlongAxis` for some of the terms."""
+    there, tied = pairs.shares > 0, pairs.signs == 0
+    psi = np.clip((pairs.shares * pairs.signs * of_y).sum(axis=0), -1, 1)
+    return (
+        np.where(pairs.num_lines > 0, psi, np.nan),
+        pairs.num_lines,
+        there.sum(axis=0),
+        (there & (tied | (of_y == 0))).sum(axis=0),
+        (there & tied).sum(axis=0),
+    )
+
+
+_NOTHING = AlongAxis(np.zeros(0), *(np.zeros(0, dtype=np.int64) for _ in range(4)))
 
 
 def mean_over_axes(of_axes: list[AlongAxis]) -> Floats:

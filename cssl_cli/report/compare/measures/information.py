@@ -55,14 +55,26 @@ class Cells:
 
 def pairs_of(y: Floats) -> Pairs:
     """The pairs of rows with different accuracies `y` (N)."""
-    first, second = np.triu_indices(len(y), 1)
-    drawn = len(first) > MAX_PAIRS
+    num_pairs = len(y) * (len(y) - 1) // 2
+    drawn = num_pairs > MAX_PAIRS
     if drawn:
-        chosen = np.sort(np.random.default_rng(SEED).choice(len(first), MAX_PAIRS, replace=False))
-        first, second = first[chosen], second[chosen]
+        first, second = _pairs_numbered(
+            np.sort(np.random.default_rng(SEED).choice(num_pairs, MAX_PAIRS, replace=False)), len(y)
+        )
+    else:
+        first, second = np.triu_indices(len(y), 1)
     signs = signs_of(y, first, second)
     differ = signs != 0
     return Pairs(first[differ], second[differ], signs[differ], int((~differ).sum()), drawn)
+
+
+def _pairs_numbered(numbers: Ints, n: int) -> tuple[Ints, Ints]:
+    """The rows (P) of pairs by their number (P) in the order (0, 1), (0, 2) … (n − 2, n − 1), which is not stored."""
+    starts = np.arange(n, dtype=np.int64)
+    starts = starts * (2 * n - starts - 1) // 2  # the number of the first pair of each row
+    first = np.searchsorted(starts, numbers, side="right") - 1
+    first = np.minimum(first, n - 2)  # the last row is the first of no pair
+    return first, numbers - starts[first] + first + 1
 
 
 def cells_of(grid: Grid, pairs: Pairs) -> list[Cells]:

@@ -19,12 +19,12 @@ def p_values(pair: Pair) -> tuple[float, float]:
     """
     tau_variance, rho_variance, start = 0.0, 0.0, 0
     a, b = pair.x.ranks, pair.y.ranks
-    for t, u, block in zip(pair.x.ties, pair.y.ties, pair.x.blocks, strict=True):
-        n, rows = len(block), slice(start, start + len(block))
+    for t, u, values in zip(pair.x.ties, pair.y.ties, pair.x.groups, strict=True):
+        n, rows = len(values), slice(start, start + len(values))
         tau_variance += _tau_variance(n, t, u)
         rho_variance += float((a[rows] @ a[rows]) * (b[rows] @ b[rows])) / (n - 1)
         start += n
-    freedom = len(a) - len(pair.x.blocks)
+    freedom = len(a) - len(pair.x.groups)
     share = float(a @ b) ** 2 / rho_variance / freedom  # at most 1; for one group ρ²
     deviate = math.inf
     if share < 1:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cssl_cli.report.compare.rank_correlation.concordance import agreements
+
 DIGITS = 12  # significant digits: equal means over different seeds differ in the last bits, which is no order
 
 Floats = NDArray[np.float64]
@@ -59,13 +61,18 @@ def _signs(values: Floats) -> Signs:
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable over rows sorted by group, as the signs (n_g, n_g) of each group's differences."""
+    """A variable over rows sorted by group: the values (n_g) of each group, none missing."""
 
-    blocks: tuple[Signs, ...]
+    groups: tuple[Floats, ...]
+
+    @cached_property
+    def blocks(self) -> tuple[Signs, ...]:
+        """The signs (n_g, n_g) of each group's differences: for few rows."""
+        return tuple(_signs(values) for values in self.groups)
 
     @property
     def matrix(self) -> Signs:
-        """The signs (N, N) of all rows, 0 between groups."""
+        """The signs (N, N) of all rows, 0 between groups: for few rows."""
         whole = np.zeros((len(self.ranks), len(self.ranks)), dtype=np.float32)
         start = 0
         for block in self.blocks:
@@ -74,19 +81,26 @@ class Variable:
         return whole
 
     @cached_property
+    def _less_and_not_greater(self) -> list[tuple[Ints, Ints]]:
+        """For each group, how many rows have a lesser value than each, and how many have no greater one."""
+        ordered = [np.sort(values) for values in self.groups]
+        pairs = list(zip(ordered, self.groups, strict=True))
+        return [(np.searchsorted(known, of, "left"), np.searchsorted(known, of, "right")) for known, of in pairs]
+
+    @cached_property
     def untied(self) -> Floats:
         """The number of rows in its group with which each row is not tied (N,)."""
-        return self._rows([np.abs(block).sum(axis=1, dtype=np.float64) for block in self.blocks])
+        return self._rows([len(less) - (up_to - less) for less, up_to in self._less_and_not_greater])
 
     @cached_property
     def ranks(self) -> Floats:
         """Twice each row's midrank in its group, minus the mean (N,): an integer."""
-        return self._rows([block.sum(axis=1, dtype=np.float64) for block in self.blocks])
+        return self._rows([less + up_to - len(less) for less, up_to in self._less_and_not_greater])
 
     @cached_property
     def ties(self) -> list[Floats]:
         """For each group, the number of rows that share each of its values."""
-        return [np.unique(ranks, return_counts=True)[1].astype(np.float64) for ranks in self._split(self.ranks)]
+        return [np.unique(values, return_counts=True)[1].astype(np.float64) for values in self.groups]
 
     @cached_property
     def times_ranks(self) -> Floats:
@@ -94,23 +108,24 @@ class Variable:
 
     def times(self, vector: Floats) -> Floats:
         """The matrix of signs (N, N) times a vector (N,)."""
-        parts = self._split(vector.astype(np.float32))
-        return self._rows([block @ part for block, part in zip(self.blocks, parts, strict=True)])
+        parts = np.split(vector, np.cumsum([len(values) for values in self.groups])[:-1])
+        found = []
+        for values, part, (less, up_to) in zip(self.groups, parts, self._less_and_not_greater, strict=True):
+            sums = np.concatenate([[0.0], np.cumsum(part[np.argsort(values, kind="stable")])])
+            found.append(sums[less] - (sums[-1] - sums[up_to]))
+        return self._rows(found)
 
     def varies(self) -> list[bool]:
         """For each group, whether the variable takes more than one value."""
         return [len(counts) > 1 for counts in self.ties]
-
-    def _split(self, vector: NDArray[Any]) -> list[NDArray[Any]]:
-        return np.split(vector, np.cumsum([len(block) for block in self.blocks])[:-1])
 
     def _rows(self, parts: Sequence[NDArray[Any]]) -> Floats:
         return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
 
 
 def variable(values: Floats, codes: Ints) -> Variable:
-    """The signs of `values` (N,), none missing, for rows sorted by group."""
-    return Variable(tuple(_signs(part) for part in np.split(values, np.cumsum(group_sizes(codes))[:-1])))
+    """The variable `values` (N,), none missing, for rows sorted by group."""
+    return Variable(tuple(np.split(values, np.cumsum(group_sizes(codes))[:-1])))
 
 
 @dataclass(frozen=True)
@@ -122,9 +137,8 @@ class Pair:
 
     @cached_property
     def _agreements(self) -> tuple[Floats, Floats]:
-        products = [a * b for a, b in zip(self.x.blocks, self.y.blocks, strict=True)]
-        score = np.concatenate([product.sum(axis=1, dtype=np.float64) for product in products])
-        return score, np.concatenate([np.abs(product).sum(axis=1, dtype=np.float64) for product in products])
+        found = [agreements(a, b) for a, b in zip(self.x.groups, self.y.groups, strict=True)]
+        return np.concatenate([score for score, _ in found]), np.concatenate([untied for _, untied in found])
 
     @property
     def concordance(self) -> Floats:
@@ -139,7 +153,7 @@ class Pair:
     @property
     def num_pairs(self) -> int:
         """The number of pairs of rows in one group."""
-        return sum(len(block) * (len(block) - 1) // 2 for block in self.x.blocks)
+        return sum(len(values) * (len(values) - 1) // 2 for values in self.x.groups)
 
     @property
     def all_agree(self) -> bool:

@@ -164,3 +164,18 @@ def test_of_many_pairs_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(pairs.first), pairs.drawn) == (2000, True)
     assert len({*zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)}) == 2000
     assert found_in(grid, x, y)[1][0] == pytest.approx(every, rel=0.3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 57])
+def test_pairs_have_their_numbers(n: int) -> None:
+    numbers = np.arange(n * (n - 1) // 2)
+    for found, expected in zip(module._pairs_numbered(numbers, n), np.triu_indices(n, 1), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_pairs_of_many_rows_are_drawn_without_the_others() -> None:
+    pairs = pairs_of(np.random.default_rng(0).standard_normal(100_000))
+    assert pairs.drawn
+    assert len(np.unique(pairs.first * 100_000 + pairs.second)) == module.MAX_PAIRS
+    assert (pairs.first < pairs.second).all()
+    assert pairs.second.max() > 99_000
