@@ -67,7 +67,7 @@ COMMANDS = {
 
 def main() -> None:
     parser = measuring.option_parser(__doc__)
-    parser.add_argument("--members", type=int, default=10_000, help="a multiple of 400")
+    parser.add_argument("--members", type=int, default=10_000, help="a multiple of 8, beyond 400 of 400")
     parser.add_argument("--only", default="", help="commands whose name holds this")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="make the sweep there, or find it there, and leave it")
     options = parser.parse_args()
@@ -107,8 +107,8 @@ def measure(file: Path, options: Any, report: measuring.Report) -> None:
 def make(file: Path, members: int) -> None:
     """A sweep's file and its runs, all done."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    steps = members // 400
-    temperatures, rates = (_numbers(0.1, 1.0, steps), _numbers(1e-3, 1e-2, 100))
+    num_rates = min(100, members // 4)
+    temperatures, rates = _numbers(0.1, 1.0, members // num_rates // 4), _numbers(1e-3, 1e-2, num_rates)
     file.write_text(SWEEP.format(temperatures=temperatures, rates=rates))
     one = [sys.executable, "-m", "cssl_cli", "sweep", file.name, "--jobs", "0", "--no-html", "--no-figures"]
     subprocess.run([*one, "--out", "one", "--shard", f"1/{members}"], cwd=file.parent, check=True, capture_output=True)

@@ -277,6 +277,21 @@ def test_features(run: Run):
     assert len(written["ratios"]) == 4
 
 
+@pytest.mark.soak
+def test_ranks(run: Run):
+    sizes = ("--ranks", 1, 2, "--batch-size", 16, "--steps", 1, "--repetitions", 1)
+    written = run("ranks", "--recipes", "simclr-shapes", *sizes)
+    assert len(written["ratios"]) == 3
+    assert all(value > 0 for value in written["numbers"].values())
+
+
+@pytest.mark.soak
+def test_large_sweep(run: Run, tmp_path: Path):
+    written = run("large_sweep", "--members", 8, "--keep", tmp_path / "large")
+    assert len(written["numbers"]) == 2 * 7
+    assert "8 rows" in (tmp_path / "large" / "page.html").read_text()
+
+
 def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     startup = importlib.import_module("startup")
     started = []
