@@ -38,19 +38,20 @@ class Environments:
 
 def environments_of(grid: Grid, y: Floats, errors: Floats) -> Environments:
     """The environments of rows with accuracies `y` (N) and their standard errors (N), NaN if unknown (no noise)."""
+    span = max((len(settings) for settings in grid.settings), default=1)
     first, second, keys = [], [], []
     for axis in grid.of_settings:
         lines = grid.lines[axis]
-        settings = np.sort(grid.codes[:, axis][np.stack([lines.first, lines.second])], axis=0)
+        one, other = grid.codes[lines.first, axis], grid.codes[lines.second, axis]
         first.append(lines.first)
         second.append(lines.second)
-        keys.append(np.stack([np.full(len(lines.line), axis), *settings], axis=1))
+        keys.append((axis * span + np.minimum(one, other)) * span + np.maximum(one, other))
     a, b = np.concatenate(first), np.concatenate(second)
-    named, environment = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+    named, environment = np.unique(np.concatenate(keys), return_inverse=True)
     noise = Z * np.sqrt(np.nan_to_num(errors[a]) ** 2 + np.nan_to_num(errors[b]) ** 2)
     signs = signs_of(y, a, b).astype(np.float64)
     beyond = (signs != 0) & (np.abs(y[a] - y[b]) > noise)
-    triples = tuple((int(axis), int(one), int(other)) for axis, one, other in named)
+    triples = tuple((int(key) // span**2, int(key) // span % span, int(key) % span) for key in named)
     return Environments(a, b, signs, environment.reshape(-1), triples, beyond)
 
 
