@@ -25,7 +25,31 @@ def parameter_groups(module: nn.Module, *, weight_decay: float, decay_norm_and_b
     return [group for group in groups if group["params"]]
 
 
-class LARS(Optimizer):
+def _uncompiled(method: Callable[..., Any]) -> Callable[..., Any]:
+    return getattr(method, "__wrapped__", method)
+
+
+class _Uncompiled(Optimizer):
+    """Optimizers as of torch, which do not import its compiler: two seconds of CPU time at every start.
+
+    Theirs import it to keep themselves out of compiled code. Here no step of an optimizer is ever compiled.
+    """
+
+    add_param_group = _uncompiled(Optimizer.add_param_group)
+    zero_grad = _uncompiled(Optimizer.zero_grad)
+    state_dict = _uncompiled(Optimizer.state_dict)
+    load_state_dict = _uncompiled(Optimizer.load_state_dict)
+
+
+class _SGD(_Uncompiled, SGD):
+    step = torch.no_grad()(_uncompiled(SGD.step))
+
+
+class _AdamW(_Uncompiled, AdamW):
+    step = torch.no_grad()(_uncompiled(AdamW.step))
+
+
+class LARS(_Uncompiled):
     """SGD with momentum whose step is scaled, for each weight, by ‖w‖/‖g + λw‖, as in the code of SimCLR.
 
     Source: `lars_optimizer.py` of google-research/simclr (Chen et al., arXiv 2002.05709), which does not scale vectors
@@ -88,13 +112,13 @@ def _trust(parameters: list[Tensor], directions: list[Tensor], coefficient: floa
 
 
 def _sgd(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:
-    return SGD(
+    return _SGD(
         groups, lr=settings["lr"], momentum=settings["momentum"], nesterov=settings["nesterov"], fused=_fusable(groups)
     )
 
 
 def _adamw(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:
-    return AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), fused=_fusable(groups))
+    return _AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), fused=_fusable(groups))
 
 
 def _lars(groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Optimizer:

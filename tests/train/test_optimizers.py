@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -125,3 +127,39 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         build_optimizer(nn.Linear(1, 1), {**SGD, "name": "adam"})
     with pytest.raises(InputError, match="cosine"):
         learning_rate(0, base=1.0, schedule="cosin", warmup_steps=0, num_steps=2)
+
+
+UNCOMPILED = """
+import sys, torch
+from cssl_cli.train.optimizers import build_optimizer
+for settings in {settings!r}:
+    module = torch.nn.Linear(3, 2)
+    optimizer = build_optimizer(module, settings)
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert not any(parameter.requires_grad is False or parameter.grad_fn for parameter in module.parameters())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_none_loads_the_compiler() -> None:
+    code = UNCOMPILED.format(settings=[SGD, ADAMW, LARS])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+@pytest.mark.parametrize("settings", [SGD, ADAMW])
+def test_the_steps_are_those_of_torch(settings: dict) -> None:
+    (ours, gradients), (theirs, _) = linear(), linear()
+    two_steps(settings, ours, gradients)
+    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    given = {name: value for name, value in settings.items() if name not in ("name", "decay_norm_and_bias")}
+    optimizer = kinds[settings["name"]](theirs.parameters(), fused=True, **given)
+    for gradient in gradients:
+        for parameter, value in zip(theirs.parameters(), gradient, strict=True):
+            parameter.grad = value.clone()
+        optimizer.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
