@@ -26,7 +26,6 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 PRELOADED = (
-    "torch._dynamo",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "cssl_cli.sweep.run",
