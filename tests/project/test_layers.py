@@ -41,6 +41,7 @@ THEORY_SHARED = {
     "certificates.threshold_grid",
     "certificates.threshold_search",
     "class_geometry",
+    "distance_terms",
     "concentration.class_overlap",
     "concentration.cliques",
     "concentration.main_parts",

@@ -22,7 +22,7 @@ from cssl_cli.report.layout import (
     table,
 )
 from cssl_cli.runs.results import part
-from cssl_cli.theory.terms import BETWEEN, DELTA
+from cssl_cli.theory.distance_terms import BETWEEN, DELTA
 
 IN_FULL = {
     "pixels": "pixels (the paper's)",
