@@ -360,6 +360,11 @@ TERMS: tuple[Term, ...] = (
         also("in_sample", CONSISTENT, "λ over functions, in-sample", "functions"),
         also("label_energy", LOW, "label energy over functions", "functions"),
     )),
+    Term("trade_off", "companions", ".companions.trade_off:trade_off", (
+        Declared("trade_off", EITHER, "trade-off of views", shown=In.SWEEP | In.CONTROLS, expected=-1, of_views=True),
+        Declared("same_image", LOW, "   largest within an image"),
+        Declared("same_class", HIGH, "   least to its class"),
+    )),
     # Measured by `cssl_cli.runs`, on more than the features of one encoder.
     *TERMS_OF_DISTANCES,
     Term("lipschitz", "lipschitz", ".lipschitz.bounds:lipschitz", of="encoder", quantities=(
