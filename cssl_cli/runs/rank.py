@@ -84,7 +84,7 @@ def rank(
     for number, (same, *_) in enumerate(alike.values(), start=1):
         shares[same.name] = measured.share(same.recipe, labels_per_class)
         if training is not None:
-            right[same.name] = training.right(same.recipe)
+            right[same.name] = training.right(same.recipe, same.name)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
     accuracies = None
