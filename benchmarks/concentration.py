@@ -27,8 +27,9 @@ from cssl_cli.augment import build_augmentation
 from cssl_cli.features.extractor import stored_views
 from cssl_cli.host.randomness import stream
 from cssl_cli.runs.machine import matrix_rate
+from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
-from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
+from cssl_cli.theory.concentration.sigma import concentration
 
 AUGMENT: dict[str, dict[str, Any]] = {
     "crop": {"scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)},

@@ -7,9 +7,10 @@ Populations are K classes on the unit sphere, images around the centre of their 
 each, `--tables` tables are drawn and analysed; the true values come from one large table of the same population. Some
 intervals have another truth: NT-Xent's is the mean over all batches of the table (here, many); that of errors of
 held-out centres, new images under these centres; that of few labels, another draw of labelled images; that of
-concentration and of the intrinsic dimension, the mean over tables of this size. A quantity with many intervals (one a
-class, a point of a curve) counts each. The Monte-Carlo error of a coverage is 1.1 points for one interval a table in
-400 tables. The result is limited to these two populations, with images tight around their centres or wide.
+concentration, of the intrinsic dimension and of the trade-off of views, the mean over tables of this size. A quantity
+with many intervals (one a class, a point of a curve) counts each. The Monte-Carlo error of a coverage is 1.1 points for
+one interval a table in 400 tables. The result is limited to these two populations, with images tight around their
+centres or wide.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from cssl_cli.host.randomness import stream
 from cssl_cli.theory.analysis import FeatureTable, LossSettings, analyze_table
 from cssl_cli.theory.certificates.augmented_error import augmented_error, split_in_halves
 from cssl_cli.theory.certificates.few_labels import few_labels
-from cssl_cli.theory.class_geometry import class_geometry, misclassified
+from cssl_cli.theory.class_geometry import class_geometry, misclassified, within_class_distances
 from cssl_cli.theory.companions.clid import clid
+from cssl_cli.theory.companions.trade_off import trade_off
 from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.spectrum.positive_pairs import OVER_ALL, positive_pairs
@@ -279,12 +281,24 @@ def of_dimension(population: Population, images: int, tables: int) -> Coverages:
     return found
 
 
+def of_trade_off(population: Population, images: int, tables: int) -> Coverages:
+    """Least and largest distances, which depend on the numbers of images and views: against the mean over tables."""
+    drawn = [population.table(images, number) for number in range(tables)]
+    runs = [trade_off(table, within_class_distances(table)) for table in drawn]
+    found = Coverages()
+    for name in runs[0]:
+        for run in runs:
+            found.add(f"trade_off.{name}", run[name], sum(one[name].value for one in runs) / len(runs))
+    return found
+
+
 OTHERS: Mapping[str, Callable[[Population, int, int], Coverages]] = {
     "nt_xent": of_batches,
     "held_out": of_held_out_centers,
     "few_labels": of_few_labels,
     "concentration": of_concentration,
     "clid": of_dimension,
+    "trade_off": of_trade_off,
     "positive_pairs": of_spectrum,
 }
 

@@ -87,7 +87,7 @@ def _rank(
 
     with TerminalReporter() as reporter:
         result = measure(
-            [Candidate(name, recipe) for name, recipe in candidates.items()],
+            [Candidate(name, recipe) for name, recipe in candidates],
             reporter=reporter,
             num_images=images,
             labels_per_class=labels,

@@ -215,10 +215,12 @@ def read_accuracy(name: str, targets: Targets) -> Column:
 
 
 # ---------------------------------------------------------------------- rank
-def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
-    """The recipes of the rows of sweeps, and single recipes, by name; overrides among the arguments change them all.
+def read_candidates(arguments: Sequence[str]) -> list[tuple[str, Recipe]]:
+    """The rows of sweeps, and single recipes, each by name; overrides among the arguments change them all.
 
-    Of each row that of its first seed. `InputError` where two of different content have one name.
+    Of each row the recipe of its first seed. Those of one name with the same augmentations and data are one candidate;
+    with other data, several: what a ranking takes of the data is known once they are loaded. `InputError` where two of
+    different augmentations have one name.
     """
     from cssl_cli.recipe import load_recipe
     from cssl_cli.recipe.files import find, follow
@@ -228,7 +230,7 @@ def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
     named = [argument for argument in arguments if argument not in overrides]
     if not named:
         raise InputError("nothing is named to rank", remedy="Give a sweep, or recipes.")
-    found: dict[str, Recipe] = {}
+    found: dict[str, list[Recipe]] = {}
     for name in named:
         if follow(find(name, None)).kind == "recipe":
             rows = {(recipe := load_recipe(name, overrides)).name: recipe}
@@ -237,10 +239,16 @@ def read_candidates(arguments: Sequence[str]) -> dict[str, Recipe]:
             for member in load_sweep(name, overrides).members:
                 rows.setdefault(member.row, member.recipe)
         for row, recipe in rows.items():
-            known = found.setdefault(row, recipe)
-            if (known.augment, known.data) != (recipe.augment, recipe.data):
-                raise InputError(f"two of the candidates are called {row}", where=name, remedy="Rename one of them.")
-    return found
+            known = found.setdefault(row, [])
+            if known and known[0].augment != recipe.augment:
+                raise InputError(
+                    f"two of the candidates are called {row} and have different augmentations",
+                    where=name,
+                    remedy="Rename one of them.",
+                )
+            if recipe.data not in [one.data for one in known]:
+                known.append(recipe)
+    return [(row, recipe) for row, recipes in found.items() for recipe in recipes]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.errors import DamagedError, shown_path
-from cssl_cli.report.compare.catalogue import LINEAR, Column
+from cssl_cli.report.compare.catalogue import BEFORE_TRAINING, BY_NAME, LINEAR, Column
 from cssl_cli.report.compare.prediction import prediction_content
-from cssl_cli.report.compare.run_rows import how_chosen_among, rows_of_runs
+from cssl_cli.report.compare.run_rows import how_chosen_among, ranked_of_runs, rows_of_runs
 from cssl_cli.report.compare.tables.prediction import print_prediction
 from cssl_cli.report.control_encoders import compare_controls, fooled_in
 from cssl_cli.report.control_table import print_controls, print_fooled
@@ -35,7 +35,7 @@ from cssl_cli.report.sections.concentration import print_concentration
 from cssl_cli.report.sections.divergence import divergence
 from cssl_cli.report.sections.losses import losses
 from cssl_cli.report.sections.spectrum import spectrum
-from cssl_cli.report.summary import accuracy_rows, caption, in_summary, term_rows
+from cssl_cli.report.summary import Reading, accuracy_rows, caption, in_summary, term_rows
 from cssl_cli.report.verdicts import verdicts
 from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.runs.run_dir import PROBE, RunDir
@@ -51,6 +51,8 @@ SECTION_PARTS: Mapping[str, Callable[[Console, Result], None]] = {
     "spectrum": spectrum,
 }
 SECTIONS = (*SECTION_TITLES, "classes")
+SHARE = BY_NAME["share"]  # before training
+SHARE_LABEL = f"{SHARE.called}, %"
 MIN_RUNS = 3  # least number for which rank correlations are meaningful
 ALIKE = ("num_views", "classes", "epsilons", "deltas", "precision")  # settings that comparable runs must share
 
@@ -130,20 +132,22 @@ def show_runs(
 ) -> None:
     """A table with one row per run, accuracies beside the main terms; from three runs on, which terms predict them."""
     probes = {path: read_probe(path) for path in results}
+    ranked = ranked_of_runs(results)
     if as_json:
         runs = {
-            str(path): {**analysis_content(result), **_of_accuracies(probes[path])} for path, result in results.items()
+            str(path): {**analysis_content(result), **_of_accuracies(probes[path]), **_of_ranking(ranked.get(path))}
+            for path, result in results.items()
         }
-        rows = rows_of_runs(results, probes)
+        rows = rows_of_runs(results, probes, ranked)
         return print_json({"runs": runs, **prediction_content(rows, chosen=how_chosen_among(results))})
     out = console()
-    print_runs(out, results, probes)
+    print_runs(out, results, probes, ranked)
     print_fooled(out, [fooled_in(result) for result in results.values()])
     if len(results) >= MIN_RUNS:
         unprobed = [f"cssl probe {shown_path(path)}" for path, probe in probes.items() if probe is None]
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
-        rows = rows_of_runs(results, probes)
+        rows = rows_of_runs(results, probes, ranked)
         predicted = prediction_content(rows, [accuracy.name], chosen=how_chosen_among(results))
         print_prediction(out, rows, predicted, accuracy, every=every)
     return None
@@ -156,13 +160,29 @@ def _of_accuracies(probe: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"accuracy_precision": probe["settings"]["precision"], "accuracy_feature_error": probe["feature_error"]}
 
 
-def print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Path, dict[str, Any] | None]) -> None:
-    """A table with one row per run or file of features, and what keeps their terms from being compared."""
+def _of_ranking(ranked: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was told of the augmentations before training."""
+    return {} if ranked is None else {"ranking": {name: ranked[name] for name in BEFORE_TRAINING}}
+
+
+def print_runs(
+    out: Console,
+    results: Mapping[Path, Result],
+    probes: Mapping[Path, dict[str, Any] | None],
+    ranked: Mapping[Path, Mapping[str, Any]] | None = None,
+) -> None:
+    """A table with one row per run or file of features, and what keeps their terms from being compared.
+
+    ranked: what a sweep's ranking says of augmentations, where there is one; the share gets a column.
+    """
     accuracy = table("", *(f"{classifier.called}, %" for classifier in CLASSIFIERS.values()))
     first = next(iter(results.values()))
     measured = {
         path: {label: without_interval(cells[0]) for label, _, cells in term_rows(r)} for path, r in results.items()
     }
+    shares = share_readings(ranked or {})
+    for path, share in shares.items():
+        measured[path][SHARE_LABEL] = share.text
     labels = list(dict.fromkeys(label for cells in measured.values() for label in cells))
     whole = table("", *(f"{classifier.called}, %" for classifier in CLASSIFIERS.values()), *labels)
     for path in results:
@@ -178,6 +198,8 @@ def print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pat
         out.print()
         _transposed(out, measured, labels)
     note(out, f"Encoder features; what follows is for {next(iter(results))}. {caption(first, None)}")
+    if shares:
+        note(out, f"{SHARE.called.capitalize()}: {SHARE.meaning}.")
     for path, result in results.items():
         of_terms, of_accuracies = (
             precision_note(result, "Terms of features"),
@@ -194,6 +216,15 @@ def print_runs(out: Console, results: Mapping[Path, Result], probes: Mapping[Pat
         out.print(Text(said + "cannot be compared.", style="red"))
     if len({probe["settings"].get("precision") for probe in probes.values() if probe is not None}) > 1:
         out.print(Text("The accuracies are of features in different precision.", style="red"))
+
+
+def share_readings(ranked: Mapping[Path, Mapping[str, Any]]) -> dict[Path, Reading]:
+    """The share before training of the runs whose augmentations were ranked and have one."""
+    shares = {path: found["share"] for path, found in ranked.items() if found["share"]["value"] is not None}
+    return {
+        path: Reading(SHARE.shown(share["value"]), share["value"], share.get("interval"), share.get("num_images"))
+        for path, share in shares.items()
+    }
 
 
 def called(path: Path, others: Collection[Path]) -> str:

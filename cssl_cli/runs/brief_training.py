@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from cssl_cli.augment import Augmentation, build_augmentation, clean_views
 from cssl_cli.data import Dataset
 from cssl_cli.data.batches import ResidentImages
+from cssl_cli.errors import RunError
 from cssl_cli.features.patches import at_a_time
 from cssl_cli.features.probe.knn import effective_k, knn_predict
 from cssl_cli.host.randomness import stream
@@ -42,6 +43,7 @@ OPTIM = {
     "decay_norm_and_bias": True,
 }
 KNN_K, KNN_TEMPERATURE = 20, 0.1
+REMEDY = "Its settings are fixed. Rank without --train, or leave this set of augmentations out."
 ROLES = 2  # of an image: it is classified, and is a neighbour of others
 
 
@@ -86,10 +88,16 @@ class BriefTraining:
             device,
         )
 
-    def right(self, recipe: Recipe) -> Tensor:
-        """(S, L), bool: whether each labelled image gets its class, after training with each of the seeds."""
+    def right(self, recipe: Recipe, name: str) -> Tensor:
+        """(S, L), bool: whether each labelled image gets its class, after training with each of the seeds.
+
+        Raises RunError for `name` where a loss or a weight becomes infinite or undefined.
+        """
         augmentation = self._augmentation(recipe.settings("augment"))
-        return torch.stack([self._right(augmentation, seed) for seed in self.seeds])
+        try:
+            return torch.stack([self._right(augmentation, seed) for seed in self.seeds])
+        except RunError as error:
+            raise RunError(f"brief training failed: {error.what}", where=name, remedy=REMEDY) from error
 
     def _augmentation(self, settings: Mapping[str, Any]) -> Augmentation:
         """That of the recipe at this size: only a blur is told in pixels."""

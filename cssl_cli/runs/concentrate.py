@@ -20,8 +20,9 @@ from cssl_cli.runs.finished import counter, untrained_encoder
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
 from cssl_cli.runs.views import Material, Measured, gather
+from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
-from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
+from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.concentration.star import star
 
 PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -84,7 +84,7 @@ def rank(
     for number, (same, *_) in enumerate(alike.values(), start=1):
         shares[same.name] = measured.share(same.recipe, labels_per_class)
         if training is not None:
-            right[same.name] = training.right(same.recipe)
+            right[same.name] = training.right(same.recipe, same.name)
         reporter.advance("rank the augmentations", number, len(alike))
     rows = [_row(same, shares[same[0].name], len(images), images.labels is not None) for same in alike.values()]
     accuracies = None
@@ -129,8 +129,11 @@ def _require_same_images(
         other = prepare_data(candidate.recipe, reporter, data_root=data_root)
         same = (other.class_names, other.image_size) == (dataset.class_names, dataset.image_size)
         if not same or not _equal(first, images_to_rank(other, num_images)):
+            both = f"{candidates[0].name} and {candidate.name}"
+            if candidate.name == candidates[0].name:
+                both = f"two candidates called {candidate.name}"
             raise InputError(
-                f"{candidates[0].name} and {candidate.name} are of different training images",
+                f"{both} are of different training images",
                 where="data",
                 remedy="A ranking compares augmentations of the same images: rank these apart.",
             )
@@ -273,7 +276,7 @@ def _row(same: Sequence[Candidate], share: ClassShare | None, num_images: int, h
     told = share_quantities(share, Sample(num_images, NUM_VIEWS), has_labels=has_labels)
     return {
         "row": same[0].name,
-        "same": [candidate.name for candidate in same[1:]],
+        "same": list(dict.fromkeys(one.name for one in same if one.name != same[0].name)),
         "augment": recipe.augment.model_dump(mode="json", exclude_none=True),
         "negative_control": recipe.augment.fade is not None,
         **{name: quantity.to_dict() for name, quantity in told.items()},

@@ -7,7 +7,7 @@ random numbers as the others, whichever members train with it. They are the numb
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,6 +93,27 @@ def read_ranking(home: Path) -> Ranking:
     except DamagedError as error:
         return Ranking({}, (str(error),))
     return Ranking({_key(entry["settings"]): entry for entry in content["sets"]})
+
+
+def ranked_beside(
+    runs: Mapping[Path, str | None], recipe_of: Callable[[Path], Recipe]
+) -> dict[Path, Mapping[str, Any]]:
+    """What rank.json in the folders of runs, which a sweep left there, says of their augmentations.
+
+    runs: by path, the key of the images that the run was analysed on; numbers of other images do not count. Those of
+    all runs are on equally many images with the same seed, those that most runs have.
+    """
+    folders = {path: path.resolve().parent for path in runs}
+    rankings = {folder: read_ranking(folder).sets for folder in dict.fromkeys(folders.values())}
+    found: dict[HowToRank, dict[Path, Mapping[str, Any]]] = {}
+    for path, content_key in runs.items():
+        sets = rankings[folders[path]]
+        settings = [entry["settings"] for entry in sets.values()]
+        for how in dict.fromkeys(HowToRank(one.get("num_images", 0), one.get("seed", 0)) for one in settings):
+            entry = sets.get(how.key(recipe_of(path)))
+            if entry is not None and entry["content_key"] == content_key:
+                found.setdefault(how, {})[path] = entry
+    return found[max(found, key=lambda how: (len(found[how]), how.num_images))] if found else {}
 
 
 def sets_of(members: Iterable[Member], how: HowToRank) -> dict[str, SetToRank]:

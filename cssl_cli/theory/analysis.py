@@ -200,8 +200,8 @@ class Pieces:
 
     @cached_property
     def within(self) -> list[Tensor]:
-        """The augmented distances (n_k, n_k) of the images of each class."""
-        return [] if isinstance(self.geometry, Absent) else within_class_distances(self.table)
+        """The augmented distances (n_k, n_k) of the images of each class; none without labels."""
+        return [] if self.table.labels is None else within_class_distances(self.table)
 
     @cached_property
     def certified_a(self) -> ThresholdCertificate | Absent:

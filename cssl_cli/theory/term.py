@@ -16,6 +16,13 @@ Direction = Literal["unbiased", "low", "high", "either", "consistent", "exact fo
 table`, a fact (or a certain bound) about the stored images and views, or a constant.
 """
 
+UNBIASED: Final[Direction] = "unbiased"
+LOW: Final[Direction] = "low"
+HIGH: Final[Direction] = "high"
+EITHER: Final[Direction] = "either"
+CONSISTENT: Final[Direction] = "consistent"
+EXACT: Final[Direction] = "exact for the table"
+
 Rounding = Literal["nearest", "up", "down"]  # a bound is never shown as tighter than it is
 ARROWS: Final[Mapping[int | None, str]] = {1: " ↑", -1: " ↓", None: ""}
 
@@ -136,6 +143,11 @@ class Declared:
         if self.name.endswith("_bound") or "≤" in self.label:
             return "up"
         return "down" if "≥" in self.label else "nearest"
+
+
+def also(name: str, errs: Direction, label: str, *axes: str) -> Declared:
+    """A quantity that is in analysis.json, and in no table of the form of a row a quantity."""
+    return Declared(name, errs, label, table=None, axes=axes)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,29 @@
 """The table of terms: each term of the theory and each of its quantities, declared once.
 
 The summary, the sections, the legends, the columns of sweeps, the rank correlations, the figures' labels and
-docs/terms.md are drawn from it. To add a term: a file in its section's folder, and a row at the end of `TERMS`.
+docs/terms.md are drawn from it. To add a term: a file in its section's folder, and a row at the end of `TERMS`. What is
+measured in distances is in `distance_terms.py`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from cssl_cli.theory.term import EVERYWHERE, Declared, Direction, In, Point, Term
+from cssl_cli.theory.distance_terms import TERMS_OF_DISTANCES
+from cssl_cli.theory.term import (
+    CONSISTENT,
+    EITHER,
+    EVERYWHERE,
+    EXACT,
+    HIGH,
+    LOW,
+    UNBIASED,
+    Declared,
+    In,
+    Point,
+    Term,
+    also,
+)
 
 # The sections of `cssl analyze`, and the title of the table of their quantities.
 SECTIONS: Final = {
@@ -22,22 +37,7 @@ SECTIONS: Final = {
     "spectrum": "Positive-pair spectrum",
 }
 EPSILON = Point("epsilons", 0.5, " at ε = {:g}")
-DELTA = Point("deltas", 0.5, " at {:g} δ₀")  # δ₀, the yardstick, is the median distance of clean images of two classes
-YARDSTICK = Point("deltas", 1.0, " at {:g} δ₀")
-BETWEEN = Point("deltas", 1.0, " at {:g} times d_A between classes", unit=("between_quantiles", "0.5"))
 SHOTS = (1, 5, 10, 50)  # labelled images of each class
-
-UNBIASED: Direction = "unbiased"
-LOW: Direction = "low"
-HIGH: Direction = "high"
-EITHER: Direction = "either"
-CONSISTENT: Direction = "consistent"
-EXACT: Direction = "exact for the table"
-
-
-def also(name: str, errs: Direction, label: str, *axes: str) -> Declared:
-    """A quantity that is in analysis.json, and in no table of the form of a row a quantity."""
-    return Declared(name, errs, label, table=None, axes=axes)
 
 
 def of_info_nce(loss: Declared) -> tuple[Declared, ...]:
@@ -360,61 +360,13 @@ TERMS: tuple[Term, ...] = (
         also("in_sample", CONSISTENT, "λ over functions, in-sample", "functions"),
         also("label_energy", LOW, "label energy over functions", "functions"),
     )),
+    Term("trade_off", "companions", ".companions.trade_off:trade_off", (
+        Declared("trade_off", EITHER, "trade-off of views", shown=In.SWEEP | In.CONTROLS, expected=-1, of_views=True),
+        Declared("same_image", LOW, "   largest within an image"),
+        Declared("same_class", HIGH, "   least to its class"),
+    )),
     # Measured by `cssl_cli.runs`, on more than the features of one encoder.
-    Term("concentration", "concentration", ".concentration.sigma:concentration", of="distance", table=None, quantities=(
-        also("yardstick", CONSISTENT, "δ₀, the median distance of clean images of two classes"),
-        also("deltas", EXACT, "the grid of δ", "deltas"),
-        also("sigma_low", EXACT, "σ over δ, the least over classes, lower end", "deltas"),
-        also("sigma_high", EXACT, "σ over δ, the least over classes, upper end", "deltas"),
-        Declared("mean_sigma_low", EXACT, "1−σ (features)", axes=("deltas",), key="one_minus_sigma_{distance}",
-                 called="1−σ {distance}, ½ δ₀", head="1−σ", shown=In.SUMMARY | In.SWEEP,
-                 also={"pixels": In.COLUMN | In.FIGURE, "trained": In.FIGURE | In.CONTROLS}, expected=-1, share=True,
-                 of_views=True, point=DELTA, complement=True, band="mean_sigma_high",
-                 meaning="the share of images in % outside the main part of their class in {distance}, at δ = {delta} "
-                 "median distances of clean images of two classes, too high since over so few views and by the main "
-                 "part that was found"),
-        Declared("mean_sigma_low", EXACT, "1−σ (features)", axes=("deltas",),
-                 key="one_minus_sigma_{distance}_at_yardstick",
-                 called="1−σ {distance}, δ₀", head="1−σ", shown=In.SWEEP, also={"pixels": In.FIGURE}, expected=-1,
-                 share=True, of_views=True, point=YARDSTICK, complement=True, band="mean_sigma_high"),
-        also("mean_sigma_high", EXACT, "σ over δ, the mean over classes, upper end", "deltas"),
-        also("sigma_low_per_class", EXACT, "σ over δ of each class, lower end", "class", "deltas"),
-        also("sigma_high_per_class", EXACT, "σ over δ of each class, upper end", "class", "deltas"),
-        also("within_quantiles", HIGH, "quantiles of d_A within classes", "share"),
-        also("between_quantiles", HIGH, "quantiles of d_A between classes", "share"),
-        Declared("sigma_relative", EXACT, "1−σ rel. (features)", axes=("deltas",),
-                 key="one_minus_sigma_relative_{distance}",
-                 called="1−σ rel. {distance}", head="1−σ rel.", shown=In.SWEEP, also={"pixels": In.COLUMN | In.FIGURE},
-                 expected=-1, share=True, of_views=True, point=BETWEEN, complement=True, band="sigma_relative_high",
-                 meaning="the same at δ = the median augmented distance between classes, its between-class "
-                 "counterpart"),
-        Declared("within_over_between", EXACT, "d_A w/b (features)", key="within_over_between_{distance}",
-                 called="d_A w/b {distance}", head="d_A w/b", shown=In.SWEEP, also={"trained": In.CONTROLS},
-                 expected=-1, digits=3, of_views=True,
-                 meaning="median distance of nearest views within classes over that between them"),
-        also("sigma_relative_high", EXACT, "σ at multiples of the median d_A between classes, upper end", "deltas"),
-        Declared("nearest_same_class", EXACT, "nearest of its class", key="nearest_same_class_{distance}",
-                 called="nearest {distance}", head="nearest", shown=In.SWEEP, also={"trained": In.CONTROLS},
-                 expected=1, share=True, of_views=True, meaning="images whose nearest other image is of their class"),
-        also("least_between", HIGH, "least distance of views of two classes"),
-        also("share_near_other_class", LOW, "images within δ of another class, over δ", "deltas"),
-        also("share_meeting_other_class", LOW, "images that meet a view of another class"),
-    )),
-    Term("star", "concentration", ".concentration.star:star", of="distance", table=None, quantities=(
-        also("star_deltas", EXACT, "the grid of δ", "deltas"),
-        also("mean_star_sigma", LOW, "σ of the population by stars, mean over classes", "deltas"),
-        also("star_sigma", LOW, "σ of the population by stars, least over classes", "deltas"),
-        also("star_sigma_per_class", LOW, "σ of the population by stars, each class", "class", "deltas"),
-    )),
-    Term("refined_distance", "concentration", ".concentration.refined_distance:refined_concentration", of="distance",
-         table=None, quantities=(
-        also("sampled_within_median", HIGH, "median d_A within classes, stored views"),
-        also("refined_within_median", HIGH, "median d_A within classes, after a search"),
-        also("sampled_between_median", HIGH, "median d_A between classes, stored views"),
-        also("refined_between_median", HIGH, "median d_A between classes, after a search"),
-        also("sampled_mean_sigma", EITHER, "σ over δ, stored views", "deltas"),
-        also("refined_mean_sigma", EITHER, "σ over δ, after a search", "deltas"),
-    )),
+    *TERMS_OF_DISTANCES,
     Term("lipschitz", "lipschitz", ".lipschitz.bounds:lipschitz", of="encoder", quantities=(
         Declared("largest_ratio", LOW, "≥ largest ratio over views"),
         Declared("largest_ratio_same_image", LOW, "≥ the same, views of one image"),

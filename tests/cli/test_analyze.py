@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -16,10 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cssl_cli.cli.requests import Targets
+from cssl_cli.recipe import load_recipe
 from cssl_cli.report.analysis import show_runs
 from cssl_cli.report.figures import figures
 from cssl_cli.runs.run_dir import ANALYSIS, RunDir
 from cssl_cli.runs.weights_file import facts_in
+from cssl_cli.sweep.ranking import RANK, HowToRank
 from cssl_cli.theory.estimate import Direction
 from tests.support.commands import TINY_RECIPE, Invoke, the_run
 
@@ -113,6 +116,28 @@ def test_several_runs_are_one_table(invoke: Invoke, run: Path) -> None:
     assert "other" in shown.stdout
     content = json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)
     assert set(content["runs"]) == {str(run), str(other)}
+    assert "before training" not in shown.stdout
+
+
+def test_several_runs_of_a_sweep_that_was_ranked_show_the_share(invoke: Invoke, run: Path) -> None:
+    other = shutil.copytree(run, run.parent / "other")
+    assert invoke("analyze", run, "--no-figures").code == 0
+    share, unknown = {"value": 0.0123, "interval": [0.01, 0.02]}, {"value": None, "reason": "unknown"}
+    entry = {
+        "rows": ["x"],
+        "settings": HowToRank(4000, 0).settings(load_recipe(str(run / "recipe.yaml"))),
+        "content_key": json.loads((run / "analysis.json").read_text())["content_key"],
+        **{"share": share, "shared": unknown, "about_class": unknown},
+    }
+    RunDir(run.parent).write_json(RANK, {"format": 1, "sets": [entry]})
+    shown = " ".join(invoke("analyze", run, other, "--no-figures").stdout.split())
+    assert "share before training, % 1.23 1.23" in shown
+    assert "Share before training: what two views of an image share about its class" in shown
+    content = json.loads(invoke("analyze", run, other, "--json", "--no-figures").stdout)
+    assert [one["ranking"]["share"] for one in content["runs"].values()] == [share, share]
+    reported = list(csv.DictReader(invoke("report", run, other, "--format", "csv").stdout.splitlines()))
+    of_share = [[row[f"share before training{end}"] for end in ("", " low", " high")] for row in reported]
+    assert of_share == [["0.0123", "0.01", "0.02"]] * 2
 
 
 def test_rank_correlations_take_three_runs(invoke: Invoke, run: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from cssl_cli.data.image_set import ImageSet
-from cssl_cli.errors import InputError
+from cssl_cli.errors import InputError, RunError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
@@ -71,9 +71,9 @@ def training(images: torch.Tensor, labels: torch.Tensor, **changes) -> BriefTrai
 def test_classes_that_differ_are_told_apart_and_labels_at_random_are_not(recipe) -> None:
     images, labels = coloured(80, 16)
     of_flips = recipe(NONE, "augment.flip={}")
-    assert training(images, labels).right(of_flips).double().mean() > 0.95
+    assert training(images, labels).right(of_flips, "flips").double().mean() > 0.95
     shuffled = labels[torch.randperm(80, generator=torch.Generator().manual_seed(3))]
-    assert abs(training(images, shuffled).right(of_flips).double().mean() - 0.5) < 0.2
+    assert abs(training(images, shuffled).right(of_flips, "flips").double().mean() - 0.5) < 0.2
 
 
 def test_it_trains_with_the_augmentation_and_the_seed(recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +86,9 @@ def test_it_trains_with_the_augmentation_and_the_seed(recipe, monkeypatch: pytes
 
     monkeypatch.setattr(BriefTraining, "_classified", keep)
     of_images = training(*coloured(40, 16))
-    of_images.right(recipe(NONE, "augment.flip={}"))
-    of_images.right(recipe(NONE, "augment.crop={}"))
-    of_images.right(recipe(NONE, "augment.flip={}"))
+    of_images.right(recipe(NONE, "augment.flip={}"), "flip")
+    of_images.right(recipe(NONE, "augment.crop={}"), "crop")
+    of_images.right(recipe(NONE, "augment.flip={}"), "flip")
     flip_0, flip_1, crop_0, _, again_0, again_1 = seen
     assert torch.equal(flip_0, again_0)
     assert torch.equal(flip_1, again_1)
@@ -248,6 +248,16 @@ def test_images_of_one_class_are_no_judge(recipe) -> None:
     )
     with pytest.raises(InputError, match=r"--train: images of a single class"):
         _training(one_class, one_class.train, None, 2, CPU)
+
+
+def test_training_that_fails_names_the_set_and_what_the_command_has_to_offer(recipe, monkeypatch) -> None:
+    """No rate that could be lowered, as in pretraining."""
+    monkeypatch.setitem(brief_training.OPTIM, "lr", 1e30)
+    with pytest.raises(RunError, match=r"brief training failed: .* at step \d+") as failed:
+        rank([Candidate("bright", recipe())], reporter=Silent(), num_images=160, train_seeds=2)
+    assert failed.value.where == "bright"
+    assert failed.value.remedy == brief_training.REMEDY
+    assert "--train" in brief_training.REMEDY
 
 
 def test_names_are_whole_in_eighty_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

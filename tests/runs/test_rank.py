@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from cssl_cli.augment import build_augmentation
+from cssl_cli.cli.requests import read_candidates
 from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
@@ -188,10 +189,11 @@ def test_features_that_are_all_alike_have_no_number() -> None:
 
 
 def test_data_that_differ_in_the_test_images_alone_are_ranked_together(tiny) -> None:
-    result = ranked(tiny("none", NONE), tiny("full", "data.num_test=200"))
-    assert [row["row"] for row in result["rows"]] == ["full", "none"]
+    more = "data.num_test=200"
+    result = ranked(tiny("none", NONE), tiny("full", more), tiny("none", NONE, more), tiny("without", NONE, more))
+    assert [(row["row"], row["same"]) for row in result["rows"]] == [("full", []), ("none", ["without"])]
     assert len(result["differences"]) == 1
-    apart = ranked(tiny("full", "data.num_test=200"))
+    apart = ranked(tiny("full", more))
     assert result["rows"][0]["share"] == apart["rows"][0]["share"]
 
 
@@ -199,6 +201,8 @@ def test_candidates_of_different_images_and_too_few_images_are_refused(tiny) -> 
     for other in (["data.num_train=300"], ["data.size=24"]):
         with pytest.raises(InputError, match="full and other are of different training images"):
             ranked(tiny("full"), tiny("more tests", "data.num_test=200"), tiny("other", *other))
+    with pytest.raises(InputError, match="two candidates called full are of different training images"):
+        ranked(tiny("full"), tiny("full", "data.num_train=300"))
     with pytest.raises(InputError, match="takes 40 images, and there are 30") as refused:
         ranked(tiny("full"), num_images=30)
     assert refused.value.where == "--images"
@@ -249,11 +253,17 @@ def test_names_that_mean_two_sets_are_refused(tiny_recipe: Path, invoke: Invoke)
     other = tiny_recipe.with_name("other.yaml")
     other.write_text(TINY_RECIPE.replace("gray: {p: 0.2}", "gray: {p: 0.3}"))
     refused = invoke("rank", tiny_recipe, other)
-    assert (refused.code, "two of the candidates are called tiny" in refused.stderr) == (2, True)
-    other.write_text(TINY_RECIPE.replace("num_train: 256", "num_train: 300"))
-    refused = invoke("rank", tiny_recipe, other)
-    assert (refused.code, "two of the candidates are called tiny" in refused.stderr) == (2, True)
+    assert refused.code == 2
+    assert "two of the candidates are called tiny and have different augmentations" in refused.stderr
     assert invoke("rank", "augment.flip=null").code == 2
+
+
+def test_of_one_name_those_with_other_data_are_candidates_too(tiny_recipe: Path) -> None:
+    """Whether their training images are others, a ranking knows once it has them."""
+    other = tiny_recipe.with_name("other.yaml")
+    other.write_text(TINY_RECIPE.replace("num_test: 100", "num_test: 140"))
+    found = read_candidates([str(path) for path in (tiny_recipe, other, tiny_recipe, other)])
+    assert [(name, recipe.settings("data")["num_test"]) for name, recipe in found] == [("tiny", 100), ("tiny", 140)]
 
 
 def test_a_control_is_marked(tiny_recipe: Path, invoke: Invoke) -> None:

@@ -38,6 +38,7 @@ def distance(**values: float | None) -> dict[str, Any]:
         "sigma_relative_high": estimate([1.0] * 4),
         "within_over_between": estimate(values.get("ratio")),
         "nearest_same_class": estimate(values.get("nearest")),
+        "trade_off": estimate(values.get("trade")),
         "share_meeting_other_class": estimate(values.get("meeting")),
     }
 
@@ -71,6 +72,7 @@ def member(
         "spread": {"ratio": estimate(terms.get("ratio"))},
         "uniformity": {"uniformity": estimate(terms.get("uniformity"))},
         "effective_rank": {"rankme": estimate(terms.get("rankme"))},
+        "trade_off": {"trade_off": estimate(terms.get("trade_off"))},
         "clid": {name: estimate(terms.get(name)) for name in ("intrinsic_dimension", "cluster_learnability")},
         "positive_pairs": {
             "share": estimate(terms.get("class_share")),

@@ -23,7 +23,7 @@ from cssl_cli.runs import rank as ranking_of_images
 from cssl_cli.runs.lock import holding
 from cssl_cli.runs.rank import Candidate, rank
 from cssl_cli.runs.run_dir import RunDir
-from cssl_cli.sweep.ranking import LOCK, RANK, HowToRank, read_ranking
+from cssl_cli.sweep.ranking import LOCK, RANK, HowToRank, ranked_beside, read_ranking
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import MemberResult, member_path, rank_augmentations, read_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
@@ -256,6 +256,22 @@ def test_members_have_the_numbers_of_their_set() -> None:
     assert [result.ranked["share"] for result in results] == [crop["share"]] * 2 + [full["share"]] * 2 + [
         crop["share"]
     ] * 2 + [full["share"]] * 2
+
+
+def test_runs_of_a_sweep_have_the_numbers_of_their_set_outside_of_it_too() -> None:
+    sweep, home = load(), Path("runs") / "sets"
+    ranked(sweep)
+    ranked(load("rank=80"), "simclr-full")
+    crop, full, more = stored()["sets"]
+    recipes, key = {home / one.name: one.recipe for one in sweep.members}, crop["content_key"]
+    of_set = {path: crop if "crop" in path.name else full for path in recipes}
+    assert (
+        ranked_beside(dict.fromkeys(recipes, key), recipes.__getitem__) == of_set
+    )  # some runs lack those on 80 images
+    of_full = [path for path in recipes if "full" in path.name]
+    assert ranked_beside(dict.fromkeys(of_full, key), recipes.__getitem__) == dict.fromkeys(of_full, more)
+    elsewhere = {home / "other images": "other", Path("runs") / "another folder": key}
+    assert ranked_beside(elsewhere, lambda _: sweep.members[0].recipe) == {}
 
 
 # ---------------------------------------------------------------------- shown

@@ -218,6 +218,8 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "few_shot_bound": IN_ORDER,
         "positive_pairs": DISTINCT,
         "risk_decomposition": HALVES,
+        "trade_off.trade_off": DISTINCT,
+        "trade_off.same_class": DISTINCT,
     },
     "classes_in_another_order": {
         "population": HALVES,

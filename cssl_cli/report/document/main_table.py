@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import escaped
-from cssl_cli.report.analysis import called
+from cssl_cli.report.analysis import SHARE_LABEL, called, share_readings
 from cssl_cli.report.compare.catalogue import ACCURACIES, BEFORE_TRAINING, BEST_KNN, MAIN_TERMS, Column
 from cssl_cli.report.compare.published import published_of
 from cssl_cli.report.compare.rows import Row
@@ -20,7 +20,7 @@ from cssl_cli.report.quantities import COLUMNS, Result, columns_of, short_direct
 from cssl_cli.report.summary import BOTH_WAYS, Reading, accuracy_readings, term_readings
 from cssl_cli.runs.results import ERRS
 from cssl_cli.sweep.file import Reference
-from cssl_cli.theory.shown import shown_in
+from cssl_cli.theory.shown import declared, shown_in
 from cssl_cli.theory.term import In
 
 # Only what has a column: other terms share its title, such as σ in other distances.
@@ -69,14 +69,19 @@ def _count(counts: Sequence[int]) -> Cell:
 
 # ---------------------------------------------------------------------- several runs
 def table_of_runs(
-    printed: Grid, results: Mapping[Path, Result], probes: Mapping[Path, Mapping[str, Any] | None]
+    printed: Grid,
+    results: Mapping[Path, Result],
+    probes: Mapping[Path, Mapping[str, Any] | None],
+    ranked: Mapping[Path, Mapping[str, Any]],
 ) -> Grid:
     """The table that was `printed` of several runs, a row each, with the numbers behind it."""
-    errs: dict[str, str] = {}
+    shares = share_readings(ranked)
+    errs: dict[str, str] = {SHARE_LABEL: declared("ranking", "share").declared.errs}
     behind: dict[str, dict[str, Reading]] = {}
     for path, result in results.items():
         rows = [*accuracy_readings(probes[path]), *term_readings(result)]
-        behind[escaped(called(path, results))] = {label: readings[0] for label, _, readings in rows}
+        of_run = {label: readings[0] for label, _, readings in rows}
+        behind[escaped(called(path, results))] = of_run | ({SHARE_LABEL: shares[path]} if path in shares else {})
         errs |= {label: err for label, err, _ in rows if err}
     heads = [replace(head, detail=errs.get(head.title, "")) for head in printed.heads]
     lines = []

@@ -10,7 +10,7 @@ from cssl_cli.errors import InputError, escaped, shown_path
 from cssl_cli.report.analysis import MIN_RUNS, called, print_runs
 from cssl_cli.report.compare.catalogue import Column
 from cssl_cli.report.compare.prediction import prediction_content
-from cssl_cli.report.compare.run_rows import how_chosen_among, rows_of_runs
+from cssl_cli.report.compare.run_rows import how_chosen_among, ranked_of_runs, rows_of_runs
 from cssl_cli.report.control_encoders import fooled_in
 from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.document.blocks import Document, Section
@@ -34,13 +34,14 @@ def document_of_runs(paths: list[Path], accuracy: Column) -> Document:
         results[path] = files.analysis
     probes: Mapping[Path, dict[str, Any] | None] = {path: files.probe for path, files in runs.items()}
     page = Page()
-    print_runs(page, results, probes)
-    table = table_of_runs(first_grid(page.blocks), results, probes)
+    ranked = ranked_of_runs(results)
+    print_runs(page, results, probes, ranked)
+    table = table_of_runs(first_grid(page.blocks), results, probes, ranked)
     page.blocks = with_first_grid(page.blocks, table)
     print_fooled(page, [fooled_in(result) for result in results.values()])
     sections = [Section("Summary", page.blocks)]
     if len(runs) >= MIN_RUNS:
-        rows = rows_of_runs(results, probes)
+        rows = rows_of_runs(results, probes, ranked)
         predicted = prediction_content(rows, [accuracy.name], chosen=how_chosen_among(results))
         sections.append(Section("What predicts the accuracy", prediction_blocks(rows, predicted, accuracy)))
     recipes = {escaped(called(path, runs)): files.recipe for path, files in runs.items() if files.recipe is not None}

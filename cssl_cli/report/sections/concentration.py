@@ -22,7 +22,7 @@ from cssl_cli.report.layout import (
     table,
 )
 from cssl_cli.runs.results import part
-from cssl_cli.theory.terms import BETWEEN, DELTA
+from cssl_cli.theory.distance_terms import BETWEEN, DELTA
 
 IN_FULL = {
     "pixels": "pixels (the paper's)",
@@ -90,7 +90,7 @@ def _row_name(row: Mapping[str, Any]) -> str:
     return str(row["row"]) + (f" (and {len(row['same'])} more)" if row["same"] else "")
 
 
-COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "ratio", "1−σ rel., %", "nearest, %")
+COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "ratio", "1−σ rel., %", "nearest, %", "trade-off")
 
 
 def _table(out: Console, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -127,6 +127,7 @@ def _cells(quantities: Quantities, relative: Sequence[float]) -> list[str]:
         number(value("within_over_between")),
         outside_band(value("sigma_relative"), value("sigma_relative_high"), BETWEEN.place(relative)),
         percent(nearest.get("value"), nearest.get("interval")),
+        _trade_off(*(value(name) for name in ("same_image", "same_class", "trade_off"))),
     ]
 
 
@@ -139,6 +140,10 @@ def outside_band(low: Sequence[float] | None, high: Sequence[float] | None, at: 
     if least == most:
         return least
     return f"{percent(outside[0], rounded='down')}–{percent(outside[1], rounded='up')}"
+
+
+def _trade_off(same_image: float | None, same_class: float | None, both: float | None) -> str:
+    return "–" if both is None else f"{number(same_image)} + {number(same_class)} = {number(both)}"
 
 
 def _searched(quantities: Quantities, at: int) -> str:
@@ -175,7 +180,9 @@ def _caption(result: Mapping[str, Any]) -> str:
         "small. Within, between: median distance of the nearest views of two images of one class, of two classes; "
         f"ratio: the first over the second. 1−σ rel.: at {times}the distance in the "
         "between column as δ; an augmentation that only shrinks all distances leaves it as it was. "
-        "Nearest: images whose nearest other image is of their class." + of_search
+        "Nearest: images whose nearest other image is of their class. Trade-off (Cui et al.): the largest distance of "
+        "two views of an image plus the least of views of it and of another image of its class, means over images."
+        + of_search
     )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from cssl_cli.features.geometry import require_finite
 from cssl_cli.features.proportions import clopper_pearson
 from cssl_cli.theory.augmented_distance import augmented_distances
+from cssl_cli.theory.companions.trade_off import Extremes, diameters, trade_off_of
 from cssl_cli.theory.concentration.class_overlap import LOW, Overlap, overlap_quantities
 from cssl_cli.theory.concentration.cliques import clique_bounds
 from cssl_cli.theory.estimate import Absent, Direction, Estimate, Interval, Quantity, Sample
@@ -39,6 +40,9 @@ QUANTITIES = (
     "sigma_low_per_class",
     "sigma_high_per_class",
     "within_quantiles",
+    "trade_off",
+    "same_image",
+    "same_class",
     "between_quantiles",
     "within_over_between",
     "sigma_relative",
@@ -48,26 +52,8 @@ QUANTITIES = (
     "share_near_other_class",
     "share_meeting_other_class",
 )
-ROUNDING = 1e-5  # of pixel values in 0 … 1: a view whose pixels deviate less from their mean is constant
 
 Distances = NDArray[np.float64]
-
-
-def pixels(views: Tensor) -> Tensor:
-    """Raw pixel values (B, C·H·W) of views (B, C, H, W) in [0, 1]: the paper's distance, in units of a pixel value."""
-    return views.flatten(1)
-
-
-def standardized_pixels(views: Tensor) -> Tensor:
-    """Pixels (B, D = C·H·W) of views (B, C, H, W) in [0, 1], each view of mean 0 and length 1; constant views are 0.
-
-    That is (v − mean) / (standard deviation · √D) over all channels and pixels of a view, so that brightness and
-    contrast do not count: ‖v − w‖² = 2 (1 − correlation of v and w), and distances lie between 0 and 2.
-    """
-    centred = views.flatten(1) - views.flatten(1).mean(dim=1, keepdim=True)
-    length = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
-    constant = length < ROUNDING * math.sqrt(centred.shape[1])
-    return torch.where(constant, 0, centred / torch.where(constant, 1, length))
 
 
 def concentration(
@@ -100,17 +86,21 @@ def concentration(
     grid = sorted(
         {delta * unit for unit in (between.yardstick, between.median) if unit is not None for delta in deltas}
     )
-    found: list[tuple[str, Distances, Future[tuple[list[float], list[float]]]]] = []
+    found: list[tuple[str, Distances, Tensor, Future[tuple[list[float], list[float]]]]] = []
     # Cliques keep one core busy, while the distances of the next class use all of them.
     with ThreadPoolExecutor(max_workers=1) as searching:
         for label, name in enumerate(class_names):
             members = (labels == label).nonzero().squeeze(1)
             if len(members) >= 2:
-                among = between.of_class(label) if len(subset) == len(labels) else _distances(vectors_of(members))
-                found.append((name, among, searching.submit(sigma_bounds, among, grid)))
+                whole = len(subset) == len(labels)
+                among, spans = between.of_class(label) if whole else _distances(vectors_of(members))
+                found.append((name, among, spans, searching.submit(sigma_bounds, among, grid)))
             if advance and len(members):
                 advance(len(members))
-    classes = [_Class(name, len(among), *bounds.result(), _pairs(among)) for name, among, bounds in found]
+    classes = [
+        _Class(name, len(among), *bounds.result(), _pairs(among), Extremes.of(spans, torch.from_numpy(among)))
+        for name, among, spans, bounds in found
+    ]
     absent = {
         name: f"has {size} of the 2 images needed"
         for name, size in zip(class_names, sizes.tolist(), strict=True)
@@ -148,21 +138,24 @@ def sigma_bounds(distances: Distances, deltas: Sequence[float]) -> tuple[list[fl
 
 @dataclass(frozen=True)
 class _Class:
-    """σ of a class of `size` images over the grid of δ, and d_A of its pairs."""
+    """σ of a class of `size` images over the grid of δ, d_A of its pairs, and its images' extreme distances."""
 
     name: str
     size: int
     low: list[float]
     high: list[float]
     pairs: Distances
+    extremes: Extremes
 
 
 @dataclass(frozen=True)
 class _Between:
-    """The S images that stand for pairs of different classes: labels (S,), d_A (S, S) and clean distances (S, S)."""
+    """The S images that stand for pairs of different classes: labels (S,), d_A (S, S), the largest distance (S,) of two
+    views of each, and clean distances (S, S)."""
 
     labels: NDArray[np.int64]
     distances: Distances
+    spans: Tensor
     clean: Distances
 
     @property
@@ -189,9 +182,9 @@ class _Between:
         """Overlap between different classes; needs at least two."""
         return Overlap.of(torch.from_numpy(self.distances), torch.from_numpy(self.labels))
 
-    def of_class(self, label: int) -> Distances:
+    def of_class(self, label: int) -> tuple[Distances, Tensor]:
         rows = np.flatnonzero(self.labels == label)
-        return self.distances[np.ix_(rows, rows)]
+        return self.distances[np.ix_(rows, rows)], self.spans[rows]
 
     def nearest_of_same_class(self) -> float:
         """How many images have a nearest other image of their own class; ties count in proportion."""
@@ -208,13 +201,14 @@ class _Between:
 
 
 def _between(vectors: Tensor, labels: Tensor) -> _Between:
-    return _Between(labels.numpy(), _distances(vectors), _distances(vectors[:, :1]))
+    return _Between(labels.numpy(), *_distances(vectors), _distances(vectors[:, :1])[0])
 
 
-def _distances(vectors: Tensor) -> Distances:
+def _distances(vectors: Tensor) -> tuple[Distances, Tensor]:
+    """d_A (n, n) of images with vectors (n, V, D), and the largest distance (n,) of two views of each."""
     require_finite(vectors, "the vectors of the views")
     found: Distances = augmented_distances(vectors).cpu().numpy()
-    return found
+    return found, diameters(vectors).cpu()
 
 
 def _pairs(distances: Distances) -> Distances:
@@ -270,7 +264,8 @@ class _Report:
                 "high",
             ),
         }
-        return found | self.between_quantities()
+        trade_off = trade_off_of([one.extremes for one in self.classes], self.num_views)
+        return found | trade_off | self.between_quantities()
 
     def between_quantities(self) -> dict[str, Quantity]:
         """Quantities that need a second class."""

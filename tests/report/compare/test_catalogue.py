@@ -42,6 +42,7 @@ OF_FEATURES = {
     "shared_information": 9.8,
     "label_energy": 0.24,
     "contexture_tau": 1.9,
+    "trade_off": 0.83,
 }
 OF_RANKING = {"share": 0.034, "shared": 41.0, "about_class": 1.4}
 OF_DISTANCES = {
@@ -51,6 +52,7 @@ OF_DISTANCES = {
         "relative": 0.6 + k,
         "ratio": 0.9 + k,
         "nearest": 0.2 + k,
+        "trade": 1.3 + k,
         "meeting": 0.3 + k,
     }
     for k, name in zip((0.01, 0.02, 0.03, 0.04), DISTANCES, strict=True)
@@ -77,6 +79,7 @@ def test_every_quantity_comes_from_its_place() -> None:
         expected |= {f"{encoder}_{name}": 0.25 for name in accuracies}
     expected |= {f"{name}_top_5": accuracy + 0.3 for name, accuracy in accuracies.items()}
     expected |= {"untrained_alignment": 0.21, "untrained_mean_inner_product": 0.32}
+    expected["trade_off_pixels"] = OF_DISTANCES["pixels"]["trade"]
     expected["shared_views_pixels"] = OF_DISTANCES["pixels"]["meeting"]
     assert found == pytest.approx(expected)
 

@@ -12,7 +12,8 @@ from cssl_cli.features.extractor import stored_views
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.class_geometry import class_geometry
 from cssl_cli.theory.concentration.class_overlap import QUANTITIES, class_overlap
-from cssl_cli.theory.concentration.sigma import concentration, pixels
+from cssl_cli.theory.concentration.pixel_vectors import pixels
+from cssl_cli.theory.concentration.sigma import concentration
 from cssl_cli.theory.estimate import Absent, Sample
 from cssl_cli.theory.table import FeatureTable
 from tests.support import reference_certificates as reference

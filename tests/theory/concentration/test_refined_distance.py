@@ -9,9 +9,9 @@ import torch
 
 from cssl_cli.augment import build_augmentation
 from cssl_cli.host.randomness import stream
+from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
 from cssl_cli.theory.concentration.refined_distance import QUANTITIES as REFINED
 from cssl_cli.theory.concentration.refined_distance import refine_distances, refined_concentration
-from cssl_cli.theory.concentration.sigma import pixels, standardized_pixels
 from cssl_cli.theory.estimate import Absent
 from tests.support.concentrations import all_distances, measure, names, pairs_of, values
 

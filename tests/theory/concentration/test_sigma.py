@@ -11,7 +11,8 @@ from scipy.stats import beta
 
 from cssl_cli.errors import RunError
 from cssl_cli.host.randomness import stream
-from cssl_cli.theory.concentration.sigma import QUANTITIES, concentration, pixels, sigma_bounds, standardized_pixels
+from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
+from cssl_cli.theory.concentration.sigma import QUANTITIES, concentration, sigma_bounds
 from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.subsets import balanced_subset
 from tests.support.concentrations import DELTAS, all_distances, measure, names, pairs_of, values
@@ -30,6 +31,7 @@ def flat(value):
 
 def assert_same_values(one, other, *, scale=1.0):
     scaled = {"yardstick", "deltas", "within_quantiles", "between_quantiles", "least_between"}
+    scaled |= {"trade_off", "same_image", "same_class"}
     for name, value in values(one).items():
         (numbers, words), (same_numbers, same_words) = flat(value), flat(values(other)[name])
         assert words == same_words
@@ -168,9 +170,11 @@ def test_it_is_valid_json_and_complete(seed):
     found = measure(vectors, labels)
     assert tuple(found) == QUANTITIES
     json.dumps({name: quantity.to_dict() for name, quantity in found.items()}, allow_nan=False)
-    for quantity in found.values():
+    paired = int(np.isin(labels, np.flatnonzero(np.bincount(labels) > 1)).sum())
+    for name, quantity in found.items():
         if isinstance(quantity, Estimate):
-            assert quantity.sample.num_images == len(labels)
+            counted = paired if name in ("trade_off", "same_image", "same_class") else len(labels)
+            assert quantity.sample.num_images == counted
             assert quantity.estimator
 
 

@@ -23,7 +23,8 @@ from cssl_cli.report.compare.granulated import short_names
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 from cssl_cli.report.layout import compacted, fits, note, table
 from cssl_cli.runs.results import CLASSIFIERS
-from cssl_cli.theory.terms import DELTA, EPSILON
+from cssl_cli.theory.distance_terms import DELTA
+from cssl_cli.theory.terms import EPSILON
 
 CONTROL, STOPPED = " (control)", " (stopped)"
 MOST_STOPPED = 20  # rows of an epoch that are named; --json has all
