@@ -33,6 +33,11 @@ def pytest_configure() -> None:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: the tests that come first wait for processes a third of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first, so that no worker is left with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
@@ -62,13 +67,16 @@ def pages_and_figures_where_they_are_tested(request: pytest.FixtureRequest, monk
     """Elsewhere, commands write no report.html, and figures are made but not drawn: both cost seconds each time."""
     if {"document", "figures"} & set(request.path.parts) or request.node.get_closest_marker("page") is not None:
         return
+    from matplotlib.figure import Figure
+
     monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
     monkeypatch.setattr("cssl_cli.report.figures.style.fix_layout", lambda figure: None)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", write_empty)
+    draw = Figure.savefig
 
+    def write_empty(figure: Figure, place: Any, **options: Any) -> None:
+        place.write_bytes(b"") if isinstance(place, Path) else draw(figure, place, **options)
 
-def write_empty(figure: object, path: Path, **_: object) -> None:
-    path.write_bytes(b"")
+    monkeypatch.setattr(Figure, "savefig", write_empty)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -94,6 +94,7 @@ def test_operations_of_a_step_follow_from_the_shapes(tmp_path: Path):
     assert least <= found <= least + 6 * 2 * views * views * 3
 
 
+@pytest.mark.page
 def test_the_figure_is_drawn_in_both_forms(tmp_path: Path):
     panels = [Panel("Pretraining, images/s", "batch size", [8, 16], [[1.0, 2.0], [3.0]], (0,))]
     machine = {"device": "cpu", "processor": "one", "threads": 1, "precision": "float32"}

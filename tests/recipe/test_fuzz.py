@@ -103,7 +103,7 @@ def fuzz(folder: Path, number: int, seed: int) -> dict[str, float]:
 
 
 def test_what_is_not_right_is_told_in_a_sentence(tmp_path: Path) -> None:
-    counts = fuzz(tmp_path, 150, seed=0)
+    counts = fuzz(tmp_path, 150, seed=2)
     assert counts["accepted"] > 3
     assert counts["refused"] > 150
 
