@@ -15,6 +15,8 @@ from cssl_cli.report.compare.rank_correlation.concordance import agreements
 
 DIGITS = 12  # significant digits: equal means over different seeds differ in the last bits, which is no order
 
+MAX_ROWS_PAIRED = 500  # rows of a group up to which the matrix of all pairs is quicker than counting without it
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Signs = NDArray[np.float32]  # −1, 0, 1; sums are exact up to 16 million
@@ -66,9 +68,9 @@ class Variable:
     groups: tuple[Floats, ...]
 
     @cached_property
-    def blocks(self) -> tuple[Signs, ...]:
-        """The signs (n_g, n_g) of each group's differences: for few rows."""
-        return tuple(_signs(values) for values in self.groups)
+    def blocks(self) -> tuple[Signs | None, ...]:
+        """The signs (n_g, n_g) of each group's differences; None for a group of many rows."""
+        return tuple(_signs(values) if len(values) <= MAX_ROWS_PAIRED else None for values in self.groups)
 
     @property
     def matrix(self) -> Signs:
@@ -76,6 +78,7 @@ class Variable:
         whole = np.zeros((len(self.ranks), len(self.ranks)), dtype=np.float32)
         start = 0
         for block in self.blocks:
+            assert block is not None
             whole[start : start + len(block), start : start + len(block)] = block
             start += len(block)
         return whole
@@ -137,7 +140,14 @@ class Pair:
 
     @cached_property
     def _agreements(self) -> tuple[Floats, Floats]:
-        found = [agreements(a, b) for a, b in zip(self.x.groups, self.y.groups, strict=True)]
+        found = []
+        for a, b, of_a, of_b in zip(self.x.groups, self.y.groups, self.x.blocks, self.y.blocks, strict=True):
+            if of_a is None or of_b is None:
+                found.append(agreements(a, b))
+            else:
+                products = of_a * of_b
+                untied = np.abs(products).sum(axis=1, dtype=np.float64)
+                found.append((products.sum(axis=1, dtype=np.float64), untied))
         return np.concatenate([score for score, _ in found]), np.concatenate([untied for _, untied in found])
 
     @property

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cssl_cli.report.compare.rank_correlation import signs
 from cssl_cli.report.compare.rank_correlation.concordance import agreements
-from cssl_cli.report.compare.rank_correlation.signs import Variable, as_column, variable
+from cssl_cli.report.compare.rank_correlation.signs import Pair, Variable, as_column, variable
 
 
 @pytest.mark.parametrize("levels", [2, 3, 10, 10_000])
@@ -52,3 +53,16 @@ def test_a_hundred_thousand_rows() -> None:
     tau = score.sum() / np.sqrt(of_x.untied.sum() * of_y.untied.sum())
     assert tau == pytest.approx(stats.kendalltau(x, y).statistic)
     assert untied.sum() == of_y.untied.sum()  # x has no ties
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_few_and_many_rows_are_counted_alike(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(levels)
+    codes = np.repeat([0, 1, 2], [1, 20, 30])
+    x, y = (variable(random.integers(0, levels, 51).astype(np.float64), codes) for _ in range(2))
+    few = Pair(x, y)
+    monkeypatch.setattr(signs, "MAX_ROWS_PAIRED", 25)
+    many = Pair(Variable(x.groups), Variable(y.groups))
+    assert [block is None for block in many.x.blocks] == [False, False, True]
+    assert np.array_equal(few.concordance, many.concordance)
+    assert (few.num_untied, few.score, few.tau, few.rho) == (many.num_untied, many.score, many.tau, many.rho)
