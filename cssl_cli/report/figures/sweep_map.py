@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -165,15 +166,15 @@ def ranks(rows: Sequence[RowContent], column: MapColumn) -> list[float | None]:
     values = [
         None if row.get("control") or _is_of_some_seeds(row, column.name) else _mean(row, column.name) for row in rows
     ]
-    known = [value for value in values if value is not None]
+    known = sorted(value for value in values if value is not None)
     span = max(len(known) - 1, 1)
     found: list[float | None] = []
     for value in values:
         if value is None:
             found.append(None)
             continue
-        below, equal = sum(other < value for other in known), known.count(value)
-        rank = (below + (equal - 1) / 2) / span if len(known) > 1 else 0.5
+        below, up_to = bisect_left(known, value), bisect_right(known, value)
+        rank = (below + up_to - 1) / 2 / span if len(known) > 1 else 0.5
         found.append(1 - rank if column.sign == -1 else rank)
     return found
 
