@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report import layout
 from cssl_cli.report.compare.content import as_content, as_csv
 from cssl_cli.report.compare.rows import rows_of, summarize
 from cssl_cli.report.compare.tables.rows import print_table
@@ -246,3 +248,20 @@ def test_unequal_classes_are_counted_beside_what_naming_the_largest_scores(
     # 100 of 113
     assert ("always naming cat would be right for 88.5 %" in printed) == unequal
     assert ("cat 100 100.0" in printed) == unequal
+
+
+def test_a_table_of_many_rows_is_that_of_few_without_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(limit: int) -> list[str]:
+        monkeypatch.setattr(layout, "LONG_TABLE", limit)
+        file = io.StringIO()
+        grid = layout.table("", "number", "日本")
+        for row in range(30):
+            grid.add_row(f"row {row}" * (1 + row % 3), Text(f"{row / 7:.2f}"), "–" if row % 5 else "12.5 ±0.1")
+        layout.print_grid(Console(file=file, width=200), grid)
+        return [line.rstrip() for line in file.getvalue().splitlines()]
+
+    few, many = drawn(500), drawn(29)
+    assert many[0] == few[0]
+    assert many[2:] == few[2:]
+    assert set(many[1]) == {"─"}
+    assert len(many[1]) == max(map(cell_len, [many[0], *many[2:]]))
