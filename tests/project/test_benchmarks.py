@@ -94,6 +94,7 @@ def test_operations_of_a_step_follow_from_the_shapes(tmp_path: Path):
     assert least <= found <= least + 6 * 2 * views * views * 3
 
 
+@pytest.mark.page
 def test_the_figure_is_drawn_in_both_forms(tmp_path: Path):
     panels = [Panel("Pretraining, images/s", "batch size", [8, 16], [[1.0, 2.0], [3.0]], (0,))]
     machine = {"device": "cpu", "processor": "one", "threads": 1, "precision": "float32"}
@@ -290,6 +291,30 @@ def test_large_sweep(run: Run, tmp_path: Path):
     written = run("large_sweep", "--members", 8, "--keep", tmp_path / "large")
     assert len(written["numbers"]) == 2 * 7
     assert "8 rows" in (tmp_path / "large" / "page.html").read_text()
+
+
+def test_a_large_sweep_is_made_whole_and_measured_where_its_commands_succeed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    large_sweep = importlib.import_module("large_sweep")
+    monkeypatch.chdir(tmp_path)
+    finds = "import os, sys; open('peak.txt', 'w').write('1'); sys.exit(not os.path.exists(sys.argv[1]))"
+    monkeypatch.setattr(large_sweep, "MEASURED", finds)
+    monkeypatch.setattr(large_sweep, "COMMANDS", {"found": ["{file}"], "gone": ["nowhere"]})
+    home, made = Path("kept") / "runs" / "large", []
+
+    def make(file: Path, members: int) -> None:
+        made.append(members)
+        (home / "sweep.json").touch()
+
+    monkeypatch.setattr(large_sweep, "make", make)
+    home.mkdir(parents=True)
+    Path("kept/large.yaml").touch()  # and no more: it was interrupted
+    for _ in range(2):
+        assert len(run("large_sweep", "--members", 8, "--keep", "kept", "--only", "found")["numbers"]) == 2
+    assert made == [8]
+    with pytest.raises(SystemExit, match="gone ended with 1"):
+        run("large_sweep", "--keep", "kept")
 
 
 def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
