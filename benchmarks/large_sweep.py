@@ -26,7 +26,7 @@ from cssl_cli.runs.run_dir import ANALYSIS, ENCODER, ENVIRONMENT, EPOCH_KNN, PRO
 from cssl_cli.sweep import results_index
 from cssl_cli.sweep.results_index import ResultsIndex, Wanted, read_results
 from cssl_cli.sweep.run import as_run, member_path
-from cssl_cli.sweep.stored import store_sweep
+from cssl_cli.sweep.stored import NAME, store_sweep
 from cssl_cli.sweep.sweep import Sweep, load_sweep
 
 SWEEP = """
@@ -54,6 +54,7 @@ atexit.register(tell)
 from cssl_cli.__main__ import main
 main()
 """
+HOME = "runs/large"
 COMMANDS = {
     "plan: sweep --dry-run": ["sweep", "{file}", "--dry-run"],
     "table: sweep --report": ["sweep", "{file}", "--report", "--no-figures", "--no-html"],
@@ -75,7 +76,7 @@ def main() -> None:
     folder = options.keep or Path(tempfile.mkdtemp())
     try:
         file = folder / "large.yaml"
-        if not file.exists():
+        if not (folder / HOME / NAME).exists():  # which is written last: a part of a sweep would be trained
             make(file, options.members)
         measure(file, options, report)
     finally:
@@ -85,7 +86,8 @@ def main() -> None:
 
 
 def measure(file: Path, options: Any, report: measuring.Report) -> None:
-    places = {"file": file, "home": "runs/large", "page": "page.html", "csv": "table.csv"}
+    places = {"file": file.name, "home": HOME, "page": "page.html", "csv": "table.csv"}
+    members = sum((folder / RECIPE).exists() for folder in (file.parent / HOME).iterdir())
     rows = []
     for name, words in COMMANDS.items():
         if options.only not in name:
@@ -95,12 +97,14 @@ def measure(file: Path, options: Any, report: measuring.Report) -> None:
             command = [sys.executable, "-c", MEASURED, *(word.format(**places) for word in words)]
             code = subprocess.run(command, cwd=file.parent, stdout=out, stderr=err, check=False).returncode
             seconds = time.perf_counter() - began
+        if code:
+            raise SystemExit(f"{name} ended with {code}:\n{(file.parent / 'err.txt').read_text()}")
         peak = int((file.parent / "peak.txt").read_text()) / 2**20
         report.numbers[f"{name}, seconds"] = seconds
         report.numbers[f"{name}, peak GiB"] = peak
         lines = len((file.parent / "out.txt").read_text().splitlines())
-        rows.append([name, f"{seconds:.1f}", f"{peak:.2f}", f"{lines:,}", str(code)])
-    measuring.print_table([f"{options.members:,} members", "s", "peak GiB", "lines", "exit"], rows)
+        rows.append([name, f"{seconds:.1f}", f"{peak:.2f}", f"{lines:,}"])
+    measuring.print_table([f"{members:,} members", "s", "peak GiB", "lines"], rows)
 
 
 # ------------------------------------------------------------------------- a sweep without training

@@ -25,8 +25,13 @@ hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cssl")
 
 
-def pytest_configure() -> None:
-    """Signals as a terminal gives them: a shell's background job begins with some ignored, which `cssl` leaves so."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Signals as a terminal gives them: a shell's background job begins with some ignored, which `cssl` leaves so.
+
+    And a test that is named runs, although it is marked `soak`.
+    """
+    if config.option.markexpr == "not soak" and any("::" in argument for argument in config.args):
+        config.option.markexpr = ""
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
             if signal.getsignal(number) is signal.SIG_IGN:

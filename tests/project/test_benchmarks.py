@@ -293,6 +293,30 @@ def test_large_sweep(run: Run, tmp_path: Path):
     assert "8 rows" in (tmp_path / "large" / "page.html").read_text()
 
 
+def test_a_large_sweep_is_made_whole_and_measured_where_its_commands_succeed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    large_sweep = importlib.import_module("large_sweep")
+    monkeypatch.chdir(tmp_path)
+    finds = "import os, sys; open('peak.txt', 'w').write('1'); sys.exit(not os.path.exists(sys.argv[1]))"
+    monkeypatch.setattr(large_sweep, "MEASURED", finds)
+    monkeypatch.setattr(large_sweep, "COMMANDS", {"found": ["{file}"], "gone": ["nowhere"]})
+    home, made = Path("kept") / "runs" / "large", []
+
+    def make(file: Path, members: int) -> None:
+        made.append(members)
+        (home / "sweep.json").touch()
+
+    monkeypatch.setattr(large_sweep, "make", make)
+    home.mkdir(parents=True)
+    Path("kept/large.yaml").touch()  # and no more: it was interrupted
+    for _ in range(2):
+        assert len(run("large_sweep", "--members", 8, "--keep", "kept", "--only", "found")["numbers"]) == 2
+    assert made == [8]
+    with pytest.raises(SystemExit, match="gone ended with 1"):
+        run("large_sweep", "--keep", "kept")
+
+
 def test_startup(run: Run, monkeypatch: pytest.MonkeyPatch):
     startup = importlib.import_module("startup")
     started = []

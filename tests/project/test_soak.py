@@ -9,11 +9,13 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cssl_cli.errors import InputError
+from tests.conftest import pytest_configure
 from tests.soak.command import Ended
 from tests.soak.compare import Reference, leftovers
 from tests.soak.damages import damage_of
@@ -211,3 +213,11 @@ def test_a_signal_that_saves_nothing_and_leaves_half_a_file_is_found(tmp_path: P
     assert end(129) == []
     assert end(1) == ["exit code"]
     assert end(1, "Traceback (most recent call last):\n  ...\nKeyError: 1") == ["traceback"]
+
+
+# ---------------------------------------------------------------------------------------------- the tests marked `soak`
+@pytest.mark.parametrize(("arguments", "expression"), [(["tests"], "not soak"), (["tests/test_one.py::test_it"], "")])
+def test_one_runs_where_it_is_named(arguments: list[str], expression: str):
+    config: Any = SimpleNamespace(args=arguments, option=SimpleNamespace(markexpr="not soak"))
+    pytest_configure(config)
+    assert config.option.markexpr == expression

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cssl_cli.report.layout import console
+from cssl_cli.report.sections import concentration
 from cssl_cli.report.sections.concentration import print_concentration
 from tests.support.commands import Invoke
 
@@ -95,6 +98,18 @@ def test_the_multiple_at_which_concentration_is_read_is_named(
         assert words in " ".join(printed.split())
         assert "50.0" in printed
         assert "W/B" not in printed
+
+
+@pytest.mark.parametrize(("width", "tables"), [(80, 3), (110, 2), (160, 1)])
+def test_a_name_is_whole_in_tables_of_concentration(width: int, tables: int) -> None:
+    numbers = ["4.566", "46.0", "–", "5.428", "5.503", "0.986", "38.0"]
+    cells = [*numbers, "12.0  [2.5, 31.2]", "7.953 + 4.124 = 12.078"]
+    out = Console(width=width, file=io.StringIO())
+    concentration._table(out, "two", [("a-rather-long-name-of-a-set", cells)])
+    assert isinstance(out.file, io.StringIO)
+    shown = out.file.getvalue()
+    assert shown.count("a-rather-long-name-of-a-set ") == tables
+    assert all(cell in shown for cell in cells)
 
 
 def test_without_distances_there_is_a_sentence(content: dict[str, Any], show: Show) -> None:

@@ -218,7 +218,7 @@ def _draw(axes: Axes, points: Sequence[Point], title: str, entry: Mapping[str, A
         _bars(axes, of_group, {"color": looks["color"], "rasterized": as_pixels})
         hollow = looks | {"mfc": "none", "mec": looks["color"], "mew": 0.8}
         _markers(axes, [(p.term, p.reference) for p in of_group if p.reference is not None], hollow)
-        crossed = looks | CROSSED | {"mec": looks["color"], "zorder": 3}
+        crossed = looks | CROSSED | {"mec": looks["color"], "zorder": 4}  # above the others, whatever their group
         _markers(axes, [(p.term, p.accuracy) for p in of_group if p.control], crossed)
         filled = looks | {"mec": INK, "mew": 0.4, "zorder": 3}
         _markers(axes, [(p.term, p.accuracy) for p in of_group if not p.control], filled)

@@ -91,16 +91,23 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 
 COLUMNS = ("δ", "1−σ, %", "searched", "within", "between", "ratio", "1−σ rel., %", "nearest, %", "trade-off")
+PARTS = (  # of the columns, in tables below each other
+    (slice(None),),
+    (slice(0, 3), slice(3, None)),
+    (slice(0, 3), slice(3, -1), slice(-1, None)),
+)
 
 
 def _table(out: Console, title: str, rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Print one table, or two below each other if the terminal is too narrow."""
-    whole, first, second = (_grid(title, rows, places) for places in (slice(None), slice(0, 3), slice(3, None)))
-    if fits(out, compacted(out, whole)):
-        return out.print(whole)
-    out.print(compacted(out, first))
-    out.print()
-    return out.print(compacted(out, second))
+    """Print one table, or two or three below each other if the terminal is too narrow."""
+    for parts in PARTS:
+        tables = [compacted(out, _grid(title, rows, places)) for places in parts]
+        if all(fits(out, one) for one in tables):
+            break
+    for position, one in enumerate(tables):
+        if position:
+            out.print()
+        out.print(one)
 
 
 def _grid(title: str, rows: Sequence[tuple[str, Sequence[str]]], places: slice) -> Table:

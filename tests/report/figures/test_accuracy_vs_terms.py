@@ -266,6 +266,29 @@ def test_the_number_of_artists_is_not_that_of_the_points() -> None:
     assert sum(len(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None") >= len(rows)
 
 
+def test_no_control_lies_below_other_rows() -> None:
+    rows = table(NESTED, 2, 1)
+    for group in (rows[: len(NESTED)], rows[len(NESTED) :]):
+        group[0]["control"] = True
+    with drawing():
+        figure = accuracy_vs_terms(rows, screened(rows), "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    heights = [(line.get_marker() == "x", line.get_zorder()) for line in figure.axes[0].lines]
+    crosses, others = ([height for crossed, height in heights if crossed is which] for which in (True, False))
+    assert len(crosses) == 2
+    assert min(crosses) > max(others)
+
+
+@pytest.mark.parametrize(("number", "as_pixels"), [(1000, False), (1001, True)])
+def test_many_points_are_an_image_in_an_svg(number: int, as_pixels: bool) -> None:
+    rows = table([f"v{place}" for place in range(number)], 1, 1)
+    found = {"terms": [{"term": "t0", "pooled": {}, "within": {}}]}
+    with drawing():
+        figure = accuracy_vs_terms(rows, found, "linear", accuracy_title="Linear", term_titles={})
+    assert figure is not None
+    assert {line.get_rasterized() for line in figure.axes[0].lines} == {as_pixels}
+
+
 def test_without_a_coefficient_nothing_is_said_of_an_order() -> None:
     rows = table(NESTED[:2], 1, 2)
     with drawing():
