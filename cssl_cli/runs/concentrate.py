@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,11 +15,14 @@ from cssl_cli.features.extractor import FeatureExtractor
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
+from cssl_cli.nn.ranks import ALONE
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.dealing import dealt
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import counter, untrained_encoder
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
+from cssl_cli.runs.team import Team
 from cssl_cli.runs.views import Material, Measured, gather
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
 from cssl_cli.theory.concentration.sigma import concentration, pixels, standardized_pixels
@@ -43,12 +47,15 @@ def analyze_recipe(
     changes: Mapping[str, Any] | None = None,
     dataset: Dataset | None = None,
     data_root: str | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """The concentration of the recipe's augmented images, before any training.
 
-    `changes` replace settings of the recipe's analyze block. The distance `trained` is skipped.
+    `changes` replace settings of the recipe's analyze block. The distance `trained` is skipped. The ranks of a `team`
+    share the features, and then the distances; all come to the same.
     """
-    device = choose_device(device_name)
+    team = team or Team(ALONE)
+    device = choose_device(team.device_name(device_name))
     settings = recipe.settings("analyze") | dict(changes or {})
     settings["distances"] = tuple(name for name in settings["distances"] if name != "trained")
     if not settings["distances"]:
@@ -57,23 +64,21 @@ def analyze_recipe(
             where="analyze.distances",
             remedy="Give pixels, standardized_pixels or untrained, or analyze a finished run.",
         )
-    dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
+    with team.rank_0_first():
+        dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
     material = gather(recipe, dataset, settings, device)
     tables: dict[str, Tensor] = {}
     if "untrained" in settings["distances"]:
-        extractor = material.extractor(untrained_encoder(recipe, dataset.channels))
-        total = len(material.images) * material.num_views
-        advance = counter(reporter, "features of the untrained encoder", total)
-        tables["untrained"] = extractor.view_table(
-            material.images, material.augmentation, material.theta, advance=advance
-        )
+        extractor = material.extractor(untrained_encoder(recipe, dataset.channels), team.ranks)
+        with team.explaining():
+            tables["untrained"] = feature_table(extractor, material, "features of the untrained encoder", reporter)
     return {
         "format": RESULTS_FORMAT,
         "recipe": recipe.name,
         "content_key": dataset.content_key,
         "settings": settings,
         **facts(material),
-        "concentration": concentrations(material, settings, tables, recipe.seed, reporter),
+        "concentration": dealt(concentrations(material, settings, tables, recipe.seed, reporter), team),
     }
 
 
@@ -89,15 +94,15 @@ def facts(material: Material) -> dict[str, Any]:
 
 def concentrations(
     material: Material, settings: Mapping[str, Any], tables: Mapping[str, Tensor], seed: int, reporter: Reporter
-) -> dict[str, Quantities]:
-    """Concentration in each distance that `settings` name; `tables` holds raw features (N, V, D).
+) -> dict[str, Callable[[], Quantities]]:
+    """What measures concentration in each distance that `settings` name; `tables` holds raw features (N, V, D).
 
     Nearer views are searched for only in the first pixel distance: the search takes longer than everything else.
     """
     searched = next((name for name in settings["distances"] if name in PIXEL_DISTANCES), None)
+    measure = partial(concentration_in, material=material, settings=settings, seed=seed, reporter=reporter)
     return {
-        name: concentration_in(name, material, settings, tables.get(name), seed, reporter, search=name == searched)
-        for name in settings["distances"]
+        name: partial(measure, name, table=tables.get(name), search=name == searched) for name in settings["distances"]
     }
 
 
