@@ -169,9 +169,9 @@ def _parts(
     return {
         **{f"concentration {name}": part for name, part in in_pixels.items()},
         **({"controls": partial(terms.of_controls, features.raw)} if settings["controls"] else {}),
+        "lipschitz": partial(_lipschitz, features, material, recipe.seed, reporter),
         **{f"terms {name}": part for name, part in terms.parts(features.raw).items()},
         **{f"concentration {name}": part for name, part in distances.items() if name not in in_pixels},
-        "lipschitz": partial(_lipschitz, features, material, recipe.seed, reporter),
         "projection": lambda: projection(
             unit_norm(features.raw["trained"][:, 0]), material.labels, len(material.class_names)
         ),

@@ -20,7 +20,11 @@ from . import command
 from .command import Command, Start
 from .findings import Fault, Outcome
 
-SAVING = "train.checkpoint_minutes=0.01"
+TRAINED = (
+    "method={name: simclr, projector: [16, 8]}",
+    "optim={name: adamw, lr: 2e-3}",
+    "train.checkpoint_minutes=0.01",
+)
 SILENCE = 4.0
 PROMISED = SILENCE + 40.0  # silence, the farewell to the others, and a step, all on a busy machine
 LIMIT = 120.0
@@ -37,7 +41,7 @@ class Ranks:
         self.recipe.write_text(recipe_text(60))
         whole = folder / "whole"
         whole.mkdir()
-        ended = command.run(whole, "pretrain", self.recipe, SAVING)
+        ended = command.run(whole, "pretrain", self.recipe, *TRAINED)
         assert ended.code == 0, ended.stderr
         self.whole, self.seconds = terms_of(whole), ended.seconds
 
@@ -86,7 +90,7 @@ class Ranks:
         for rank, environment in enumerate(environments(size, SILENCE)):
             place = folder / name if rank == 0 else folder / f"{name}-{rank}"
             place.mkdir(exist_ok=True)
-            words = ("pretrain", self.recipe, SAVING, "--out", folder / name / "runs")
+            words = ("pretrain", self.recipe, *TRAINED, "--out", folder / name / "runs")
             commands.append(Command(place, *words, start=Start(environment=environment)))
         return commands
 

@@ -21,6 +21,7 @@ encoder: {name: small, width: 2}
 method: {name: barlow_twins, projector: [16, 8]}
 optim: {name: lars, lr: 0.2}
 train: {epochs: EPOCHS, batch_size: 24, precision: float32}
+probe: {knn_k: 10, center_views: 2, penalties: [0.1]}
 analyze: {num_images: 40, num_views: 4, bootstrap: 20, refine_pairs: 20}
 """
 
