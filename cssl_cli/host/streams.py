@@ -147,6 +147,11 @@ def use_standard_streams(*, expendable: bool = False) -> None:
     _use(Stream if expendable else Output)
 
 
+def is_muted() -> bool:
+    """Whether this process is not heard, because another says the same."""
+    return isinstance(sys.stderr, Stream) and sys.stderr.muted
+
+
 def unmute() -> None:
     """From here on each process of several is heard."""
     for stream in (sys.stdout, sys.stderr):

@@ -69,6 +69,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "compiling",
         "concentrate",
         "contact_sheet",
+        "dealing",
         "device",
         "encoder_terms",
         "environment",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cssl_cli.cli import guard
 from cssl_cli.errors import RunError
 from cssl_cli.runs import analyze, probe
 from cssl_cli.runs.dealing import Part
@@ -146,16 +147,27 @@ def test_an_error_of_another_rank_is_told_by_rank_0(measure: Callable[..., Start
     assert not (tmp_path / "run" / "analysis.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("analyze", "missing"), "missing"),
-        (("pretrain", "simclr-shape"), "did you mean"),
-        (("cache",), "`cssl cache`, which runs in one"),
-        (("probe",), "Missing argument"),
-    ],
-)
-def test_what_all_meet_before_they_have_met_is_said_once(start: Start, words: tuple[str, ...], said: str) -> None:
-    leader, follower = start("run", 2, 1, of=words).end()
-    assert (leader[:2], follower) == ((2, ""), (2, "", ""))
-    assert said.lower() in leader[2].lower()
+def wait_briefly() -> None:
+    guard.PRECEDENCE = 1.0
+
+
+def test_what_all_meet_before_they_have_met_is_said_once(start: Start) -> None:
+    cases = {
+        ("analyze", "runs/missing"): "there is no such run",
+        ("pretrain", "simclr-shape"): "Did you mean",
+        ("cache",): "`cssl cache`, which runs in one",
+        ("probe",): "Missing argument",
+    }
+    started = [start("run", 2, 1, of=words, before=(1, wait_briefly)) for words in cases]
+    for ranks, said in zip(started, cases.values(), strict=True):
+        began = time.monotonic()
+        leader, follower = ranks.end()
+        assert (leader[:2], follower) == ((2, ""), (2, "", ""))
+        assert said in leader[2]
+        assert time.monotonic() - began < guard.PRECEDENCE
+
+
+def test_a_rank_that_is_not_heard_fails_after_the_one_that_is(start: Start) -> None:
+    ranks = start("run", 2, 1, of=("pretrain", "simclr-shape"))
+    ((code, _, _),) = ranks.end(of=[0])
+    assert (code, ranks.ranks[1].poll()) == (2, None)  # torchrun ends it then

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from cssl_cli import api
+from cssl_cli.cli import guard
 from cssl_cli.errors import InputError
 from cssl_cli.host.launched import num_processes, require_one_process
 from cssl_cli.runs import following, pretrain, team
@@ -187,6 +188,7 @@ def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch, tmp_path
     outcome = invoke("recipes")
     assert (outcome.code, "`cssl recipes`" in outcome.stderr) == (2, True)
     monkeypatch.setenv("LOCAL_RANK", "1")  # the first process of this machine says it
+    monkeypatch.setattr(guard, "PRECEDENCE", 0.0)
     outcome = invoke("recipes")
     assert (outcome.code, outcome.stdout, outcome.stderr) == (2, "", "")
 
