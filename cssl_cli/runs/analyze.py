@@ -22,7 +22,7 @@ from cssl_cli.host.progress import Reporter, Silent
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.concentrate import PIXEL_DISTANCES, concentrations, facts, feature_table
+from cssl_cli.runs.concentrate import concentration_parts, concentrations, facts, feature_table
 from cssl_cli.runs.dealing import Part, dealt
 from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms, as_dicts
@@ -147,7 +147,7 @@ def _measure(
         "loss_settings": {**asdict(_loss(recipe)), "of_the_method": "temperature" in recipe.settings("method")},
         **{name: found[f"terms {name}"] for name in features.raw},
         **({} if features.no_projector is None else {"projector": {"reason": features.no_projector}}),
-        "concentration": {name: found[f"concentration {name}"] for name in settings["distances"]},
+        "concentration": concentrations(found, settings),
         "projection": found["projection"],
     }
     if settings["controls"]:
@@ -164,14 +164,11 @@ def _parts(
 ) -> dict[str, Part]:
     """What is made of the features, in parts that need nothing of each other; those that take longest come first."""
     terms = EncoderTerms(recipe.seed, settings, material, _loss(recipe), reporter)
-    distances = concentrations(material, settings, features.raw, recipe.seed, reporter)
-    in_pixels = {name: part for name, part in distances.items() if name in PIXEL_DISTANCES}
     return {
-        **{f"concentration {name}": part for name, part in in_pixels.items()},
+        **concentration_parts(material, settings, features.raw, recipe.seed, reporter),
         **({"controls": partial(terms.of_controls, features.raw)} if settings["controls"] else {}),
         "lipschitz": partial(_lipschitz, features, material, recipe.seed, reporter),
         **{f"terms {name}": part for name, part in terms.parts(features.raw).items()},
-        **{f"concentration {name}": part for name, part in distances.items() if name not in in_pixels},
         "projection": lambda: projection(
             unit_norm(features.raw["trained"][:, 0]), material.labels, len(material.class_names)
         ),
