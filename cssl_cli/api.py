@@ -71,10 +71,9 @@ def pretrain(
     A finished run is left as it is, a stopped one goes on where it was; `restart` trains it anew. `device` is such as
     "cpu" or torch's, by default the best there is; `data_root` the folder of the images, if not the recipe's.
     """
-    from cssl_cli.host.launched import require_one_process
     from cssl_cli.runs.pretrain import pretrain as train
 
-    require_one_process("`cssl_cli.api`")
+    _require_one_process("pretrain")
     run = train(
         recipe,
         out=Path(out),
@@ -107,6 +106,7 @@ def probe(
     from cssl_cli.runs.probe import probe as measure
     from cssl_cli.runs.transfer import transfer
 
+    _require_one_process("probe")
     path = Path(run)
     options: dict[str, Any] = {"reporter": _Told(progress), "device_name": _name(device), "again": again}
     options |= {"data_root": _folder(data_root), "precision": precision}
@@ -139,6 +139,7 @@ def analyze(
     from cssl_cli.runs.overrides import recipe_with
     from cssl_cli.runs.run_dir import FIGURES, TRACE, RunDir
 
+    _require_one_process("analyze")
     result = measure(
         Path(run),
         reporter=_Told(progress),
@@ -283,6 +284,13 @@ class _Told(Notices):
     def advance(self, task: str, done: int, total: int, detail: str = "") -> None:
         if done >= total:
             self.say(f"{task}: {detail or f'{total:,} done'}")
+
+
+def _require_one_process(function: str) -> None:
+    """For what writes to a run directory: processes of one script would do the same in it at once."""
+    from cssl_cli.host.launched import require_one_process
+
+    require_one_process(f"`cssl_cli.api.{function}`")
 
 
 def _texts(overrides: Sequence[str]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +22,14 @@ from cssl_cli.cli.options import (
 )
 from cssl_cli.errors import DamagedError, RunError
 from cssl_cli.host.launched import require_float32, require_one_process
-from cssl_cli.host.progress import warn
+from cssl_cli.host.progress import Silent, warn
 from cssl_cli.runs.options import require_device_name, require_precision
 
 if TYPE_CHECKING:
     from cssl_cli.cli.requests import AnalyzeRequest
     from cssl_cli.host.progress import Reporter
+    from cssl_cli.recipe import Recipe
+    from cssl_cli.runs.team import Team
 
 EXAMPLES = (
     "cssl analyze runs/simclr-shapes-0123456789",
@@ -105,8 +108,8 @@ def analyze(
         device=device,
         precision=precision,
     )
-    if sorted_targets.features or sorted_targets.recipe is not None or len(sorted_targets.runs) > 1:
-        require_one_process("`cssl analyze` of anything but one run")
+    if sorted_targets.features or len(sorted_targets.runs) > 1:
+        require_one_process("`cssl analyze` of files, or of several runs")
     require_float32(precision)
     if sorted_targets.features:
         from cssl_cli.cli.features import analyze_files, require_as_they_are
@@ -125,48 +128,59 @@ def _measure_recipe(request: AnalyzeRequest, as_json: bool) -> None:
     from cssl_cli.cli.terminal import TerminalReporter
     from cssl_cli.report.sections.concentration import show_concentration
     from cssl_cli.runs.concentrate import analyze_recipe
+    from cssl_cli.runs.team import team_of
 
-    with TerminalReporter() as reporter:
-        result = analyze_recipe(
-            recipe,
-            reporter=reporter,
-            device_name=request.device,
-            changes=request.changes,
-            data_root=request.data_root,
-        )
-    show_concentration(result, as_json)
+    with team_of(request.device) as team:
+        with TerminalReporter() if team.leads else nullcontext(Silent()) as reporter:
+            result = analyze_recipe(
+                recipe,
+                reporter=reporter,
+                device_name=request.device,
+                changes=request.changes,
+                data_root=request.data_root,
+                team=team,
+            )
+        if team.leads:
+            show_concentration(result, as_json)
 
 
 def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
     """The terms of runs, with figures and report."""
     from cssl_cli.runs.overrides import recipe_with
 
-    paths = request.targets.runs
-    recipes = {path: recipe_with(request.targets.overrides, path) for path in paths}
-    from cssl_cli.cli.terminal import TerminalReporter
-    from cssl_cli.report.analysis import show_analysis, show_runs
-    from cssl_cli.runs.analyze import analyze as measure
-    from cssl_cli.runs.analyze import compute_features
+    recipes = {path: recipe_with(request.targets.overrides, path) for path in request.targets.runs}
     from cssl_cli.runs.team import team_of
 
-    with team_of(request.device) as team, TerminalReporter() as reporter:
-        if not team.leads:
-            (path,) = paths
-            compute_features(
+    with team_of(request.device) as team:
+        if team.leads:
+            _lead(request, recipes, team, as_json)
+        else:
+            from cssl_cli.runs.analyze import take_part
+
+            ((path, recipe),) = recipes.items()
+            take_part(
                 path,
                 team=team,
                 device_name=request.device,
                 changes=request.changes,
-                recipe=recipes[path],
+                recipe=recipe,
                 data_root=request.data_root,
             )
-            return
+
+
+def _lead(request: AnalyzeRequest, recipes: Mapping[Path, Recipe | None], team: Team, as_json: bool) -> None:
+    """Measure and print as the one process there is, or as rank 0 of several."""
+    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.report.analysis import show_analysis, show_runs
+    from cssl_cli.runs.analyze import analyze as measure
+
+    with TerminalReporter() as reporter:
         results = {
             path: measure(
                 path,
                 reporter=reporter,
                 device_name=request.device,
-                recipe=recipes[path],
+                recipe=recipe,
                 changes=request.changes,
                 export=request.export,
                 again=request.again,
@@ -174,9 +188,9 @@ def _measure_runs(request: AnalyzeRequest, as_json: bool) -> None:
                 precision=request.precision,
                 team=team,
             )
-            for path in paths
+            for path, recipe in recipes.items()
         }
-        for path in paths:
+        for path in recipes:
             tell_of_damaged_probe(path, reporter)
         failed = _draw(results, reporter, figures=request.figures, html=request.html)
     if len(results) > 1:

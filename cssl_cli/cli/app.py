@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from cssl_cli.cli.guard import exit_code_of
 from cssl_cli.cli.options import Quiet
 from cssl_cli.cli.quiet import keeping_quiet
 from cssl_cli.errors import InputError
-from cssl_cli.host.launched import require_one_process
+from cssl_cli.host.launched import num_processes, require_one_process
 
 
 class _Guarded(TyperGroup):
@@ -96,6 +97,8 @@ def _with_quiet(command: Callable[..., None]) -> Callable[..., None]:
     def run(*, quiet: bool, **options: Any) -> None:
         if command not in (pretrain.pretrain, probe.probe, analyze.analyze):
             require_one_process(f"`cssl {command.__name__.rstrip('_')}`")
+        elif num_processes() > 1:  # before torch loads: else it says with many lines of C++ that a store is gone
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         with keeping_quiet(quiet):
             command(**options)
 

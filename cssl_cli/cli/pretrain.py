@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cssl_cli.cli.options import DataRoot, Device, DryRun, Json, Out, Overrides, Track, read_data_root
-from cssl_cli.host.launched import num_processes, require_one_process
+from cssl_cli.host.launched import require_one_process
 from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
@@ -88,8 +88,6 @@ def _profile(request: PretrainRequest, as_json: bool) -> None:
 
 
 def _train(request: PretrainRequest, as_json: bool) -> None:
-    if num_processes() > 1:  # before torch loads: else it says with many lines of C++ that a store is gone
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from cssl_cli.runs.team import team_of
 
     with team_of(request.device) as team:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,8 @@ def probe(
 
         targets = Targets.sort([run, *(overrides or [])])
         require_as_they_are(targets.features, data=data, data_root=data_root, precision=precision)
-        return probe_files(targets.features, targets.overrides, out=out, device=device, as_json=as_json)
+        probe_files(targets.features, targets.overrides, out=out, device=device, as_json=as_json)
+        return
     from cssl_cli.runs.overrides import recipe_elsewhere, recipe_with
 
     path, elsewhere = user_path(run), None
@@ -88,16 +90,15 @@ def probe(
     if elsewhere is not None:
         require_one_process("`cssl probe --data`")
     require_float32(precision)
-    with team_of(device) as team, TerminalReporter() as reporter:
-        if elsewhere is None:
-            from cssl_cli.runs.probe import probe as measure
+    with team_of(device) as team:
+        with TerminalReporter() if team.leads else nullcontext(Silent()) as reporter:
+            if elsewhere is None:
+                from cssl_cli.runs.probe import probe as measure
 
-            if not team.leads:
-                measure(path, reporter=Silent(), team=team, **options)
-                return team.wait_for_end()
-            result = measure(path, reporter=reporter, team=team, **options)
-        else:
-            from cssl_cli.runs.transfer import transfer
+                result = measure(path, reporter=reporter, team=team, **options)
+            else:
+                from cssl_cli.runs.transfer import transfer
 
-            result = transfer(path, elsewhere=elsewhere, reporter=reporter, **options)
-    return print_json(result) if as_json else show_probe(path, result)
+                result = transfer(path, elsewhere=elsewhere, reporter=reporter, **options)
+        if team.leads:
+            print_json(result) if as_json else show_probe(path, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 from cssl_cli.errors import InputError
 
@@ -29,6 +30,13 @@ def num_processes(environment: Environment = os.environ) -> int:
     return size
 
 
+def repeats_another(environment: Environment = os.environ) -> bool:
+    """Whether another process of this machine, started for the same command, says all that this one could say."""
+    with suppress(InputError):  # which all of them tell
+        return num_processes(environment) > 1 and number_of("LOCAL_RANK", environment) > 0
+    return False
+
+
 def number_of(name: str, environment: Environment, *, least: int = 0) -> int:
     """A whole number that a launcher has set."""
     text = environment[name]
@@ -46,7 +54,8 @@ def require_one_process(what: str) -> None:
     if num_processes() > 1:
         raise InputError(
             f"{num_processes()} processes were started for {what}, which runs in one",
-            remedy="Call it without torchrun, which is for `cssl pretrain`, `cssl probe RUN` and `cssl analyze RUN`.",
+            remedy="Call it without torchrun, which is for `cssl pretrain`, `cssl probe RUN`, and `cssl analyze` of a "
+            "run or a recipe.",
         )
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
+from cssl_cli.host.streams import is_muted
+
 # Ctrl-C, the end, a terminal that is gone, and the two by which batch systems announce the end of a job's time.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ONE_REQUEST = 1.0  # seconds: a signal to a group of processes may reach one of them twice, sent and passed on
@@ -158,7 +160,8 @@ def last_words(say: Callable[[int], object]) -> Iterator[None]:
 
 def _end(number: int) -> NoReturn:
     """End the process as it stands: files appear whole or not at all, so that nothing is damaged."""
-    write_at_once(b"interrupted\n")
+    if not is_muted():
+        write_at_once(b"interrupted\n")
     for say in _listener.last_words:
         with suppress(Exception):
             say(128 + number)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from cssl_cli.errors import CsslError, RunError, escaped_text
+from cssl_cli.host.launched import repeats_another
 
 # What the reports use, for streams that have only ASCII or Latin-1.
 _SIMILAR = str.maketrans(
@@ -33,10 +34,13 @@ class ReaderGone(CsslError):
 
 
 class Stream(io.TextIOBase):
-    """Text to a stream of the process. Control characters in it do not reach the terminal, except through `draw`."""
+    """Text to a stream of the process. Control characters in it do not reach the terminal, except through `draw`.
 
-    def __init__(self, target: TextIO) -> None:
-        self.target = target
+    `muted` takes text and drops it.
+    """
+
+    def __init__(self, target: TextIO, *, muted: bool = False) -> None:
+        self.target, self.muted = target, muted
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -61,6 +65,8 @@ class Stream(io.TextIOBase):
 
     def draw(self, text: str) -> None:
         """Write text as it is: what a library draws with, once names in it are escaped."""
+        if self.muted:
+            return
         try:
             self.target.write(_representable(text, self.encoding))
         except (OSError, ValueError) as error:
@@ -82,8 +88,8 @@ class Stream(io.TextIOBase):
 class Output(Stream):
     """Standard output: an error at every use once it has failed, whoever swallowed the first, until `silence`."""
 
-    def __init__(self, target: TextIO) -> None:
-        super().__init__(target)
+    def __init__(self, target: TextIO, *, muted: bool = False) -> None:
+        super().__init__(target, muted=muted)
         self.error: CsslError | None = None
         self.silent = False
 
@@ -112,12 +118,16 @@ class Output(Stream):
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Within it, sys.stdout and sys.stderr are an `Output` and a `Stream`; what was closed goes nowhere."""
+    """Within it, sys.stdout and sys.stderr are an `Output` and a `Stream`; what was closed goes nowhere.
+
+    Where several processes were started for one command, the first of a machine is heard, until `unmute`: before they
+    have met, all meet the same errors.
+    """
     if isinstance(sys.stdout, Output):
         yield
         return
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Output(_open(sys.stdout)), Stream(_open(sys.stderr))
+    _use(Output)
     try:
         yield
     finally:
@@ -134,8 +144,24 @@ def use_standard_streams(*, expendable: bool = False) -> None:
             os.fstat(number)
         except OSError:  # closed: a file opened later would get the number, and what libraries print
             os.open(os.devnull, os.O_RDWR)
-    kind = Stream if expendable else Output
-    sys.stdout, sys.stderr = kind(_open(sys.stdout)), Stream(_open(sys.stderr))
+    _use(Stream if expendable else Output)
+
+
+def is_muted() -> bool:
+    """Whether this process is not heard, because another says the same."""
+    return isinstance(sys.stderr, Stream) and sys.stderr.muted
+
+
+def unmute() -> None:
+    """From here on each process of several is heard."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Stream):
+            stream.muted = False
+
+
+def _use(kind: type[Stream]) -> None:
+    muted = repeats_another()
+    sys.stdout, sys.stderr = kind(_open(sys.stdout), muted=muted), Stream(_open(sys.stderr), muted=muted)
 
 
 def _open(stream: TextIO | Any) -> TextIO:

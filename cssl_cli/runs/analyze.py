@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from cssl_cli.host.progress import Reporter, Silent
 from cssl_cli.host.randomness import stream
 from cssl_cli.nn.ranks import ALONE, Ranks
 from cssl_cli.recipe import Recipe
-from cssl_cli.runs.concentrate import concentrations, facts, feature_table
+from cssl_cli.runs.concentrate import concentration_parts, concentrations, facts, feature_table
+from cssl_cli.runs.dealing import Part, dealt
 from cssl_cli.runs.device import choose_device, require_feature_precision
 from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms, as_dicts
 from cssl_cli.runs.finished import (
@@ -65,7 +67,7 @@ def analyze(
     with the same settings is read, and becomes analysis.json again, unless `again`. `export` receives the features of
     the trained encoder, also for a read-only run. `data_root` is where the images are now, in place of the recipe's
     data.root. `precision` is that of the features; any but float32 is recorded in the settings, with its error.
-    The ranks of a `team` share the features; rank 0 does the rest (`compute_features` is what the others do).
+    The ranks of a `team` share the features and the terms, and rank 0 does the rest (`take_part` is the others').
     """
     team = team or Team(ALONE)
     if export is not None:
@@ -88,8 +90,9 @@ def analyze(
         with run.locked():
             before = stored_result(run, ANALYSIS, settings, reporter)
             if again or before is None:
-                team.share({})  # the others wait until there is something to measure
-                return _measure(run, recipe, settings, *gathered(), reporter, export, team)
+                with team.rank_0_first():
+                    images, material = gathered()
+                return _measure(run, recipe, settings, images, material, reporter, export, team)
             run.make_latest(ANALYSIS, before)  # another process has measured it since, or the latest is damaged
             result = before
     if export is not None:
@@ -98,7 +101,7 @@ def analyze(
     return result
 
 
-def compute_features(
+def take_part(
     path: Path,
     *,
     team: Team,
@@ -107,15 +110,16 @@ def compute_features(
     recipe: Recipe | None,
     data_root: str | None,
 ) -> None:
-    """What the ranks other than 0 do of an analysis: their part of the features. They write nothing."""
+    """What the ranks other than 0 do of an analysis: some of the features, and of the terms. They write nothing."""
     run, recipe = open_finished(path, Silent(), recipe)
     device = choose_device(team.device_name(device_name))
     settings = recipe.settings("analyze") | dict(changes)
-    team.share(None)
-    images = finished_run_data(run, recipe, None, Silent(), data_root)
+    with team.rank_0_first():
+        images = finished_run_data(run, recipe, None, Silent(), data_root)
+        material = gather(recipe, images, settings, device)
     with team.explaining():
-        _Features.of(run, recipe, gather(recipe, images, settings, device), Silent(), team.ranks)
-    team.wait_for_end()
+        features = _Features.of(run, recipe, material, Silent(), team.ranks)
+    dealt(_parts(recipe, settings, material, features, Silent()), team)
 
 
 def _measure(
@@ -131,34 +135,51 @@ def _measure(
     """Measure under the run's lock, and write analysis.json."""
     with team.explaining():
         features = _Features.of(run, recipe, material, reporter, team.ranks)
-    raw, errors = features.raw, features.errors
     if export is not None:
         _export(export, recipe, run, dataset, material, settings, features)
-    loss = LossSettings(
-        temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
-        batch_size=recipe.train.batch_size,
-    )
-    terms = EncoderTerms(recipe.seed, settings, material, loss, reporter)
+    found = dealt(_parts(recipe, settings, material, features, reporter), team)
     result: dict[str, Any] = {
         "format": RESULTS_FORMAT,
         **_of_run(recipe, dataset, run),
         "settings": settings,
         **facts(material),
-        **({"feature_error": errors} if errors else {}),
-        "loss_settings": {**asdict(loss), "of_the_method": "temperature" in recipe.settings("method")},
-        **terms.of_encoders(raw),
+        **({"feature_error": features.errors} if features.errors else {}),
+        "loss_settings": {**asdict(_loss(recipe)), "of_the_method": "temperature" in recipe.settings("method")},
+        **{name: found[f"terms {name}"] for name in features.raw},
         **({} if features.no_projector is None else {"projector": {"reason": features.no_projector}}),
-        "concentration": concentrations(material, settings, raw, recipe.seed, reporter),
-        "projection": projection(unit_norm(raw["trained"][:, 0]), material.labels, len(material.class_names)),
+        "concentration": concentrations(found, settings),
+        "projection": found["projection"],
     }
     if settings["controls"]:
-        result["controls"] = terms.of_controls(raw)
-    for number, (name, encoder) in enumerate(features.encoders.items(), start=1):
-        result[name]["lipschitz"] = _lipschitz(encoder, material, raw[name], recipe.seed)
+        result["controls"] = found["controls"]
+    for name in features.encoders:
+        result[name]["lipschitz"] = found["lipschitz"][name]
         result[name]["theorem_1"] |= pixel_theorem_1(result[name], result["concentration"].get("pixels"))
-        reporter.advance("Lipschitz constants", number, len(features.encoders))
     run.write_result(ANALYSIS, result)
     return result
+
+
+def _parts(
+    recipe: Recipe, settings: Mapping[str, Any], material: Material, features: _Features, reporter: Reporter
+) -> dict[str, Part]:
+    """What is made of the features, in parts that need nothing of each other; those that take longest come first."""
+    terms = EncoderTerms(recipe.seed, settings, material, _loss(recipe), reporter)
+    return {
+        **concentration_parts(material, settings, features.raw, recipe.seed, reporter),
+        **({"controls": partial(terms.of_controls, features.raw)} if settings["controls"] else {}),
+        "lipschitz": partial(_lipschitz, features, material, recipe.seed, reporter),
+        **{f"terms {name}": part for name, part in terms.parts(features.raw).items()},
+        "projection": lambda: projection(
+            unit_norm(features.raw["trained"][:, 0]), material.labels, len(material.class_names)
+        ),
+    }
+
+
+def _loss(recipe: Recipe) -> LossSettings:
+    return LossSettings(
+        temperature=recipe.settings("method").get("temperature", DEFAULT_TEMPERATURE),
+        batch_size=recipe.train.batch_size,
+    )
 
 
 def _of_run(recipe: Recipe, images: Dataset, run: RunDir) -> dict[str, Any]:
@@ -200,7 +221,16 @@ class _Features:
         return cls(encoders, raw, errors, no_projector)
 
 
-def _lipschitz(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:
+def _lipschitz(features: _Features, material: Material, seed: int, reporter: Reporter) -> dict[str, Any]:
+    """Bounds on the Lipschitz constant of each encoder."""
+    found = {}
+    for number, (name, encoder) in enumerate(features.encoders.items(), start=1):
+        found[name] = _lipschitz_of(encoder, material, features.raw[name], seed)
+        reporter.advance("Lipschitz constants", number, len(features.encoders))
+    return found
+
+
+def _lipschitz_of(encoder: nn.Module, material: Material, features: Tensor, seed: int) -> dict[str, Any]:
     """Bounds on the encoder's Lipschitz constant, from some of the images and raw features (N, V, D)."""
     generator = stream(seed, "lipschitz")
     rows = torch.randperm(len(features), generator=generator)[:LIPSCHITZ_IMAGES]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,15 +16,18 @@ from cssl_cli.features.extractor import FeatureExtractor
 from cssl_cli.features.geometry import unit_norm
 from cssl_cli.host.progress import Reporter
 from cssl_cli.host.randomness import stream
+from cssl_cli.nn.ranks import ALONE
 from cssl_cli.recipe import Recipe
+from cssl_cli.runs.dealing import Part, dealt
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.finished import counter, untrained_encoder
 from cssl_cli.runs.images import prepare_data
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
+from cssl_cli.runs.team import Team
 from cssl_cli.runs.views import Material, Measured, gather
 from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
 from cssl_cli.theory.concentration.refined_distance import refined_concentration
-from cssl_cli.theory.concentration.sigma import concentration
+from cssl_cli.theory.concentration.sigma import concentration, yardstick
 from cssl_cli.theory.concentration.star import star
 
 PIXEL_DISTANCES: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -44,12 +49,15 @@ def analyze_recipe(
     changes: Mapping[str, Any] | None = None,
     dataset: Dataset | None = None,
     data_root: str | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """The concentration of the recipe's augmented images, before any training.
 
-    `changes` replace settings of the recipe's analyze block. The distance `trained` is skipped.
+    `changes` replace settings of the recipe's analyze block. The distance `trained` is skipped. The ranks of a `team`
+    share the features, and then the distances; all come to the same.
     """
-    device = choose_device(device_name)
+    team = team or Team(ALONE)
+    device = choose_device(team.device_name(device_name))
     settings = recipe.settings("analyze") | dict(changes or {})
     settings["distances"] = tuple(name for name in settings["distances"] if name != "trained")
     if not settings["distances"]:
@@ -58,23 +66,23 @@ def analyze_recipe(
             where="analyze.distances",
             remedy="Give pixels, standardized_pixels or untrained, or analyze a finished run.",
         )
-    dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
+    with team.rank_0_first():
+        dataset = dataset or prepare_data(recipe, reporter, data_root=data_root)
     material = gather(recipe, dataset, settings, device)
     tables: dict[str, Tensor] = {}
     if "untrained" in settings["distances"]:
-        extractor = material.extractor(untrained_encoder(recipe, dataset.channels))
-        total = len(material.images) * material.num_views
-        advance = counter(reporter, "features of the untrained encoder", total)
-        tables["untrained"] = extractor.view_table(
-            material.images, material.augmentation, material.theta, advance=advance
-        )
+        extractor = material.extractor(untrained_encoder(recipe, dataset.channels), team.ranks)
+        with team.explaining():
+            tables["untrained"] = feature_table(extractor, material, "features of the untrained encoder", reporter)
     return {
         "format": RESULTS_FORMAT,
         "recipe": recipe.name,
         "content_key": dataset.content_key,
         "settings": settings,
         **facts(material),
-        "concentration": concentrations(material, settings, tables, recipe.seed, reporter),
+        "concentration": concentrations(
+            dealt(concentration_parts(material, settings, tables, recipe.seed, reporter), team), settings
+        ),
     }
 
 
@@ -88,62 +96,78 @@ def facts(material: Material) -> dict[str, Any]:
     }
 
 
-def concentrations(
+def concentration_parts(
     material: Material, settings: Mapping[str, Any], tables: Mapping[str, Tensor], seed: int, reporter: Reporter
-) -> dict[str, Quantities]:
-    """Concentration in each distance that `settings` name; `tables` holds raw features (N, V, D).
+) -> dict[str, Part]:
+    """What measures concentration in each distance that `settings` name; `tables` holds raw features (N, V, D).
 
-    Nearer views are searched for only in the first pixel distance: the search takes longer than everything else.
+    Nearer views are searched for only in the first pixel distance, as the search takes as long as the distance. Those
+    that take longest come first.
     """
-    searched = next((name for name in settings["distances"] if name in PIXEL_DISTANCES), None)
+    in_pixels = [name for name in settings["distances"] if name in PIXEL_DISTANCES]
+    in_features = [name for name in settings["distances"] if name not in in_pixels]
+    others = material, settings, seed, reporter
     return {
-        name: concentration_in(name, material, settings, tables.get(name), seed, reporter, search=name == searched)
-        for name in settings["distances"]
+        **{
+            f"concentration {name}": partial(_concentration, _pixel_vectors(name, material), _words(name), *others)
+            for name in in_pixels
+        },
+        **{f"search {name}": partial(_search, name, *others) for name in in_pixels[:1]},
+        **{
+            f"concentration {name}": partial(
+                concentration_in_features, name, material, settings, tables[name], seed, reporter
+            )
+            for name in in_features
+        },
     }
 
 
-def concentration_in(
-    name: str,
-    material: Material,
-    settings: Mapping[str, Any],
-    table: Tensor | None,
-    seed: int,
-    reporter: Reporter,
-    *,
-    search: bool = False,
-) -> Quantities:
-    """Concentration in the pixel distance `name` or, given a `table` of raw features (N, V, D), in those features.
+def concentrations(found: Mapping[str, Quantities], settings: Mapping[str, Any]) -> dict[str, Quantities]:
+    """Concentration in each distance, from what the parts of it came to."""
+    return {
+        name: {**found[f"concentration {name}"], **found.get(f"search {name}", {})} for name in settings["distances"]
+    }
 
-    search: whether to search for nearer views, in pixels.
-    """
-    if table is not None:
-        return concentration_in_features(name, material, settings, table, seed, reporter)
 
+def _search(name: str, material: Material, settings: Mapping[str, Any], seed: int, reporter: Reporter) -> Quantities:
+    """How much nearer views come, in the pixel distance `name`, after a search; nothing where that is not asked for."""
+    if not settings["refine_pairs"] or material.num_views == 1:
+        return {}
+    unit = yardstick(
+        _pixel_vectors(name, replace(material, theta=material.theta[:, :0])),
+        material.labels,
+        between_images=BETWEEN_IMAGES,
+        generator=stream(seed, "concentration"),
+    )
+    if unit is None:
+        return {}
+    refined = refined_concentration(
+        material.images,
+        material.labels,
+        material.class_names,
+        material.augmentation,
+        material.theta,
+        to_vectors=PIXEL_DISTANCES[name],
+        num_pairs=settings["refine_pairs"],
+        steps=REFINE_STEPS,
+        deltas_absolute=[delta * unit for delta in settings["deltas"]],
+        generator=stream(seed, "refine"),
+        device=material.device,
+        advance=counter(reporter, f"refine the distances in {_words(name)}", REFINE_STEPS),
+    )
+    return {quantity: entry.to_dict() for quantity, entry in refined.items()}
+
+
+def _pixel_vectors(name: str, material: Material) -> Callable[[Tensor], Tensor]:
     def vectors_of(rows: Tensor) -> Tensor:
         views = material.views(rows)
         return PIXEL_DISTANCES[name](views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
-    what = name.replace("_", " ")
-    found = _concentration(vectors_of, what, material, settings, seed, reporter)
-    deltas = found["deltas"]["value"]
-    if search and settings["refine_pairs"] and deltas is not None and material.num_views > 1:
-        assert material.labels is not None
-        refined = refined_concentration(
-            material.images,
-            material.labels,
-            material.class_names,
-            material.augmentation,
-            material.theta,
-            to_vectors=PIXEL_DISTANCES[name],
-            num_pairs=settings["refine_pairs"],
-            steps=REFINE_STEPS,
-            deltas_absolute=deltas,
-            generator=stream(seed, "refine"),
-            device=material.device,
-            advance=counter(reporter, f"refine the distances in {what}", REFINE_STEPS),
-        )
-        found |= {quantity: entry.to_dict() for quantity, entry in refined.items()}
-    return found
+    return vectors_of
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def concentration_in_features(
@@ -154,7 +178,7 @@ def concentration_in_features(
     def vectors_of(rows: Tensor) -> Tensor:
         return unit_norm(table[rows].to(measured.device).double())
 
-    return _concentration(vectors_of, f"{name.replace('_', ' ')} features", measured, settings, seed, reporter)
+    return _concentration(vectors_of, f"{_words(name)} features", measured, settings, seed, reporter)
 
 
 def _concentration(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,8 +34,12 @@ class EncoderTerms:
 
     def of_encoders(self, raw: Mapping[str, Tensor]) -> dict[str, Any]:
         """All terms of all encoders, as JSON types."""
+        return {name: part() for name, part in self.parts(raw).items()}
+
+    def parts(self, raw: Mapping[str, Tensor]) -> dict[str, Callable[[], dict[str, Any]]]:
+        """What measures the terms of each encoder."""
         return {
-            name: self.of(name, features, raw.get("untrained") if name == "trained" else None)
+            name: partial(self.of, name, features, raw.get("untrained") if name == "trained" else None)
             for name, features in raw.items()
         }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from cssl_cli.errors import InputError
 from cssl_cli.host.progress import Silent
-from cssl_cli.host.signals import deferred_signals
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.images import prepare_data
@@ -22,8 +21,7 @@ def follow(
     The images are prepared once rank 0 has them: in the cache, where the machines share it. `InputError` unless they
     are the same, and steps are computed in the same way.
     """
-    # A signal is passed on to rank 0, which saves and says the end: to leave before would break its step off.
-    with deferred_signals(), team.explaining():
+    with team.explaining():
         device = choose_device(team.device_name(device_name))
         told = team.share(None)
         dataset = prepare_data(recipe, Silent(), data_root=data_root, own=[out])
@@ -39,4 +37,3 @@ def follow(
         last_step = last_step_of(trainer.plan, until)
         if trainer.step < last_step:
             next(done for done in trainer.run() if done.step == last_step)
-        team.wait_for_end()

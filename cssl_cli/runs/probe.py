@@ -38,7 +38,7 @@ def probe(
     runs that share what these depend on. Unless `again`, a result already measured with the same settings is read; in a
     read-only folder it always is. `data_root` is where the images are now, in place of the recipe's data.root.
     `precision` is that of the features; any but float32 is recorded in the settings, with its error. The ranks of a
-    `team` share the features; rank 0 reads and writes results.
+    `team` share the features; rank 0 does the rest, and the others return nothing.
     """
     team = team or Team(ALONE)
     run, recipe = open_finished(path, reporter, recipe)
@@ -54,12 +54,14 @@ def probe(
             before = stored_result(run, PROBE, settings, reporter)
             if before is not None and not again:
                 return before
-        team.share({})  # the others wait until there is something to measure
-        require_feature_precision(precision, device)
-        dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
+        with team.rank_0_first():
+            require_feature_precision(precision, device)
+            dataset = finished_run_data(run, recipe, dataset, reporter, data_root)
         prober = Prober(recipe, dataset, device, reporter, precision, team.ranks)
         with team.explaining():
             accuracies = prober.encoders(run, recipe, baselines)
+        if not team.leads:
+            return {}
         result = {
             "format": RESULTS_FORMAT,
             "fingerprint": recipe.fingerprint,
@@ -70,6 +72,5 @@ def probe(
         }
         if prober.errors:
             result["feature_error"] = prober.errors
-        if team.leads:
-            run.write_result(PROBE, result)
+        run.write_result(PROBE, result)
     return result

@@ -45,8 +45,8 @@ CROP_AND_FLIP: dict[str, dict[str, Any]] = {"crop": {}, "flip": {}}
 class Prober:
     """Accuracies on the images of `dataset`, which are normalised by its statistics.
 
-    `errors` of the features, due to lower precision, by encoder. Several `ranks` share the features; what comes after
-    them is computed by all.
+    `errors` of the features, due to lower precision, by encoder. Several `ranks` share the features; rank 0 fits the
+    classifiers, and the others have no scores.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Prober:
         precision: str,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.precision, self.ranks = precision, ranks
+        self.precision, self.ranks, self.leads = precision, ranks, ranks.rank == 0
         self.errors: dict[str, Any] = {}
         self.recipe, self.dataset, self.device, self.reporter = recipe, dataset, device, reporter
         self.settings = recipe.settings("probe")
@@ -121,8 +121,11 @@ class Prober:
     def by_features(
         self, extractor: FeatureExtractor, test_features: Tensor, few: FewLabels, advance: Callable[[int], None]
     ) -> dict[str, Any]:
+        features = extractor.clean(self.train_images, advance=advance)
+        if not self.leads:
+            return {}
         return feature_probes(
-            extractor.clean(self.train_images, advance=advance).to(self.device),
+            features.to(self.device),
             self.train_labels,
             test_features,
             self.test_labels,
@@ -147,6 +150,8 @@ class Prober:
             advance=advance,
         ):
             centers.add(features, self.train_labels[block])
+        if not self.leads:
+            return {}
         found = center_probe(
             centers.centers(), test_features, self.test_labels, class_names=names, center_views=num_views
         )
@@ -162,7 +167,7 @@ class Prober:
     ) -> dict[str, Any]:
         """`finetune`: the score of the encoder trained on with labels; nothing where not asked for, or of pixels."""
         settings = self.settings.get("finetune")
-        if settings is None or name == "pixels":
+        if settings is None or name == "pixels" or not self.leads:
             return {}
         seen = ("augment",) if settings["views"] == "recipe" else ()
         key = (name, "finetune", *self.circumstances("data", "probe", *seen, *blocks))

@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -32,8 +32,8 @@ import torch
 
 from cssl_cli.errors import CsslError, InputError, RunError, escaped_text
 from cssl_cli.host.launched import Environment, num_processes, number_of
-from cssl_cli.host.signals import arrived, last_words, received, write_at_once
-from cssl_cli.host.streams import print_error
+from cssl_cli.host.signals import arrived, deferred_signals, last_words, received, write_at_once
+from cssl_cli.host.streams import print_error, unmute
 from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
 from cssl_cli.train.step import first_line
 
@@ -92,6 +92,15 @@ class Team:
         return received
 
     @contextmanager
+    def rank_0_first(self) -> Iterator[None]:
+        """Within it, rank 0 is through before the others begin: it alone prepares images, or meets what is wrong."""
+        if not self.leads:
+            self.share(None)
+        yield
+        if self.leads:
+            self.share({})
+
+    @contextmanager
     def explaining(self, on_failure: Callable[[str], object] = lambda _: None) -> Iterator[None]:
         """Turn the failure of an exchange into a `RunError` that names the rank it is about.
 
@@ -110,20 +119,16 @@ class Team:
         finally:
             self.watch.on_failure = lambda _: None
 
-    def wait_for_end(self) -> None:
-        """For the others: until rank 0 has ended."""
-        if self.watch is not None and not self.leads:
-            self.watch.wait_for_end()
 
-
-REMEDY = "The same command goes on from the last checkpoint, with as many processes or with others."
+REMEDY = "The same command goes on from what was saved, with as many processes or with others."
 
 
 @contextmanager
 def team_of(device_name: str | None = None, environment: Environment = os.environ) -> Iterator[Team]:
     """The team of this command, on devices of this name: of one process, unless torchrun started several.
 
-    On leaving, rank 0 tells the others to end with its exit code; an error of another rank becomes one of rank 0.
+    On leaving, rank 0 tells the others to end with its exit code, for which they wait; an error of another rank becomes
+    one of rank 0.
     """
     size = num_processes(environment)
     if size == 1:
@@ -133,8 +138,11 @@ def team_of(device_name: str | None = None, environment: Environment = os.enviro
     assert team.watch is not None
     code = 1
     try:
-        with last_words(team.watch.end) if team.leads else nullcontext():
+        # A signal to another rank is passed on to rank 0, which saves and says the end.
+        with last_words(team.watch.end) if team.leads else deferred_signals():
             yield team
+            if not team.leads:
+                team.watch.wait_for_end()
         code = 0
     except CsslError as error:
         code = error.exit_code
@@ -165,6 +173,7 @@ def _joined(size: int, device_name: str | None, environment: Environment) -> Tea
     rank, local_rank = number_of("RANK", environment), number_of("LOCAL_RANK", environment)
     backend = "gloo"
     silence = _silence(environment)
+    unmute()
     if device_name != "cpu" and torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise InputError(
@@ -248,6 +257,7 @@ class Watch(threading.Thread):
         self.heard = dict.fromkeys(others, (b"", 0.0))  # the last beat of each, and since when it is that
         self.lost: set[int] = set()  # who will not hear the end
         self.beats = 0
+        self.deals = 0
 
     # ------------------------------------------------------------------ in the threads
     def run(self) -> None:
@@ -356,6 +366,14 @@ class Watch(threading.Thread):
         if self.telling:
             self.wait_for_end()
         return self.found if self.found is not None else f"the connection to the other ranks broke ({reason})"
+
+    def numbers(self) -> Iterator[int]:
+        """0, 1, …: each is given to one rank, the first to ask. All ranks call this equally often."""
+        self.deals += 1
+        while True:
+            with _exchange():
+                number = int(self.store.add(f"deal/{self.deals}", 1)) - 1
+            yield number
 
     def report(self, what: str, code: int) -> None:
         """Tell rank 0 what happened here, and the exit code that is right for it."""

@@ -71,6 +71,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "compiling",
         "concentrate",
         "contact_sheet",
+        "dealing",
         "device",
         "encoder_terms",
         "environment",

@@ -6,11 +6,9 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 import torch
 
 from cssl_cli import api
+from cssl_cli.cli import guard
 from cssl_cli.errors import InputError
 from cssl_cli.host.launched import num_processes, require_one_process
 from cssl_cli.runs import following, pretrain, team
@@ -26,86 +25,9 @@ from cssl_cli.runs.run_dir import CHECKPOINT, METRICS, STATUS
 from cssl_cli.runs.trainer import require_shares
 from cssl_cli.train import loop
 from tests.support.commands import Invoke, the_run
-from tests.support.forked_process import ForkedProcess
+from tests.support.started_ranks import SILENCE, Start, recipe_text
 
 pytestmark = pytest.mark.long
-RECIPE = """
-name: tiny
-seed: 3
-data: {name: shapes, num_train: 128, num_test: 40, size: 8}
-augment: {crop: {scale: [0.4, 1.0]}, jitter: {p: 0.8, strength: 0.5}}
-encoder: {name: small, width: 2}
-method: {name: barlow_twins, projector: [16, 8]}
-optim: {name: lars, lr: 0.2}
-train: {epochs: EPOCHS, batch_size: 32, precision: float32}
-analyze: {num_images: 40}
-"""
-SILENCE = 3.0
-
-
-class Started:
-    """`cssl pretrain`, or the command `of`, as `size` ranks in `folder`: as torchrun starts them, without its agent."""
-
-    def __init__(
-        self, folder: Path, size: int, epochs: int, *words: object, of: Sequence[object] | None = None, **settings: Any
-    ) -> None:
-        self.folder, self.began = folder, time.monotonic()
-        recipe = folder / "recipe.yaml"
-        recipe.write_text(RECIPE.replace("EPOCHS", str(epochs)))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        common |= {"GLOO_SOCKET_IFNAME": "lo", "CSSL_RANK_TIMEOUT": str(SILENCE)}
-        self.ranks = [
-            ForkedProcess(
-                folder,
-                *(of or ("pretrain", recipe, *words)),
-                environment={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {},
-                **{name: value for name, (of_rank, value) in settings.items() if of_rank == rank},
-            )
-            for rank in range(size)
-        ]
-
-    def wait_for(self, num_epochs: int) -> None:
-        """Until so many epochs are on disk."""
-        while self._num_epochs() < num_epochs:
-            assert self.ranks[0].poll() is None, self.ranks[0].communicate()
-            time.sleep(0.01)
-
-    def _num_epochs(self) -> int:
-        found = list((self.folder / "runs").glob(f"*/{METRICS}"))
-        return len(found[0].read_text().splitlines()) if found else 0
-
-    def end(self, *, of: Sequence[int] | None = None) -> list[tuple[int | None, str, str]]:
-        """Exit code, stdout and stderr of these ranks, by default of all."""
-        chosen = [self.ranks[rank] for rank in (range(len(self.ranks)) if of is None else of)]
-        texts = [one.communicate(timeout=120) for one in chosen]
-        return [(one.returncode, *text) for one, text in zip(chosen, texts, strict=True)]
-
-    def close(self) -> None:
-        for one in self.ranks:
-            if one.poll() is None:
-                one.send_signal(signal.SIGKILL)
-
-
-Start = Callable[..., Started]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Any:
-    """Starts ranks in a folder of the test's, and leaves none behind."""
-    started: list[Started] = []
-
-    def begin(name: str, size: int, epochs: int, *words: object, **settings: Any) -> Started:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        started.append(Started(folder, size, epochs, *words, **settings))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        one.close()
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
@@ -253,15 +175,22 @@ def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch, tmp_path
         num_processes({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "1"})
     with pytest.raises(InputError, match="whole number"):
         num_processes({"RANK": "0", "WORLD_SIZE": "many"})
-    started = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    started = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
     for name, value in started.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="cssl probe"):
         require_one_process("`cssl probe`")
-    with pytest.raises(InputError, match=r"cssl_cli\.api"):
+    with pytest.raises(InputError, match=r"cssl_cli\.api\.pretrain"):
         api.pretrain(api.load_recipe("simclr-shapes"), out=tmp_path)
+    for measure in (api.probe, api.analyze):
+        with pytest.raises(InputError, match=rf"cssl_cli\.api\.{measure.__name__}"):
+            measure(tmp_path)
     outcome = invoke("recipes")
     assert (outcome.code, "`cssl recipes`" in outcome.stderr) == (2, True)
+    monkeypatch.setenv("LOCAL_RANK", "1")  # the first process of this machine says it
+    monkeypatch.setattr(guard, "PRECEDENCE", 0.0)
+    outcome = invoke("recipes")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (2, "", "")
 
 
 @pytest.mark.parametrize("text", ["soon", "nan", "0"])
@@ -346,26 +275,10 @@ def test_a_signal_before_the_first_step_ends_all(
 
 def test_torchrun_starts_them(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.replace("EPOCHS", "1"))
+    recipe.write_text(recipe_text(1))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "cssl_cli", "pretrain", str(recipe)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in table(tmp_path)] == [4]
     assert str(the_run(tmp_path).relative_to(tmp_path)) in done.stdout
-
-
-@pytest.mark.parametrize("command", ["probe", "analyze"])
-def test_ranks_share_features_and_come_to_the_numbers_of_one(start: Start, command: str) -> None:
-    trained = start("run", 1, 1)
-    trained.end()
-    run = the_run(trained.folder)
-    file = run / f"{'probe' if command == 'probe' else 'analysis'}.json"
-    words = (command, run, *([] if command == "probe" else ["--no-figures", "--no-html"]))
-    ((code, _, said),) = start("run", 1, 1, of=words).end()
-    assert code == 0, said
-    expected = json.loads(file.read_text())
-    leader, follower = start("run", 2, 1, of=(*words, *([] if command == "probe" else ["--again"]))).end()
-    assert (leader[0], follower) == (0, (0, "", "")), leader[2]
-    found = json.loads(file.read_text())
-    assert found == expected

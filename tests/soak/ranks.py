@@ -9,27 +9,22 @@ from __future__ import annotations
 import json
 import random
 import signal
-import socket
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.support.started_ranks import environments, recipe_text
+
 from . import command
 from .command import Command, Start
 from .findings import Fault, Outcome
 
-RECIPE = """
-name: ranks
-seed: 5
-data: {name: shapes, num_train: 192, num_test: 40, size: 8}
-augment: {crop: {scale: [0.4, 1.0]}, jitter: {p: 0.8, strength: 0.5}}
-encoder: {name: small, width: 2}
-method: {name: simclr, projector: [16, 8]}
-optim: {name: adamw, lr: 2e-3}
-train: {epochs: 30, batch_size: 24, precision: float32, checkpoint_minutes: 0.01}
-analyze: {num_images: 40}
-"""
+TRAINED = (
+    "method={name: simclr, projector: [16, 8]}",
+    "optim={name: adamw, lr: 2e-3}",
+    "train.checkpoint_minutes=0.01",
+)
 SILENCE = 4.0
 PROMISED = SILENCE + 40.0  # silence, the farewell to the others, and a step, all on a busy machine
 LIMIT = 120.0
@@ -43,10 +38,10 @@ class Ranks:
 
     def prepare(self, folder: Path) -> None:
         self.recipe = folder / "recipe.yaml"
-        self.recipe.write_text(RECIPE)
+        self.recipe.write_text(recipe_text(60))
         whole = folder / "whole"
         whole.mkdir()
-        ended = command.run(whole, "pretrain", self.recipe)
+        ended = command.run(whole, "pretrain", self.recipe, *TRAINED)
         assert ended.code == 0, ended.stderr
         self.whole, self.seconds = terms_of(whole), ended.seconds
 
@@ -91,17 +86,11 @@ class Ranks:
     def started(self, folder: Path, name: str, size: int) -> list[Command]:
         """Ranks at work on the run in `folder`/`name`."""
         (folder / name).mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        common |= {"GLOO_SOCKET_IFNAME": "lo", "CSSL_RANK_TIMEOUT": str(SILENCE)}
         commands = []
-        for rank in range(size):
-            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} if size > 1 else {}
+        for rank, environment in enumerate(environments(size, SILENCE)):
             place = folder / name if rank == 0 else folder / f"{name}-{rank}"
             place.mkdir(exist_ok=True)
-            words = ("pretrain", self.recipe, "--out", folder / name / "runs")
+            words = ("pretrain", self.recipe, *TRAINED, "--out", folder / name / "runs")
             commands.append(Command(place, *words, start=Start(environment=environment)))
         return commands
 

@@ -118,6 +118,21 @@ def concentration(
     ).quantities()
 
 
+def yardstick(
+    clean_of: Callable[[Tensor], Tensor], labels: Tensor | None, *, between_images: int, generator: torch.Generator
+) -> float | None:
+    """The yardstick of `concentration` with the same arguments; None where that is absent.
+
+    clean_of: image indices (n,) → vectors (n, 1, D) of their clean views.
+    """
+    if labels is None or int(labels.bincount().max()) < 2:
+        return None
+    labels = labels.cpu()
+    subset = balanced_subset(labels, between_images, generator)
+    clean, spans = _distances(clean_of(subset))
+    return _Between(labels[subset].numpy(), clean, spans, clean).yardstick
+
+
 def sigma_bounds(distances: Distances, deltas: Sequence[float]) -> tuple[list[float], list[float]]:
     """Certain bounds (low, high) of σ(δ), the share of images in a largest set with d_A ≤ δ between any two.
 

@@ -12,7 +12,7 @@ from scipy.stats import beta
 from cssl_cli.errors import RunError
 from cssl_cli.host.randomness import stream
 from cssl_cli.theory.concentration.pixel_vectors import pixels, standardized_pixels
-from cssl_cli.theory.concentration.sigma import QUANTITIES, concentration, sigma_bounds
+from cssl_cli.theory.concentration.sigma import QUANTITIES, concentration, sigma_bounds, yardstick
 from cssl_cli.theory.estimate import Absent, Estimate
 from cssl_cli.theory.subsets import balanced_subset
 from tests.support.concentrations import DELTAS, all_distances, measure, names, pairs_of, values
@@ -335,6 +335,17 @@ def test_the_nearest_is_of_the_same_class_with_more_classes_than_half_of_the_ima
     )
     assert found["nearest_same_class"].value == 1
     assert found["nearest_same_class"].sample.num_images == 500
+
+
+@pytest.mark.parametrize("between_images", [6, 1000])
+def test_the_yardstick_needs_the_clean_views_only(between_images):
+    vectors, labels = random_table(1)
+    clean, labels = torch.as_tensor(vectors)[:, :1], torch.as_tensor(labels)
+    settings = {"between_images": between_images}
+    found = yardstick(lambda rows: clean[rows], labels, generator=stream(0, "concentration"), **settings)
+    assert found == measure(vectors, labels, **settings)["yardstick"].value
+    for without in (None, torch.arange(len(clean))):
+        assert yardstick(lambda rows: clean[rows], without, generator=stream(0, "concentration"), **settings) is None
 
 
 def test_the_subset_is_balanced_and_random():
