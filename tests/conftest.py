@@ -38,11 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: the tests that come first wait for processes a third of their time."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first, so that no worker is left with it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
