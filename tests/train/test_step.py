@@ -121,12 +121,13 @@ def test_every_run_of_a_process_is_compiled(monkeypatch: pytest.MonkeyPatch) -> 
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", functools.partial(compile_with, backend=counting))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    for number in range(3):
-        trainer = make_small(epochs=2, compiled=True)
-        trainer.method.temperature = 0.1 + 0.1 * number  # another graph
-        finish(trainer)
-        assert graphs == number + 1
+    # Not by monkeypatch, which would delete it afterwards: what torch keeps there is no attribute of the module.
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for number in range(3):
+            trainer = make_small(epochs=2, compiled=True)
+            trainer.method.temperature = 0.1 + 0.1 * number  # another graph
+            finish(trainer)
+            assert graphs == number + 1
 
 
 @pytest.mark.parametrize("fails", ["forward", "backward"])
