@@ -77,7 +77,7 @@ def _legend(result: Mapping[str, Any], has_labels: bool) -> str:
             "class, so more is better; small crops are ranked too high, and on drawn shapes it predicted nothing. "
         )
         if result["train_seeds"] is None:
-            measured += "--train 2 predicted better, at some ten seconds for each set. "
+            measured += "--train 2 predicted k-NN accuracies better, at some ten seconds for each set. "
         if result["train_seeds"] is not None:
             measured += (
                 f"k-NN: accuracy on {labelled}, clean, in the features of a tiny encoder after brief training, the "

@@ -11,14 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cssl_cli.report.compare.rank_correlation.concordance import agreements
+from cssl_cli.report.compare.rank_correlation.concordance import Floats, Ints, agreements
 
 DIGITS = 12  # significant digits: equal means over different seeds differ in the last bits, which is no order
-
 MAX_ROWS_PAIRED = 500  # rows of a group up to which the matrix of all pairs is quicker than counting without it
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Signs = NDArray[np.float32]  # −1, 0, 1; sums are exact up to 16 million
 
 
