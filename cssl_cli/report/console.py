@@ -7,11 +7,15 @@ import re
 from collections.abc import Iterable
 from typing import IO, Any, TextIO, cast
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from cssl_cli.errors import escaped_text
 from cssl_cli.host.streams import Stream
+
+LONG_TABLE = 500  # rows
 
 
 def make_console(stream: TextIO, *, unpadded: bool = False, width: int | None = None) -> Console:
@@ -21,9 +25,29 @@ def make_console(stream: TextIO, *, unpadded: bool = False, width: int | None = 
 
 
 class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        if len(objects) == 1 and isinstance(objects[0], Table) and objects[0].row_count > LONG_TABLE:
+            self.file.write("".join(f"{line}\n" for line in _plain_lines(objects[0])))
+        else:
+            super().print(*objects, **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escaped_text(segment.text), segment.style)
+
+
+def _plain_lines(grid: Table) -> list[str]:
+    """A table without styles, its header ruled off: rich takes half a minute to lay out ten thousand rows."""
+    drawn = []
+    for column in grid.columns:
+        cells = [escaped_text(str(cell)) for cell in (column.header, *column.cells)]
+        width = max(map(cell_len, cells))
+        pads = [" " * (width - cell_len(cell)) for cell in cells]
+        right = column.justify == "right"
+        drawn.append([pad + cell if right else cell + pad for cell, pad in zip(cells, pads, strict=True)])
+    gap = " " * (1 + grid.padding[1] + grid.padding[3])
+    head, *rows = (gap.join(cells).rstrip() for cells in zip(*drawn, strict=True))
+    return [head, "─" * max(map(cell_len, (head, *rows))), *rows]
 
 
 class _Drawing(io.TextIOBase):

@@ -52,9 +52,6 @@ def _cell(content: Any) -> Any:
     return escaped(content) if isinstance(content, str) else content
 
 
-LONG_TABLE = 500  # rows
-
-
 def table(*columns: str, text_columns: int = 1) -> Table:
     """A table whose first `text_columns` columns are text and the others numbers."""
     result = _Grid(box=RULED, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
@@ -87,23 +84,6 @@ def compacted(out: Console, grid: Table) -> Table:
     if not fits(out, grid):
         grid.padding = (0, 0)
     return grid
-
-
-def print_grid(out: Console, grid: Table) -> None:
-    """Print a table; one of many rows without styles, as rich takes a millisecond for each cell's layout."""
-    if grid.row_count <= LONG_TABLE:
-        out.print(grid)
-        return
-    columns = [[str(cell) for cell in (column.header, *column.cells)] for column in grid.columns]
-    gap = " " * (1 + grid.padding[1] + grid.padding[3])
-    drawn = []
-    for column, cells in zip(grid.columns, columns, strict=True):
-        width = max(cell_len(cell) for cell in cells)
-        pads = [" " * (width - cell_len(cell)) for cell in cells]
-        right = column.justify == "right"
-        drawn.append([pad + cell if right else cell + pad for cell, pad in zip(cells, pads, strict=True)])
-    head, *rows = (gap.join(line).rstrip() for line in zip(*drawn, strict=True))
-    print("\n".join([head, "─" * max(map(cell_len, (head, *rows))), *rows]), file=out.file)
 
 
 def print_widest(out: Console, versions: Sequence[Table]) -> None:

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from cssl_cli.recipe import load_recipe
-from cssl_cli.report import layout
 from cssl_cli.report.compare.content import as_content, as_csv
 from cssl_cli.report.compare.rows import rows_of, summarize
 from cssl_cli.report.compare.tables.rows import print_table
+from cssl_cli.report.console import make_console
+from cssl_cli.report.document.blocks import Grid
+from cssl_cli.report.document.page import Page
 from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
 from cssl_cli.report.run import _per_class
 from cssl_cli.report.sections.concentration import outside_band
@@ -251,17 +253,23 @@ def test_unequal_classes_are_counted_beside_what_naming_the_largest_scores(
 
 
 def test_a_table_of_many_rows_is_that_of_few_without_styles(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = table("", "number", "日本")
+    for row in range(30):
+        grid.add_row(f"row {row}" * (1 + row % 3), Text(f"{row / 7:.2f}"), "–" if row % 5 else "12.5 ±0.1")
+    grid.add_row(Text("\x1b[31mred"), "1.00", "–")  # reaches no terminal
+
     def drawn(limit: int) -> list[str]:
-        monkeypatch.setattr(layout, "LONG_TABLE", limit)
+        monkeypatch.setattr("cssl_cli.report.console.LONG_TABLE", limit)
         file = io.StringIO()
-        grid = layout.table("", "number", "日本")
-        for row in range(30):
-            grid.add_row(f"row {row}" * (1 + row % 3), Text(f"{row / 7:.2f}"), "–" if row % 5 else "12.5 ±0.1")
-        layout.print_grid(Console(file=file, width=200), grid)
+        make_console(file, width=200).print(grid)
         return [line.rstrip() for line in file.getvalue().splitlines()]
 
-    few, many = drawn(500), drawn(29)
+    few, many = drawn(500), drawn(30)
     assert many[0] == few[0]
     assert many[2:] == few[2:]
+    assert "\x1b" not in "".join(many)
     assert set(many[1]) == {"─"}
     assert len(many[1]) == max(map(cell_len, [many[0], *many[2:]]))
+    page = Page()
+    page.print(grid)
+    assert [type(block) for block in page.blocks] == [Grid]  # of any number of rows

@@ -21,7 +21,7 @@ from cssl_cli.report.compare.catalogue import (
 )
 from cssl_cli.report.compare.granulated import short_names
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
-from cssl_cli.report.layout import compacted, fits, note, print_grid, table
+from cssl_cli.report.layout import compacted, fits, note, table
 from cssl_cli.runs.results import CLASSIFIERS
 from cssl_cli.theory.distance_terms import DELTA
 from cssl_cli.theory.terms import EPSILON
@@ -93,7 +93,7 @@ def _print_parts(out: Console, rows: Sequence[Row], versions: Sequence[Sequence[
     for position, grid in enumerate(grids):
         if position:
             out.print()
-        print_grid(out, grid)
+        out.print(grid)
 
 
 def _images_differ(rows: Sequence[Row]) -> bool:
