@@ -101,9 +101,12 @@ def submit_missing(request: SweepRequest, launcher: Launcher, states: Sequence[M
     members = [member for member in request.members if member.name in names]
     if not members:
         return None
-    if "%" in str(request.home.absolute()):
+    launcher.require_time_to_save()
+    if {"%", "\\"} & set(str(request.home.absolute())):
         raise InputError(
-            "SLURM replaces what follows a % in the paths of its logs", where=str(request.home), remedy="Rename it."
+            "SLURM replaces what follows a % or a \\ in the paths of its logs",
+            where=str(request.home),
+            remedy="Rename it.",
         )
     jobs = _in_jobs(members, launcher.pack)
     most = scheduler.most_tasks()
@@ -154,10 +157,12 @@ def _plan(
 
 # ---------------------------------------------------------------------- cancelling and following
 def cancel(request: SweepRequest) -> list[MemberState]:
-    """Cancel the jobs of the selected members that are queued or running; returns these members as they were."""
-    at_work = [state for state in observe(request) if state.at_work and state.job is not None]
-    scheduler.cancel(list(dict.fromkeys(state.job for state in at_work if state.job is not None)))
-    return at_work
+    """Cancel the jobs of the selected members that are queued or running; returns all members of these jobs."""
+    selected = {member.name for member in request.members}
+    at_work = [state for state in observe(replace(request, selected=None)) if state.at_work and state.job is not None]
+    jobs = dict.fromkeys(state.job for state in at_work if state.job is not None and state.name in selected)
+    scheduler.cancel(list(jobs))
+    return [state for state in at_work if state.job in jobs]
 
 
 def follow(request: SweepRequest, launcher: Launcher, reporter: Reporter) -> list[MemberState]:

@@ -73,7 +73,7 @@ def states_of(
     silent = {name: of_member[name][0] for name, state in found.items() if state.why in SILENT}
     known = accounts([submission.name for submission, _ in silent.values()]) if silent else {}
     for name, (submission, number) in silent.items():
-        if (job := known.get((submission.name, number))) is not None and job.state in IN_WORDS:
+        if (job := known.get((submission.name, number))) is not None and job.ended:
             found[name] = _ended(name, job.state)
     return list(found.values())
 
@@ -99,13 +99,14 @@ def _state(one: OnDisk, tried: Sequence[tuple[Submission, int]], queue: Mapping[
         return MemberState(one.name, "failed", why=end.failed[one.name])
     if one.failure is not None:
         return MemberState(one.name, "failed", why=one.failure)
-    if job is not None and job.state in IN_WORDS:
+    if job is not None and (job.state in IN_WORDS or end is None):
         return _ended(one.name, job.state)
     if end is None:
         return MemberState(one.name, "stopped", why=NEVER_BEGAN)
-    return MemberState(one.name, "failed" if end.early in SILENT else "stopped", why=end.early or NO_WORD)
+    early = end.early or NO_WORD
+    return MemberState(one.name, "failed" if early == NO_WORD else "stopped", why=early)
 
 
 def _ended(name: str, state: str) -> MemberState:
     """A member whose job was ended by SLURM."""
-    return MemberState(name, "stopped" if state in STOPPED else "failed", why=IN_WORDS[state])
+    return MemberState(name, "stopped" if state in STOPPED else "failed", why=IN_WORDS.get(state, NO_WORD))

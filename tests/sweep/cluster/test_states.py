@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Subm
     members = [OnDisk("a", complete=False), OnDisk("b", complete=True), c]
     found = states_of(members, [sent], {}, accounts)
     assert [(one.state, one.why) for one in found] == [
-        ("stopped", NEVER_BEGAN),
+        ("failed", NO_WORD),
         ("done", None),
         ("failed", "its node failed"),
     ]
@@ -137,7 +138,7 @@ def test_what_was_submitted_is_read_again_the_latest_first(tmp_path: Path) -> No
     assert f"{tmp_path / FOLDER}" in refused.value.remedy
     write_end(made[1].folder, 0, JobEnd({"b": "x"}))
     (made[1].folder / "ended-0.json").write_text("{")
-    assert made[1].end_of(0) is None
+    assert made[1].end_of(0) == JobEnd(early=NO_WORD)
 
 
 def test_the_queue_of_squeue() -> None:
@@ -155,7 +156,7 @@ def test_the_time_left_of_squeue() -> None:
         "3:20": 200,
         "1:00:01": 3601,
         "2-01:00:00": 176400,
-        "UNLIMITED": None,
+        "UNLIMITED": math.inf,
         "NOT_SET": None,
         "": None,
     }
