@@ -14,6 +14,7 @@ from cssl_cli.sweep.cluster.records import (
     NO_WORD,
     JobEnd,
     Submission,
+    _Folder,
     new_submission,
     read_submissions,
     write_end,
@@ -72,6 +73,14 @@ def test_a_job_that_ended_before_its_member_says_why(sent: Submission, said: str
     found = state(OnDisk("c", complete=False), [sent], job1=said)
     assert (found.state, found.to_submit) == (expected, True)
     assert words in (found.why or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("FAILED", "failed"), ("COMPLETED", "failed"), ("CANCELLED", "stopped")]
+)
+def test_a_job_that_ended_before_it_could_write_anything(sent: Submission, said: str, expected: str) -> None:
+    found = state(OnDisk("c", complete=False), [sent], job1=said)
+    assert (found.state, found.why) == (expected, NO_WORD if expected == "failed" else "cancelled")
 
 
 def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Submission) -> None:
@@ -139,6 +148,13 @@ def test_what_was_submitted_is_read_again_the_latest_first(tmp_path: Path) -> No
     write_end(made[1].folder, 0, JobEnd({"b": "x"}))
     (made[1].folder / "ended-0.json").write_text("{")
     assert made[1].end_of(0) == JobEnd(early=NO_WORD)
+    for content in ({"failed": {"b": 1}, "early": {}}, {"failed": None}):  # of another version
+        _Folder(made[1].folder).write_json("ended-0.json", content)
+        assert (made[1].end_of(0) or JobEnd({"b": "x"})).failed == {}
+    for content in ({}, {"name": made[0].name, "jobs": [["a"], "b"]}):
+        _Folder(made[0].folder).write_json("members.json", content)
+        with pytest.raises(DamagedError, match="does not say which members"):
+            read_submissions(tmp_path)
 
 
 def test_the_queue_of_squeue() -> None:
