@@ -127,6 +127,11 @@ def end_on_signals(*, ignored: Sequence[int] = (), patient: bool = False) -> Non
         _listener.start(ignored, patient=patient)
 
 
+def is_patient() -> bool:
+    """Whether a second signal has no effect here."""
+    return _listener.patient
+
+
 def default_signals() -> None:
     """From here on a signal ends the process without a word: its work is done."""
     for number in _handlers():

@@ -148,9 +148,9 @@ def submit(
         with explained(folder, "Free some space."), _own_environment({*options, *OURS}), redirect_stderr(io.StringIO()):
             jobs = executor.map_array(function, plans)  # what it prints of errors is told below
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Try ")]
         raise RunError(
-            f"sbatch refuses the jobs: {lines[-1] if lines else 'it does not say why'}",
+            f"sbatch refuses the jobs: {_plain(lines[-1]) if lines else 'it does not say why'}",
             where="--launcher slurm",
             remedy="Change the launcher's settings: docs/scaling.md, Sweeps on a cluster.",
         ) from error
@@ -243,8 +243,14 @@ def _call(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _silent(command[0], str(getattr(error, "strerror", None) or f"no answer in {TIMEOUT:.0f} s")) from error
     if done.returncode:
-        raise _silent(command[0], done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}")
+        why = _plain(done.stderr.strip().partition("\n")[0])
+        raise _silent(command[0], why or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _plain(line: str) -> str:
+    """A message of one of SLURM's commands without its name."""
+    return re.sub(r"^s\w+: (error: |fatal: )?", "", line)
 
 
 def _no_slurm(command: str) -> InputError:

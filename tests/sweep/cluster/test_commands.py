@@ -202,6 +202,8 @@ def test_what_sbatch_refuses_is_told_and_leaves_nothing(slurm: FakeSlurm, invoke
     assert done.code == 1
     assert done.stderr.startswith("error: --launcher slurm: sbatch refuses the jobs: Invalid partition name\n")
     assert read_submissions(HOME) == []
+    slurm.fail("sbatch", "sbatch: unrecognized option '--qs=low'\nTry \"sbatch --help\" for more information\n")
+    assert "refuses the jobs: unrecognized option '--qs=low'\n" in invoke(*SLURM, "launcher.sbatch.qs=low").stderr
     (slurm.folder / "sbatch.fails").unlink()
     assert "new" in invoke(*SLURM, "--dry-run").stdout
 
