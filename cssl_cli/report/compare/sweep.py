@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from cssl_cli.sweep.sweep import Member, Sweep
 
 
-LONG_PLAN = 500  # members; longer tables take seconds to lay out
-
-
 @dataclass(frozen=True)
 class Written:
     """The files that hold a sweep's table, and the error if one could not be written."""
@@ -202,14 +199,10 @@ def show_sweep_plan(
         )
     out = console()
     lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
-    if len(lines) > LONG_PLAN:
-        widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-        print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {run}" for name, state, run in lines))
-    else:
-        grid = table("member", "state", "run directory", text_columns=3)
-        for line in lines:
-            grid.add_row(*line)
-        out.print(grid)
+    grid = table("member", "state", "run directory", text_columns=3)
+    for line in lines:
+        grid.add_row(*line)
+    out.print(grid)
     rows = len({member.row for member in members})
     home = shown_path(out_dir / sweep.name)
     if remark is not None:
