@@ -21,7 +21,7 @@ soak: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/pyrefly check
 
 # Benchmarks of the CPU, for an otherwise idle machine; results in benchmarks/results/.
 bench: .venv/benchmarks-installed
@@ -63,4 +63,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist soak-failures gpu-check-wheels .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build dist soak-failures gpu-check-wheels .pytest_cache .ruff_cache

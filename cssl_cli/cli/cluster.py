@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from cssl_cli.cli.requests import ClusterAction
+from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, TaskProgress, clock
+from cssl_cli.report.watch.progress import Follower, RunProgress
 
 if TYPE_CHECKING:
     from cssl_cli.sweep.cluster.settings import Launcher
@@ -23,7 +26,7 @@ def run_on_cluster(
     finish: Callable[[Sequence[MemberResult]], None],
 ) -> None:
     """Do that with the sweep's jobs; `finish` writes and prints the table of its results, as after a local sweep."""
-    from cssl_cli.cli.terminal import TerminalReporter
+    from cssl_cli.cli.live_table import SweepDisplay
     from cssl_cli.report.compare.cluster import show_states
     from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.sweep.cluster import launch, scheduler
@@ -32,7 +35,7 @@ def run_on_cluster(
 
     if action == "look":
         return show_states(request, launch.observe(request), as_json)
-    with TerminalReporter() as reporter:
+    with SweepDisplay() as reporter:
         states = launch.observe(request)
         sent, complete = None, all(state.state == "done" for state in states)
         if action == "cancel":
@@ -44,7 +47,7 @@ def run_on_cluster(
                 open_home(request, reporter, must_write=True)
                 request = replace(request, track=prepare(request.track, request.home, reporter.notice))
             if action == "wait":
-                states = launch.follow(request, launcher, reporter)
+                states = launch.follow(request, launcher, reporter, MembersAtWork(request, reporter).show)
             elif submits:
                 with launch.submitting(request.home):
                     sent = launch.submit_missing(request, launcher, launch.observe(request))
@@ -74,3 +77,41 @@ def _cancel(request: SweepRequest, say: Callable[[str], None]) -> list[MemberSta
     said = f"cancelled {count} member{'s' * (count != 1)}{also}; those that run save first"
     say(said if count else "nothing is at work")
     return launch.observe(request)
+
+
+class MembersAtWork:
+    """Shows how far members are that run elsewhere, by the files of their runs."""
+
+    def __init__(self, request: SweepRequest, display: SweepReporter) -> None:
+        from cssl_cli.sweep.run import member_path
+
+        self.display = display
+        paths = ((one.name, member_path(request.sweep, one, request.out)) for one in request.members)
+        self.runs = {name: Follower(path) for name, path in paths}
+
+    def show(self, states: Sequence[MemberState]) -> None:
+        counts = Counter(state.state for state in states)
+        self.display.show(
+            SweepProgress(
+                running=tuple(
+                    in_progress(state.name, self.runs[state.name].look())
+                    for state in states
+                    if state.state == "running"
+                ),
+                finished=counts["done"],
+                failed=counts["failed"] + counts["stopped"],
+                waiting=counts["queued"] + counts["new"],
+                seconds_left=None,
+                stopping=False,
+            )
+        )
+
+
+def in_progress(name: str, run: RunProgress) -> MemberProgress:
+    """A member as a line of the live table: its epochs so far, and the time that they took."""
+    seconds = sum(record["seconds"] for record in run.metrics)
+    if run.state != "running":
+        return MemberProgress(name, TaskProgress("measure" if run.state == "finished" else "start", 0, 0, ""), seconds)
+    left = run.seconds_left
+    detail = "" if left is None else f"trained in about {clock(left)}"
+    return MemberProgress(name, TaskProgress("pretrain", run.step, run.num_steps or 0, detail), seconds + run.age)

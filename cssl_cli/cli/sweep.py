@@ -29,6 +29,7 @@ from cssl_cli.runs.options import require_device_name
 
 if TYPE_CHECKING:
     from cssl_cli.cli.requests import SweepTable
+    from cssl_cli.report.compare.sweep import Written
     from cssl_cli.sweep.request import SweepRequest
     from cssl_cli.sweep.run import MemberResult
 
@@ -243,12 +244,16 @@ def _finish(
     from cssl_cli.report.compare.sweep import write_sweep
 
     written = write_sweep(request.sweep, results, request.out, accuracy=table.accuracy, figures=figures, html=html)
-    _show(request, results, table, as_json, written.sentence)
+    _show(request, results, table, as_json, written)
     _end(request, results, told=not as_json, failed=written.failed)
 
 
 def _show(
-    request: SweepRequest, results: Sequence[MemberResult], table: SweepTable, as_json: bool, written: str = ""
+    request: SweepRequest,
+    results: Sequence[MemberResult],
+    table: SweepTable,
+    as_json: bool,
+    written: Written | None = None,
 ) -> None:
     from cssl_cli.report.compare.sweep import show_sweep
 

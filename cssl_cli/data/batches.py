@@ -52,7 +52,7 @@ class _Buffer:
     """A batch in host memory, page-locked for a GPU; it may be overwritten once the event `copied` has completed."""
 
     batch: Tensor
-    copied: torch.cuda.Event | None
+    copied: torch.Event | None
 
 
 class StreamedImages:

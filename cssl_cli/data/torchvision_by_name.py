@@ -112,8 +112,8 @@ _TRAIN, _TEST = {"train": True}, {"train": False}
 
 
 def _split(train: str, test: str, found: Callable[[Any], _Found] = _by_loader, **others: Any) -> TorchvisionClass:
-    takes = _LOADER if found is _by_loader else {}
-    return TorchvisionClass({"split": train}, {"split": test}, found, **{"takes": takes, **others})
+    given: dict[str, Any] = {"takes": _LOADER if found is _by_loader else {}, **others}
+    return TorchvisionClass({"split": train}, {"split": test}, found, **given)
 
 
 _EMNIST = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")

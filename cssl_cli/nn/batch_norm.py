@@ -243,7 +243,7 @@ class _InGroups(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
         input, weight, mean, inverse = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         gradients = torch.ops.aten.native_batch_norm_backward(
@@ -279,7 +279,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
         beside, weights, mean, inverse = ctx.saved_tensors
         gradients = torch.ops.aten.native_batch_norm_backward(
             _side_by_side(gradient, ctx.num_parts),

@@ -73,7 +73,7 @@ def _of_table(folder: Path, table: str, base: type[B]) -> tuple[type[B], ...]:
 def _chosen_by(names: list[str], path: Path, base: type[B]) -> type[B]:
     """The block that a file declares, of which a recipe's `name` is one of `names`."""
     settings, fields = _declared(path)
-    name: Any = (Literal[tuple(names)], Field(description=settings.__doc__))
+    name: Any = (Literal[tuple(names)], Field(description=settings.__doc__))  # pyrefly: ignore[invalid-literal]
     block = create_model(path.stem, __base__=base, name=name, **fields)
     block.declared = settings
     return block

@@ -197,10 +197,11 @@ def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None
             update={"train": recipe.train.model_copy(update={"batch_size": recipe.train.batch_size // ranks})}
         )
     images = memory.of_images(recipe) if dataset is None else {}
-    kind: tuple[Any, ...] = ()
+    kind: dict[str, Any] = {}
     if dataset is not None:
-        kind = dataset.image_size, dataset.channels, memory_of_library(recipe, dataset)
-    training, checkpointed = memory.of_training(of_rank, *kind), recipe.train.checkpoint_activations
+        kind = {"image_size": dataset.image_size, "channels": dataset.channels}
+        kind["measured"] = memory_of_library(recipe, dataset)
+    training, checkpointed = memory.of_training(of_rank, **kind), recipe.train.checkpoint_activations
     if device.type == "cuda":
         # torch keeps the memory freed by an earlier run in this process, for the next one.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

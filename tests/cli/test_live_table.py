@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from cssl_cli.cli.cluster import in_progress
 from cssl_cli.cli.live_table import SweepDisplay, draw, in_words
 from cssl_cli.cli.terminal import TerminalReporter
 from cssl_cli.host.progress import MemberProgress, SweepProgress, TaskProgress
+from cssl_cli.report.watch.progress import RunProgress
 
 
 def progress(count: int = 2, **changes: Any) -> SweepProgress:
@@ -31,6 +34,17 @@ def test_the_whole_in_words() -> None:
     assert in_words(progress()) == "3 done, 2 running, 5 waiting, about 1:02:05 left"
     assert in_words(progress(failed=1, seconds_left=None)) == "3 done, 2 running, 5 waiting, 1 failed"
     assert in_words(progress(stopping=True)) == "3 done, 2 running, 5 waiting, stopping"
+
+
+def test_a_member_elsewhere_by_its_files() -> None:
+    def seen(state: str) -> MemberProgress:
+        metrics = [{"step": 10 * epoch, "epoch": epoch, "seconds": 30.0} for epoch in (1, 2)]
+        facts = {"knn": [], "trace": [], "age": 5.0, "holder": None, "failure": None, "problems": ()}
+        return in_progress("one", RunProgress(Path("runs/one"), state, 40, metrics, **facts))
+
+    assert seen("running") == MemberProgress("one", TaskProgress("pretrain", 20, 40, "trained in about 0:55"), 65.0)
+    assert seen("interrupted").task.name == "start"
+    assert seen("finished") == MemberProgress("one", TaskProgress("measure", 0, 0, ""), 60.0)
 
 
 def test_one_member_at_a_time_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def _with_size(name: str, size: int) -> dict[str, Any]:
 # ---------------------------------------------------------------------- weights that have been downloaded
 def cached_weights(settings: Settings) -> Sequence[CachedWeights]:
     """Torchvision's weights of the model that lie in torch's cache, its default ones first."""
-    choices = torchvision.models.get_model_weights(settings.model)
+    choices: Any = torchvision.models.get_model_weights(settings.model)
     found = []
     for weights in dict.fromkeys([choices.DEFAULT, *choices]):
         path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])

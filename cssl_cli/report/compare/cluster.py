@@ -12,8 +12,6 @@ from cssl_cli.report.layout import console, note, plural, print_json, table
 from cssl_cli.sweep.cluster.states import MemberState, State
 from cssl_cli.sweep.request import SweepRequest
 
-LONG = 500  # members; longer tables take seconds to lay out
-
 
 def show_states(
     request: SweepRequest, states: Sequence[MemberState], as_json: bool, submitted: str | None = None
@@ -32,17 +30,10 @@ def show_states(
         )
     out = console()
     lines = [(one.name, one.state, one.job or "", (one.why or "").replace("\n", ". ")) for one in states]
-    if len(lines) > LONG:
-        widths = [max(len(line[column]) for line in lines) for column in range(3)]
-        padded = [
-            "  ".join([*(text.ljust(w) for text, w in zip(line, widths, strict=False)), line[3]]) for line in lines
-        ]
-        print("\n".join(line.rstrip() for line in padded))
-    else:
-        grid = table("member", "state", "job", "", text_columns=4)
-        for line in lines:
-            grid.add_row(*line)
-        out.print(grid)
+    grid = table("member", "state", "job", "", text_columns=4)
+    for line in lines:
+        grid.add_row(*line)
+    out.print(grid)
     counts = Counter(one.state for one in states)
     told = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
     return note(out, f"{plural(len(lines), 'member')} under {shown_path(Path(request.home))}: {told}")

@@ -40,15 +40,13 @@ if TYPE_CHECKING:
     from cssl_cli.sweep.sweep import Member, Sweep
 
 
-LONG_PLAN = 500  # members; longer tables take seconds to lay out
-
-
 @dataclass(frozen=True)
 class Written:
-    """The files that hold a sweep's table, and the error if one could not be written."""
+    """The files that hold a sweep's table, the error if one could not be written, and the table's content."""
 
     paths: tuple[Path, ...]
-    failed: CsslError | None = None
+    failed: CsslError | None
+    content: Mapping[str, Any]
 
     @property
     def sentence(self) -> str:
@@ -102,7 +100,7 @@ def write_sweep(
         failed = failed or (None if isinstance(problem, ReadOnlyError) else problem)
     if isinstance(failed, ReadOnlyError):
         failed.remedy = "Copy the folder to where you may write, or add --report, which writes nothing."
-    return Written(tuple(paths), failed)
+    return Written(tuple(paths), failed, content)
 
 
 def _write_page(
@@ -149,14 +147,14 @@ def show_sweep(
     results: Sequence[MemberResult],
     members: Sequence[Member],
     as_json: bool,
-    written: str = "",
+    written: Written | None = None,
     *,
     accuracy: Column = LINEAR,
     versus: str | None = None,
     order: str | None = None,
     every: bool = True,
 ) -> None:
-    """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written`.
+    """Print the table of the rows of `members`, what predicts the accuracy, and where the whole was `written` just now.
 
     Then published values, the claims about the whole sweep, and each row against the row `versus`. order: the quantity
     to sort rows by (`sorting.sort_rows`); None keeps the order of the sweep. every: print all rank correlations.
@@ -168,8 +166,10 @@ def show_sweep(
     compared = None
     if versus is not None:
         compared = compare_rows(rows, next(row for row in of_sweep if row.name == versus), chosen)
+    known = written.content if written is not None and rows == of_sweep else None  # spares the statistics
     if as_json:
-        return print_json(content_of_rows(sweep, rows, of_sweep) | ({} if compared is None else {"versus": compared}))
+        content = content_of_rows(sweep, rows, of_sweep) if known is None else dict(known)
+        return print_json(content | ({} if compared is None else {"versus": compared}))
     out = console()
     print_table(out, rows)
     print_findings(out, rows, accuracy)
@@ -182,12 +182,14 @@ def show_sweep(
             if is_finished(result) and not row.control
         ],
     )
-    print_prediction(out, rows, prediction_content(rows, [accuracy.name], chosen=chosen), accuracy, every=every)
+    has_it = known is not None and accuracy.name in known["correlations"]  # no row may have an accuracy
+    predicted = known if known and has_it else prediction_content(rows, [accuracy.name], chosen=chosen)
+    print_prediction(out, rows, predicted, accuracy, every=every)
     print_published(out, compare_published(sweep, rows, chosen=chosen is not None))
     print_claims(out, answers(sweep, of_sweep))
     if compared is not None:
         print_comparison(out, compared)
-    return note(out, f"\n{written}") if written else None
+    return note(out, f"\n{written.sentence}") if written is not None and written.paths else None
 
 
 # ---------------------------------------------------------------------- the plan
@@ -202,14 +204,10 @@ def show_sweep_plan(
         )
     out = console()
     lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
-    if len(lines) > LONG_PLAN:
-        widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-        print("\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {run}" for name, state, run in lines))
-    else:
-        grid = table("member", "state", "run directory", text_columns=3)
-        for line in lines:
-            grid.add_row(*line)
-        out.print(grid)
+    grid = table("member", "state", "run directory", text_columns=3)
+    for line in lines:
+        grid.add_row(*line)
+    out.print(grid)
     rows = len({member.row for member in members})
     home = shown_path(out_dir / sweep.name)
     if remark is not None:

@@ -74,13 +74,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_text,
     )
-    made.globals |= {
+    helpers: dict[str, Any] = {
         "cssl_version": cssl_cli.__version__,
         "orders": _orders,
         "sorts": _sorts,
         "figure": _figure,
         "css": _css,
     }
+    made.globals.update(helpers)
     return made
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 
 from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, InUseError
 from cssl_cli.host.files import explained
@@ -27,6 +27,7 @@ from cssl_cli.sweep.workers.missing import missing_in
 from cssl_cli.sweep.workers.pool import Job
 
 SHORTEST, LONGEST = 2.0, 30.0  # seconds between two looks at the queue; longer ones while nothing changes
+TICK = 1.0  # seconds between two looks at the files of what runs
 
 
 @dataclass(frozen=True)
@@ -165,11 +166,13 @@ def cancel(request: SweepRequest) -> list[MemberState]:
     return [state for state in at_work if state.job in jobs]
 
 
-def follow(request: SweepRequest, launcher: Launcher, reporter: Reporter) -> list[MemberState]:
+def follow(
+    request: SweepRequest, launcher: Launcher, reporter: Reporter, show: Callable[[Sequence[MemberState]], None]
+) -> list[MemberState]:
     """Submit what is missing and wait until no member is queued or running; tells of each change.
 
-    A member that fails or is cancelled meanwhile is not submitted again. `Interrupted` after a signal, which ends no
-    job.
+    show: is given the latest states about once a second. A member that fails or is cancelled meanwhile is not submitted
+    again. `Interrupted` after a signal, which ends no job.
     """
     to_submit: set[str] | None = None
     states: dict[str, MemberState] = {}
@@ -195,13 +198,20 @@ def follow(request: SweepRequest, launcher: Launcher, reporter: Reporter) -> lis
             if not to_submit and not any(state.at_work for state in now):
                 return now
             pause = SHORTEST if changed else min(1.5 * pause, LONGEST)
-            sleep(pause)
+            _wait(pause, lambda latest=now: show(latest))
     except Stopped as stopped:
         raise Interrupted(
             stopped.number,
             where=str(request.home),
             remedy="The jobs go on. The same command follows them; with --cancel in place of --wait it ends them.",
         ) from None
+
+
+def _wait(seconds: float, meanwhile: Callable[[], None]) -> None:
+    ends = monotonic() + seconds
+    while (left := ends - monotonic()) > 0:
+        meanwhile()
+        sleep(min(left, TICK))
 
 
 def _same(before: MemberState | None, now: MemberState) -> bool:

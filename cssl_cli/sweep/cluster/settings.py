@@ -150,7 +150,7 @@ def _of_user(environment: Mapping[str, str]) -> list[Source]:
     document = parse(read_text(path), where=str(path))
     if document.value is None:
         return []
-    lines = {(KEY, *key): line for key, line in document.lines.items()}
+    lines: dict[tuple[str, ...], int] = {(KEY, *key): line for key, line in document.lines.items()}
     return [Source(str(path), {KEY: document.value}, lines, path.parent)]
 
 

@@ -162,7 +162,7 @@ def mean_inner_product_bound(floor: ClassFloor, divergence: float) -> float | No
 
     low, high = excess(-LOGIT_LIMIT), excess(LOGIT_LIMIT)
     if low < 0 < high:
-        logit = brentq(excess, -LOGIT_LIMIT, LOGIT_LIMIT, xtol=LOGIT_TOLERANCE)
+        logit: Any = brentq(excess, -LOGIT_LIMIT, LOGIT_LIMIT, xtol=LOGIT_TOLERANCE)
     else:
         logit = LOGIT_LIMIT if high <= 0 else -LOGIT_LIMIT
     # Wherever the search stopped, the tangent plane there gives a bound.

@@ -14,7 +14,7 @@ import pytest
 
 from cssl_cli import api
 from cssl_cli.errors import InputError, RunError
-from cssl_cli.report.compare.sweep import write_sweep
+from cssl_cli.report.compare.sweep import show_sweep, write_sweep
 from cssl_cli.report.document import drawn as drawing
 from cssl_cli.report.document.blocks import Document, Figure, Section
 from cssl_cli.report.document.writing import PAGE, attempt, write_page
@@ -81,6 +81,27 @@ def test_a_sweep_writes_its_page_and_says_where(sweep: Sweep, results: list[Memb
     assert written.failed is None
     assert page in written.paths
     assert Page(page.read_text("utf-8")).tables[0].by_name()["simclr-0.001"]["linear"].value is not None
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("order", [None, "-linear"])
+def test_what_was_written_is_shown_without_being_computed_again(
+    sweep: Sweep,
+    results: list[MemberResult],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    as_json: bool,
+    order: str | None,
+) -> None:
+    show_sweep(sweep, results, sweep.members, as_json, order=order)
+    alone = capsys.readouterr().out
+    written = write_sweep(sweep, results, tmp_path / "runs")
+    if order is None:
+        monkeypatch.setattr("cssl_cli.report.compare.prediction.screen", lambda *_: pytest.fail("computed again"))
+    show_sweep(sweep, results, sweep.members, as_json, written, order=order)
+    shown = capsys.readouterr().out
+    assert shown.removeprefix(alone).split() == ([] if as_json else written.sentence.split())
 
 
 def test_a_full_disk_costs_a_sentence_and_not_the_table(

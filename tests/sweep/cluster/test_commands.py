@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -260,21 +260,24 @@ def test_waiting_tells_of_changes_and_ends_with_the_table(
 ) -> None:
     looks = 0
 
-    def pause(seconds: float) -> None:
+    def pause(seconds: float, meanwhile: Callable[[], None]) -> None:
         nonlocal looks
         looks += 1
         if looks == 2:
+            meanwhile()
             sweep = load_sweep("five.yaml")
             run_sweep(SweepRequest(sweep, Path("runs"), select(sweep, only=["0.01-*"])), Silent())
         slurm.answer(7, {0: "RUNNING" if looks == 1 else "COMPLETED"})
 
-    monkeypatch.setattr(launch, "sleep", pause)
+    monkeypatch.setattr(launch, "_wait", pause)
+    monkeypatch.setattr("cssl_cli.cli.live_table.LINE_INTERVAL", 0.0)
     done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
     assert done.code == 0, done.stderr
     assert done.stderr.splitlines() == [
         "submitted 2 members as job 7",
         "[0/2] 0.01-5-seed3: running (7_0)",
         "[0/2] 0.01-10-seed3: running (7_0)",
+        "0 done, 2 running, 0 waiting: 0.01-5-seed3 start, 0.01-10-seed3 start",
         "[2/2] 0.01-5-seed3: done",
         "[2/2] 0.01-10-seed3: done",
     ]
@@ -291,15 +294,32 @@ def test_waiting_tells_of_changes_and_ends_with_the_table(
 def test_a_member_that_fails_meanwhile_is_not_submitted_again(
     slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pause(seconds: float) -> None:
+    def pause(seconds: float, meanwhile: Callable[[], None]) -> None:
         (submission,) = read_submissions(HOME)
         write_end(submission.folder, 0, JobEnd({"0.01-5-seed3": "the loss became infinite"}, "stopped (signal 15)"))
         slurm.answer(7, {0: "FAILED"})
 
-    monkeypatch.setattr(launch, "sleep", pause)
+    monkeypatch.setattr(launch, "_wait", pause)
     done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
     assert done.code == 1
     assert len(slurm.asked("sbatch")) == 1
     assert "[0/2] 0.01-5-seed3: failed: the loss became infinite" in done.stderr
     assert "[0/2] 0.01-10-seed3: stopped: stopped (signal 15)" in done.stderr
     assert "0.01-5-seed3 failed: the loss became infinite" in done.stdout
+
+
+def test_waiting_looks_at_files_more_often_than_at_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 100.0, 0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(launch, "monotonic", lambda: now)
+    monkeypatch.setattr(launch, "sleep", pass_time)
+    launch._wait(2.5, look)
+    assert (looks, now) == (3, 102.5)
