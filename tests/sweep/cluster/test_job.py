@@ -230,9 +230,11 @@ def test_a_cancelled_job_saves_and_is_not_queued_again(plan: PlanOf, home: Path,
 def test_members_share_the_cores_that_the_job_has(
     plan: PlanOf, home: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], threads: str
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
+        monkeypatch.setenv(name, "")  # so that what the job sets is undone
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     run_job(plan("ok-0", "ok-1", pack=4))
-    assert {line.split()[3] for line in (home / "calls").read_text().splitlines()} == {threads}
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    calls = [line.split() for line in (home / "calls").read_text().splitlines()]
+    assert {(call[3], call[5]) for call in calls} == {(threads, threads)}
