@@ -19,8 +19,8 @@ IN_WORDS = {
     "PREEMPTED": "preempted, and not queued again by the cluster",
     "TIMEOUT": "reached its time limit before it could save: give launcher.time or launcher.notice more",
 }
-NEVER_BEGAN = "its job left the queue before it began, as one that is cancelled does"
-SILENT = (NO_WORD, NEVER_BEGAN)
+WHILE_WAITING = "its job left the queue while it waited, as one that is cancelled does"
+SILENT = (NO_WORD, WHILE_WAITING)
 STOPPED = ("CANCELLED", "PREEMPTED")  # by somebody's will: no failure
 
 
@@ -51,6 +51,16 @@ class MemberState:
     @property
     def at_work(self) -> bool:
         return self.state in ("queued", "running")
+
+
+def members_of_ended_jobs(submissions: Sequence[Submission], queue: Mapping[Place, QueuedJob]) -> set[str]:
+    """The members that were submitted and are in no job that waits or runs."""
+    of_jobs: dict[bool, set[str]] = {True: set(), False: set()}
+    for submission in submissions:
+        for number, names in enumerate(submission.jobs):
+            job = queue.get((submission.name, number))
+            of_jobs[job is None or job.ended].update(names)
+    return of_jobs[True] - of_jobs[False]
 
 
 def states_of(
@@ -101,8 +111,8 @@ def _state(one: OnDisk, tried: Sequence[tuple[Submission, int]], queue: Mapping[
         return MemberState(one.name, "failed", why=one.failure)
     if job is not None and (job.state in IN_WORDS or end is None):
         return _ended(one.name, job.state)
-    if end is None:
-        return MemberState(one.name, "stopped", why=NEVER_BEGAN)
+    if end is None or (job is None and end.early is None):  # it never began, or was queued again
+        return MemberState(one.name, "stopped", why=WHILE_WAITING)
     early = end.early or NO_WORD
     return MemberState(one.name, "failed" if early == NO_WORD else "stopped", why=early)
 

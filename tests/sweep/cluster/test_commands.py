@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,23 @@ def test_what_is_missing_is_submitted_once(slurm: FakeSlurm, invoke: Invoke) -> 
         frozenset(submission.jobs),
         frozenset([submission.jobs[1][:1], submission.jobs[2]]),
     }
+
+
+def test_what_ends_between_two_looks_has_not_failed(
+    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke(*SLURM)
+    slurm.answer(7, {0: "COMPLETED", 1: "RUNNING", 2: "COMPLETED"})
+    missing, ask, asked = launch.missing_in, launch.scheduler.read_queue, []
+
+    def look(names: Iterable[str]) -> object:
+        asked.append(names)
+        return ask(names)
+
+    monkeypatch.setattr(launch.scheduler, "read_queue", look)
+    monkeypatch.setattr(launch, "missing_in", lambda result: None if asked else missing(result))
+    shown = states(invoke(*SLURM, "--dry-run", "--json").stdout)
+    assert list(shown.values()) == ["done", "done", "running", "running", "done", "done"]
 
 
 def test_nothing_is_submitted_while_all_is_at_work(slurm: FakeSlurm, invoke: Invoke) -> None:

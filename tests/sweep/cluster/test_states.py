@@ -20,7 +20,7 @@ from cssl_cli.sweep.cluster.records import (
     write_end,
 )
 from cssl_cli.sweep.cluster.scheduler import QueuedJob, own_id, parse_queue, parse_time
-from cssl_cli.sweep.cluster.states import NEVER_BEGAN, MemberState, OnDisk, states_of
+from cssl_cli.sweep.cluster.states import WHILE_WAITING, MemberState, OnDisk, states_of
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_job_that_ended_before_it_could_write_anything(sent: Submission, said:
 
 def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Submission) -> None:
     c = OnDisk("c", complete=False)
-    assert state(c, [sent]) == MemberState("c", "stopped", why=NEVER_BEGAN)
+    assert state(c, [sent]) == MemberState("c", "stopped", why=WHILE_WAITING)
     asked = []
 
     def accounts(names: Sequence[str]) -> dict[tuple[str, int], QueuedJob]:
@@ -102,6 +102,8 @@ def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Subm
     assert asked == [[sent.name, sent.name]]
     write_end(sent.folder, 1, JobEnd(early=NO_WORD))
     assert state(c, [sent]) == MemberState("c", "failed", why=NO_WORD)
+    write_end(sent.folder, 1, JobEnd())  # saved and queued again
+    assert state(c, [sent]) == MemberState("c", "stopped", why=WHILE_WAITING)
     write_end(sent.folder, 1, JobEnd(early="stopped (signal 15, SIGTERM)"))
     assert state(c, [sent]) == MemberState("c", "stopped", why="stopped (signal 15, SIGTERM)")
     write_end(sent.folder, 1, JobEnd({"c": "the loss is infinite\nLower optim.lr."}))
