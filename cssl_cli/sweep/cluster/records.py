@@ -72,7 +72,11 @@ class _Folder(SealedFolder):
         return True
 
     def remedy(self, name: str) -> str:  # noqa: ARG002
-        return f"Cancel its jobs and delete {self.path}: what they have not finished is then submitted again."
+        jobs = f"cssl-{self.path.absolute().parents[1].name}-{self.path.name}"
+        return (
+            f"Cancel its jobs (scancel --name={jobs}) and delete {self.path}: what they have not finished is then "
+            "submitted again."
+        )
 
 
 def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Submission:

@@ -204,6 +204,17 @@ def test_cancelling_one_of_a_pack_says_whom_else_it_ends(slurm: FakeSlurm, invok
     assert "cancelled 4 members, 3 of them because they share a job with a selected one" in done.stderr
 
 
+def test_a_damaged_record_says_which_jobs_it_is_of(slurm: FakeSlurm, invoke: Invoke) -> None:
+    invoke(*SLURM)
+    (submission,) = read_submissions(HOME)
+    (submission.folder / "members.json").write_text("{")
+    for action in ([], ["--dry-run"], ["--wait"], ["--cancel"]):
+        done = invoke(*SLURM, *action)
+        assert done.code == 2
+        assert f"scancel --name={submission.name})" in done.stderr
+    assert len(slurm.asked("sbatch")) == 1
+
+
 def test_without_an_answer_nothing_is_submitted(slurm: FakeSlurm, invoke: Invoke) -> None:
     invoke(*SLURM)
     slurm.fail("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\nmore\n")
