@@ -153,6 +153,11 @@ def received() -> int | None:
     return next(iter(_listener.came), None) if _listener.active else None
 
 
+def has_come(number: int) -> bool:
+    """Whether this signal is among those that asked this process to end."""
+    return number in _listener.came
+
+
 def arrived() -> int | None:
     """The same as soon as it is there, even if the main thread is in a call that does not return."""
     return _listener.arrived if _listener.active else None

@@ -21,7 +21,7 @@ from typing import Any
 from cssl_cli.errors import CsslError, DamagedError, Interrupted, escaped_text
 from cssl_cli.host.files import remove_leftovers
 from cssl_cli.host.progress import Notices, SweepProgress
-from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, end_on_signals
+from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, end_on_signals, has_come
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.cluster import scheduler
@@ -119,14 +119,16 @@ def _after(came: int, notice: int, *, got_further: bool) -> str | None:
     """Why a job that a signal ended is not to be queued again; None: it is."""
     if came not in NOTICES:
         return killed_in_words(came)
-    return None if got_further or _is_preempted(notice) else NO_FURTHER
+    if has_come(signal.SIGTERM) and _seconds_left() > 0:  # cancelled meanwhile; SLURM would queue it again all the same
+        return killed_in_words(signal.SIGTERM)
+    is_preempted = not got_further and _seconds_left() > notice + EARLY  # told long before its time ends
+    return None if got_further or is_preempted else NO_FURTHER
 
 
-def _is_preempted(notice: int) -> bool:
-    """Whether the notice came long before the time limit."""
+def _seconds_left() -> float:
+    """The time until this job reaches its limit; 0 if SLURM does not say."""
     job = scheduler.own_id()
-    left = None if job is None else scheduler.seconds_left(job)
-    return left is not None and left > notice + EARLY
+    return (None if job is None else scheduler.seconds_left(job)) or 0.0
 
 
 def _queue_again(reporter: _Lines) -> str | None:

@@ -39,6 +39,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
     def listen(*, patient: bool) -> None:  # the test's process goes on
         monkeypatch.setattr(signals._listener, "patient", patient)
+        monkeypatch.setattr(signals._listener, "came", {})
 
     monkeypatch.setattr(in_job, "end_on_signals", listen)
     return fake
@@ -173,6 +174,27 @@ def test_a_second_notice_does_not_cut_short_the_saving(
     assert (home / "slow-0.saved").exists()
     assert slurm.asked("scontrol") == ["requeue 12_3"]
     assert end_of(made) == JobEnd()
+
+
+@pytest.mark.parametrize(("left", "again"), [("10:00", False), ("0:00", True)])
+def test_a_job_that_is_cancelled_while_it_saves_stays_so(
+    plan: PlanOf, home: Path, slurm: FakeSlurm, left: str, again: bool
+) -> None:
+    made = plan("slow-0")
+    run = run_of(made, home)
+    run.path.mkdir()
+    (slurm.folder / "queue").write_text(f"{left}\n")
+
+    def cancel() -> None:
+        run.write_status("interrupted", step=5, num_steps=9)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    notice_when_at_work(home, "slow-0", cancel)
+    with pytest.raises(SystemExit):
+        run_job(made)
+    assert (home / "slow-0.saved").exists()
+    assert slurm.asked("scontrol") == (["requeue 12_3"] if again else [])
+    assert end_of(made) == JobEnd(early=None if again else "stopped (signal 15, SIGTERM)")
 
 
 def test_a_notice_that_comes_before_the_job_listens_is_kept(plan: PlanOf, slurm: FakeSlurm) -> None:
