@@ -29,8 +29,8 @@ def _about_accuracy(rows: Sequence[Row], best: Sequence[Row], accuracy: Column) 
         return f"{said}."
     said += f", against {BY_NAME['linear'].shown(untrained)} % of the untrained encoder"
     compared = [accuracy, *(one for one in LAST_EPOCH[:2] if one is not accuracy)]
-    beaten = [f"{sum(_beats_untrained(row, one) for row in rows)} in {one.label}" for one in compared]
-    return f"{said}. Of {len(rows)} rows, {' and '.join(beaten)} beat it by more than the 95 % intervals of both."
+    beaten = [f"{sum(_beats_untrained(row, one) for row in rows):,} in {one.label}" for one in compared]
+    return f"{said}. Of {len(rows):,} rows, {' and '.join(beaten)} beat it by more than the 95 % intervals of both."
 
 
 def _beats_untrained(row: Row, accuracy: Column) -> bool:

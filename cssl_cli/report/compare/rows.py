@@ -129,11 +129,12 @@ def summarize(values: Sequence[float | None], interval: Interval | None = None) 
     present = [value for value in values if value is not None]
     if not present:
         return None
+    if len(present) == 1:  # most cells of a large sweep
+        return Summary(present[0], None, 1, interval)
     mean = statistics.fmean(present)
     # statistics.stdev computes with fractions, too slow for a thousand rows.
     squares = math.fsum((value - mean) ** 2 for value in present)
-    sd = math.sqrt(squares / (len(present) - 1)) if len(present) > 1 else None
-    return Summary(mean, sd, len(present), interval)
+    return Summary(mean, math.sqrt(squares / (len(present) - 1)), len(present), interval)
 
 
 def row_content(row: Row) -> dict[str, Any]:
