@@ -41,12 +41,14 @@ def run_on_cluster(
         if action == "cancel":
             states = _cancel(request, reporter.say)
         elif not complete:
-            scheduler.require_slurm()
-            open_home(request, reporter, must_write=True)
-            request = replace(request, track=prepare(request.track, request.home, reporter.notice))
+            submits = any(state.to_submit for state in states)
+            if submits:  # else it only looks, which is also for those who may not write here
+                scheduler.require_slurm()
+                open_home(request, reporter, must_write=True)
+                request = replace(request, track=prepare(request.track, request.home, reporter.notice))
             if action == "wait":
                 states = launch.follow(request, launcher, reporter, MembersAtWork(request, reporter).show)
-            else:
+            elif submits:
                 with launch.submitting(request.home):
                     sent = launch.submit_missing(request, launcher, launch.observe(request))
                 if sent is not None:
@@ -69,8 +71,11 @@ def _cancel(request: SweepRequest, say: Callable[[str], None]) -> list[MemberSta
     from cssl_cli.sweep.cluster import launch
 
     cancelled = launch.cancel(request)
-    count = len(cancelled)
-    say(f"cancelled {count} member{'s' * (count != 1)}; those that run save first" if count else "nothing is at work")
+    count, names = len(cancelled), {member.name for member in request.members}
+    others = sum(state.name not in names for state in cancelled)
+    also = f", {others} of them because they share a job with a selected one" if others else ""
+    said = f"cancelled {count} member{'s' * (count != 1)}{also}; those that run save first"
+    say(said if count else "nothing is at work")
     return launch.observe(request)
 
 

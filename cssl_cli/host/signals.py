@@ -38,13 +38,14 @@ class _Listener:
     def __init__(self) -> None:
         self.active = False
         self.deferred = False
+        self.patient = False  # a second signal says no more than the first
         self.came: dict[int, float] = {}  # when each signal came first
         self.arrived: int | None = None  # the first of all, perhaps not known to the main thread yet
         self.last_words: list[Callable[[int], object]] = []
         self.before: dict[int, Any] = {}
 
-    def start(self, ignored: Sequence[int] = ()) -> None:
-        self.came, self.arrived, self.active = {}, None, True
+    def start(self, ignored: Sequence[int] = (), *, patient: bool = False) -> None:
+        self.came, self.arrived, self.active, self.patient = {}, None, True, patient
         self.reading, self.writing = os.pipe()
         os.set_blocking(self.writing, False)
         self.wakeup = signal.set_wakeup_fd(self.writing, warn_on_full_buffer=False)
@@ -63,14 +64,14 @@ class _Listener:
         os.close(self.writing)
         self.watcher.join()
         os.close(self.reading)
-        self.active = False
+        self.active = self.patient = False
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self.came:
             self.came[number] = now
             raise Stopped(number)
-        if now - min(self.came.values()) >= ONE_REQUEST:
+        if not self.patient and now - min(self.came.values()) >= ONE_REQUEST:
             _end(number)
 
     def _watch(self) -> None:
@@ -87,7 +88,8 @@ class _Listener:
                 if data[0] in ENDING:
                     self.arrived = self.arrived or data[0]
                     looked = time.monotonic()
-                    insisted = looked - came.setdefault(data[0], looked) >= ONE_REQUEST or insisted
+                    again = looked - came.setdefault(data[0], looked) >= ONE_REQUEST
+                    insisted = insisted or (again and not self.patient)
         _end(next(iter(came)))
 
     def _unraisable(self, raised: sys.UnraisableHookArgs) -> None:
@@ -116,10 +118,18 @@ def ending_on_signals() -> Iterator[None]:
         _listener.stop()
 
 
-def end_on_signals(*, ignored: Sequence[int] = ()) -> None:
-    """The same for the rest of the process, or until `default_signals`; signals `ignored` have no effect."""
+def end_on_signals(*, ignored: Sequence[int] = (), patient: bool = False) -> None:
+    """The same for the rest of the process, or until `default_signals`; signals `ignored` have no effect.
+
+    patient: nor has a second one. Whoever is behind it kills the process when it has waited long enough.
+    """
     if not _listener.active:
-        _listener.start(ignored)
+        _listener.start(ignored, patient=patient)
+
+
+def is_patient() -> bool:
+    """Whether a second signal has no effect here."""
+    return _listener.patient
 
 
 def default_signals() -> None:
@@ -141,6 +151,11 @@ def blocked_signals() -> Iterator[None]:
 def received() -> int | None:
     """The signal that asked this command to end first, if one has."""
     return next(iter(_listener.came), None) if _listener.active else None
+
+
+def has_come(number: int) -> bool:
+    """Whether this signal is among those that asked this process to end."""
+    return number in _listener.came
 
 
 def arrived() -> int | None:
@@ -227,7 +242,7 @@ def deferred_signals() -> Iterator[Pending]:
             pending.append(number)
             if pending.now:
                 raise Stopped(number)
-        elif now - noted[number] >= ONE_REQUEST:
+        elif now - noted[number] >= ONE_REQUEST and not _listener.patient:
             raise Stopped(number)
 
     _listener.deferred = True

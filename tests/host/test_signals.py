@@ -18,7 +18,7 @@ import pytest
 from cssl_cli.errors import Interrupted
 from cssl_cli.host import signals
 from cssl_cli.host.progress import Silent
-from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, ending_on_signals
+from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, end_on_signals, ending_on_signals
 from cssl_cli.recipe import load_recipe
 from cssl_cli.report import recipes
 from cssl_cli.runs import pretrain as pretraining
@@ -164,6 +164,26 @@ def test_where_nothing_is_lost_signals_are_not_put_off() -> None:
         assert pending == [signal.SIGTERM, signal.SIGINT]
         with pytest.raises(Stopped), pending.at_once():
             pytest.fail("a signal had come before")
+
+
+@pytest.mark.parametrize(("patient", "code"), [(True, 0), (False, 138)])
+def test_a_patient_process_is_not_hurried_by_a_second_signal(
+    patient: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "ONE_REQUEST", 0.1)
+    monkeypatch.setattr(signals, "GRACE", 0.2)
+
+    def save() -> None:
+        end_on_signals(patient=patient)
+        with suppress(Stopped), deferred_signals() as pending:
+            for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM):
+                send(number)
+                time.sleep(0.3)
+            assert pending == [signal.SIGUSR1, signal.SIGTERM]
+            os._exit(0)
+        os._exit(138)
+
+    assert forked(save)[0] == code
 
 
 # ---------------------------------------------------------------------- in training

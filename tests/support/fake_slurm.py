@@ -17,7 +17,7 @@ _SCRIPTS = {
             echo "$number|$place|$name|PENDING|Priority" >> "$here/queue"
         done
         echo "Submitted batch job $number" """,
-    "squeue": """[ "$1" = --version ] || cat "$here/queue" 2>/dev/null; true""",
+    "squeue": """[ "$SQUEUE_PARTITION" ] || cat "$here/queue" 2>/dev/null; true""",
     "scancel": "",
     "scontrol": """[ "$1" = show ] && echo "MaxArraySize = $(cat "$here/most" 2>/dev/null || echo 1001)"; true""",
     "sacct": """[ -e "$here/accounts" ] && cat "$here/accounts" """,

@@ -1,8 +1,9 @@
 """What runs in a job: the workers of `cssl sweep --jobs`, for the members of this job alone.
 
-submitit calls `run_job`. From then on the signals are ours. At the cluster's notice (USR1, before the time limit) and
-at the end of the job (TERM) the workers save. After a notice the job is queued again, unless its time ends and no
-member got any further in it: that would go on for ever.
+submitit calls `run_job`. The signals are ours; those of its start were put off (`__main__`). At the cluster's notice
+(USR1, before the time limit) and at the end of the job (TERM) the workers save; a second signal changes nothing, since
+the cluster kills a job that takes too long. After a notice the job is queued again, unless its time ends and no member
+got any further in it: that would go on for ever.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing import Any
 from cssl_cli.errors import CsslError, DamagedError, Interrupted, escaped_text
 from cssl_cli.host.files import remove_leftovers
 from cssl_cli.host.progress import Notices, SweepProgress
-from cssl_cli.host.signals import Stopped, deferred_signals, end_on_signals
+from cssl_cli.host.signals import ENDING, Stopped, deferred_signals, end_on_signals, has_come
 from cssl_cli.recipe import Recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.cluster import scheduler
 from cssl_cli.sweep.cluster.records import NO_WORD, JobEnd, Submission, write_end
 from cssl_cli.sweep.results_index import Wanted, read_results
-from cssl_cli.sweep.workers.messages import THREADS
+from cssl_cli.sweep.workers.messages import COMPILING, THREADS
 from cssl_cli.sweep.workers.missing import Missing, missing_in
 from cssl_cli.sweep.workers.pool import Job, Pool, PoolSettings
 from cssl_cli.sweep.workers.process import killed_in_words
@@ -66,15 +67,15 @@ def plan_of(
 
 def run_job(plan: Mapping[str, Any]) -> None:
     """Complete the members of a plan, and write down which failed; exits with 1 if one did."""
-    end_on_signals()
+    end_on_signals(patient=True)
     home, folder, number = Path(plan["home"]), Path(plan["folder"]), plan["number"]
     remove_leftovers(folder)
-    _share_cores(plan["pack"])
     reporter = _Lines()
     before = Submission(folder, "", ()).end_of(number) or JobEnd()  # of this job, if it was queued again
     write_end(folder, number, JobEnd(before.failed, NO_WORD))
     jobs = [job for job in map(_job_of(home), plan["members"]) if job.name not in before.failed]
     at_first = _standing(jobs)
+    _share_cores(min(plan["pack"], len({job.path for job in jobs if _lacking(job) is not None}) or 1))
     settings = PoolSettings(
         workers=plan["pack"],
         home=home,
@@ -97,6 +98,7 @@ def run_job(plan: Mapping[str, Any]) -> None:
         return bool(end.failed)
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         pool.run(jobs, done_before=0)
     except (Interrupted, Stopped) as stopped:
         came = stopped.number if isinstance(stopped, Stopped) else stopped.exit_code - 128
@@ -117,14 +119,16 @@ def _after(came: int, notice: int, *, got_further: bool) -> str | None:
     """Why a job that a signal ended is not to be queued again; None: it is."""
     if came not in NOTICES:
         return killed_in_words(came)
-    return None if got_further or _is_preempted(notice) else NO_FURTHER
+    if has_come(signal.SIGTERM) and _seconds_left() > 0:  # cancelled meanwhile; SLURM would queue it again all the same
+        return killed_in_words(signal.SIGTERM)
+    is_preempted = not got_further and _seconds_left() > notice + EARLY  # told long before its time ends
+    return None if got_further or is_preempted else NO_FURTHER
 
 
-def _is_preempted(notice: int) -> bool:
-    """Whether the notice came long before the time limit."""
+def _seconds_left() -> float:
+    """The time until this job reaches its limit; 0 if SLURM does not say."""
     job = scheduler.own_id()
-    left = None if job is None else scheduler.seconds_left(job)
-    return left is not None and left > notice + EARLY
+    return (None if job is None else scheduler.seconds_left(job)) or 0.0
 
 
 def _queue_again(reporter: _Lines) -> str | None:
@@ -140,11 +144,11 @@ def _queue_again(reporter: _Lines) -> str | None:
     return None
 
 
-def _share_cores(pack: int) -> None:
+def _share_cores(members: int) -> None:
     """Give each of the members an equal share of the job's cores: without cgroups, a job sees all of its node's."""
     asked = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
-    if asked.isdecimal():
-        os.environ.setdefault(THREADS, str(max(1, int(asked) // pack)))
+    for name in (THREADS, COMPILING) if asked.isdecimal() else ():
+        os.environ.setdefault(name, str(max(1, int(asked) // members)))
 
 
 def _job_of(home: Path) -> Any:

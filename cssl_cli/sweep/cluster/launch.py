@@ -19,9 +19,9 @@ from cssl_cli.sweep.cluster import scheduler
 from cssl_cli.sweep.cluster.job import plan_of, run_job
 from cssl_cli.sweep.cluster.records import FOLDER, LOCK, Submission, new_submission, read_submissions
 from cssl_cli.sweep.cluster.settings import Launcher
-from cssl_cli.sweep.cluster.states import MemberState, OnDisk, states_of
+from cssl_cli.sweep.cluster.states import MemberState, OnDisk, members_of_ended_jobs, states_of
 from cssl_cli.sweep.request import SweepRequest
-from cssl_cli.sweep.run import MemberResult, as_run, member_path, read_sweep
+from cssl_cli.sweep.run import MemberResult, as_run, member_path, read_member, read_sweep
 from cssl_cli.sweep.sweep import Member
 from cssl_cli.sweep.workers.missing import missing_in
 from cssl_cli.sweep.workers.pool import Job
@@ -42,7 +42,7 @@ class Submitted:
 # ---------------------------------------------------------------------- looking
 def observe(request: SweepRequest) -> list[MemberState]:
     """Where each selected member is; `RunError` if SLURM does not answer."""
-    meant = {member.name for member in request.members}
+    meant = {member.name: member for member in request.members}
     found = [_on_disk(result) for result in read_sweep(request.sweep, request.out) if result.member.name in meant]
     unfinished = {one.name for one in found if not one.complete}
     submissions = [
@@ -51,6 +51,12 @@ def observe(request: SweepRequest) -> list[MemberState]:
         if any(name in unfinished for job in submission.jobs for name in job)
     ]
     queue = scheduler.read_queue(submission.name for submission in submissions)
+    # A job that ended since its members were read has written their results before.
+    ended = unfinished & members_of_ended_jobs(submissions, queue)
+    found = [
+        _on_disk(read_member(request.sweep, meant[one.name], request.out)) if one.name in ended else one
+        for one in found
+    ]
     states = states_of(found, submissions, queue, scheduler.read_accounts)
     paths = {member.name: member_path(request.sweep, member, request.out) for member in request.members}
     return [_with_step(state, paths[state.name]) for state in states]
@@ -102,9 +108,12 @@ def submit_missing(request: SweepRequest, launcher: Launcher, states: Sequence[M
     members = [member for member in request.members if member.name in names]
     if not members:
         return None
-    if "%" in str(request.home.absolute()):
+    launcher.require_time_to_save()
+    if {"%", "\\"} & set(str(request.home.absolute())):
         raise InputError(
-            "SLURM replaces what follows a % in the paths of its logs", where=str(request.home), remedy="Rename it."
+            "SLURM replaces what follows a % or a \\ in the paths of its logs",
+            where=str(request.home),
+            remedy="Rename it.",
         )
     jobs = _in_jobs(members, launcher.pack)
     most = scheduler.most_tasks()
@@ -155,10 +164,12 @@ def _plan(
 
 # ---------------------------------------------------------------------- cancelling and following
 def cancel(request: SweepRequest) -> list[MemberState]:
-    """Cancel the jobs of the selected members that are queued or running; returns these members as they were."""
-    at_work = [state for state in observe(request) if state.at_work and state.job is not None]
-    scheduler.cancel(list(dict.fromkeys(state.job for state in at_work if state.job is not None)))
-    return at_work
+    """Cancel the jobs of the selected members that are queued or running; returns all members of these jobs."""
+    selected = {member.name for member in request.members}
+    at_work = [state for state in observe(replace(request, selected=None)) if state.at_work and state.job is not None]
+    jobs = dict.fromkeys(state.job for state in at_work if state.job is not None and state.name in selected)
+    scheduler.cancel(list(jobs))
+    return [state for state in at_work if state.job in jobs]
 
 
 def follow(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,8 @@ from cssl_cli.errors import DamagedError
 from cssl_cli.host.sealed_folder import SealedFolder
 
 FOLDER, LOCK = "slurm", "lock"
-NO_WORD = "its job ended without a word"  # what a job says before all else, in case that it cannot say more
+# What a job says before all else, in case that it cannot say more.
+NO_WORD = "its job ended without a word; what it printed is in the sweep's folder, in slurm/"
 _MEMBERS = "members.json"
 
 
@@ -54,12 +54,17 @@ class Submission:
         return next((number for number, members in enumerate(self.jobs) if member in members), None)
 
     def end_of(self, job: int) -> JobEnd | None:
-        """How a job ended; None if it never began, or that cannot be read."""
-        with suppress(DamagedError):
+        """How a job ended; None if it never began."""
+        try:
             content = _Folder(self.folder).read_json(_ended(job))
-            if content is not None and isinstance(content.get("failed"), dict):
-                return JobEnd(content["failed"], content.get("early"))
-        return None
+        except DamagedError:
+            return JobEnd(early=NO_WORD)
+        if content is None:
+            return None
+        failed, early = content.get("failed"), content.get("early")
+        if not (isinstance(failed, dict) and all(isinstance(why, str) for why in failed.values())):
+            failed = {}
+        return JobEnd(failed, early if early is None or isinstance(early, str) else NO_WORD)
 
 
 class _Folder(SealedFolder):
@@ -67,12 +72,17 @@ class _Folder(SealedFolder):
         return True
 
     def remedy(self, name: str) -> str:  # noqa: ARG002
-        return f"Cancel its jobs and delete {self.path}: what they have not finished is then submitted again."
+        jobs = f"cssl-{self.path.absolute().parents[1].name}-{self.path.name}"
+        return (
+            f"Cancel its jobs (scancel --name={jobs}) and delete {self.path}: what they have not finished is then "
+            "submitted again."
+        )
 
 
 def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Submission:
     """Write down what is about to be submitted."""
-    token = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())  # in order also where clocks change, or hosts' zones differ
+    token = f"{now}-{secrets.token_hex(2)}"
     folder = home / FOLDER / token
     folder.mkdir(parents=True)
     submission = Submission(folder, f"cssl-{sweep}-{token}", tuple(map(tuple, jobs)))
@@ -88,9 +98,19 @@ def read_submissions(home: Path) -> list[Submission]:
     for path in folders:
         content = _Folder(path.parent).read_json(_MEMBERS)
         if content is not None:
-            jobs = tuple(tuple(members) for members in content["jobs"])
-            found.append(Submission(path.parent, content["name"], jobs))
+            found.append(_submission(path.parent, content))
     return found
+
+
+def _submission(folder: Path, content: Mapping[str, Any]) -> Submission:
+    name, jobs = content.get("name"), content.get("jobs")
+    if not (isinstance(name, str) and isinstance(jobs, list) and all(map(_are_names, jobs))):
+        raise _Folder(folder).damaged(_MEMBERS, "it does not say which members were submitted, as this version does")
+    return Submission(folder, name, tuple(map(tuple, jobs)))
+
+
+def _are_names(members: object) -> bool:
+    return isinstance(members, list) and all(isinstance(name, str) for name in members)
 
 
 def write_end(folder: Path, job: int, end: JobEnd) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
+import shlex
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from cssl_cli.errors import InputError, RunError
+from cssl_cli.host.files import explained
+from cssl_cli.sweep.cluster.settings import OURS
 
 TIMEOUT = 60.0  # seconds for an answer of the controller
 ARRAY = 1001  # tasks of an array, where the cluster does not say
@@ -32,6 +38,13 @@ ENDED = frozenset(
         "TIMEOUT",
     )
 )
+_ENTRY = "cssl_cli.sweep.cluster"
+# Of options of sbatch whose environment variables are not called as they are, and of those that exclude one another.
+_VARIABLES = {
+    "array": ("ARRAY_INX",),
+    "mem": ("MEM_PER_NODE", "MEM_PER_CPU", "MEM_PER_GPU"),
+    "time": ("TIMELIMIT",),
+}
 _FORMAT = "%F|%K|%j|%T|%r"  # array's or job's id, place in the array, name, state, reason
 
 
@@ -63,7 +76,9 @@ def require_slurm() -> None:
         raise InputError(
             "submitit is not installed", where="--launcher slurm", remedy="Install it: pip install 'cssl-cli[slurm]'"
         )
-    _call("squeue", "--version")
+    for name in ("squeue", "sbatch", "srun"):
+        if which(name) is None:
+            raise _no_slurm(name)
 
 
 def read_queue(names: Iterable[str]) -> dict[Place, QueuedJob]:
@@ -117,8 +132,9 @@ def submit(
     """
     import submitit
 
-    executor = submitit.SlurmExecutor(folder=folder)
+    executor = submitit.SlurmExecutor(folder=folder, python=f"{shlex.quote(sys.executable)} -u -m {_ENTRY}")
     cpus = options.get("cpus-per-task")
+    of_step = [] if cpus is None else ["--cpus-per-task", str(cpus)]  # a step no longer inherits them
     executor.update_parameters(
         job_name=name,
         time=None,
@@ -126,15 +142,15 @@ def submit(
         stderr_to_stdout=True,
         array_parallelism=at_once or len(plans),
         additional_parameters=dict(options),
-        srun_args=["--cpus-per-task", str(cpus)] if cpus else [],  # a step no longer inherits them
+        srun_args=["--export=ALL", *of_step],  # what submitit sets, too, where the user exports NONE to the job
     )
     try:
-        with _own_environment(), redirect_stderr(io.StringIO()):  # the error is told below
-            jobs = executor.map_array(function, plans)
+        with explained(folder, "Free some space."), _own_environment({*options, *OURS}), redirect_stderr(io.StringIO()):
+            jobs = executor.map_array(function, plans)  # what it prints of errors is told below
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Try ")]
         raise RunError(
-            f"sbatch refuses the jobs: {lines[-1] if lines else 'it does not say why'}",
+            f"sbatch refuses the jobs: {_plain(lines[-1]) if lines else 'it does not say why'}",
             where="--launcher slurm",
             remedy="Change the launcher's settings: docs/scaling.md, Sweeps on a cluster.",
         ) from error
@@ -142,20 +158,33 @@ def submit(
 
 
 @contextmanager
-def _own_environment() -> Iterator[None]:
-    """Without what a job that this command runs in was given; with what a user sets for SLURM's commands."""
+def _own_environment(options: Collection[str]) -> Iterator[None]:
+    """Without what a job that this command runs in was given; with what a user sets for SLURM's commands.
+
+    For sbatch its variables win over the options in a script. Those of `options`, which the launcher sets, must not.
+    """
     from submitit.helpers import clean_env
 
-    of_user = {key: text for key, text in os.environ.items() if key == "SLURM_CONF" or key.startswith("SBATCH_")}
+    set_by_us = {f"SBATCH_{name}" for option in options for name in _variables(option)}
+    of_user = {
+        key: text
+        for key, text in os.environ.items()
+        if key in ("SLURM_CONF", "SLURM_CLUSTERS") or (key.startswith("SBATCH_") and key not in set_by_us)
+    }
     with clean_env():
         os.environ.update(of_user)
         yield
 
 
+def _variables(option: str) -> Sequence[str]:
+    """How the variables of an option of sbatch are called, after SBATCH_."""
+    return _VARIABLES.get(option, (option.upper().replace("-", "_"),))
+
+
 def most_tasks() -> int:
     """The jobs that an array may have."""
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"))
-    return max(int(found[1]) if found else ARRAY, 1)
+    limits = re.findall(r"(?:MaxArraySize\s*|max_array_tasks)=\s*(\d+)", _call("scontrol", "show", "config"))
+    return max(min(map(int, limits), default=ARRAY), 1)
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -172,7 +201,7 @@ def own_id(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def seconds_left(job: str) -> float | None:
-    """The time until a running job reaches its limit; None if it has none, or SLURM does not say."""
+    """The time until a running job reaches its limit, `inf` if it has none; None if SLURM does not say."""
     try:
         return parse_time(_call("squeue", "-h", "-j", job, "-o", "%L").strip())
     except (InputError, RunError):
@@ -180,7 +209,9 @@ def seconds_left(job: str) -> float | None:
 
 
 def parse_time(text: str) -> float | None:
-    """The seconds of a time as squeue prints it: m:ss, h:mm:ss or d-hh:mm:ss; None for a word."""
+    """The seconds of a time as squeue prints it: m:ss, h:mm:ss or d-hh:mm:ss, or UNLIMITED; None for another word."""
+    if text == "UNLIMITED":
+        return math.inf
     found = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", text)
     if found is None:
         return None
@@ -194,19 +225,40 @@ def requeue(job: str) -> None:
 
 
 def _call(*command: str) -> str:
+    # A user's filters of what these commands list, or end, would hide jobs of ours.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("SQUEUE_", "SCANCEL_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, errors="replace")
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            env=environment,
+        )
     except FileNotFoundError as error:
-        raise InputError(
-            f"there is no SLURM here: {command[0]} is not found",
-            where="--launcher slurm",
-            remedy="Call it where jobs are submitted from, or leave it out.",
-        ) from error
+        raise _no_slurm(command[0]) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _silent(command[0], str(getattr(error, "strerror", None) or f"no answer in {TIMEOUT:.0f} s")) from error
     if done.returncode:
-        raise _silent(command[0], done.stderr.strip().partition("\n")[0] or f"exit code {done.returncode}")
+        why = _plain(done.stderr.strip().partition("\n")[0])
+        raise _silent(command[0], why or f"exit code {done.returncode}")
     return done.stdout
+
+
+def _plain(line: str) -> str:
+    """A message of one of SLURM's commands without its name."""
+    return re.sub(r"^s\w+: (error: |fatal: )?", "", line)
+
+
+def _no_slurm(command: str) -> InputError:
+    return InputError(
+        f"there is no SLURM here: {command} is not found",
+        where="--launcher slurm",
+        remedy="Call it where jobs are submitted from, or leave it out.",
+    )
 
 
 def _silent(command: str, why: str) -> RunError:

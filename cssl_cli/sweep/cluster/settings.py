@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, Field, ValidationError
 
+from cssl_cli.errors import InputError
 from cssl_cli.host.files import exists
 from cssl_cli.host.paths import user_path
 from cssl_cli.recipe.blocks import Block
@@ -41,7 +42,10 @@ _FIELDS = {
     "array": "at_once",
     "signal": "notice",
 }
-_OURS = ("job-name", "output", "error", "open-mode", "requeue", "no-requeue", "nodes", "ntasks", "wrap", "parsable")
+OURS = (
+    *("array", "clusters", "error", "job-name", "nodes", "no-requeue", "ntasks", "ntasks-per-node", "open-mode"),
+    *("output", "parsable", "quiet", "requeue", "signal", "test-only", "wait", "wrap"),
+)
 
 
 def _duration(text: str) -> str:
@@ -63,7 +67,7 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"names {name[:40]!r}; write an option of sbatch as on its page, without --: mail-type")
         if name in _FIELDS:
             raise ValueError(f"names {name}, which {KEY}.{_FIELDS[name]} sets")
-        if name in _OURS:
+        if name in OURS:
             raise ValueError(f"names {name}, which cssl sets itself")
         text = isinstance(value, str) and value.isprintable()
         if value is not True and (isinstance(value, bool) or not (text or isinstance(value, int))):
@@ -106,6 +110,16 @@ class Launcher(Block):
         }
         asked = {name: value for name, value in given.items() if value is not None}
         return {**asked, **self.sbatch, "signal": f"USR1@{self.notice}", "requeue": True}
+
+    def require_time_to_save(self) -> None:
+        """`InputError` if the notice would come as soon as a job begins: SLURM may send it a minute early."""
+        least = self.notice + 60
+        if self.time is not None and (seconds_of(self.time) or 0) <= least:
+            raise InputError(
+                f"is {self.time}, and a job is told to save {self.notice} s before its end, or a minute earlier",
+                where=f"{KEY}.time",
+                remedy=f"Give it more than {least} s, or {KEY}.notice less.",
+            )
 
 
 class _File(Block):

@@ -19,8 +19,8 @@ IN_WORDS = {
     "PREEMPTED": "preempted, and not queued again by the cluster",
     "TIMEOUT": "reached its time limit before it could save: give launcher.time or launcher.notice more",
 }
-NEVER_BEGAN = "its job left the queue before it began, as one that is cancelled does"
-SILENT = (NO_WORD, NEVER_BEGAN)
+WHILE_WAITING = "its job left the queue while it waited, as one that is cancelled does"
+SILENT = (NO_WORD, WHILE_WAITING)
 STOPPED = ("CANCELLED", "PREEMPTED")  # by somebody's will: no failure
 
 
@@ -53,6 +53,16 @@ class MemberState:
         return self.state in ("queued", "running")
 
 
+def members_of_ended_jobs(submissions: Sequence[Submission], queue: Mapping[Place, QueuedJob]) -> set[str]:
+    """The members that were submitted and are in no job that waits or runs."""
+    of_jobs: dict[bool, set[str]] = {True: set(), False: set()}
+    for submission in submissions:
+        for number, names in enumerate(submission.jobs):
+            job = queue.get((submission.name, number))
+            of_jobs[job is None or job.ended].update(names)
+    return of_jobs[True] - of_jobs[False]
+
+
 def states_of(
     members: Sequence[OnDisk],
     submissions: Sequence[Submission],
@@ -73,7 +83,7 @@ def states_of(
     silent = {name: of_member[name][0] for name, state in found.items() if state.why in SILENT}
     known = accounts([submission.name for submission, _ in silent.values()]) if silent else {}
     for name, (submission, number) in silent.items():
-        if (job := known.get((submission.name, number))) is not None and job.state in IN_WORDS:
+        if (job := known.get((submission.name, number))) is not None and job.ended:
             found[name] = _ended(name, job.state)
     return list(found.values())
 
@@ -99,13 +109,14 @@ def _state(one: OnDisk, tried: Sequence[tuple[Submission, int]], queue: Mapping[
         return MemberState(one.name, "failed", why=end.failed[one.name])
     if one.failure is not None:
         return MemberState(one.name, "failed", why=one.failure)
-    if job is not None and job.state in IN_WORDS:
+    if job is not None and (job.state in IN_WORDS or end is None):
         return _ended(one.name, job.state)
-    if end is None:
-        return MemberState(one.name, "stopped", why=NEVER_BEGAN)
-    return MemberState(one.name, "failed" if end.early in SILENT else "stopped", why=end.early or NO_WORD)
+    if end is None or (job is None and end.early is None):  # it never began, or was queued again
+        return MemberState(one.name, "stopped", why=WHILE_WAITING)
+    early = end.early or NO_WORD
+    return MemberState(one.name, "failed" if early == NO_WORD else "stopped", why=early)
 
 
 def _ended(name: str, state: str) -> MemberState:
     """A member whose job was ended by SLURM."""
-    return MemberState(name, "stopped" if state in STOPPED else "failed", why=IN_WORDS[state])
+    return MemberState(name, "stopped" if state in STOPPED else "failed", why=IN_WORDS.get(state, NO_WORD))

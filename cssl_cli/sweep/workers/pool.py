@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cssl_cli.errors import Interrupted, escaped_text
 from cssl_cli.host.progress import MemberProgress, SweepProgress, SweepReporter, TaskProgress, clock, warn
-from cssl_cli.host.signals import ENDING, deferred_signals
+from cssl_cli.host.signals import ENDING, deferred_signals, is_patient
 from cssl_cli.recipe import Recipe
 from cssl_cli.sweep.workers.messages import Ended, Notice, Task
 from cssl_cli.sweep.workers.missing import Missing
@@ -288,9 +288,9 @@ class Pool:
     def _stop_all(self) -> None:
         self.stopping = True
         count = len(self.at_work)
+        hurry = "" if is_patient() else "; a second signal ends at once"
         self.reporter.say(
-            f"stopping: {count} member{'s' * (count != 1)} at work save{'s' * (count == 1)} what is done; "
-            "a second signal ends at once"
+            f"stopping: {count} member{'s' * (count != 1)} at work save{'s' * (count == 1)} what is done{hurry}"
         )
         for process in self.processes.values():
             process.stop()

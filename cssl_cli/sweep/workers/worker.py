@@ -40,7 +40,7 @@ OOM_PREFERENCE = 300  # when memory runs out, the kernel should kill a member ra
 
 def main() -> None:
     with suppress(Stopped):
-        end_on_signals(ignored=NOT_FOR_WORKERS)
+        end_on_signals(ignored=NOT_FOR_WORKERS, patient=True)  # the sweep passes on what it gets, and kills
         use_standard_streams(expendable=True)
         _offer_to_die_first()
         faulthandler.enable(2)

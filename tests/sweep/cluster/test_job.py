@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cssl_cli.host import signals
 from cssl_cli.recipe import load_recipe
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.cluster import job as in_job
@@ -33,7 +36,12 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     monkeypatch.setenv("PATH", fake.path)
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    monkeypatch.setattr(in_job, "end_on_signals", lambda: None)  # the test's process goes on
+
+    def listen(*, patient: bool) -> None:  # the test's process goes on
+        monkeypatch.setattr(signals._listener, "patient", patient)
+        monkeypatch.setattr(signals._listener, "came", {})
+
+    monkeypatch.setattr(in_job, "end_on_signals", listen)
     return fake
 
 
@@ -150,6 +158,69 @@ def test_a_job_that_is_preempted_at_once_is_queued_again_all_the_same(
     assert end_of(made) == JobEnd()
 
 
+def test_a_second_notice_does_not_cut_short_the_saving(
+    plan: PlanOf, home: Path, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "ONE_REQUEST", 0.1)
+    made = plan("slow-0")
+    (slurm.folder / "queue").write_text("UNLIMITED\n")  # without a limit, it can only be a preemption
+
+    def once_more() -> None:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+    notice_when_at_work(home, "slow-0", once_more)
+    with pytest.raises(SystemExit):
+        run_job(made)
+    assert (home / "slow-0.saved").exists()
+    assert slurm.asked("scontrol") == ["requeue 12_3"]
+    assert end_of(made) == JobEnd()
+
+
+@pytest.mark.parametrize(("left", "again"), [("10:00", False), ("0:00", True)])
+def test_a_job_that_is_cancelled_while_it_saves_stays_so(
+    plan: PlanOf, home: Path, slurm: FakeSlurm, left: str, again: bool
+) -> None:
+    made = plan("slow-0")
+    run = run_of(made, home)
+    run.path.mkdir()
+    (slurm.folder / "queue").write_text(f"{left}\n")
+
+    def cancel() -> None:
+        run.write_status("interrupted", step=5, num_steps=9)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    notice_when_at_work(home, "slow-0", cancel)
+    with pytest.raises(SystemExit):
+        run_job(made)
+    assert (home / "slow-0.saved").exists()
+    assert slurm.asked("scontrol") == (["requeue 12_3"] if again else [])
+    assert end_of(made) == JobEnd(early=None if again else "stopped (signal 15, SIGTERM)")
+
+
+def test_a_notice_that_comes_before_the_job_listens_is_kept(plan: PlanOf, slurm: FakeSlurm) -> None:
+    submitit = pytest.importorskip("submitit", reason="jobs are started by submitit: pip install 'cssl-cli[slurm]'")
+    made = plan()
+    folder = Path(made["folder"])
+    submitit.helpers.DelayedSubmission(run_job, made).dump(folder / "12_3_submitted.pkl")
+    (slurm.folder / "queue").write_text("1:03:30\n")
+    command = [sys.executable, "-u", "-m", "cssl_cli.sweep.cluster", "-u", "-m", "submitit.core._submit", str(folder)]
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm", "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not _is_blocked(started.pid, signal.SIGUSR1):
+        assert started.poll() is None
+        time.sleep(0.005)
+    started.send_signal(signal.SIGUSR1)
+    printed = started.communicate(timeout=100)[0].decode()
+    assert started.returncode == 128 + signal.SIGUSR1, printed
+    assert slurm.asked("scontrol") == ["requeue 12_3"]
+    assert end_of(made) == JobEnd()
+
+
+def _is_blocked(pid: int, number: int) -> bool:
+    (mask,) = re.findall(r"^SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_a_job_that_cannot_be_queued_again_says_so(plan: PlanOf, home: Path, slurm: FakeSlurm) -> None:
     made = plan("long-0")
     run = run_of(made, home)
@@ -181,9 +252,11 @@ def test_a_cancelled_job_saves_and_is_not_queued_again(plan: PlanOf, home: Path,
 def test_members_share_the_cores_that_the_job_has(
     plan: PlanOf, home: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], threads: str
 ) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    for name in ("OMP_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS"):
+        monkeypatch.setenv(name, "")  # so that what the job sets is undone
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    run_job(plan("ok-0"))
-    assert (home / "calls").read_text().split()[3] == threads
-    monkeypatch.delenv("OMP_NUM_THREADS")
+    run_job(plan("ok-0", "ok-1", pack=4))
+    calls = [line.split() for line in (home / "calls").read_text().splitlines()]
+    assert {(call[3], call[5]) for call in calls} == {(threads, threads)}

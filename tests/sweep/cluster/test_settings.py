@@ -106,6 +106,7 @@ def test_options_of_sbatch() -> None:
         ("patition: gpu", "did you mean launcher.partition?"),
         ("sbatch: {time: 10}", "names time, which launcher.time sets"),
         ("sbatch: {job-name: x}", "names job-name, which cssl sets itself"),
+        ("sbatch: {wait: true}", "names wait, which cssl sets itself"),
         ("sbatch: {mail_type: END}", "without --: mail-type"),
         ('sbatch: {comment: "a\\nrm -rf x"}', "no text on one line"),
         ("sbatch: {nice: [1]}", "no text on one line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from cssl_cli.sweep.cluster.records import (
     NO_WORD,
     JobEnd,
     Submission,
+    _Folder,
     new_submission,
     read_submissions,
     write_end,
 )
 from cssl_cli.sweep.cluster.scheduler import QueuedJob, own_id, parse_queue, parse_time
-from cssl_cli.sweep.cluster.states import NEVER_BEGAN, MemberState, OnDisk, states_of
+from cssl_cli.sweep.cluster.states import WHILE_WAITING, MemberState, OnDisk, states_of
 
 
 @pytest.fixture
@@ -73,9 +75,17 @@ def test_a_job_that_ended_before_its_member_says_why(sent: Submission, said: str
     assert words in (found.why or "")
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"), [("FAILED", "failed"), ("COMPLETED", "failed"), ("CANCELLED", "stopped")]
+)
+def test_a_job_that_ended_before_it_could_write_anything(sent: Submission, said: str, expected: str) -> None:
+    found = state(OnDisk("c", complete=False), [sent], job1=said)
+    assert (found.state, found.why) == (expected, NO_WORD if expected == "failed" else "cancelled")
+
+
 def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Submission) -> None:
     c = OnDisk("c", complete=False)
-    assert state(c, [sent]) == MemberState("c", "stopped", why=NEVER_BEGAN)
+    assert state(c, [sent]) == MemberState("c", "stopped", why=WHILE_WAITING)
     asked = []
 
     def accounts(names: Sequence[str]) -> dict[tuple[str, int], QueuedJob]:
@@ -85,13 +95,15 @@ def test_what_the_queue_has_forgotten_is_known_from_files_or_accounts(sent: Subm
     members = [OnDisk("a", complete=False), OnDisk("b", complete=True), c]
     found = states_of(members, [sent], {}, accounts)
     assert [(one.state, one.why) for one in found] == [
-        ("stopped", NEVER_BEGAN),
+        ("failed", NO_WORD),
         ("done", None),
         ("failed", "its node failed"),
     ]
     assert asked == [[sent.name, sent.name]]
     write_end(sent.folder, 1, JobEnd(early=NO_WORD))
     assert state(c, [sent]) == MemberState("c", "failed", why=NO_WORD)
+    write_end(sent.folder, 1, JobEnd())  # saved and queued again
+    assert state(c, [sent]) == MemberState("c", "stopped", why=WHILE_WAITING)
     write_end(sent.folder, 1, JobEnd(early="stopped (signal 15, SIGTERM)"))
     assert state(c, [sent]) == MemberState("c", "stopped", why="stopped (signal 15, SIGTERM)")
     write_end(sent.folder, 1, JobEnd({"c": "the loss is infinite\nLower optim.lr."}))
@@ -137,7 +149,14 @@ def test_what_was_submitted_is_read_again_the_latest_first(tmp_path: Path) -> No
     assert f"{tmp_path / FOLDER}" in refused.value.remedy
     write_end(made[1].folder, 0, JobEnd({"b": "x"}))
     (made[1].folder / "ended-0.json").write_text("{")
-    assert made[1].end_of(0) is None
+    assert made[1].end_of(0) == JobEnd(early=NO_WORD)
+    for content in ({"failed": {"b": 1}, "early": {}}, {"failed": None}):  # of another version
+        _Folder(made[1].folder).write_json("ended-0.json", content)
+        assert (made[1].end_of(0) or JobEnd({"b": "x"})).failed == {}
+    for content in ({}, {"name": made[0].name, "jobs": [["a"], "b"]}):
+        _Folder(made[0].folder).write_json("members.json", content)
+        with pytest.raises(DamagedError, match="does not say which members"):
+            read_submissions(tmp_path)
 
 
 def test_the_queue_of_squeue() -> None:
@@ -155,7 +174,7 @@ def test_the_time_left_of_squeue() -> None:
         "3:20": 200,
         "1:00:01": 3601,
         "2-01:00:00": 176400,
-        "UNLIMITED": None,
+        "UNLIMITED": math.inf,
         "NOT_SET": None,
         "": None,
     }
