@@ -30,6 +30,7 @@ def run_on_cluster(
     from cssl_cli.report.compare.cluster import show_states
     from cssl_cli.report.compare.extract import take_numbers
     from cssl_cli.sweep.cluster import launch, scheduler
+    from cssl_cli.sweep.cluster.following import follow
     from cssl_cli.sweep.run import open_home, rank_augmentations, read_sweep
     from cssl_cli.tracking.mirror import prepare
 
@@ -47,7 +48,7 @@ def run_on_cluster(
                 open_home(request, reporter, must_write=True)
                 request = replace(request, track=prepare(request.track, request.home, reporter.notice))
             if action == "wait":
-                states = launch.follow(request, launcher, reporter, MembersAtWork(request, reporter).show)
+                states = follow(request, launcher, reporter, MembersAtWork(request, reporter).show)
             elif submits:
                 with launch.submitting(request.home):
                     sent = launch.submit_missing(request, launcher, launch.observe(request))

@@ -7,6 +7,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+SWEEP = """
+name: five
+base: tiny.yaml
+axes:
+  optim.lr: [0.01, 0.02, 0.03]
+  probe.knn_k: [5, 10]
+launcher: {time: 30m, cpus: 2, sbatch: {account: vision}}
+"""  # three runs of two members each
+HOME = Path("runs/five")
+SLURM = ("sweep", "five.yaml", "--launcher", "slurm")
 _SCRIPTS = {
     "srun": "",
     "sbatch": """

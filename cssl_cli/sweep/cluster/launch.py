@@ -1,18 +1,15 @@
-"""A sweep's members as jobs: what is missing is submitted, what is there is looked at, followed and cancelled."""
+"""A sweep's members as jobs: what is missing is submitted, what is there is looked at and cancelled."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import monotonic, sleep
 
-from cssl_cli.errors import CsslError, DamagedError, InputError, Interrupted, InUseError
+from cssl_cli.errors import CsslError, DamagedError, InputError, InUseError
 from cssl_cli.host.files import explained
-from cssl_cli.host.progress import Reporter
-from cssl_cli.host.signals import Stopped
 from cssl_cli.runs.lock import holding
 from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.sweep.cluster import scheduler
@@ -25,9 +22,6 @@ from cssl_cli.sweep.run import MemberResult, as_run, member_path, read_member, r
 from cssl_cli.sweep.sweep import Member
 from cssl_cli.sweep.workers.missing import missing_in
 from cssl_cli.sweep.workers.pool import Job
-
-SHORTEST, LONGEST = 2.0, 30.0  # seconds between two looks at the queue; longer ones while nothing changes
-TICK = 1.0  # seconds between two looks at the files of what runs
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def _plan(
     )
 
 
-# ---------------------------------------------------------------------- cancelling and following
+# ---------------------------------------------------------------------- cancelling
 def cancel(request: SweepRequest) -> list[MemberState]:
     """Cancel the jobs of the selected members that are queued or running; returns all members of these jobs."""
     selected = {member.name for member in request.members}
@@ -170,64 +164,6 @@ def cancel(request: SweepRequest) -> list[MemberState]:
     jobs = dict.fromkeys(state.job for state in at_work if state.job is not None and state.name in selected)
     scheduler.cancel(list(jobs))
     return [state for state in at_work if state.job in jobs]
-
-
-def follow(
-    request: SweepRequest, launcher: Launcher, reporter: Reporter, show: Callable[[Sequence[MemberState]], None]
-) -> list[MemberState]:
-    """Submit what is missing and wait until no member is queued or running; tells of each change.
-
-    show: is given the latest states about once a second. A member that fails or is cancelled meanwhile is not submitted
-    again. `Interrupted` after a signal, which ends no job.
-    """
-    to_submit: set[str] | None = None
-    states: dict[str, MemberState] = {}
-    pause = SHORTEST
-    try:
-        while True:
-            now = observe(request)
-            if to_submit is None:
-                to_submit = {state.name for state in now if state.to_submit}
-            if to_submit and not (states and any(state.at_work for state in now)):  # what no array held, one later
-                with submitting(request.home):
-                    still = [state for state in observe(request) if state.name in to_submit]
-                    sent = submit_missing(request, launcher, still)
-                to_submit = set() if sent is None else to_submit.difference(sent.members) if sent.left else set()
-                if sent is not None:
-                    reporter.say(told(sent))
-                now = observe(request)
-            changed = [state for state in now if not _same(states.get(state.name), state)]
-            done = sum(state.state == "done" for state in now)
-            for state in changed if states else ():
-                reporter.say(f"[{done}/{len(now)}] {state.name}: {in_words(state)}")
-            states = {state.name: state for state in now}
-            if not to_submit and not any(state.at_work for state in now):
-                return now
-            pause = SHORTEST if changed else min(1.5 * pause, LONGEST)
-            _wait(pause, lambda latest=now: show(latest))
-    except Stopped as stopped:
-        raise Interrupted(
-            stopped.number,
-            where=str(request.home),
-            remedy="The jobs go on. The same command follows them; with --cancel in place of --wait it ends them.",
-        ) from None
-
-
-def _wait(seconds: float, meanwhile: Callable[[], None]) -> None:
-    ends = monotonic() + seconds
-    while (left := ends - monotonic()) > 0:
-        meanwhile()
-        sleep(min(left, TICK))
-
-
-def _same(before: MemberState | None, now: MemberState) -> bool:
-    return before is not None and (before.state, before.job) == (now.state, now.job)
-
-
-def in_words(state: MemberState) -> str:
-    """The state of a member in one line."""
-    parts = [state.state if state.job is None else f"{state.state} ({state.job})", (state.why or "").partition("\n")[0]]
-    return ": ".join(filter(None, parts))
 
 
 def told(sent: Submitted) -> str:

@@ -66,6 +66,17 @@ class QueuedJob:
         return self.state in ENDED
 
 
+class NoAnswer(RunError):
+    """A command of SLURM's failed, as while its controller starts anew."""
+
+    def __init__(self, command: str, why: str) -> None:
+        super().__init__(
+            f"SLURM does not do it: {command}: {why}",
+            where="--launcher slurm",
+            remedy="Try again; nothing was submitted twice, and jobs that run go on.",
+        )
+
+
 Place = tuple[str, int]
 """The name of a submission and the number of one of its jobs."""
 
@@ -82,7 +93,7 @@ def require_slurm() -> None:
 
 
 def read_queue(names: Iterable[str]) -> dict[Place, QueuedJob]:
-    """The jobs of these names in the queue, and those that SLURM still remembers; `RunError` if it does not answer."""
+    """The jobs of these names in the queue, and those that SLURM still remembers; `NoAnswer` if that fails."""
     wanted = ",".join(sorted(set(names)))
     if not wanted:
         return {}
@@ -241,10 +252,10 @@ def _call(*command: str) -> str:
     except FileNotFoundError as error:
         raise _no_slurm(command[0]) from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _silent(command[0], str(getattr(error, "strerror", None) or f"no answer in {TIMEOUT:.0f} s")) from error
+        raise NoAnswer(command[0], str(getattr(error, "strerror", None) or f"no answer in {TIMEOUT:.0f} s")) from error
     if done.returncode:
         why = _plain(done.stderr.strip().partition("\n")[0])
-        raise _silent(command[0], why or f"exit code {done.returncode}")
+        raise NoAnswer(command[0], why or f"exit code {done.returncode}")
     return done.stdout
 
 
@@ -258,12 +269,4 @@ def _no_slurm(command: str) -> InputError:
         f"there is no SLURM here: {command} is not found",
         where="--launcher slurm",
         remedy="Call it where jobs are submitted from, or leave it out.",
-    )
-
-
-def _silent(command: str, why: str) -> RunError:
-    return RunError(
-        f"SLURM does not do it: {command}: {why}",
-        where="--launcher slurm",
-        remedy="Try again; nothing was submitted twice, and jobs that run go on.",
     )

@@ -6,45 +6,16 @@ import errno
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from cssl_cli.host.progress import Silent
 from cssl_cli.runs.lock import holding
 from cssl_cli.sweep.cluster import launch
 from cssl_cli.sweep.cluster.records import FOLDER, LOCK, JobEnd, read_submissions, write_end
-from cssl_cli.sweep.request import SweepRequest
-from cssl_cli.sweep.run import run_sweep
-from cssl_cli.sweep.selection import select
-from cssl_cli.sweep.sweep import load_sweep
-from tests.support.commands import QUICKLY_MEASURED, Invoke
-from tests.support.fake_slurm import FakeSlurm
-
-SWEEP = """
-name: five
-base: tiny.yaml
-axes:
-  optim.lr: [0.01, 0.02, 0.03]
-  probe.knn_k: [5, 10]
-launcher: {time: 30m, cpus: 2, sbatch: {account: vision}}
-"""  # three runs of two members each
-HOME = Path("runs/five")
-SLURM = ("sweep", "five.yaml", "--launcher", "slurm")
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    pytest.importorskip("submitit", reason="submission is submitit's: pip install 'cssl-cli[slurm]'")
-    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED.replace("epochs: 3", "steps: 2"))
-    (tmp_path / "five.yaml").write_text(SWEEP)
-    fake = FakeSlurm(tmp_path / "bin")
-    monkeypatch.setenv("PATH", fake.path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("SLURM_CONF", "/the/users/own")
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "of the job that we are in")
-    return fake
+from tests.support.commands import Invoke
+from tests.support.fake_slurm import HOME, SLURM, FakeSlurm
 
 
 def states(text: str) -> dict[str, str]:
@@ -281,73 +252,3 @@ def test_options_that_do_not_go_together(slurm: FakeSlurm, invoke: Invoke, optio
     done = invoke("sweep", "five.yaml", *options)
     assert done.code == 2
     assert words in " ".join(done.stderr.split())
-
-
-def test_waiting_tells_of_changes_and_ends_with_the_table(
-    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks = 0
-
-    def pause(seconds: float, meanwhile: Callable[[], None]) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            meanwhile()
-            sweep = load_sweep("five.yaml")
-            run_sweep(SweepRequest(sweep, Path("runs"), select(sweep, only=["0.01-*"])), Silent())
-        slurm.answer(7, {0: "RUNNING" if looks == 1 else "COMPLETED"})
-
-    monkeypatch.setattr(launch, "_wait", pause)
-    monkeypatch.setattr("cssl_cli.cli.live_table.LINE_INTERVAL", 0.0)
-    done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
-    assert done.code == 0, done.stderr
-    assert done.stderr.splitlines() == [
-        "submitted 2 members as job 7",
-        "[0/2] 0.01-5-seed3: running (7_0)",
-        "[0/2] 0.01-10-seed3: running (7_0)",
-        "0 done, 2 running, 0 waiting: 0.01-5-seed3 start, 0.01-10-seed3 start",
-        "[2/2] 0.01-5-seed3: done",
-        "[2/2] 0.01-10-seed3: done",
-    ]
-    assert "align" in done.stdout
-    assert "Written to runs/five/table.csv" in done.stdout
-    # What is done needs no SLURM, and is shown as ever.
-    monkeypatch.setenv("PATH", "/nowhere")
-    table = (HOME / "table.json").read_bytes()
-    only = ("--only", "0.01-*", "--no-figures")
-    assert invoke(*SLURM, *only).stdout == invoke("sweep", "five.yaml", *only).stdout
-    assert (HOME / "table.json").read_bytes() == table
-
-
-def test_a_member_that_fails_meanwhile_is_not_submitted_again(
-    slurm: FakeSlurm, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def pause(seconds: float, meanwhile: Callable[[], None]) -> None:
-        (submission,) = read_submissions(HOME)
-        write_end(submission.folder, 0, JobEnd({"0.01-5-seed3": "the loss became infinite"}, "stopped (signal 15)"))
-        slurm.answer(7, {0: "FAILED"})
-
-    monkeypatch.setattr(launch, "_wait", pause)
-    done = invoke(*SLURM, "--only", "0.01-*", "--wait", "--no-figures")
-    assert done.code == 1
-    assert len(slurm.asked("sbatch")) == 1
-    assert "[0/2] 0.01-5-seed3: failed: the loss became infinite" in done.stderr
-    assert "[0/2] 0.01-10-seed3: stopped: stopped (signal 15)" in done.stderr
-    assert "0.01-5-seed3 failed: the loss became infinite" in done.stdout
-
-
-def test_waiting_looks_at_files_more_often_than_at_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, looks = 100.0, 0
-
-    def pass_time(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    def look() -> None:
-        nonlocal looks
-        looks += 1
-
-    monkeypatch.setattr(launch, "monotonic", lambda: now)
-    monkeypatch.setattr(launch, "sleep", pass_time)
-    launch._wait(2.5, look)
-    assert (looks, now) == (3, 102.5)
