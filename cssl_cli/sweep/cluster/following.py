@@ -71,9 +71,8 @@ class _Following:
             self.to_submit = {state.name for state in now if state.to_submit}
         # Those of another command count as submitted.
         self.to_submit.difference_update(state.name for state in now if state.at_work)
-        if self.to_submit and not (
-            self.states and any(state.at_work for state in now)
-        ):  # what no array held, one later
+        # What an array cannot hold comes after it.
+        if self.to_submit and not (self.states and any(state.at_work for state in now)):
             self._submit(self.to_submit)
             now = observe(self.request)
         changed = [state for state in now if not _same(self.states.get(state.name), state)]

@@ -89,7 +89,7 @@ class Launcher(Block):
     cpus: Count | None = None
     """cores of a job; null: the partition's, usually one"""
     at_once: Count | None = None
-    """jobs that run at the same time, at most; null: as many as the cluster lets"""
+    """jobs of one submission that run at the same time, at most; null: as many as the cluster lets"""
     pack: Count = 1
     """runs that share a job, all at the same time"""
     notice: Annotated[int, Ge(1), Le(3600)] = 120
