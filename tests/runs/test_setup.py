@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import nn
 from cssl_cli.data.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.host.progress import Silent
+from cssl_cli.host.randomness import stream
+from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import analyze as analyzing
 from cssl_cli.runs import pretrain as pretraining
@@ -27,6 +30,8 @@ from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ENCODER, RunDir
 from cssl_cli.runs.views import Material, gather
+from cssl_cli.theory.estimate import Estimate
+from cssl_cli.theory.lipschitz.bounds import local_jacobian_norm
 from cssl_cli.train.loop import Trainer
 from tests.support.commands import TINY_RECIPE
 
@@ -38,6 +43,16 @@ def recipe(tmp_path: Path, *overrides: str) -> Recipe:
 
 
 # ---------------------------------------------------------------------- the untrained encoder
+def test_initial_weights_and_jacobians_load_no_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sympy, which takes more than a second of every process that trains or analyzes."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)  # importing it fails
+    encoder = materialize(build_encoder({"name": "small", "width": 2}), stream(0, "init"))
+    found = local_jacobian_norm(
+        encoder, torch.rand(2, 3, 8, 8), [0.5] * 3, [0.2] * 3, steps=2, generator=stream(0, "lipschitz")
+    )
+    assert isinstance(found["local_jacobian_largest"], Estimate)
+
+
 def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> None:
     chosen = recipe(tmp_path, "train.checkpoint_minutes=0")
     starts = []
