@@ -110,7 +110,9 @@ axes:
 def test_what_members_share_is_what_each_would_get_alone(folder: Path) -> None:
     """Each member but the first differs from it in one thing, and shares the rest with all that come before."""
     (folder / "many.yaml").write_text(ALONE)
-    sweep = load("many.yaml")
+    sweep = load_sweep(
+        "many.yaml", ["train.steps=1", "train.epochs=null", "analyze.num_images=10", "analyze.bootstrap=0"]
+    )
     together = run_sweep(SweepRequest(sweep, folder / "together"), Silent())
     for result in together[1:]:  # before the first, there is nothing to share
         one = Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=(result.member,))
