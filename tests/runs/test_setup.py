@@ -139,7 +139,7 @@ def test_the_exported_file_names_the_normalisation_it_was_trained_with(tmp_path:
 
 
 def test_terms_are_measured_on_test_images_clean_view_first(tmp_path: Path) -> None:
-    chosen = recipe(tmp_path)
+    chosen = recipe(tmp_path, "analyze.classes=null", "analyze.num_images=20")
     run = pretrain(chosen, out=tmp_path, reporter=Silent())
     analyze(run.path, reporter=Silent(), export=tmp_path / "table.npz")
     table = np.load(tmp_path / "table.npz")
