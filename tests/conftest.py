@@ -18,7 +18,7 @@ import torch
 
 from cssl_cli.cli.app import app
 from cssl_cli.host.signals import ENDING
-from tests.support.commands import TINY_RECIPE, CommandLine, Invoke, Outcome, command
+from tests.support.commands import QUICKLY_MEASURED, TINY_RECIPE, CommandLine, Invoke, Outcome, command
 
 # Other work on the machine may make any example slow. The same examples everywhere: a failure is one of the change.
 hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
@@ -128,6 +128,23 @@ def analyzed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("analyzed") / trained.name))
     analyze(run, reporter=Silent())
     return run
+
+
+@pytest.fixture(scope="session")
+def quickly_measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished, probed and analyzed run of what measures most quickly; tests that change it work on copies."""
+    from cssl_cli.host.progress import Silent
+    from cssl_cli.recipe import load_recipe
+    from cssl_cli.runs.analyze import analyze
+    from cssl_cli.runs.pretrain import pretrain
+    from cssl_cli.runs.probe import probe
+
+    folder = tmp_path_factory.mktemp("quick")
+    (folder / "tiny.yaml").write_text(QUICKLY_MEASURED)
+    run = pretrain(load_recipe(str(folder / "tiny.yaml"), ["train.epochs=1"]), out=folder, reporter=Silent())
+    probe(run.path, reporter=Silent())
+    analyze(run.path, reporter=Silent())
+    return run.path
 
 
 @pytest.fixture

@@ -65,7 +65,8 @@ def materialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     weights and biases (torch's default). Batch norm: scale 1, shift 0. In the order of `module.modules()`. A library's
     encoder draws as its library does, from a seed that `generator` gives.
     """
-    module.to_empty(device="cpu")
+    # What `to_empty` does, which loads sympy, more than a second, because it asks `empty_like` of tensors on meta.
+    module._apply(lambda tensor: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype))
     inside: set[nn.Module] = set()  # of what draws its weights itself
     for part in module.modules():
         if part in inside:

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -152,7 +153,7 @@ def test_every_function_is_typed_and_documented() -> None:
 # ---------------------------------------------------------------------- the pages
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the pages show, on fewer images and for less time."""
-    load, analyze = api.load_recipe, api.analyze_features
+    load, analyze, probe = api.load_recipe, api.analyze_features, api.probe_features
     shorter = [
         *("data.size=16", "data.num_train=100", "data.num_test=60", "train.epochs=1", "train.batch_size=50"),
         *(
@@ -172,6 +173,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
             *arrays, overrides=["analyze.num_images=40", "analyze.deltas=[1.0]", *overrides], **options
         ),
     )
+    monkeypatch.setattr(api, "probe_features", partial(probe, overrides=["probe.penalties=[1.0]"]))
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": figures.ANALYSIS_FIGURES["class_centers"]})
 
 

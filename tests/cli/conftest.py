@@ -9,6 +9,6 @@ import pytest
 
 
 @pytest.fixture
-def run(analyzed: Path, tmp_path: Path) -> Path:
+def run(quickly_measured: Path, tmp_path: Path) -> Path:
     """One that was measured with its recipe's settings: most tests read it, or measure with others."""
-    return Path(shutil.copytree(analyzed, tmp_path / "runs" / analyzed.name))
+    return Path(shutil.copytree(quickly_measured, tmp_path / "runs" / quickly_measured.name))

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cssl_cli.__main__ import wait_briefly
 from cssl_cli.runs.run_dir import CHECKPOINT, ENVIRONMENT, RECIPE, RunDir
-from tests.support.commands import Invoke, the_run
+from tests.support.commands import QUICKLY_MEASURED, Invoke, the_run
 
 
 # ---------------------------------------------------------------------- the way through
@@ -338,14 +338,15 @@ def test_too_few_images_to_analyse_are_said_before_the_training(
 
 @pytest.mark.parametrize("name", ["status", "environment.json", "probe.json", "metrics.jsonl", "recipe.yaml"])
 def test_damaged_files_of_a_run_are_sentences(
-    name: str, invoke: Invoke, analyzed: Path, tiny_recipe: Path, tmp_path: Path
+    name: str, invoke: Invoke, quickly_measured: Path, tmp_path: Path
 ) -> None:
-    run = shutil.copytree(analyzed, tmp_path / "runs" / analyzed.name)
+    run = shutil.copytree(quickly_measured, tmp_path / "runs" / quickly_measured.name)
+    (tmp_path / "quick.yaml").write_text(QUICKLY_MEASURED)
     for content in ("[1]", "{}", '{"half'):
         for arguments in (
             ["probe", run],
             ["analyze", run, "--no-figures"],
-            ["pretrain", tiny_recipe, "train.epochs=1"],
+            ["pretrain", "quick.yaml", "train.epochs=1"],
         ):
             (run / name).write_text(content)
             outcome = invoke(*arguments)

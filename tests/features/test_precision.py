@@ -24,7 +24,7 @@ from tests.support.commands import Invoke
 
 CPU = torch.device("cpu")
 QUICK = (
-    "analyze={bootstrap: 0, refine_pairs: 0, distances: [pixels], deltas: [1], epsilons: [0.5]}",
+    "analyze={bootstrap: 0, refine_pairs: 0, distances: [pixels], deltas: [1], epsilons: [0.5], classes: [bar, ring]}",
     *("--images", 20, "--views", 3),
 )
 

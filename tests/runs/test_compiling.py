@@ -26,7 +26,7 @@ from tests.support.graph_on_cpu import GraphOnCpu
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY_RECIPE)
-    return load_recipe(str(path), overrides)
+    return load_recipe(str(path), ["data.size=8", "encoder.width=2", *overrides])
 
 
 class Listener(Silent):

@@ -41,7 +41,7 @@ from cssl_cli.runs.run_dir import (
 from cssl_cli.runs.trainer import make_trainer
 from cssl_cli.sweep.concentration import CONCENTRATION
 from cssl_cli.sweep.results_index import INDEX
-from tests.support.commands import TINY_RECIPE
+from tests.support.commands import QUICKLY_MEASURED
 from tests.support.run_files import READERS, Told, refusal
 
 FLIPS = 250  # of each file
@@ -51,10 +51,10 @@ FLIPS = 250  # of each file
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
     """A run directory with every kind of file, and its recipe."""
     folder = tmp_path_factory.mktemp("damage")
-    (folder / "tiny.yaml").write_text(TINY_RECIPE)
+    (folder / "tiny.yaml").write_text(QUICKLY_MEASURED)
     changes = ["train.epochs=2", "data.num_train=64", "data.num_test=30", "train.batch_size=32", "analyze.every=1"]
     quick = ["probe.every=1", "analyze.num_images=30", "analyze.num_views=2", "analyze.distances=[trained]"]
-    recipe = load_recipe(str(folder / "tiny.yaml"), [*changes, *quick, "analyze.bootstrap=5", "probe.penalties=[0.1]"])
+    recipe = load_recipe(str(folder / "tiny.yaml"), [*changes, *quick, "analyze.bootstrap=5"])
     run = pretrain(recipe, out=folder, reporter=Silent())
     probe(run.path, reporter=Silent())
     analyze(run.path, reporter=Silent())

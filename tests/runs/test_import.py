@@ -64,8 +64,8 @@ def resnet(**settings: Any) -> dict[str, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------- measured like a run of ours
-def test_an_encoder_of_ours_comes_back_with_the_same_numbers(analyzed: Path, tmp_path: Path) -> None:
-    own = Path(shutil.copytree(analyzed, tmp_path / "own"))
+def test_an_encoder_of_ours_comes_back_with_the_same_numbers(quickly_measured: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(quickly_measured, tmp_path / "own"))
     run = importing(str(own / "recipe.yaml"), own / ENCODER, "name=again", out=tmp_path)
     assert run.path.name.startswith("again-")
     probe(run.path, reporter=Silent())
@@ -431,7 +431,7 @@ def test_training_starts_from_the_weights_and_goes_on_without_the_file(recipe: s
         pretrain(load_recipe(str(run.path / "recipe.yaml")), out=tmp_path / "runs", reporter=Silent())
 
 
-# ---------------------------------------------------------------------- photographs of up to 224 pixels
+# ---------------------------------------------------------------------- photographs
 def draw_photographs(folder: Path) -> None:
     """Of mixed sizes and shapes."""
     generator = torch.Generator().manual_seed(0)
@@ -449,8 +449,8 @@ LARGE = [
     ("torchvision", "{name: torchvision, model: squeezenet1_1}", {"name": "torchvision", "model": "squeezenet1_1"}),
     (
         "timm",
-        "{name: timm, model: test_vit, image_size: 112, patch_size: 28}",
-        {"name": "timm", "model": "test_vit", "image_size": 112, "patch_size": 28},
+        "{name: timm, model: test_vit, image_size: 64, patch_size: 16}",
+        {"name": "timm", "model": "test_vit", "image_size": 64, "patch_size": 16},
     ),
 ]
 
@@ -463,10 +463,9 @@ def test_encoders_of_large_images_are_imported_measured_and_trained(
     if name == "timm":
         pytest.importorskip("timm")
     draw_photographs(tmp_path / "photographs")
-    size = {"torchvision": 64, "timm": 112}.get(name, 96)
     overrides = [
         f"encoder={encoder}",
-        f"data={{name: folder, root: {tmp_path / 'photographs'}, size: {size}, test_fraction: 0.5}}",
+        f"data={{name: folder, root: {tmp_path / 'photographs'}, size: 64, test_fraction: 0.5}}",
         "analyze={num_images: 4, classes: null, num_views: 2, bootstrap: 0, refine_pairs: 0, distances: [trained]}",
         "probe={knn_k: 2, center_views: 1, penalties: [0.1]}",
     ]

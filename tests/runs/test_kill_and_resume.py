@@ -15,6 +15,7 @@ from tests.support.forked_process import ForkedProcess
 
 STEPS = 32  # a checkpoint after each
 LONGER = ["train.epochs=null", f"train.steps={STEPS}", "train.batch_size=32", "train.checkpoint_minutes=0"]
+LONGER += ["data.size=8", "encoder.width=2"]
 
 
 def finished(folder: Path, *arguments: str) -> tuple[int | None, str]:
@@ -87,7 +88,7 @@ def test_a_run_killed_at_random_moments_ends_bit_identical(tiny_recipe: Path, cs
 def test_a_signal_saves_and_the_same_command_goes_on(tiny_recipe: Path, number: signal.Signals) -> None:
     folder = tiny_recipe.parent
     # Without a checkpoint on the way: what is saved is saved because of the signal.
-    longer = [*LONGER[:-1], "train.checkpoint_minutes=60"]
+    longer = [*LONGER, "train.checkpoint_minutes=60"]
     process = ForkedProcess(folder, "pretrain", "tiny.yaml", *longer, "--out", "runs")
     wait_for_step(process, folder / "runs", 8)
     process.send_signal(number)

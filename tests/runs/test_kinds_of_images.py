@@ -44,7 +44,7 @@ method: {name: simclr, projector: [8, 4]}
 optim: {name: sgd, lr: 0.01}
 train: {epochs: 1, batch_size: 8}
 probe: {knn_k: 2, center_views: 2, penalties: [0.1]}
-analyze: {num_images: 20, num_views: 3, bootstrap: 20, refine_pairs: 20, distances: [pixels, trained], epsilons: [0.5]}
+analyze: {num_images: 20, num_views: 3, bootstrap: 20, refine_pairs: 4, distances: [pixels, trained], epsilons: [0.5]}
 """
 COLOURLESS = ("augment.jitter={saturation: 0, hue: 0}", "augment.gray=null")
 

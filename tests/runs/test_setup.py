@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import nn
 from cssl_cli.data.batches import ResidentImages, StreamedImages
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.host.progress import Silent
+from cssl_cli.host.randomness import stream
+from cssl_cli.nn.encoder import build_encoder, materialize
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import analyze as analyzing
 from cssl_cli.runs import pretrain as pretraining
@@ -27,17 +30,29 @@ from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import ENCODER, RunDir
 from cssl_cli.runs.views import Material, gather
+from cssl_cli.theory.estimate import Estimate
+from cssl_cli.theory.lipschitz.bounds import local_jacobian_norm
 from cssl_cli.train.loop import Trainer
-from tests.support.commands import TINY_RECIPE
+from tests.support.commands import QUICKLY_MEASURED
 
 
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_RECIPE)
+    path.write_text(QUICKLY_MEASURED)
     return load_recipe(str(path), overrides)
 
 
 # ---------------------------------------------------------------------- the untrained encoder
+def test_initial_weights_and_jacobians_load_no_algebra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sympy, which takes more than a second of every process that trains or analyzes."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)  # importing it fails
+    encoder = materialize(build_encoder({"name": "small", "width": 2}), stream(0, "init"))
+    found = local_jacobian_norm(
+        encoder, torch.rand(2, 3, 8, 8), [0.5] * 3, [0.2] * 3, steps=2, generator=stream(0, "lipschitz")
+    )
+    assert isinstance(found["local_jacobian_largest"], Estimate)
+
+
 def test_the_untrained_encoder_is_the_one_a_run_starts_from(tmp_path: Path) -> None:
     chosen = recipe(tmp_path, "train.checkpoint_minutes=0")
     starts = []
@@ -82,7 +97,9 @@ def write_folder(folder: Path, shade: int = 0) -> None:
 def test_a_finished_run_is_not_measured_on_other_images(tmp_path: Path) -> None:
     write_folder(tmp_path / "images")
     folder = f"data={{name: folder, root: {tmp_path / 'images'}, size: 16}}"
-    run = pretrain(recipe(tmp_path, folder, "train.batch_size=16"), out=tmp_path, reporter=Silent())
+    run = pretrain(
+        recipe(tmp_path, folder, "train.batch_size=16", "analyze.classes=null"), out=tmp_path, reporter=Silent()
+    )
     first = probe(run.path, reporter=Silent())
     assert first["content_key"] == json.loads((run.path / "environment.json").read_text())["content_key"]
     write_folder(tmp_path / "images", shade=30)
@@ -122,7 +139,7 @@ def test_the_exported_file_names_the_normalisation_it_was_trained_with(tmp_path:
 
 
 def test_terms_are_measured_on_test_images_clean_view_first(tmp_path: Path) -> None:
-    chosen = recipe(tmp_path)
+    chosen = recipe(tmp_path, "analyze.classes=null", "analyze.num_images=20")
     run = pretrain(chosen, out=tmp_path, reporter=Silent())
     analyze(run.path, reporter=Silent(), export=tmp_path / "table.npz")
     table = np.load(tmp_path / "table.npz")

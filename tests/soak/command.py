@@ -28,6 +28,11 @@ from typing import Any, NoReturn
 PRELOADED = (
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
+    "safetensors.torch",
+    "scipy.cluster.hierarchy",
+    "scipy.optimize",
+    "scipy.spatial.distance",
+    "cssl_cli.data.shapes",
     "cssl_cli.sweep.run",
     "cssl_cli.cli.app",
     "cssl_cli.cli.terminal",

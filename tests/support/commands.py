@@ -17,7 +17,7 @@ encoder: {name: small, width: 4}
 method: {name: simclr, temperature: 0.5, projector: [16, 8]}
 optim: {name: sgd, lr: 0.05}
 train: {epochs: 3, batch_size: 64}
-probe: {knn_k: 10, center_views: 2, penalties: [0.001, 0.1]}
+probe: {knn_k: 10, center_views: 2, penalties: [0.1, 1.0]}
 analyze: {num_images: 50, num_views: 4, epsilons: [0.2, 0.5], bootstrap: 20, refine_pairs: 0}
 """
 

@@ -26,7 +26,7 @@ name: faults
 base: tiny.yaml
 seeds: [0, 1, 2]
 """
-STEPS = 32  # 8 epochs of 4 batches
+STEPS = 20  # 5 epochs of 4 batches
 TIMEOUT = 300.0
 RUN_FILES = {"encoder.safetensors", "projector.safetensors"}
 
@@ -141,8 +141,8 @@ def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_
     options = ("--jobs", "2", "--retry", "20")
     whole = len(sweep.members) * (STEPS // 4 + 3)
     process = start(*options)
-    for kill in range(3):  # many more: `make soak`
-        goal = whole * (kill + 1) // 5 + moments.randrange(3)
+    for kill in range(2):  # many more: `make soak`
+        goal = whole * (kill + 1) // 4 + moments.randrange(3)
         wait_until(
             lambda goal=goal, process=process: (
                 bool(events(sweep, out) >= goal and holders(sweep, out)) or process.poll() is not None
@@ -152,7 +152,7 @@ def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_
         time.sleep(moments.uniform(0, 0.05))
         assert process.poll() is None, "it ended before it could be killed"
         at_work = holders(sweep, out)
-        if kill % 3 == 1:
+        if kill == 1:
             process.kill()
             process.communicate()
             wait_until(lambda at_work=at_work: not any(map(is_alive, at_work)), "workers outlive the sweep")

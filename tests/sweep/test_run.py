@@ -22,7 +22,9 @@ from cssl_cli.runs.run_dir import ANALYSIS, PROBE, RunDir
 from cssl_cli.sweep import run as launch
 from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import read_member, run_sweep
-from cssl_cli.sweep.sweep import Sweep, load_sweep
+from cssl_cli.sweep.sweep import Member, Sweep, load_sweep
+from cssl_cli.sweep.workers.missing import Missing
+from cssl_cli.sweep.workers.stages import Workshop
 from tests.support.commands import QUICKLY_MEASURED, CommandLine
 
 SWEEP = """
@@ -110,13 +112,22 @@ axes:
 def test_what_members_share_is_what_each_would_get_alone(folder: Path) -> None:
     """Each member but the first differs from it in one thing, and shares the rest with all that come before."""
     (folder / "many.yaml").write_text(ALONE)
-    sweep = load("many.yaml")
-    together = run_sweep(SweepRequest(sweep, folder / "together"), Silent())
-    for result in together[1:]:  # before the first, there is nothing to share
-        one = Sweep(name=sweep.name, path=sweep.path, axes=sweep.axes, members=(result.member,))
-        (alone,) = run_sweep(SweepRequest(one, folder / "alone"), Silent())
-        assert alone.probe == result.probe
-        assert alone.analysis == result.analysis
+    members = load_sweep("many.yaml", ["train.epochs=null", "train.steps=1"]).members
+
+    def results(home: Path, *members: Member) -> list[tuple[object, object]]:
+        workshop, found = Workshop(home, Silent(), None), []
+        for member in members:
+            analyzed = member.row == "twins"  # that takes longest, and of what is shared it needs only the images
+            assert workshop.complete(member.recipe, Missing(probe=True, analysis=analyzed)) is None
+            run = RunDir.at(home, name=member.recipe.name, fingerprint=member.recipe.fingerprint)
+            found.append((run.latest_result(PROBE), run.latest_result(ANALYSIS)))
+            assert found[-1][0] is not None
+            assert (found[-1][1] is not None) == analyzed
+        return found
+
+    together = results(folder / "together", *members)
+    for member, expected in zip(members[1:], together[1:], strict=True):  # before the first is nothing to share
+        assert results(folder / "alone" / member.name, member) == [expected]
 
 
 def test_a_sweep_over_unlabelled_images_has_terms_and_no_accuracies(folder: Path, cssl_here: CommandLine) -> None:

@@ -200,7 +200,7 @@ def test_a_store_that_cannot_be_prepared_is_left_out(tmp_path: Path, monkeypatch
 def test_training_is_the_same_with_a_tracker_and_with_one_that_fails(
     tmp_path: Path, tiny_recipe: Path, recording: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = load_recipe(str(tiny_recipe), ["train.epochs=2", "probe.every=1", "analyze.every=1"])
+    recipe = load_recipe(str(tiny_recipe), ["train.epochs=2", "probe.every=1", "analyze.every=1", "data.size=8"])
     encoders = []
     for number, tracker in enumerate((None, Recording, _raising(RuntimeError("no network")))):
         monkeypatch.setattr(tensorboard, "TensorBoard", tracker)

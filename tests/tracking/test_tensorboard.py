@@ -85,6 +85,7 @@ def test_a_run_killed_and_resumed_shows_each_step_once(tiny_recipe: Path) -> Non
     """Killed before its first checkpoint, so that it goes back to the beginning, and again later."""
     folder = tiny_recipe.parent
     arguments = ["pretrain", "tiny.yaml", "train.epochs=12", "probe.every=3", "--track", "tensorboard"]
+    arguments += ["data.size=8", "encoder.width=2"]
 
     def latest() -> int:
         try:

@@ -243,13 +243,18 @@ def _jacobian_norms(
         outputs = outputs / torch.where(length > 0, length, torch.nan)
         # Jᵀu is linear in u, and its derivative along v is J v: both products need one forward pass only.
         probe = torch.zeros_like(outputs, requires_grad=True)
-        (pulled,) = torch.autograd.grad(outputs, inputs, probe, create_graph=True)
+        pulled = _pulled_back(outputs, inputs, probe, create_graph=True)
         for _ in range(steps):
-            (pushed,) = torch.autograd.grad(pulled, probe, direction, retain_graph=True)
-            (direction,) = torch.autograd.grad(outputs, inputs, pushed, retain_graph=True)
-            direction = _unit(direction)
-        (pushed,) = torch.autograd.grad(pulled, probe, direction)
+            pushed = _pulled_back(pulled, probe, direction, retain_graph=True)
+            direction = _unit(_pulled_back(outputs, inputs, pushed, retain_graph=True))
+        pushed = _pulled_back(pulled, probe, direction)
     return pushed.double().norm(dim=1)
+
+
+def _pulled_back(outputs: Tensor, inputs: Tensor, weights: Tensor, **options: bool) -> Tensor:
+    """The gradient of ⟨outputs, weights⟩. `grad` loads sympy when it is given the weights: more than a second."""
+    (gradient,) = torch.autograd.grad((outputs * weights).sum(), inputs, **options)
+    return gradient
 
 
 def _unit(vectors: Tensor) -> Tensor:
