@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.forked_process import FORK_SERVER
+from tests.support.forked_process import in_a_process
 
 TESTS = Path(__file__).parents[1]
 
@@ -18,14 +18,10 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.long
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a build of torch without CUDA: nothing to pretend with")
 @pytest.mark.parametrize("checks", [("check_run.py",), ("check_step.py", "check_compile.py")], ids=" ".join)
-def test_the_gpu_path(
-    checks: tuple[str, ...], tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    process = FORK_SERVER.Process(target=follow, args=(checks, tmp_path / "printed"), daemon=True)
-    process.start()
-    process.join()
+def test_the_gpu_path(checks: tuple[str, ...], tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    code = in_a_process(follow, checks, tmp_path / "printed")
     printed = (tmp_path / "printed").read_text()
-    assert process.exitcode == 0, printed[-22_000:]
+    assert code == 0, printed[-22_000:]
     passed = re.search(r"(\d+) passed", printed)
     assert passed is not None
     assert "skipped" not in printed
@@ -33,11 +29,11 @@ def test_the_gpu_path(
     record_property("gpu path", f"{names}: {passed[0]}")
 
 
-def follow(checks: tuple[str, ...], output: Path) -> None:
-    """Run them in this process, which torch is told has no GPU before it looks."""
+def follow(checks: tuple[str, ...], output: Path) -> int:
+    """Run them in this process, where torch finds no GPU."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.chdir(TESTS.parent)
     for number in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     arguments = ["-n0", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}"]
-    os._exit(pytest.main([*arguments, *(str(TESTS / "gpu_path" / name) for name in checks)]))
+    return pytest.main([*arguments, *(str(TESTS / "gpu_path" / name) for name in checks)])

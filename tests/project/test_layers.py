@@ -113,9 +113,13 @@ def modules() -> dict[str, Path]:
 
 
 @functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports_of(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return {name for node in ast.walk(tree) for name in imported_by(node, path)}
+    return {name for node in ast.walk(parsed(path)) for name in imported_by(node, path)}
 
 
 def imported_by(node: ast.AST, path: Path) -> set[str]:
@@ -127,17 +131,18 @@ def imported_by(node: ast.AST, path: Path) -> set[str]:
     return set()
 
 
+@functools.cache
 def loaded_by(path: Path) -> set[str]:
     """What importing a file imports: not what its functions do, nor what only types need."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    later = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    ]
-    inside = {id(inner) for node in later for inner in ast.walk(node)}
-    return {name for node in ast.walk(tree) if id(node) not in inside for name in imported_by(node, path)}
+    found: set[str] = set()
+    left: list[ast.AST] = [parsed(path)]
+    while left:
+        node = left.pop()
+        found |= imported_by(node, path)
+        of_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.expr) and not of_types:
+            left += ast.iter_child_nodes(node)
+    return found
 
 
 def room(module: str) -> str:
