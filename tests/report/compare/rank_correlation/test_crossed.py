@@ -263,7 +263,7 @@ def test_methods_that_share_no_sets_are_put_in_orders_within_methods() -> None:
 
 
 def test_p_over_rows_within_methods_holds_its_level_where_methods_differ(draws: Callable[..., None]) -> None:
-    draws(resamples=20, orders=2000)
+    draws(resamples=20, orders=500)
     generator, rejected, independent = np.random.default_rng(6), 0, 0
     design = [(row, 0) for row in range(12)]
     for _ in range(60):
