@@ -108,7 +108,7 @@ def test_crop_does_not_look_outside_its_box() -> None:
 # --- how parameters are distributed -----------------------------------------------------------------------------------
 @pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.3, 0.9), (0.5, 1.2))])
 def test_crop_boxes_are_distributed_as_torchvision_draws_them(scale: tuple, ratio: tuple) -> None:
-    num = 8_000
+    num = 20_000
     image = torch.empty(3, SIDE, SIDE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
