@@ -9,12 +9,12 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-import torch
 
 from cssl_cli.cli.app import app
 from cssl_cli.host.signals import ENDING
@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = any(report.skipped for report in reports)
     if done or skipped:
         said = f"followed without a GPU ({', '.join(sorted(set(done)))})" if done else "not followed: skipped"
-        terminalreporter.write_line(f"The GPU path, torch {torch.__version__}: {said}")
+        terminalreporter.write_line(f"The GPU path, torch {version('torch')}: {said}")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -92,6 +92,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def one_thread() -> None:
     # The tensors of tests are small: threads would wait for one another longer than they compute. Processes that tests
     # start read the variable.
+    import torch  # not by the process that hands tests to workers
+
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 

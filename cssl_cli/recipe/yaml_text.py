@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -136,6 +137,7 @@ def _whole(text: str, where: str) -> yaml.Node | None:
     return node
 
 
+@lru_cache(maxsize=16)  # a command reads the same file several times, and the nodes stay as they are
 def _compose(text: str) -> tuple[yaml.Node | None, bool]:
     """The document's node, and whether any node in it has an anchor."""
     loader = _Loader(text)

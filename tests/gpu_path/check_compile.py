@@ -11,17 +11,6 @@ from cssl_cli.runs import setup
 from tests.gpu_path.fake_cuda import CUDA, trainer_of
 from tests.support.small_methods import OneLayer
 
-
-def test_views_are_one_graph_to_the_compiler() -> None:
-    with trainer_of(load_recipe("simclr-shapes", ["train.batch_size=64"])) as trainer:
-        step = trainer.training_step
-        theta = trainer.draw_theta(64)
-        step.augmentation.parameters(theta)
-        options = {"dynamic": False, "fullgraph": True, "backend": "eager"}
-        views = torch.compile(step._both_views, **options)(trainer.images.images[:64], theta)
-        assert views.device == CUDA
-
-
 # The graph of a backward pass takes as long again: of the tiles of a loss, beside batch norms in one pass.
 BACKWARD_TOO = ("simclr",)
 

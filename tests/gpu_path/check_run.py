@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indices, waits
-
-# isort: split
+from cssl_cli.features.probe import softmax_regression
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs import concentrate
@@ -21,6 +19,7 @@ from cssl_cli.runs.pretrain import pretrain
 from cssl_cli.runs.probe import probe
 from cssl_cli.runs.run_dir import METRICS, RunDir
 from cssl_cli.theory.companions import risk_decomposition
+from tests.gpu_path.emulated_cuda import CUDA, MixedDevices, emulated_cuda, host_indices, waits
 from tests.support.commands import TINY_RECIPE
 
 OVERRIDES = (
@@ -78,6 +77,7 @@ def test_pretraining_gives_the_numbers_of_the_cpu(method: str, tmp_path: Path) -
 
 def test_probe_and_analysis_give_the_numbers_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one encoder, that was trained on the CPU. Searches of many equal steps end after a few, which spares half."""
+    monkeypatch.setattr(softmax_regression, "MAX_ITERATIONS", 6)
     monkeypatch.setattr(risk_decomposition, "PENALTIES", (1.0, 10.0))
     monkeypatch.setattr(concentrate, "REFINE_STEPS", 3)
     run = pretrained(recipe_of(tmp_path, "simclr"), tmp_path, "cpu")

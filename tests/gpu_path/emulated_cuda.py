@@ -1,7 +1,4 @@
-"""A CUDA device whose tensors are computed on the CPU: they say they are on cuda:0 and refuse others' company.
-
-To be imported before the package: it replaces `torch.inference_mode`, which the package's functions are decorated with.
-"""
+"""A CUDA device whose tensors are computed on the CPU: they say they are on cuda:0 and refuse others' company."""
 
 from __future__ import annotations
 
@@ -26,31 +23,20 @@ waits: Counter[tuple[str, str]] = Counter()  # what waited for the device, by li
 host_indices: Counter[str] = Counter()  # lines that index what is on the device with what is not: a copy and a wait
 
 
-class _InferenceMode(contextlib.ContextDecorator):
-    """No gradients: inference mode itself does not go with tensors of a subclass that hold another."""
+class _NoGradients:
+    """In the place of inference mode, which does not go with tensors of a subclass that hold another."""
 
-    def __init__(self, mode: bool = True) -> None:
-        self.mode = mode
-
-    def _recreate_cm(self) -> _InferenceMode:
-        return _InferenceMode(self.mode)
-
-    def __enter__(self) -> None:
+    def __enter__(self: Any) -> None:
         self.context = torch.no_grad() if self.mode else contextlib.nullcontext()
         self.context.__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self: Any, *error: Any) -> None:
         self.context.__exit__(*error)
 
 
 def _one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """Torch's own makes its range where C++ takes the labels to be: for an emulated tensor, on the CPU."""
     return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).long()
-
-
-assert "cssl_cli.runs.analyze" not in sys.modules, "import it before the package"
-torch.inference_mode = _InferenceMode  # type: ignore[misc, assignment]
-torch.nn.functional.one_hot = _one_hot  # type: ignore[assignment]
 
 
 class MixedDevices(RuntimeError):
@@ -235,6 +221,7 @@ _STREAM = types.SimpleNamespace(
     record_event=lambda: types.SimpleNamespace(synchronize=lambda: None), wait_event=lambda _: None
 )
 _real_autocast, _real_tensor, _real_to, _real_quantile = torch.autocast, torch.tensor, torch.Tensor.to, torch.quantile
+_real_one_hot = torch.nn.functional.one_hot
 
 
 def _to(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -274,6 +261,8 @@ PATCHES: list[tuple[Any, str, Any]] = [
     (torch.Tensor, "pin_memory", lambda self, *_: self.clone()),
     (torch.Tensor, "record_stream", lambda *_: None),
     (nn.Module, "to", _move_module),
+    (torch.inference_mode, "__enter__", _NoGradients.__enter__),  # of what functions are decorated with already, too
+    (torch.inference_mode, "__exit__", _NoGradients.__exit__),
     (torch, "autocast", _autocast),
     (torch, "tensor", _tensor),
     (torch, "quantile", _quantile),
@@ -288,7 +277,8 @@ def emulated_cuda() -> Iterator[None]:
     waits.clear()
     host_indices.clear()
     with contextlib.ExitStack() as stack:
-        for of, name, value in PATCHES:
+        named = [module for module in list(sys.modules.values()) if getattr(module, "one_hot", None) is _real_one_hot]
+        for of, name, value in (*PATCHES, *((module, "one_hot", _one_hot) for module in named)):
             stack.enter_context(mock.patch.object(of, name, value))
         stack.enter_context(_Emulation())
         yield

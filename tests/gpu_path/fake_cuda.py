@@ -209,11 +209,15 @@ def last_step(
 ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
     """Views and terms of the last of a few steps, as `Trainer.run` does them, noted part by part.
 
-    Kernels are those of the last step, without what the first has to set up (the optimizer's buffers); copies are those
+    Kernels are those of the last step, without what has to be set up before (the optimizer's buffers); copies are those
     of all.
     """
     step = trainer.training_step
+    for parameter in trainer.method.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
     with ledger:
+        step.optimizer.step()  # makes its buffers
         batches = trainer.images.batches(trainer._rest_of_epoch(trainer._begin_epoch()))
         for _ in range(num_steps):
             ledger.forget_kernels()

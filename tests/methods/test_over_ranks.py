@@ -95,8 +95,7 @@ def test_every_method_is_here() -> None:
     assert all(method_of(case, normalized=True).shares for case in SETTINGS)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("normalized", [True, False], ids=["batch norm", "no batch norm"])
+@pytest.mark.parametrize(("normalized", "size"), [(True, 4), (False, 2)], ids=["batch norm", "no batch norm"])
 @pytest.mark.parametrize("case", SETTINGS)
 def test_terms_and_gradients_are_those_of_one_process(case: str, normalized: bool, size: int) -> None:
     require_equal(method_of(case, normalized=normalized), views_of(), size)

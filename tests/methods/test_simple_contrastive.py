@@ -96,9 +96,9 @@ def trained_on_vectors(name: str) -> Method:
     with torch.device("meta"):
         method = build_method({**SETTINGS[name], "projector": (32, 10)}, Vectors())
     materialize(method, torch.Generator().manual_seed(0))
-    optimizer = torch.optim.Adam(method.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
     points, noise = normal(40, 12, seed=1).float(), torch.Generator().manual_seed(2)
-    for _ in range(500):
+    for _ in range(200):
         views = [points + 0.6 * torch.randn(points.shape, generator=noise) for _ in range(2)]
         optimizer.zero_grad()
         method(*views)["loss"].backward()

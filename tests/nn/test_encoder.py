@@ -136,7 +136,7 @@ def test_an_unknown_encoder_is_answered_with_the_nearest_name() -> None:
         build_encoder({"name": "resnet-18", "width": 64})
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "small"])  # the others are deeper ones
 @pytest.mark.parametrize("splits", [1, 2])
 def test_folded_batch_norms_are_the_same_function(name: str, splits: int) -> None:
     generator = torch.Generator().manual_seed(0)

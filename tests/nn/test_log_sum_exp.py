@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
+import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ from cssl_cli.nn.log_sum_exp import (
     log_sum_exp_over_keys,
 )
 from cssl_cli.nn.pair_scores import log_t_kernel
+from tests.support.forked_process import in_a_process
 from tests.support.small_methods import normal
 from tests.support.tensor_sizes import largest_tensor
 
@@ -261,39 +261,29 @@ def test_no_tensor_has_an_entry_for_each_query_and_key(small_blocks: None) -> No
     assert largest_tensor(lambda: losses()["moco"](*z)) == 80 * 12
 
 
-IN_A_PROCESS_OF_ITS_OWN = """
-import resource, torch
-from tests.nn.test_log_sum_exp import losses
-torch.set_num_threads(1)
+LARGE = [("simclr", 2560, 64), ("t_infonce", 2560, 64), ("barlow_twins", 64, 5120), ("vicreg", 64, 5120)]
 
-def run(name, batch, width):
-    z = [torch.randn(batch, width, requires_grad=True) for _ in range(2)]
-    losses()[name](*z).backward()
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
+def further_memory() -> float:
+    """MiB that the losses of large batches take at most, beyond what libraries take once."""
 
-for name, batch, width in LARGE:
-    run(name, 64, 12 if name == "moco" else width // 16)  # what libraries take once
-before = peak()
-for name, batch, width in LARGE:
-    run(name, batch, width)
-print(peak() - before)
-"""
+    def run(name: str, batch: int, width: int) -> None:
+        z = [torch.randn(batch, width, requires_grad=True) for _ in range(2)]
+        losses()[name](*z).backward()
+
+    def peak() -> float:
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+    torch.set_num_threads(1)
+    for name, _, width in LARGE:
+        run(name, 64, width // 16)
+    before = peak()
+    for name, batch, width in LARGE:
+        run(name, batch, width)
+    return peak() - before
 
 
 def test_peak_memory_stays_below_that_of_one_matrix() -> None:
-    large = [("simclr", 3072, 64), ("t_infonce", 3072, 64), ("barlow_twins", 64, 6144), ("vicreg", 64, 6144)]
-    matrix = 6144**2 * 4 / 2**20  # MiB, of every one of these
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    code = IN_A_PROCESS_OF_ITS_OWN.replace("LARGE", repr(large)).replace("UNIT", str(unit))
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout) < matrix / 2
+    matrix = 5120**2 * 4 / 2**20  # MiB, of every one of these
+    assert in_a_process(further_memory) < matrix / 2

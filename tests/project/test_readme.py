@@ -16,7 +16,7 @@ from cssl_cli.cli.app import app
 from cssl_cli.features import patches
 from cssl_cli.recipe import load_recipe
 from cssl_cli.recipe.book import shipped_names
-from cssl_cli.report.figures import figures
+from cssl_cli.report.figures import accuracy_vs_terms, figures
 from cssl_cli.runs import brief_training
 from cssl_cli.sweep.sweep import load_sweep
 from tests.support.commands import Invoke, the_run
@@ -63,6 +63,7 @@ def words(line: str) -> list[str]:
 def test_every_command_runs(tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     of_centers = figures.ANALYSIS_FIGURES["class_centers"]  # one for all, which take seconds
     monkeypatch.setattr(figures, "ANALYSIS_FIGURES", {"class_centers": of_centers})
+    monkeypatch.setattr(accuracy_vs_terms, "MAX_PANELS", 1)
     monkeypatch.setattr(patches, "NUM_FILTERS", 6)
     monkeypatch.setattr(brief_training, "STEPS", 3)
     monkeypatch.setattr(brief_training, "WARMUP_STEPS", 1)
@@ -146,7 +147,7 @@ def test_the_index_of_the_manual_leads_to_every_page() -> None:
 
 
 def test_the_encoder_loads_into_torchvision_as_shown(invoke: Invoke, tmp_path: Path) -> None:
-    recipe = "data={name: shapes, num_train: 64, num_test: 20, size: 16} train={epochs: 1, batch_size: 32}"
+    recipe = "data={name: shapes, num_train: 16, num_test: 10, size: 16} train={epochs: 1, batch_size: 16}"
     done = invoke("pretrain", "simclr-cifar10", *re.findall(r"\S+={.*?}", recipe))
     assert done.code == 0, done.stderr
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -52,7 +52,8 @@ def test_what_ships_is_valid_as_it_is_and_merged(path: Path) -> None:
     if kind == "recipe":
         recipes = [load_recipe(path.stem, ["data.root=images"] if path.stem == "simclr-folder" else [])]
     else:  # axes multiply the same blocks
-        recipes = [member.recipe for member in load_sweep(path.stem).members[:6]]
+        members = load_sweep(path.stem).members
+        recipes = [member.recipe for member in (members[0], members[-1])]
     for recipe in recipes:
         assert faults("recipe", read(recipe.to_yaml())) == []
 

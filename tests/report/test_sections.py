@@ -15,7 +15,7 @@ from rich.console import Console
 from cssl_cli.report.layout import console
 from cssl_cli.report.sections import concentration
 from cssl_cli.report.sections.concentration import print_concentration
-from tests.support.commands import Invoke
+from tests.support.commands import QUICKLY_MEASURED, Invoke
 
 Show = Callable[..., str]
 
@@ -35,12 +35,13 @@ def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], sh
 
 
 def test_the_settings_of_the_losses_are_in_the_analysis(
-    invoke: Invoke, content: dict[str, Any], tiny_recipe: Path
+    invoke: Invoke, content: dict[str, Any], tmp_path: Path
 ) -> None:
     assert content["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": True}
     assert content["trained"]["nt_xent"]["batch_size"]["value"] == 50  # all images of the table
     twins = "method={name: barlow_twins, projector: [16, 8]}"
-    assert invoke("pretrain", tiny_recipe, twins, "train.epochs=1").code == 0
+    (tmp_path / "tiny.yaml").write_text(QUICKLY_MEASURED)
+    assert invoke("pretrain", "tiny.yaml", twins, "train.epochs=1").code == 0
     (run,) = Path("runs").iterdir()
     found = json.loads(invoke("analyze", run, "--json", "--no-figures").stdout)
     assert found["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": False}

@@ -14,14 +14,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 from cssl_cli.cli.app import app
 from tests.soak.command import PRELOADED, ForkedPopen
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
 FORK_SERVER.set_forkserver_preload(list(PRELOADED))
+
+
+def in_a_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """What a module's function returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=FORK_SERVER) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 class ForkedProcess:

@@ -325,11 +325,14 @@ def degenerate() -> dict[str, Table]:
     }
 
 
+WITHOUT_INTERVALS = ("one image", "no labels", "more coordinates than images")  # measured without resamples, too
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_it_is_strict_json_with_a_reason_for_what_is_absent(term: str) -> None:
     names = unchanged(0, term).keys()
     for what, table in degenerate().items():
-        for bootstrap in (0, 10):
+        for bootstrap in (0, 10) if what in WITHOUT_INTERVALS else (10,):
             found = measure(table, term, bootstrap=bootstrap)
             assert found.keys() == names, what
             views, classes = table.raw.shape[1], 0 if table.labels is None else len(table.class_names)

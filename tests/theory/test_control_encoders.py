@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,8 +310,11 @@ def test_many_runs_are_counted() -> None:
 LOST_IN_50_IMAGES = ("ratio", "class_share", "shared_information", "best_probe_risk", "probe_generalization")
 
 
-def test_a_run_is_measured_with_controls_where_that_is_asked_for(invoke: Invoke, run: Path) -> None:
-    asked = ("analyze", run, "analyze.refine_pairs=0", "analyze.distances=[trained]", "--no-figures")
+def test_a_run_is_measured_with_controls_where_that_is_asked_for(
+    invoke: Invoke, analyzed: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(analyzed, tmp_path / "runs" / analyzed.name))
+    asked = ("analyze", run, "--no-figures")
     plain = json.loads(invoke(*asked, "--json").stdout)
     assert not {"controls", "fooled"} & set(plain)
     shown = invoke(*asked, "--controls")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from cssl_cli.train import allocator
 from cssl_cli.train.allocator import HEADROOM, keep_freed_memory
+from tests.support.forked_process import in_a_process
 
 GIB = 2**20  # in the system's kB
 
@@ -73,26 +74,26 @@ def test_systems_without_these_files_change_nothing(library: Library) -> None:
     assert library.settings == {}
 
 
-PAGES = """
-import resource, torch
-from cssl_cli.train.allocator import keep_freed_memory
-def faults():
+def pages_of_a_tensor() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(2**24).fill_(1)  # 64 MiB, 16,384 pages of 4 KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-def settled():
-    for _ in range(20):  # until the pieces have found their places
-        faults()
-    return faults()
-print(settled(), int(keep_freed_memory()), settled())
-"""
+
+
+def settled() -> int:
+    for _ in range(6):  # until the pieces have found their places
+        pages_of_a_tensor()
+    return pages_of_a_tensor()
+
+
+def before_and_after() -> tuple[int, bool, int]:
+    return settled(), keep_freed_memory(), settled()
 
 
 def test_large_tensors_come_without_new_pages() -> None:
     """With glibc, that is; elsewhere nothing is said to be kept."""
-    found = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True).stdout
-    given_back, kept, again = map(int, found.split())
+    given_back, kept, again = in_a_process(before_and_after)
     with_glibc = platform.libc_ver()[0] == "glibc"
-    assert bool(kept) == with_glibc, "less than three times the memory of a Python process is free"
+    assert kept == with_glibc, "less than three times the memory of a Python process is free"
     if with_glibc:
         assert again < given_back / 4

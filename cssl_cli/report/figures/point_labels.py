@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cssl_cli.report.figures.style import INK, plain
+from cssl_cli.report.figures.style import INK, lay_out, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def _without(name: str, group: str) -> str:
 
 def place_labels(figure: Figure, panels: Sequence[tuple[Any, Sequence[Labelled]]]) -> None:
     """Write the name of each point in each panel beside it, where it covers the fewest points, bars and names."""
-    figure.draw_without_rendering()  # positions are known only after layout
+    lay_out(figure)  # positions are known only then
     scale = figure.dpi / 72
     for axes, points in panels:
         to_page = axes.transData.transform

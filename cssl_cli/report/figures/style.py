@@ -166,10 +166,15 @@ def _wrap(text: str, width: int) -> list[str]:
     return lines
 
 
+def lay_out(figure: Figure) -> None:
+    """Give everything its place; drawing the figure would do so, too, and take longer."""
+    _engine(figure).execute(figure)
+
+
 def fix_layout(figure: Figure) -> None:
     """Lay the figure out once: all formats share one layout."""
     for _ in range(2):  # fitting to the page changes the ticks, which changes the fit
-        figure.draw_without_rendering()
+        lay_out(figure)
     figure.set_layout_engine(None)  # "none" would lay out each format again
 
 

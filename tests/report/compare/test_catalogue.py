@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cssl_cli.errors import InputError
-from cssl_cli.host.progress import Silent
 from cssl_cli.report.compare.catalogue import (
     ACCURACIES,
     BY_NAME,
@@ -21,7 +20,6 @@ from cssl_cli.report.compare.catalogue import (
     accuracy_named,
     values_of,
 )
-from cssl_cli.runs.analyze import analyze
 from cssl_cli.sweep.run import MemberResult
 from cssl_cli.theory.term import DISTANCES
 from tests.support.synthetic_members import member
@@ -118,10 +116,9 @@ def test_what_is_not_there_is_none() -> None:
     assert {term.name: found[term.name] for term in TERMS} == dict.fromkeys(SIGNS) | expected
 
 
-def test_an_analysis_of_the_pipeline_has_every_term(run: Path) -> None:
-    content = analyze(run, reporter=Silent())
-    probe = json.loads((run / "probe.json").read_text())
-    found = values_of(MemberResult(member("a").member, run, probe, content, None))
+def test_an_analysis_of_the_pipeline_has_every_term(analyzed: Path) -> None:
+    probe, content = (json.loads((analyzed / name).read_text()) for name in ("probe.json", "analysis.json"))
+    found = values_of(MemberResult(member("a").member, analyzed, probe, content, None))
     assert {name for name, value in found.items() if value is None} == {
         *("best_knn", "ratio"),
         *("class_share", "shared_information", "best_probe_risk", "probe_generalization"),  # of 50 images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,9 @@ def test_draws_under_sets_of_augmentations_are_the_columns(tmp_path: Path) -> No
     assert (found["scopes"]["pooled"]["sets"], found["scopes"]["pooled"]["columns"]) == (3, 4)
 
 
-def test_p_keeps_its_level_under_the_null(tmp_path: Path) -> None:
+def test_p_keeps_its_level_under_the_null(tmp_path: Path, draws: Callable[..., None]) -> None:
     """Effects of draws and methods of any size; as if rows were independent the share is above 0.15 here."""
+    draws(resamples=20, orders=2000)  # intervals are not looked at
     sweep, count = sampled(tmp_path, num=5), 100
     p_values: dict[str, list[float]] = {"pooled": [], "within": [], "psi": []}
     for seed in range(count):

@@ -16,7 +16,6 @@ axes:
   augment:
     crop: {augment: {flip: null, jitter: null, gray: null, blur: null}}
     full: {}
-    control: {augment: {flip: null, jitter: null, gray: null, blur: null, fade: {}}}
 seeds: 2
 reference:
   source: a paper
@@ -39,6 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("compared")
     recipe = QUICKLY_MEASURED.replace("epochs: 3", "epochs: 2").replace("knn_k: 10,", "knn_k: 10, every: 1,")
+    recipe = recipe.replace("num_train: 256", "num_train: 128").replace("[pixels, trained]", "[pixels]")
     (folder / "tiny.yaml").write_text(recipe)
     (folder / "compared.yaml").write_text(SWEEP)
     run_sweep(SweepRequest(load_sweep(str(folder / "compared.yaml")), folder / "runs"), Silent())
@@ -113,6 +113,6 @@ def test_a_claim_about_an_unknown_quantity_is_refused_before_anything_runs(tmp_p
     (tmp_path / "compared.yaml").write_text(SWEEP.replace("one_minus_sigma_pixels", "one_minus_sigma_pixel"))
     refused = invoke("sweep", "compared.yaml")
     assert refused.code == 2
-    assert "claims[0].largest (line 16) names 'one_minus_sigma_pixel', which is no quantity" in refused.stderr
+    assert "claims[0].largest (line 15) names 'one_minus_sigma_pixel', which is no quantity" in refused.stderr
     assert "did you mean one_minus_sigma_pixels?" in refused.stderr
     assert not (tmp_path / "runs").exists()

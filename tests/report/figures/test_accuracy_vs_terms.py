@@ -143,7 +143,7 @@ def test_a_name_goes_where_it_covers_nothing() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4, 4))
+    figure = Figure(figsize=(4, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set(xlim=(0, 1), ylim=(0, 1))

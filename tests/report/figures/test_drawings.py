@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cssl_cli.report.figures.certificate import certificate
 from cssl_cli.report.figures.figures import draw_figures
-from tests.support.figures import NAMES, names_of, texts_of
+from cssl_cli.report.figures.r_epsilon import clipped, r_epsilon
+from cssl_cli.report.figures.theorem_1 import theorem_1
+from cssl_cli.report.figures.training import training
+from tests.support.figures import NAMES, names_of, said_by, texts_of
 from tests.support.synthetic_analysis import absent, analysis, class_names, trace
 
 
@@ -68,18 +72,14 @@ def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     assert "projector" not in said
 
 
-def test_the_projector_and_the_growth_with_the_views_are_drawn(
-    drawn: dict[int, Path], tmp_path: Path, only: Callable[..., None]
-) -> None:
-    only("r_epsilon")
+def test_the_projector_and_the_growth_with_the_views_are_drawn(drawn: dict[int, Path]) -> None:
     said = texts_of(drawn[10] / "r_epsilon.svg")
     for words in ("its projector", "stored views", "ε = 0.4", "ε = 0.7", "ε = 1", "would raise it further"):
         assert words in said
     content = analysis(3, 60)
     for values in ([absent()["value"]], None, [[0.1] * 15]):
         content["trained"]["R_epsilon"]["curve_by_views"]["value"] = values
-        draw_figures(content, [], tmp_path)
-        assert "stored views" not in texts_of(tmp_path / "r_epsilon.svg")
+        assert "stored views" not in said_by(r_epsilon, content)
 
 
 def test_the_spectrum_is_drawn_with_its_label_energy_where_there_are_labels() -> None:
@@ -127,10 +127,9 @@ def test_the_scale_of_the_class_centres_is_that_of_all_inner_products(tmp_path: 
     ("dropped", "words"),
     [("mean_inner_product", "; alignment is unbiased"), ("alignment", "; inner products are unbiased")],
 )
-def test_the_caption_of_training_speaks_of_what_is_drawn(tmp_path: Path, dropped: str, words: str) -> None:
+def test_the_caption_of_training_speaks_of_what_is_drawn(dropped: str, words: str) -> None:
     records = [{key: value for key, value in record.items() if key != dropped} for record in trace(5)]
-    draw_figures({}, records, tmp_path)
-    assert words in " ".join(texts_of(tmp_path / "training.svg").split())
+    assert words in said_by(training, records)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -175,7 +174,6 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
     """Each entry in turn is null or no number; the figures are laid out and not written, to be quick."""
     from cssl_cli.report.figures.figures import ANALYSIS_FIGURES
     from cssl_cli.report.figures.style import drawing
-    from cssl_cli.report.figures.training import training
 
     reads = {
         "concentration": ["concentration"],
@@ -200,10 +198,7 @@ def test_a_null_at_any_place_harms_no_figure() -> None:
             training(replaced(records, path, spoilt[i % 5]))
 
 
-def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path, only: Callable[..., None]) -> None:
-    only("r_epsilon")
-    from cssl_cli.report.figures.r_epsilon import clipped
-
+def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous() -> None:
     below, above = clipped([(0.5, 3.0), (1.0, 2.0), (2.0, 0.5), (3.0, 0.25)])
     crossing = (1 + 2 / 3, 1.0)
     assert above == [[(0.5, 1.0), (1.0, 1.0), pytest.approx(crossing)]]
@@ -211,20 +206,14 @@ def test_a_bound_above_one_is_clipped_and_said_to_be_vacuous(tmp_path: Path, onl
     assert clipped([(0.5, 3.0)]) == ([], [[(0.5, 1.0)]])
     assert clipped([(0.5, 0.9)]) == ([[(0.5, 0.9)]], [])
     content = {"trained": analysis(2, 10)["trained"]}
-    draw_figures(content, [], tmp_path)
-    assert "bound vacuous here" in texts_of(tmp_path / "r_epsilon.svg")
+    assert "bound vacuous here" in said_by(r_epsilon, content)
     content["trained"]["R_epsilon_bounds"]["stored_views"]["value"] = [0.5] * 15
-    draw_figures(content, [], tmp_path)
-    assert "vacuous" not in texts_of(tmp_path / "r_epsilon.svg")
+    assert "vacuous" not in said_by(r_epsilon, content)
 
 
-def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(
-    tmp_path: Path, only: Callable[..., None]
-) -> None:
-    only("certificate")
+def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on() -> None:
     content = {"trained": analysis(4, 10)["trained"]}
-    draw_figures(content, [], tmp_path)
-    said = texts_of(tmp_path / "certificate.svg")
+    said = said_by(certificate, content)
     for words in (
         "certified, new images",
         "error, own centres",
@@ -234,27 +223,23 @@ def test_the_certificate_of_new_images_leads_and_is_vacuous_from_chance_on(
         assert words in said
     assert said.index("certified, new images") < said.index("certified, own centres")
     del content["trained"]["certificate_c"], content["trained"]["center_error"]
-    draw_figures(content, [], tmp_path)
-    said = texts_of(tmp_path / "certificate.svg")
+    said = said_by(certificate, content)
     assert "certified, new images" in said
     assert "own centres" not in said
 
 
-def test_the_map_of_the_condition_says_whether_it_holds_anywhere(tmp_path: Path, only: Callable[..., None]) -> None:
-    only("theorem_1")
+def test_the_map_of_the_condition_says_whether_it_holds_anywhere() -> None:
     content = {"trained": analysis(4, 10)["trained"]}
-    draw_figures(content, [], tmp_path)
     holds = np.array(content["trained"]["lemma_3_1"]["slack"]["value"]) > 0
     assert 0 < holds.sum() < holds.size
-    said = texts_of(tmp_path / "theorem_1.svg")
-    assert f"above 0 at {holds.sum()} of 100 places" in " ".join(said.split())
+    said = said_by(theorem_1, content)
+    assert f"above 0 at {holds.sum()} of 100 places" in said
     assert "Hatched" in said
     slack = content["trained"]["lemma_3_1"]["slack"]
     slack["value"] = [[value - 10 for value in row] for row in slack["value"]]
     content["trained"]["lemma_3_1"]["right_side"]["value"] = [[0.0] * 10] * 10
-    draw_figures(content, [], tmp_path)
-    said = texts_of(tmp_path / "theorem_1.svg")
-    assert "It is nowhere above 0." in " ".join(said.split())
+    said = said_by(theorem_1, content)
+    assert "It is nowhere above 0." in said
     assert "Hatched" not in said
 
 

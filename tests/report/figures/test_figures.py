@@ -19,14 +19,16 @@ from PIL import Image
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.report.figures import figures
 from cssl_cli.report.figures.figures import draw_figures
-from tests.support.figures import BOTH, NAMES, names_of
+from tests.support.figures import BOTH, NAMES, NAMES_DRAWN, names_of
+from tests.support.forked_process import in_a_process
 from tests.support.synthetic_analysis import absent, analysis, trace
 
 
 @pytest.mark.parametrize("num_classes", [10, 40])
 def test_every_figure_is_written_in_both_forms(drawn: dict[int, Path], num_classes: int) -> None:
-    assert {path.name for path in drawn[num_classes].iterdir()} == {*BOTH, "figures.json"}
-    for name in NAMES:
+    both = {f"{name}.{kind}" for name in NAMES_DRAWN[num_classes] for kind in ("png", "svg")}
+    assert {path.name for path in drawn[num_classes].iterdir()} == {*both, "figures.json"}
+    for name in NAMES_DRAWN[num_classes]:
         with Image.open(drawn[num_classes] / f"{name}.png") as image:
             assert image.format == "PNG"
             assert image.width == 1200  # six inches of 200 dots
@@ -39,7 +41,7 @@ def test_every_figure_is_written_in_both_forms(drawn: dict[int, Path], num_class
 
 @pytest.mark.parametrize("num_classes", [10, 40])
 def test_nothing_reaches_the_edge_of_the_page(drawn: dict[int, Path], num_classes: int) -> None:
-    for name in NAMES:
+    for name in NAMES_DRAWN[num_classes]:
         with Image.open(drawn[num_classes] / f"{name}.png") as image:
             pixels = np.asarray(image.convert("L"))
         for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
@@ -68,26 +70,25 @@ def test_neither_date_nor_program_is_written_down(drawn: dict[int, Path]) -> Non
 
 def test_a_settings_file_of_the_users_changes_no_figure(drawn: dict[int, Path], tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\ntext.usetex: True\n")
-    code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
-from collections.abc import Callable
-from pathlib import Path
-from tests.support.synthetic_analysis import analysis, trace
-from cssl_cli.report.figures import figures
-from cssl_cli.report.figures.figures import draw_figures
-import matplotlib
-settings = lambda: {{key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}}
-before = settings()
-assert before["font.size"] == 20
-draw_figures({{key: value for key, value in analysis(10, 300).items() if key != "concentration"}}, [], Path("figures"))
-assert "matplotlib.pyplot" not in sys.modules
-assert settings() == before
-"""
-    run_python(code, tmp_path)
+    in_a_process(draw_with_settings, tmp_path / "matplotlibrc", tmp_path / "figures")
     others = {path for path in (tmp_path / "figures").iterdir() if path.name in BOTH}
     assert {path.stem for path in others} == NAMES - {"concentration", "training"}
     for path in others:
         assert path.read_bytes() == (drawn[10] / path.name).read_bytes(), path.name
+
+
+def draw_with_settings(settings: Path, folder: Path) -> None:
+    """As where matplotlib found this file when it was imported; the figures change none of its settings."""
+    import matplotlib
+
+    matplotlib.rcParams.update(matplotlib.rc_params_from_file(settings))
+    before = {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"}
+    assert before["font.size"] == 20
+    sys.modules.pop("matplotlib.pyplot", None)
+    content = {key: value for key, value in analysis(10, 300).items() if key != "concentration"}
+    draw_figures(content, [], folder)
+    assert "matplotlib.pyplot" not in sys.modules
+    assert {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"} == before
 
 
 def test_importing_the_package_loads_no_matplotlib(tmp_path: Path) -> None:
@@ -116,7 +117,9 @@ def test_no_numbers_no_figures(tmp_path: Path, content: dict[str, Any]) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(tmp_path: Path, only: Callable[..., None]) -> None:
+def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(
+    tmp_path: Path, only: Callable[..., None], empty: None
+) -> None:
     only("r_epsilon", "class_centers", "certificate")
     names = {"r_epsilon", "class_centers", "certificate", "training"}
     content = analysis(3, 60) | {"settings": {"num_views": 8}, "fingerprint": "0123456789"}
@@ -138,7 +141,7 @@ def test_figures_of_an_earlier_analysis_do_not_stay_beside_new_ones(tmp_path: Pa
 
 
 def test_figures_that_are_there_are_not_drawn_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Callable[..., None], empty: None
 ) -> None:
     only("certificate")
     content, records = analysis(2, 20), trace(1)[:0]
@@ -210,8 +213,8 @@ def test_figures_are_drawn_from_several_threads(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     content = {"trained": {"certificate_c": analysis(2, 10)["trained"]["certificate_c"]}}
-    with ThreadPoolExecutor(4) as pool:
-        for paths in pool.map(lambda i: draw_figures(content, [], tmp_path / str(i)), range(4)):
+    with ThreadPoolExecutor(2) as pool:
+        for paths in pool.map(lambda i: draw_figures(content, [], tmp_path / str(i)), range(2)):
             assert names_of(paths) == {"certificate"}
-    first, *others = [[path.read_bytes() for path in sorted((tmp_path / str(i)).iterdir())] for i in range(4)]
+    first, *others = [[path.read_bytes() for path in sorted((tmp_path / str(i)).iterdir())] for i in range(2)]
     assert all(other == first for other in others)

@@ -79,7 +79,7 @@ instances = st.integers(0, 2**32 - 1).map(reference.random_instance)
 
 
 # ---------------------------------------------------------------------- against loops
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_certificates_agree_with_loops(seed):
     features, labels = reference.random_instance(seed)
     if seed % 5 == 4:  # off the sphere
@@ -132,12 +132,13 @@ def test_a_finds_the_largest_certified_set_of_its_grid(seed):
     for label, good in enumerate(found.a.sets):
         images = reference.class_of(features, labels, label)
         diameters = [reference.diameter(image) for image in images]
-        pairs = [reference.augmented_distance(a, b) for p, a in enumerate(images) for b in images[:p]] or [0.0]
+        apart = [[reference.augmented_distance(a, b) for b in images] for a in images]
+        pairs = [distance for place, row in enumerate(apart) for distance in row[:place]] or [0.0]
         best = 0.0
         for delta in np.quantile(pairs, [0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1], method="higher"):
             for epsilon in np.quantile(diameters, [0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1], method="higher"):
-                tight = [image for image, diam in zip(images, diameters, strict=True) if diam <= epsilon + 1e-12]
-                adjacent = [[reference.augmented_distance(a, b) <= delta + 1e-12 for b in tight] for a in tight]
+                tight = [place for place, diameter in enumerate(diameters) if diameter <= epsilon + 1e-12]
+                adjacent = [[apart[a][b] <= delta + 1e-12 for b in tight] for a in tight]
                 share = len(reference.largest_clique(adjacent)) / len(images)
                 reach = reference.reach_a(features, labels, label, share, delta, epsilon)
                 margin = reference.margin(reach, mu, label, [1.0])

@@ -178,7 +178,7 @@ def test_p_values_hold_under_the_null_where_sets_and_methods_have_effects(
 @pytest.mark.parametrize("within", [False, True])
 def test_intervals_over_sets_cover(within: bool, draws: Callable[..., None]) -> None:
     """Where the term is one of the set, which is the worst case: 0.92 rather than 0.75 over rows."""
-    draws(orders=20)  # p-values are not looked at
+    draws(orders=20, resamples=500)  # p-values are not looked at
     generator, design, tables = np.random.default_rng(13), full(5, 4), 100
     covered = np.zeros(2)
     for _ in range(tables):
@@ -263,7 +263,7 @@ def test_methods_that_share_no_sets_are_put_in_orders_within_methods() -> None:
 
 
 def test_p_over_rows_within_methods_holds_its_level_where_methods_differ(draws: Callable[..., None]) -> None:
-    draws(resamples=20, orders=2000)
+    draws(resamples=20, orders=500)
     generator, rejected, independent = np.random.default_rng(6), 0, 0
     design = [(row, 0) for row in range(12)]
     for _ in range(60):

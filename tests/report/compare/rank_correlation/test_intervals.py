@@ -94,7 +94,7 @@ MIN_COVERAGE_ELSE = 0.93
 def test_intervals_cover_the_coefficients_of_a_normal_distribution(
     sizes, tau: float, samples: int, draws: Callable[..., None]
 ) -> None:
-    draws(orders=20)  # p-values are not looked at
+    draws(orders=20, resamples=500)  # p-values are not looked at
     generator = np.random.default_rng(31)
     n, codes = sum(sizes), np.repeat(np.arange(len(sizes)), sizes)
     r = math.sin(math.pi * tau / 2)

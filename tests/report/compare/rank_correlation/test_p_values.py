@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -121,7 +122,11 @@ def test_p_values_are_uniform_on_their_levels_under_the_null(n: int, ties: bool)
 @pytest.mark.parametrize(
     ("n", "ties", "num_groups"), [(3, False, 1), (4, True, 1), (10, False, 1), (10, True, 1), (10, True, 2)]
 )
-def test_simulated_p_values_are_uniform_under_the_null(n: int, ties: bool, num_groups: int) -> None:
+def test_simulated_p_values_are_uniform_under_the_null(
+    n: int, ties: bool, num_groups: int, draws: Callable[..., None]
+) -> None:
+    num_orders = 2500
+    draws(orders=num_orders)
     generator = np.random.default_rng(n)
     codes = np.arange(n) % num_groups
     tau, rho = [], []
@@ -138,7 +143,7 @@ def test_simulated_p_values_are_uniform_under_the_null(n: int, ties: bool, num_g
             error = math.sqrt(level * (1 - level) / len(p_values))
             assert (p_values <= level).mean() <= level + 4.5 * error
             if not ties:  # else each sample has levels of its own
-                attained = p_values[p_values <= level + 4 / math.sqrt(NUM_ORDERS)].max(initial=0)
+                attained = p_values[p_values <= level + 4 / math.sqrt(num_orders)].max(initial=0)
                 assert (p_values <= attained).mean() == pytest.approx(attained, abs=4.5 * error + 0.01)
 
 
