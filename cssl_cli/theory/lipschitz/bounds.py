@@ -251,7 +251,7 @@ def _jacobian_norms(
     return pushed.double().norm(dim=1)
 
 
-def _pulled_back(outputs: Tensor, inputs: Tensor, weights: Tensor, **options: bool) -> Tensor:
+def _pulled_back(outputs: Tensor, inputs: Tensor, weights: Tensor, **options: Any) -> Tensor:
     """The gradient of ⟨outputs, weights⟩. `grad` loads sympy when it is given the weights: more than a second."""
     (gradient,) = torch.autograd.grad((outputs * weights).sum(), inputs, **options)
     return gradient
