@@ -20,6 +20,10 @@ from cssl_cli.cli.app import app
 from cssl_cli.host.signals import ENDING
 from tests.support.commands import QUICKLY_MEASURED, TINY_RECIPE, CommandLine, Invoke, Outcome, command
 
+# What tests compute is small: threads would wait for one another longer than they compute, those of several workers
+# longest. numpy reads the variable when it is imported, and so do the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # Other work on the machine may make any example slow. The same examples everywhere: a failure is one of the change.
 hypothesis.settings.register_profile("cssl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("cssl")
@@ -90,11 +94,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    # The tensors of tests are small: threads would wait for one another longer than they compute. Processes that tests
-    # start read the variable.
     import torch  # not by the process that hands tests to workers
 
-    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
