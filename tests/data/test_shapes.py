@@ -7,8 +7,6 @@ import torch
 
 from cssl_cli.data import load_dataset, shapes
 
-DRAW = "from cssl_cli.data.shapes import draw_shapes as draw"
-
 
 def draw(num, *, size=32, split="train"):
     return shapes.draw_shapes(num, size=size, split=split, progress=None)

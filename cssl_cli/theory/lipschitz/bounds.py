@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -251,9 +251,12 @@ def _jacobian_norms(
     return pushed.double().norm(dim=1)
 
 
-def _pulled_back(outputs: Tensor, inputs: Tensor, weights: Tensor, **options: Any) -> Tensor:
+def _pulled_back(
+    outputs: Tensor, inputs: Tensor, weights: Tensor, *, create_graph: bool = False, retain_graph: bool | None = None
+) -> Tensor:
     """The gradient of ⟨outputs, weights⟩. `grad` loads sympy when it is given the weights: more than a second."""
-    (gradient,) = torch.autograd.grad((outputs * weights).sum(), inputs, **options)
+    product = (outputs * weights).sum()
+    (gradient,) = torch.autograd.grad(product, inputs, retain_graph=retain_graph, create_graph=create_graph)
     return gradient
 
 
