@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cssl_cli.data.image_set import chosen_rows
 from cssl_cli.errors import InputError
 from cssl_cli.features.arrays import FeatureArrays
 from cssl_cli.features.files import read_features
@@ -27,7 +26,7 @@ from cssl_cli.runs.device import choose_device
 from cssl_cli.runs.encoder_terms import DEFAULT_TEMPERATURE, EncoderTerms
 from cssl_cli.runs.run_dir import RESULTS_FORMAT
 from cssl_cli.runs.stored import Origin, require
-from cssl_cli.runs.views import rows_of_classes
+from cssl_cli.runs.views import choose
 from cssl_cli.theory.alignment.theorem_2 import ViewParameters
 from cssl_cli.theory.analysis import Absent, LossSettings, pixel_theorem_1
 from cssl_cli.theory.projection import projection
@@ -137,23 +136,12 @@ def _chosen(arrays: FeatureArrays, settings: Mapping[str, Any], reporter: Report
             where="analyze.num_views",
             remedy=f"Give at most {num_views}, the clean image included.",
         )
-    kept = rows_of_classes(arrays.labels, arrays.class_names, settings["classes"])
-    rows = None if kept is None else kept[0]
-    if kept is not None:
-        arrays = replace(arrays, labels=kept[1], class_names=kept[2])
-    num_images = len(arrays.features) if rows is None else len(rows)
-    fewer = chosen_rows(
-        arrays.labels,
-        num_images,
-        settings["num_images"],
-        num_classes=len(arrays.class_names),
-        where="analyze.num_images",
-    )
-    if fewer is not None:
+    chosen = choose(arrays.labels, len(arrays.features), arrays.class_names, settings)
+    rows = chosen.rows
+    if rows is not None and len(rows) < chosen.out_of:
         share = "" if arrays.labels is None else ", as many of each class"
-        reporter.say(f"measured on {len(fewer):,} of {num_images:,} images{share}; --images N takes another number")
-        rows = fewer if rows is None else rows[fewer]
-        arrays = replace(arrays, labels=None if arrays.labels is None else arrays.labels[fewer])
+        reporter.say(f"measured on {len(rows):,} of {chosen.out_of:,} images{share}; --images N takes another number")
+    arrays = replace(arrays, labels=chosen.labels, class_names=chosen.class_names)
     views = min(settings["num_views"], num_views) if asked else num_views
 
     def part(table: Tensor | None, num: int) -> Tensor | None:

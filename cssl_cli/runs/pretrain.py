@@ -48,6 +48,7 @@ from cssl_cli.runs.trainer import (
     way_of_computing,
 )
 from cssl_cli.runs.training_trace import Recorder, make_recorders
+from cssl_cli.runs.views import choose
 from cssl_cli.runs.weights_source import EXACTLY, Allowances, starting_weights
 from cssl_cli.train.allocator import keep_freed_memory
 from cssl_cli.train.loop import EpochRecord, Plan, StepDone, Trainer
@@ -212,15 +213,9 @@ def require_memory(recipe: Recipe, device: torch.device, dataset: Dataset | None
 
 def _require_analysis(recipe: Recipe, dataset: Dataset) -> None:
     """Report what the analysis cannot do before the training rather than after it."""
-    num_classes = len(dataset.class_names)
     measured = dataset.test or dataset.pretrain
     memory.require(memory.of_analysis(recipe, len(measured)), memory.free_memory())
-    if dataset.test is not None and recipe.analyze.num_images < num_classes:
-        raise InputError(
-            f"{recipe.analyze.num_images} images cannot show each of the {num_classes} classes",
-            where="analyze.num_images",
-            remedy=f"Give at least {num_classes}.",
-        )
+    choose(measured.labels, len(measured), dataset.class_names, recipe.settings("analyze"))
 
 
 def check_recipe(run: RunDir, recipe: Recipe) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cssl_cli.augment import Augmentation
 from cssl_cli.data import Dataset
-from cssl_cli.data.image_set import ImageSet, subset
+from cssl_cli.data.image_set import ImageSet, chosen_rows
 from cssl_cli.errors import InputError, unknown_name
 from cssl_cli.features.extractor import FeatureExtractor, stored_views
 from cssl_cli.host.randomness import stream
@@ -105,18 +105,18 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
     part = "test" if dataset.test is not None else "pretrain"
     source: ImageSet = getattr(dataset, part)
     memory.require(memory.of_analysis(recipe, len(source), settings), memory.free_memory())
-    images, class_names = _of_classes(source, dataset.class_names, settings["classes"])
-    chosen = subset(images, settings["num_images"], num_classes=len(class_names), where="analyze.num_images")
+    chosen = choose(source.labels, len(source), dataset.class_names, settings)
+    images = source.images if chosen.rows is None else source.images[chosen.rows]
     augmentation = make_augmentation(recipe, dataset)
     num_augmented = settings["num_views"] - 1
-    theta = augmentation.draw(len(chosen.images) * num_augmented, stream(recipe.seed, "analyze"))
+    theta = augmentation.draw(len(images) * num_augmented, stream(recipe.seed, "analyze"))
     return Material(
-        images=chosen.images,
+        images=images,
         labels=chosen.labels,
-        class_names=class_names,
+        class_names=chosen.class_names,
         part=part,
         augmentation=augmentation,
-        theta=theta.reshape(len(chosen.images), num_augmented, augmentation.num_parameters),
+        theta=theta.reshape(len(images), num_augmented, augmentation.num_parameters),
         mean=dataset.mean,
         std=dataset.std,
         device=device,
@@ -124,15 +124,29 @@ def gather(recipe: Recipe, dataset: Dataset, settings: Mapping[str, Any], device
     )
 
 
-def _of_classes(
-    images: ImageSet, class_names: tuple[str, ...], chosen: tuple[str, ...] | None
-) -> tuple[ImageSet, tuple[str, ...]]:
-    """The images of the `chosen` classes (None: all that have an image), relabelled in the order of `class_names`."""
-    found = rows_of_classes(images.labels, class_names, chosen)
-    if found is None:
-        return images, class_names if images.labels is not None else ()
-    rows, labels, names = found
-    return ImageSet(images.images[rows], labels), names
+class Chosen(NamedTuple):
+    """The images to measure: their rows (None: all), labels and classes, out of how many of these classes."""
+
+    rows: Tensor | None
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    out_of: int
+
+
+def choose(labels: Tensor | None, num_images: int, class_names: tuple[str, ...], settings: Mapping[str, Any]) -> Chosen:
+    """The images with `labels` that the `settings` of an analyze block choose; raises as `gather` does."""
+    of_classes = rows_of_classes(labels, class_names, settings["classes"])
+    if of_classes is not None:
+        rows, labels, class_names = of_classes
+        num_images = len(rows)
+    fewer = chosen_rows(
+        labels, num_images, settings["num_images"], num_classes=len(class_names), where="analyze.num_images"
+    )
+    if labels is None:
+        return Chosen(fewer, None, (), num_images)
+    if fewer is None:
+        return Chosen(None if of_classes is None else rows, labels, class_names, num_images)
+    return Chosen(fewer if of_classes is None else rows[fewer], labels[fewer], class_names, num_images)
 
 
 def rows_of_classes(

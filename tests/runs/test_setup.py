@@ -234,3 +234,25 @@ def test_images_move_to_the_device_when_they_fit(monkeypatch: pytest.MonkeyPatch
     placed = place_images(images, torch.device("meta"))
     assert isinstance(placed, ResidentImages)
     assert placed.images.device.type == "meta"
+
+
+# ---------------------------------------------------------------------- what an analysis cannot do
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["analyze.classes=null", "analyze.num_images=3"], "a limit of 3 leaves some of the"),
+        (["analyze.classes=[bar, cros]"], "cros"),
+        (["analyze.classes=[bar, cross, ring]", "analyze.num_images=2"], "some of the 3 classes empty"),
+    ],
+)
+def test_what_an_analysis_cannot_do_is_told_before_training(overrides: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        pretrain(recipe(tmp_path, *overrides), out=tmp_path / "runs", reporter=Silent())
+    assert "analyze." in str(caught.value.where)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_images_need_not_show_classes_that_are_not_measured(tmp_path: Path) -> None:
+    chosen = recipe(tmp_path, "analyze.classes=[bar, cross]", "analyze.num_images=4", "train={epochs: null, steps: 1}")
+    run = pretrain(chosen, out=tmp_path / "runs", reporter=Silent())
+    assert run.finished
