@@ -31,6 +31,7 @@ def follow(
     pause, answered = SHORTEST, monotonic()
     try:
         while True:
+            began = monotonic()
             try:
                 changed = following.look()
                 answered = monotonic()
@@ -43,7 +44,8 @@ def follow(
             if following.ended:
                 return states
             pause = SHORTEST if changed else min(1.5 * pause, LONGEST)
-            _wait(pause, lambda latest=states: show(latest))
+            took = monotonic() - began  # seconds with ten thousand members
+            _wait(max(pause, 3 * took), lambda latest=states: show(latest))
     except Stopped as stopped:
         raise Interrupted(
             stopped.number,
