@@ -78,10 +78,12 @@ class _Listener:
         """A thread of its own: handlers wait for the main thread to come back from whatever it calls."""
         came: dict[int, float] = {}
         waited, insisted, looked = 0.0, False, 0.0
+        signals = select.poll()  # `select.select` takes no descriptor beyond 1,023
+        signals.register(self.reading, select.POLLIN)
         while waited < GRACE:
             before, looked = looked, time.monotonic()
             waited += looked - before if came and (insisted or not self.deferred) else 0.0
-            if select.select([self.reading], [], [], TICK if came else None)[0]:
+            if signals.poll(1000 * TICK if came else None):
                 data = os.read(self.reading, 1)
                 if not data:
                     return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -97,10 +98,15 @@ def swallow() -> None:
         time.sleep(5)
 
 
-def test_work_that_does_not_return_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more_files", [0, 1100])
+def test_work_that_does_not_return_is_ended(more_files: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "GRACE", 0.2)
 
     def compute() -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        for _ in range(more_files):
+            os.dup(0)
         with ending_on_signals():
             swallow()
             hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # no Python code runs in the main thread

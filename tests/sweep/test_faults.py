@@ -140,24 +140,29 @@ def test_a_sweep_killed_at_random_moments_ends_bit_identical_and_trains_nothing_
     finished: dict[str, int] = {}
     options = ("--jobs", "2", "--retry", "20")
     whole = len(sweep.members) * (STEPS // 4 + 3)
+
+    def at_work_at(goal: int, process: ForkedProcess) -> list[int]:
+        """The processes that work on members when these are so far together."""
+        found: list[int] = []
+
+        def is_so_far() -> bool:
+            found[:] = holders(sweep, out) if events(sweep, out) >= goal else []
+            return bool(found) or process.poll() is not None
+
+        wait_until(is_so_far, "the sweep does not get on")
+        assert process.poll() is None, "it ended before it could be killed"
+        return found
+
     process = start(*options)
     for kill in range(2):  # many more: `make soak`
-        goal = whole * (kill + 1) // 4 + moments.randrange(3)
-        wait_until(
-            lambda goal=goal, process=process: (
-                bool(events(sweep, out) >= goal and holders(sweep, out)) or process.poll() is not None
-            ),
-            "the sweep does not get on",
-        )
-        time.sleep(moments.uniform(0, 0.05))
-        assert process.poll() is None, "it ended before it could be killed"
-        at_work = holders(sweep, out)
-        if kill == 1:
+        at_work = at_work_at(whole * (kill + 1) // 4 + moments.randrange(3), process)
+        if kill == 0:
+            time.sleep(moments.uniform(0, 0.05))
             process.kill()
             process.communicate()
             wait_until(lambda at_work=at_work: not any(map(is_alive, at_work)), "workers outlive the sweep")
             process = start(*options)
-        elif at_work:
+        else:
             os.kill(moments.choice(at_work), signal.SIGKILL)
         now = finished_at(sweep, out)
         assert {name: now[name] for name in finished} == finished, "what had finished was trained again"
