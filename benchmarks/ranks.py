@@ -1,10 +1,12 @@
 """Ranks: throughput of one process and of several for one run, and what a step exchanges, measured and on paper.
 
     python benchmarks/ranks.py [--recipes simclr-shapes ...] [--ranks 1 2 4] [--steps 15] [--repetitions 5]
+    python benchmarks/ranks.py --batch-size 1024 --steps 2 --repetitions 1      # for memory
     python benchmarks/ranks.py --paper [--bandwidth 25e9]
 
 The ways take turns, each of so many steps of the same batches; ranks have one thread each. What is exchanged is
-counted: the numbers that a rank gives into sums and gathers in a step. On paper: the same for a ResNet-50 at 224
+counted: the numbers that a rank gives into sums and gathers in a step; memory is the most that a rank held beyond what
+it held before its first step. On paper: the same for a ResNet-50 at 224
 pixels, and how long it takes at a bandwidth and a latency, one exchange after the other, against the operations of the
 network and the loss.
 """
@@ -96,7 +98,7 @@ def measure(recipe: str, report: measuring.Report, options: argparse.Namespace) 
              for size in options.ranks for one in ([options.threads, 1] if size == 1 else [1])}  # fmt: skip
     first = next(iter(ways))
     rates: dict[str, list[float]] = {name: [] for name in ways}
-    exchanged: dict[str, str] = {}
+    exchanged: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         teams = {name: started(recipe, folder, options, *way) for name, way in ways.items()}
         for repetition in range(options.repetitions + 1):  # the first warms up
@@ -113,8 +115,10 @@ def measure(recipe: str, report: measuring.Report, options: argparse.Namespace) 
         report.numbers[f"{recipe}, {name}, images/s"] = statistics.median(found)
         report.ratios[f"{recipe}, {name} over {first}"] = against
         spread = "" if against["spread"] is None else f" ± {100 * against['spread']:.0f} %"
-        rows.append([name, f"{statistics.median(found):.0f}", f"{against['ratio']:.2f}{spread}", exchanged[name]])
-    measuring.print_table([f"{recipe}, batch {options.batch_size}", "images/s", "ratio", "exchanged in a step"], rows)
+        rows.append([name, f"{statistics.median(found):.0f}", f"{against['ratio']:.2f}{spread}", *exchanged[name]])
+        report.numbers[f"{recipe}, {name}, peak MiB"] = float(exchanged[name][1])
+    head = [f"{recipe}, batch {options.batch_size}", "images/s", "ratio", "exchanged in a step", "peak MiB of a rank"]
+    measuring.print_table(head, rows)
 
 
 def started(
@@ -147,14 +151,14 @@ def started(
     return processes
 
 
-def turn(team: list[subprocess.Popen[str]]) -> tuple[float, str]:
-    """The seconds of the slowest process of a way, and what a rank exchanged in a step."""
+def turn(team: list[subprocess.Popen[str]]) -> tuple[float, list[str]]:
+    """The seconds of the slowest process of a way, what a rank exchanged in a step, and the most MiB of one."""
     for process in team:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    lines = [process.stdout.readline().split(maxsplit=1) for process in team if process.stdout is not None]
-    return max(float(line[0]) for line in lines), lines[0][1].strip()
+    lines = [process.stdout.readline().strip().split("; ") for process in team if process.stdout is not None]
+    return max(float(line[0]) for line in lines), [lines[0][1], f"{max(float(line[2]) for line in lines):.0f}"]
 
 
 class Counting:
@@ -196,6 +200,8 @@ def be_a_rank(options: argparse.Namespace) -> None:
             exchange = exchanges._EXCHANGES[team.ranks.key]
             counting.group, exchange.group = exchange.group, counting  # type: ignore[assignment]
         steps = make_trainer(recipe, dataset, torch.device("cpu"), ranks=team.ranks).run()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+        held = resident("VmRSS")
         for _ in range(3):
             next(steps)
         print("ready", flush=True)
@@ -206,7 +212,14 @@ def be_a_rank(options: argparse.Namespace) -> None:
                 next(steps)
             seconds = time.perf_counter() - began
             num, sent = counting.num / options.steps, counting.bytes / options.steps
-            print(seconds, f"{num:.0f} exchanges, {sent / 1e3:,.0f} kB" if num else "nothing", flush=True)
+            said = f"{num:.0f} exchanges, {sent / 1e3:,.0f} kB" if num else "nothing"
+            print(f"{seconds}; {said}; {resident('VmHWM') - held:.1f}", flush=True)
+
+
+def resident(name: str) -> float:
+    """MiB of memory that this process holds (VmRSS), or held at most (VmHWM)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":

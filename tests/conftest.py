@@ -43,8 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest first, so that no worker is left with it at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Files with what takes longest first, so that no worker is left with it at the end; whole, for their fixtures."""
+    long = {item.path for item in items if item.get_closest_marker("long") is not None}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -73,8 +74,11 @@ def pages_and_figures_where_they_are_tested(request: pytest.FixtureRequest, monk
         return
     from matplotlib.figure import Figure
 
-    monkeypatch.setattr("cssl_cli.report.document.writing.attempt", lambda document, path: None)
-    monkeypatch.setattr("cssl_cli.report.figures.style.fix_layout", lambda figure: None)
+    from cssl_cli.report.document import writing
+    from cssl_cli.report.figures import style
+
+    monkeypatch.setattr(writing, "attempt", lambda document, path: None)
+    monkeypatch.setattr(style, "fix_layout", lambda figure: None)
     draw = Figure.savefig
 
     def write_empty(figure: Figure, place: Any, **options: Any) -> None:
