@@ -42,13 +42,13 @@ def run_on_cluster(
         if action == "cancel":
             states = _cancel(request, reporter.say)
         elif not complete:
-            submits = any(state.to_submit for state in states)
+            submits = [state.name for state in states if state.to_submit]
             if submits:  # else it only looks, which is also for those who may not write here
                 scheduler.require_slurm()
                 open_home(request, reporter, must_write=True)
                 request = replace(request, track=prepare(request.track, request.home, reporter.notice))
             if action == "wait":
-                states = follow(request, launcher, reporter, MembersAtWork(request, reporter).show)
+                states = follow(request, launcher, reporter, MembersAtWork(request, reporter).show, submits)
             elif submits:
                 with launch.submitting(request.home):
                     sent = launch.submit_missing(request, launcher, launch.observe(request))

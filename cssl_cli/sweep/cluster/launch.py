@@ -118,8 +118,9 @@ def submit_missing(request: SweepRequest, launcher: Launcher, states: Sequence[M
         job = scheduler.submit(
             submission.folder.absolute(), submission.name, launcher.options(), launcher.at_once, run_job, plans
         )
-    except CsslError:
-        shutil.rmtree(submission.folder, ignore_errors=True)  # there is no such job
+    except CsslError as error:
+        if "timed out" not in error.what:  # then there may be such a job
+            shutil.rmtree(submission.folder, ignore_errors=True)
         raise
     submitted = tuple(name for names in submission.jobs for name in names)
     return Submitted(job, submitted, len(members) - len(submitted))

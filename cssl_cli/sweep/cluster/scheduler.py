@@ -21,6 +21,7 @@ from cssl_cli.errors import InputError, RunError
 from cssl_cli.host.files import explained
 from cssl_cli.sweep.cluster.settings import OURS
 
+UNREACHABLE = "Unable to contact slurm controller"  # what was asked for has not been done
 TIMEOUT = 60.0  # seconds for an answer of the controller
 ARRAY = 1001  # tasks of an array, where the cluster does not say
 QUEUED = frozenset(("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"))
@@ -160,6 +161,8 @@ def submit(
             jobs = executor.map_array(function, plans)  # what it prints of errors is told below
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Try ")]
+        if UNREACHABLE in str(error):
+            raise NoAnswer("sbatch", _plain(lines[-1])) from error
         raise RunError(
             f"sbatch refuses the jobs: {_plain(lines[-1]) if lines else 'it does not say why'}",
             where="--launcher slurm",

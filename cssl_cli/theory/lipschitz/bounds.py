@@ -233,9 +233,9 @@ def _jacobian_norms(
     generator: torch.Generator,
 ) -> Tensor:
     """Norm (B,) at each image, NaN where h = 0. In eval mode an image's features depend on that image alone."""
-    direction = _unit(torch.randn(images.shape, generator=generator).to(images))
     # Fused attention has no second derivative.
     with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        direction = _unit(torch.randn(images.shape, generator=generator).to(images))
         inputs = images.clone().requires_grad_()
         offset, scale = (inputs.new_tensor(list(values)).view(1, -1, 1, 1) for values in (mean, std))
         outputs = encoder((inputs - offset) / scale)

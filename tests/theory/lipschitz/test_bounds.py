@@ -130,7 +130,7 @@ def test_the_encoder_keeps_its_mode_and_gathers_no_gradients():
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     with torch.inference_mode():
         images = torch.rand(2, 3, SIDE, SIDE)
-    local_jacobian_norm(encoder, images, **RGB, steps=2, generator=stream(0, "j"))
+        local_jacobian_norm(encoder, images, **RGB, steps=2, generator=stream(0, "j"))
     assert encoder.training
     assert all(parameter.grad is None for parameter in encoder.parameters())
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
