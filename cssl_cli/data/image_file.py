@@ -48,7 +48,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
-TiffImagePlugin.READ_LIBTIFF = True  # pyrefly: ignore[bad-assignment]  # Pillow's own reader takes planes and subsampled colours for something else
+# Pillow's own reader takes planes and subsampled colours for something else.
+TiffImagePlugin.READ_LIBTIFF = True  # pyrefly: ignore[bad-assignment]
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its complaints go to stderr
 with suppress(OSError, AttributeError):  # libtiff writes its own there unless told otherwise
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
