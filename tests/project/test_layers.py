@@ -81,6 +81,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "following",
         "images",
         "import_run",
+        "joining",
         "loaded_encoder",
         "machine",
         "optimise",
@@ -96,6 +97,7 @@ NEEDS_TORCH = {"host.randomness"} | {
         "training_trace",
         "transfer",
         "views",
+        "watch",
         "weights_source",
     )
 }

@@ -10,7 +10,8 @@ import pytest
 
 from cssl_cli.nn.ranks import Ranks
 from cssl_cli.runs.dealing import dealt
-from cssl_cli.runs.team import Team, Watch
+from cssl_cli.runs.team import Team
+from cssl_cli.runs.watch import Watch
 from tests.support.thread_ranks import on_ranks
 
 

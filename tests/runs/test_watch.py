@@ -13,8 +13,8 @@ import pytest
 from torch import distributed
 
 from cssl_cli.nn.ranks import Ranks
-from cssl_cli.runs import team
-from cssl_cli.runs.team import Watch
+from cssl_cli.runs import watch as watching
+from cssl_cli.runs.watch import Watch
 
 LONG, SHORT = 60.0, 1.0  # seconds of silence
 
@@ -24,7 +24,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The exit codes that a process would have ended with."""
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    monkeypatch.setattr(team, "BEAT", 0.02)
+    monkeypatch.setattr(watching, "BEAT", 0.02)
     return codes
 
 
@@ -51,8 +51,9 @@ def found_by(watch: Watch) -> str:
 def test_an_exchange_that_failed_elsewhere_shortens_the_wait(
     watch_of: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(team, "GONE", 0.2)
+    monkeypatch.setattr(watching, "GONE", 0.2)
     store = distributed.HashStore()
+    store.set("beat/1", "1")
     leader, hurt = watch_of(store), watch_of(store, rank=1, silence=0.1)
     hurt.explain("connection reset")
     assert found_by(leader) == "rank 1 is gone"
@@ -90,10 +91,10 @@ def test_a_signal_that_came_to_all_is_passed_on_to_none(
     monkeypatch.setattr(os, "kill", lambda _, number: sent.append(number))
     store = distributed.HashStore()
     store.set("stop", str(int(signal.SIGTERM)))
-    monkeypatch.setattr(team, "arrived", lambda: signal.SIGTERM)
+    monkeypatch.setattr(watching, "arrived", lambda: signal.SIGTERM)
     watch_of(store)._look()
     assert sent == []
-    monkeypatch.setattr(team, "arrived", lambda: None)
+    monkeypatch.setattr(watching, "arrived", lambda: None)
     watch_of(store)._look()
     assert sent == [signal.SIGTERM]
 
@@ -102,6 +103,17 @@ def test_a_signal_to_another_rank_is_passed_on_wherever_that_stands(
     watch_of: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = distributed.HashStore()
-    monkeypatch.setattr(team, "arrived", lambda: signal.SIGUSR1)
+    monkeypatch.setattr(watching, "arrived", lambda: signal.SIGUSR1)
     watch_of(store, rank=1)._look()
     assert int(store.get("stop")) == signal.SIGUSR1
+
+
+def test_a_rank_is_given_up_only_once_it_has_come(watch_of: Callable[..., Watch]) -> None:
+    store = distributed.HashStore()
+    leader = watch_of(store, silence=0.5)
+    leader.start()
+    assert not leader.is_found.wait(1.5)
+    store.set("beat/1", "1")
+    assert leader.is_found.wait(10)
+    assert leader.found == "rank 1 has not been heard of for 1 s"
+    assert leader.has_heard(1)

@@ -149,6 +149,10 @@ class Command:
         if self.status is None:
             self.wait(10)
 
+    def stderr(self) -> str:
+        """So far."""
+        return _text(self.notes / "2")
+
     def ended(self) -> Ended:
         """After its end."""
         assert self.status is not None

@@ -1,6 +1,7 @@
 """One run in several processes, of which one is killed or hangs at a random moment, then run to its end.
 
-The others end within the time that is promised, with exit code 1, and name it; what goes on, with any number of
+The others end within the time that is promised, with exit code 1, and name it; if it had not joined them yet, they say
+that they wait for it, and end by the signal that torchrun, or a user, sends them then. What goes on, with any number of
 processes, comes to the run of one process.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -59,7 +61,12 @@ class Ranks:
         hit, began = ranks[victim].status is None, time.monotonic()
         ranks[victim].signal(fault)
         others = [rank for rank in ranks if rank is not ranks[victim]]
-        in_time = all(one.wait(max(began + PROMISED - time.monotonic(), 0.1)) for one in others)
+        in_time, expected = ended_by(others, began + PROMISED), ({0}, {1})
+        if not in_time and any(re.search(rf"waits for ranks? [0-9, ]*\b{victim}\b", one.stderr()) for one in others):
+            outcome.counts["waited for"] += 1
+            for one in others:
+                one.signal(signal.SIGTERM)
+            in_time, expected = ended_by(others, time.monotonic() + PROMISED), ({128 + signal.SIGTERM},)
         for one in ranks:
             one.signal(signal.SIGCONT)
             one.kill_all()
@@ -69,7 +76,7 @@ class Ranks:
         if any(one.ended().traceback for one in others):
             wrong("traceback", f"after {fault.name}", told)
         ends = {one.ended().code for one in others}
-        if hit and ends not in ({0}, {1}):
+        if hit and ends not in expected:
             wrong("exit code", f"{sorted(ends)} after {fault.name}", told)
         if hit and victim != 0 and ends == {1} and f"rank {victim} (process {ranks[victim].pid} on" not in told:
             outcome.counts["not named"] += 1  # before it had said its name
@@ -93,6 +100,11 @@ class Ranks:
             words = ("pretrain", self.recipe, *TRAINED, "--out", folder / name / "runs")
             commands.append(Command(place, *words, start=Start(environment=environment)))
         return commands
+
+
+def ended_by(commands: list[Command], moment: float) -> bool:
+    """Whether all have ended by then."""
+    return all(one.wait(max(moment - time.monotonic(), 0.1)) for one in commands)
 
 
 def terms_of(folder: Path) -> list[dict[str, Any]]:
