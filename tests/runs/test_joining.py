@@ -4,60 +4,106 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import distributed
 
-from cssl_cli.errors import RunError
+from cssl_cli.errors import InputError, RunError
 from cssl_cli.runs import joining, team
+from cssl_cli.runs.joining import Meeting
 from tests.support.started_ranks import Start
 
 pytestmark = pytest.mark.long
 
 
+def meet(store: Any, rank: int, size: int, patience: float = joining.PATIENCE) -> tuple[str, tuple[str, ...]]:
+    """The key of the start, and the names of all."""
+    meeting = Meeting(rank, size, (store, store), patience)
+    meeting.of_watch.set(f"beat/{rank}", "1")
+    return meeting.key, meeting.names()
+
+
+def all_meet(store: Any, size: int) -> list[tuple[str, tuple[str, ...]]]:
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(lambda rank: meet(store, rank, size), range(size)))
+
+
 def test_all_get_the_names_of_all() -> None:
-    store, found = distributed.HashStore(), {}
-
-    def join(rank: int) -> None:
-        found[rank] = joining.names_of_all(store, rank, 3, lambda _: True)
-
-    threads = [threading.Thread(target=join, args=(rank,)) for rank in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    found = all_meet(distributed.HashStore(), 3)
     assert found[0] == found[1] == found[2]
-    assert [name.split(" (")[0] for name in found[0]] == ["rank 0", "rank 1", "rank 2"]
+    assert [name.split(" (")[0] for name in found[0][1]] == ["rank 0", "rank 1", "rank 2"]
+
+
+def test_a_start_finds_nothing_of_one_before_in_the_store_of_an_agent() -> None:
+    store = distributed.HashStore()
+    before = Meeting(0, 2, (store, store))
+    for key in ("stop", "end", "trouble", "name/1", "beat/1", "names"):
+        before.of_watch.set(key, "15")
+    store.set("cssl/ask/1", "of a process that is gone")
+    (first, _), (second, names) = all_meet(store, 2)
+    assert first == second != before.key
+    assert [name.split(" (")[0] for name in names] == ["rank 0", "rank 1"]
+    again = Meeting(0, 2, (store, store))
+    assert not any(again.of_watch.check([key]) for key in ("stop", "end", "trouble", "name/1", "beat/1", "names"))
 
 
 def test_who_has_not_come_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(joining, "WELCOME", 0.3)
     store = distributed.HashStore()
-    store.set("name/1", "rank 1")
-    store.set("name/2", "rank 2")
+    leader = Meeting(0, 4, (store, store), patience=0.1)
+    leader.of_watch.set("beat/1", "1")
+    leader.of_watch.set("name/2", "rank 2")  # which has never said that it lives
     with pytest.raises(RunError, match=r"^rank 0 .*has waited 0 minutes for ranks 2, 3 of 4\n"):
-        joining.names_of_all(store, 0, 4, lambda rank: rank == 1, patience=0.1)  # 2 has never said that it lives
+        leader.names()
     assert re.fullmatch(r"rank 0 \(.*\) waits for ranks 2, 3 of 4, 0 minutes at most\n", capsys.readouterr().err)
-    with pytest.raises(RunError, match=r"^rank 1 .*for all others"):
-        joining.names_of_all(store, 1, 4, lambda _: True)
-    assert capsys.readouterr().err == ""
-    nowhere = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:1\n"):
-        joining.connect(1, nowhere)
+    with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 to answer\n"):
+        Meeting(1, 4, (store, store), patience=0.1)
+    assert re.fullmatch(r"rank 1 \(.*\) waits for rank 0 to answer, 0 minutes at most\n", capsys.readouterr().err)
 
 
-def test_each_attempt_of_an_agent_has_keys_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agents.port), "TORCHELASTIC_RUN_ID": "job"}
-    environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    first, again = (joining.connect(0, {**environment, "TORCHELASTIC_RESTART_COUNT": number})[0] for number in "01")
-    first.set("name/0", "before")
-    assert first.check(["name/0"])
-    assert not again.check(["name/0"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_who_waits_for_an_address_names_it(monkeypatch: pytest.MonkeyPatch, listens: bool) -> None:
+    """Even if something listens there that never says a word: a rank 0 that is stopped, or no store."""
+    monkeypatch.setattr(joining, "WELCOME", 0.3)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if listens:
+            other.listen()
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(other.getsockname()[1])}
+        with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:\d+\n"):
+            joining.connect(1, place)
+
+
+def test_rank_0_need_not_reach_its_own_store_from_outside() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first, second = joining.connect(0, {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": str(port)})
+    first.set("here", "1")
+    assert second.get("here") == b"1"
+
+
+def test_numbers_that_contradict_each_other() -> None:
+    store = distributed.HashStore()
+    leader = Meeting(0, 3, (store, store))
+    letting_in = threading.Thread(target=leader.names, daemon=True)
+    letting_in.start()
+    with pytest.raises(InputError, match=r"^WORLD_SIZE: rank 2 .* is one of 4 processes, and rank 0 one of 3"):
+        Meeting(2, 4, (store, store))
+    leader.of_watch.set("name/1", "rank 1 (process 5 on x)")
+    with pytest.raises(InputError, match=r"^RANK: rank 1 .* the number of another process: rank 1 \(process 5 on x\)"):
+        Meeting(1, 3, (store, store))
+    for rank in (1, 2):
+        leader.of_watch.set(f"beat/{rank}", "1")
+    leader.of_watch.set("name/2", "rank 2")
+    letting_in.join(10)
+    assert not letting_in.is_alive()
 
 
 def come_late() -> None:
