@@ -18,7 +18,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,7 +30,7 @@ from cssl_cli.host.launched import Environment, num_processes, number_of
 from cssl_cli.host.signals import deferred_signals, last_words, received
 from cssl_cli.host.streams import unmute
 from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
-from cssl_cli.runs.joining import PATIENCE, Meeting, connect, own_name
+from cssl_cli.runs.joining import PATIENCE, Meeting, meet, own_name
 from cssl_cli.runs.watch import BEAT, FAREWELL, REMEDY, Watch, exchange
 from cssl_cli.train.step import first_line
 
@@ -128,20 +128,17 @@ def team_of(device_name: str | None = None, environment: Environment = os.enviro
     silence = _silence(environment)
     unmute()
     backend = _backend(device_name, local_rank)
-    patience = min(PATIENCE, silence)
     with _reaching_others(rank):
-        meeting = Meeting(rank, size, connect(rank, environment, patience), patience)
+        meeting = meet(rank, size, environment, min(PATIENCE, silence))
     watch = Watch(meeting.of_watch, Ranks(rank, size), silence)
     code = 1
     try:
         watch.start()
-        with last_words(watch.end) if rank == 0 else nullcontext():
-            team = _joined(meeting, backend, watch, local_rank)
-            # A signal to another rank is passed on to rank 0, which saves and says the end.
-            with nullcontext() if team.leads else deferred_signals():
-                yield team
-                if not team.leads:
-                    watch.wait_for_end()
+        # A signal to another rank is passed on to rank 0, which saves and says the end.
+        with last_words(watch.end) if rank == 0 else deferred_signals():
+            yield _joined(meeting, backend, watch, local_rank)
+            if rank != 0:
+                watch.wait_for_end()
         code = 0
     except CsslError as error:
         code = error.exit_code

@@ -62,22 +62,25 @@ def test_who_has_not_come_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with pytest.raises(RunError, match=r"^rank 0 .*has waited 0 minutes for ranks 2, 3 of 4\n"):
         leader.names()
     assert re.fullmatch(r"rank 0 \(.*\) waits for ranks 2, 3 of 4, 0 minutes at most\n", capsys.readouterr().err)
-    with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 to answer\n"):
-        Meeting(1, 4, (store, store), patience=0.1)
-    assert re.fullmatch(r"rank 1 \(.*\) waits for rank 0 to answer, 0 minutes at most\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("listens", [False, True])
-def test_who_waits_for_an_address_names_it(monkeypatch: pytest.MonkeyPatch, listens: bool) -> None:
-    """Even if something listens there that never says a word: a rank 0 that is stopped, or no store."""
+@pytest.mark.parametrize("there", ["nothing", "silence", "a store"])
+def test_who_waits_for_rank_0_names_its_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    """Even if what is there never says a word: a rank 0 that is stopped, or no store, or one of other processes."""
     monkeypatch.setattr(joining, "WELCOME", 0.3)
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
-        if listens:
+        if there == "silence":
             other.listen()
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(other.getsockname()[1])}
-        with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:\d+\n"):
-            joining.connect(1, place)
+        port = store.port if there == "a store" else other.getsockname()[1]
+        with pytest.raises(RunError, match=rf"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:{port}\n"):
+            joining.meet(1, 2, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}, patience=0.1)
+        assert re.fullmatch(
+            rf"rank 1 \(.*\) waits for rank 0 at .*:{port}, 0 minutes at most\n", capsys.readouterr().err
+        )
 
 
 def test_rank_0_need_not_reach_its_own_store_from_outside() -> None:
@@ -107,14 +110,14 @@ def test_numbers_that_contradict_each_other() -> None:
 
 
 def come_late() -> None:
-    connect = team.connect
+    meet = team.meet
 
     def late(*arguments: Any) -> Any:
         Path("late").touch()
         time.sleep(60)
-        return connect(*arguments)
+        return meet(*arguments)
 
-    team.connect = late
+    team.meet = late
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -131,3 +134,24 @@ def test_whoever_waits_says_so_and_a_signal_ends_it(start: Start, late: int) -> 
     assert code == 128 + signal.SIGTERM
     others = "rank 1 of 2" if late else r"rank 0 at 127\.0\.0\.1:\d+"
     assert re.fullmatch(rf"rank {1 - late} \(.*\) waits for {others}, 10 minutes at most\ninterrupted\n", text)
+
+
+def be_slow_to_join() -> None:
+    names = Meeting.names
+
+    def slowly(self: Meeting) -> tuple[str, ...]:
+        found = names(self)
+        Path("slow").touch()
+        time.sleep(30)
+        return found
+
+    Meeting.names = slowly  # type: ignore[method-assign]
+
+
+def test_a_signal_to_another_rank_is_said_once_while_rank_0_waits_in_torch(start: Start) -> None:
+    ranks = start("run", 2, 1, before=(1, be_slow_to_join))
+    ranks.wait_for_file("slow")
+    ranks.ranks[1].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert ranks.end() == [(128 + signal.SIGTERM, "", "interrupted\n"), (128 + signal.SIGTERM, "", "")]
+    assert time.monotonic() - sent < 9
