@@ -101,7 +101,7 @@ class Meeting:
         from torch.distributed import PrefixStore
 
         self.rank, self.size, self.patience = rank, size, patience
-        self.door = PrefixStore("cssl", connections[0])
+        self.door, self.answered = PrefixStore("cssl", connections[0]), 0
         self.key = secrets.token_hex(8) if rank == 0 else self._asked_for_key(pause)
         self.of_group, self.of_watch = (PrefixStore(f"cssl/{self.key}", one) for one in connections)
         name = own_name(rank)
@@ -134,21 +134,18 @@ class Meeting:
         return tuple(map(escaped_text, json.loads(self.of_group.get("names"))))
 
     def _missing(self) -> list[str]:
-        """The ranks that have not said that they live, each let in if it asks."""
-        missing = [rank for rank in range(1, self.size) if not self.of_group.check([f"beat/{rank}"])]
-        for rank in missing:
-            if self.door.check([f"ask/{rank}"]):
-                asked = self.door.get(f"ask/{rank}").decode()
-                self.door.set(f"answer/{asked}", json.dumps({"key": self.key, "size": self.size}))
-        return list(map(str, missing))
+        """The ranks that have not said that they live; whoever has asked is let in."""
+        for number in range(self.answered + 1, int(self.door.add("asks", 0)) + 1):
+            self.door.set(f"answer/{number}", json.dumps({"key": self.key, "size": self.size}))
+            self.answered = number
+        return [str(rank) for rank in range(1, self.size) if not self.of_group.check([f"beat/{rank}"])]
 
     def _asked_for_key(self, pause: Callable[[float], object]) -> str:
-        asked = secrets.token_hex(8)
-        self.door.set(f"ask/{self.rank}", asked)
-        while not self.door.check([f"answer/{asked}"]):
+        number = int(self.door.add("asks", 1))
+        while not self.door.check([f"answer/{number}"]):
             if pause(LOOK):
                 raise RunError("rank 0 has not answered")
-        answer = json.loads(self.door.get(f"answer/{asked}"))
+        answer = json.loads(self.door.get(f"answer/{number}"))
         if answer["size"] != self.size:
             raise InputError(
                 f"{own_name(self.rank)} is one of {self.size} processes, and rank 0 one of {answer['size']}",

@@ -45,7 +45,7 @@ def test_a_start_finds_nothing_of_one_before_in_the_store_of_an_agent() -> None:
     before = Meeting(0, 2, (store, store))
     for key in ("stop", "end", "trouble", "name/1", "beat/1", "names"):
         before.of_watch.set(key, "15")
-    store.set("cssl/ask/1", "of a process that is gone")
+    store.add("cssl/asks", 1)  # by a process that is gone
     (first, _), (second, names) = all_meet(store, 2)
     assert first == second != before.key
     assert [name.split(" (")[0] for name in names] == ["rank 0", "rank 1"]
