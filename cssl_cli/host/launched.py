@@ -27,6 +27,9 @@ def num_processes(environment: Environment = os.environ) -> int:
             f"{size} processes were started, and {', '.join(missing)} is not set",
             remedy="Start them with torchrun, which sets what they need.",
         )
+    if size > 1:
+        number_of("RANK", environment, most=size - 1)
+        number_of("MASTER_PORT", environment, least=1, most=2**16 - 1)
     return size
 
 
@@ -37,12 +40,13 @@ def repeats_another(environment: Environment = os.environ) -> bool:
     return False
 
 
-def number_of(name: str, environment: Environment, *, least: int = 0) -> int:
+def number_of(name: str, environment: Environment, *, least: int = 0, most: int | None = None) -> int:
     """A whole number that a launcher has set."""
     text = environment[name]
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
         raise InputError(
-            f"{text!r} is not a whole number of at least {least}",
+            f"{text!r} is not a whole number "
+            + (f"of at least {least}" if most is None else f"from {least} to {most}"),
             where=name,
             remedy="Start with torchrun, which sets it, or unset it.",
         )

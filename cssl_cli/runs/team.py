@@ -18,7 +18,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,7 +30,7 @@ from cssl_cli.host.launched import Environment, num_processes, number_of
 from cssl_cli.host.signals import deferred_signals, last_words, received
 from cssl_cli.host.streams import unmute
 from cssl_cli.nn.ranks import ALONE, ExchangeError, Ranks
-from cssl_cli.runs.joining import PATIENCE, connect, names_of_all, own_name
+from cssl_cli.runs.joining import PATIENCE, Meeting, meet, own_name
 from cssl_cli.runs.watch import BEAT, FAREWELL, REMEDY, Watch, exchange
 from cssl_cli.train.step import first_line
 
@@ -129,18 +129,16 @@ def team_of(device_name: str | None = None, environment: Environment = os.enviro
     unmute()
     backend = _backend(device_name, local_rank)
     with _reaching_others(rank):
-        of_group, of_watch = connect(rank, environment, min(PATIENCE, silence))
-    watch = Watch(of_watch, Ranks(rank, size), silence)
-    watch.start()
+        meeting = meet(rank, size, environment, min(PATIENCE, silence))
+    watch = Watch(meeting.of_watch, Ranks(rank, size), silence)
     code = 1
     try:
-        with last_words(watch.end) if rank == 0 else nullcontext():
-            team = _joined(of_group, backend, watch, local_rank)
-            # A signal to another rank is passed on to rank 0, which saves and says the end.
-            with nullcontext() if team.leads else deferred_signals():
-                yield team
-                if not team.leads:
-                    watch.wait_for_end()
+        watch.start()
+        # A signal to another rank is passed on to rank 0, which saves and says the end.
+        with last_words(watch.end) if rank == 0 else deferred_signals():
+            yield _joined(meeting, backend, watch, local_rank)
+            if rank != 0:
+                watch.wait_for_end()
         code = 0
     except CsslError as error:
         code = error.exit_code
@@ -176,18 +174,21 @@ def _backend(device_name: str | None, local_rank: int) -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def _joined(store: Any, backend: str, watch: Watch, local_rank: int) -> Team:
+def _joined(meeting: Meeting, backend: str, watch: Watch, local_rank: int) -> Team:
     """This process as one of the team, once all have come."""
     from torch import distributed
 
     rank, size = watch.ranks.rank, watch.ranks.size
     with _reaching_others(rank):
-        names = names_of_all(store, rank, size, watch.has_heard, min(PATIENCE, watch.silence))
+        names = meeting.names()
     watch.ranks = Ranks(rank, size, names=names)
     team = Team(watch.ranks, local_rank, watch)
     with team.explaining(), exchange():
-        # Whether the others live is for the watch to say; an exchange may take as long as rank 0 measures.
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(days=7))
+        # Whether the others live is for the watch to say; an exchange may take as long as rank 0 measures. So may the
+        # first one of GPUs, for which NCCL looks into the store.
+        store, timeout = meeting.of_group, timedelta(days=7)
+        store.set_timeout(timeout)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     group = distributed.group.WORLD
     assert group is not None
     team.ranks = Ranks.over(group, rank, size, names)
@@ -200,7 +201,8 @@ def _reaching_others(rank: int) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"{own_name(rank)} could not reach the others ({first_line(error)})", remedy="Start all of them again."
+            f"{own_name(rank)} could not reach the others ({first_line(error)})",
+            remedy="Start all of them again, with another MASTER_PORT if this one is in use.",
         ) from error
 
 

@@ -56,7 +56,8 @@ class Watch(threading.Thread):
         others = range(1, ranks.size) if ranks.rank == 0 else [0]
         self.awake = 0.0  # seconds since the start in which this process was not stopped
         self.answered = 0.0  # when the store did last, on this clock
-        self.heard = dict.fromkeys(others, (b"", 0.0))  # the last beat of each, and since when it is that
+        # The last beat of each, and since when it is that. Others may not have come yet; rank 0 has let this one in.
+        self.heard = dict.fromkeys(others, (b"", 0.0))
         self.lost: set[int] = set()  # who will not hear the end
         self.beats = 0
         self.deals = 0
@@ -112,7 +113,9 @@ class Watch(threading.Thread):
             heard = self.store.get(key) if beat or self.store.check([key]) else b""
             if heard != beat:
                 self.heard[rank] = heard, now
-            elif beat and now - since > (min(GONE, self.silence) if self.hurt else self.silence):
+            elif (beat or self.ranks.rank != 0) and now - since > (
+                min(GONE, self.silence) if self.hurt else self.silence
+            ):
                 how = "is gone" if self.hurt else f"has not been heard of for {now - since:.0f} s"
                 self.lost.add(rank)
                 self._find(f"{self.ranks.name(rank)} {how}")
@@ -134,7 +137,7 @@ class Watch(threading.Thread):
                 self.on_failure(self.found)
             print_error(f"{self.found}\n{REMEDY}")
             self._say_end(self.code)
-        elif self.ranks.rank == 1:  # one of the others is enough
+        elif self.ranks.rank == 1 or not self.ranks.names:  # one of the others is enough, once all have come
             print_error(f"{self.found}\n{REMEDY}")
         with suppress(Exception):
             sys.stderr.flush()
@@ -151,15 +154,12 @@ class Watch(threading.Thread):
         until = time.monotonic() + FAREWELL
         with suppress(RuntimeError):
             self.store.set("end", json.dumps({"code": code}))
-            for rank in {rank for rank in self.heard if self.has_heard(rank)} - self.lost:
+            joined = [rank for rank in self.heard if self.store.check([f"beat/{rank}"])]  # others do not look for it
+            for rank in set(joined) - self.lost:
                 while time.monotonic() < until and not self.store.check([f"left/{rank}"]):
                     time.sleep(BEAT / 10)
 
     # ------------------------------------------------------------------ in the main thread
-    def has_heard(self, rank: int) -> bool:
-        """Whether this other rank, which is listened to, has ever said that it lives."""
-        return bool(self.heard[rank][0])
-
     def explain(self, reason: str) -> str:
         """What is behind an exchange that has failed for this `reason`."""
         self.hurt = True

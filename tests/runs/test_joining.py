@@ -4,71 +4,120 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import distributed
 
-from cssl_cli.errors import RunError
+from cssl_cli.errors import InputError, RunError
 from cssl_cli.runs import joining, team
+from cssl_cli.runs.joining import Meeting
 from tests.support.started_ranks import Start
 
 pytestmark = pytest.mark.long
 
 
+def meet(store: Any, rank: int, size: int, patience: float = joining.PATIENCE) -> tuple[str, tuple[str, ...]]:
+    """The key of the start, and the names of all."""
+    meeting = Meeting(rank, size, (store, store), patience)
+    meeting.of_watch.set(f"beat/{rank}", "1")
+    return meeting.key, meeting.names()
+
+
+def all_meet(store: Any, size: int) -> list[tuple[str, tuple[str, ...]]]:
+    with ThreadPoolExecutor(size) as threads:
+        return list(threads.map(lambda rank: meet(store, rank, size), range(size)))
+
+
 def test_all_get_the_names_of_all() -> None:
-    store, found = distributed.HashStore(), {}
-
-    def join(rank: int) -> None:
-        found[rank] = joining.names_of_all(store, rank, 3, lambda _: True)
-
-    threads = [threading.Thread(target=join, args=(rank,)) for rank in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
+    found = all_meet(distributed.HashStore(), 3)
     assert found[0] == found[1] == found[2]
-    assert [name.split(" (")[0] for name in found[0]] == ["rank 0", "rank 1", "rank 2"]
+    assert [name.split(" (")[0] for name in found[0][1]] == ["rank 0", "rank 1", "rank 2"]
+
+
+def test_a_start_finds_nothing_of_one_before_in_the_store_of_an_agent() -> None:
+    store = distributed.HashStore()
+    before = Meeting(0, 2, (store, store))
+    for key in ("stop", "end", "trouble", "name/1", "beat/1", "names"):
+        before.of_watch.set(key, "15")
+    store.add("cssl/asks", 1)  # by a process that is gone
+    (first, _), (second, names) = all_meet(store, 2)
+    assert first == second != before.key
+    assert [name.split(" (")[0] for name in names] == ["rank 0", "rank 1"]
+    again = Meeting(0, 2, (store, store))
+    assert not any(again.of_watch.check([key]) for key in ("stop", "end", "trouble", "name/1", "beat/1", "names"))
 
 
 def test_who_has_not_come_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(joining, "WELCOME", 0.3)
     store = distributed.HashStore()
-    store.set("name/1", "rank 1")
-    store.set("name/2", "rank 2")
+    leader = Meeting(0, 4, (store, store), patience=0.1)
+    leader.of_watch.set("beat/1", "1")
+    leader.of_watch.set("name/2", "rank 2")  # which has never said that it lives
     with pytest.raises(RunError, match=r"^rank 0 .*has waited 0 minutes for ranks 2, 3 of 4\n"):
-        joining.names_of_all(store, 0, 4, lambda rank: rank == 1, patience=0.1)  # 2 has never said that it lives
+        leader.names()
     assert re.fullmatch(r"rank 0 \(.*\) waits for ranks 2, 3 of 4, 0 minutes at most\n", capsys.readouterr().err)
-    with pytest.raises(RunError, match=r"^rank 1 .*for all others"):
-        joining.names_of_all(store, 1, 4, lambda _: True)
-    assert capsys.readouterr().err == ""
-    nowhere = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    with pytest.raises(RunError, match=r"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:1\n"):
-        joining.connect(1, nowhere)
 
 
-def test_each_attempt_of_an_agent_has_keys_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(agents.port), "TORCHELASTIC_RUN_ID": "job"}
-    environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    first, again = (joining.connect(0, {**environment, "TORCHELASTIC_RESTART_COUNT": number})[0] for number in "01")
-    first.set("name/0", "before")
-    assert first.check(["name/0"])
-    assert not again.check(["name/0"])
+@pytest.mark.parametrize("there", ["nothing", "silence", "a store"])
+def test_who_waits_for_rank_0_names_its_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    """Even if what is there never says a word: a rank 0 that is stopped, or no store, or one of other processes."""
+    monkeypatch.setattr(joining, "WELCOME", 0.3)
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if there == "silence":
+            other.listen()
+        port = store.port if there == "a store" else other.getsockname()[1]
+        with pytest.raises(RunError, match=rf"^rank 1 .*has waited 0 minutes for rank 0 at 127\.0\.0\.1:{port}\n"):
+            joining.meet(1, 2, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}, patience=0.1)
+        assert re.fullmatch(
+            rf"rank 1 \(.*\) waits for rank 0 at .*:{port}, 0 minutes at most\n", capsys.readouterr().err
+        )
+
+
+def test_rank_0_need_not_reach_its_own_store_from_outside() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first, second = joining.connect(0, {"MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": str(port)})
+    first.set("here", "1")
+    assert second.get("here") == b"1"
+
+
+def test_numbers_that_contradict_each_other() -> None:
+    store = distributed.HashStore()
+    leader = Meeting(0, 3, (store, store))
+    letting_in = threading.Thread(target=leader.names, daemon=True)
+    letting_in.start()
+    with pytest.raises(InputError, match=r"^WORLD_SIZE: rank 2 .* is one of 4 processes, and rank 0 one of 3"):
+        Meeting(2, 4, (store, store))
+    leader.of_watch.set("name/1", "rank 1 (process 5 on x)")
+    with pytest.raises(InputError, match=r"^RANK: rank 1 .* the number of another process: rank 1 \(process 5 on x\)"):
+        Meeting(1, 3, (store, store))
+    for rank in (1, 2):
+        leader.of_watch.set(f"beat/{rank}", "1")
+    leader.of_watch.set("name/2", "rank 2")
+    letting_in.join(10)
+    assert not letting_in.is_alive()
 
 
 def come_late() -> None:
-    connect = team.connect
+    meet = team.meet
 
     def late(*arguments: Any) -> Any:
         Path("late").touch()
         time.sleep(60)
-        return connect(*arguments)
+        return meet(*arguments)
 
-    team.connect = late
+    team.meet = late
 
 
 @pytest.mark.parametrize("late", [0, 1])
@@ -85,3 +134,24 @@ def test_whoever_waits_says_so_and_a_signal_ends_it(start: Start, late: int) -> 
     assert code == 128 + signal.SIGTERM
     others = "rank 1 of 2" if late else r"rank 0 at 127\.0\.0\.1:\d+"
     assert re.fullmatch(rf"rank {1 - late} \(.*\) waits for {others}, 10 minutes at most\ninterrupted\n", text)
+
+
+def be_slow_to_join() -> None:
+    names = Meeting.names
+
+    def slowly(self: Meeting) -> tuple[str, ...]:
+        found = names(self)
+        Path("slow").touch()
+        time.sleep(30)
+        return found
+
+    Meeting.names = slowly  # type: ignore[method-assign]
+
+
+def test_a_signal_to_another_rank_is_said_once_while_rank_0_waits_in_torch(start: Start) -> None:
+    ranks = start("run", 2, 1, before=(1, be_slow_to_join))
+    ranks.wait_for_file("slow")
+    ranks.ranks[1].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert ranks.end() == [(128 + signal.SIGTERM, "", "interrupted\n"), (128 + signal.SIGTERM, "", "")]
+    assert time.monotonic() - sent < 12

@@ -186,6 +186,10 @@ def test_who_has_started_the_processes(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(InputError, match="whole number"):
         num_processes({"RANK": "0", "WORLD_SIZE": "many"})
     started = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    assert num_processes(started) == 4
+    for name, value in (("RANK", "4"), ("MASTER_PORT", "0"), ("MASTER_PORT", "65536")):
+        with pytest.raises(InputError, match=rf"^{name}: .* whole number from"):
+            num_processes({**started, name: value})
     for name, value in started.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="cssl probe"):

@@ -32,8 +32,8 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def watch_of(ended: list[int]) -> Iterator[Callable[..., Watch]]:
     begun: list[Watch] = []
 
-    def begin(store: Any, rank: int = 0, *, silence: float = LONG) -> Watch:
-        begun.append(Watch(store, Ranks(rank, 2), silence))
+    def begin(store: Any, rank: int = 0, *, size: int = 2, silence: float = LONG) -> Watch:
+        begun.append(Watch(store, Ranks(rank, size), silence))
         return begun[-1]
 
     yield begin
@@ -116,4 +116,29 @@ def test_a_rank_is_given_up_only_once_it_has_come(watch_of: Callable[..., Watch]
     store.set("beat/1", "1")
     assert leader.is_found.wait(10)
     assert leader.found == "rank 1 has not been heard of for 1 s"
-    assert leader.has_heard(1)
+
+
+def test_rank_0_is_waited_for_no_longer_once_it_has_let_another_in(watch_of: Callable[..., Watch]) -> None:
+    assert found_by(watch_of(distributed.HashStore(), rank=1, silence=0.5)) == "rank 0 has not been heard of for 1 s"
+
+
+def test_while_names_are_unknown_each_says_what_it_found(
+    watch_of: Callable[..., Watch], ended: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = watch_of(distributed.HashStore(), rank=2, size=3, silence=0.5)  # rank 1 may not have come
+    found_by(watch)
+    watch.join(10)
+    assert ended == [1]
+    assert capsys.readouterr().err.startswith("error: rank 0 has not been heard of")
+
+
+def test_the_end_waits_for_a_rank_that_has_just_come(
+    watch_of: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would lose the store, and with it the exit code."""
+    monkeypatch.setattr(watching, "FAREWELL", 0.5)
+    store = distributed.HashStore()
+    store.set("beat/1", "1")  # which the leader's watch has not seen yet
+    began = time.monotonic()
+    watch_of(store).end(143)
+    assert time.monotonic() - began > 0.4
