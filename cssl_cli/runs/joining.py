@@ -166,7 +166,7 @@ def _wait(rank: int, is_here: Callable[[], bool], who: Callable[[], str], patien
             )
         if waited > patience and not said:
             said = True
-            text = f"{own_name(rank)} waits for {who()}, {WELCOME / 60:.0f} minutes at most"
+            text = f"{own_name(rank)} is waiting up to {WELCOME / 60:.0f} minutes for {who()}"
             print(text, file=sys.stderr, flush=True)
         time.sleep(LOOK)
 

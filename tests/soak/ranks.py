@@ -62,7 +62,9 @@ class Ranks:
         ranks[victim].signal(fault)
         others = [rank for rank in ranks if rank is not ranks[victim]]
         in_time, expected = ended_by(others, began + PROMISED), ({0}, {1})
-        if not in_time and any(re.search(rf"waits for ranks? [0-9, ]*\b{victim}\b", one.stderr()) for one in others):
+        if not in_time and any(
+            re.search(rf"is waiting .* for ranks? [0-9, ]*\b{victim}\b", one.stderr()) for one in others
+        ):
             outcome.counts["waited for"] += 1
             for one in others:
                 one.signal(signal.SIGTERM)
