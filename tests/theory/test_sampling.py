@@ -10,6 +10,8 @@ from cssl_cli.theory.alignment.alignment import alignment
 from cssl_cli.theory.analysis import FeatureTable, LossSettings, analyze_table
 from cssl_cli.theory.divergence.class_centers import class_centers
 from cssl_cli.theory.divergence.spread import spread
+from cssl_cli.theory.losses.cross_correlation import cross_correlation, standardized_table
+from cssl_cli.theory.losses.nt_xent import nt_xent
 from cssl_cli.theory.table import class_moments
 
 WIDTH, IMAGE_SD, VIEW_SD = 3, 0.8, 0.6
@@ -100,6 +102,40 @@ def test_center_geometry_hits_the_population_on_average_where_plug_in_forms_miss
 
     products = torch.tensor(centers["inner_products"].value)[first, second]
     assert standard_errors_off(products, near @ far) < MONTE_CARLO
+
+
+# ---------------------------------------------------------------------- biased, and said to be
+def of_tables(measure, centers, *, images_of_each, count, seed):
+    """The quantity that `measure` gives of many tables, and how it is said to err."""
+    found = [measure(draw_table(centers, images_of_each=images_of_each, seed=seed + n)) for n in range(count)]
+    return torch.tensor([quantity.value for quantity in found]), {quantity.errs for quantity in found}
+
+
+def test_the_alignment_of_features_standardised_by_few_images_is_too_high_and_not_called_unbiased():
+    def measure(table):
+        standardized = FeatureTable(standardized_table(table.features), table.labels, table.class_names)
+        return cross_correlation(standardized)["alignment"]
+
+    # Of a population: twice the share of the views in the variance of each coordinate.
+    between = (torch.tensor(NEAR) - torch.tensor(FAR)).square() / 4
+    truth = (2 * VIEW_SD**2 / (IMAGE_SD**2 + VIEW_SD**2 + between)).sum()
+    few, errs = of_tables(measure, [NEAR, FAR], images_of_each=2, count=60, seed=10)
+    assert few.mean() > truth
+    assert standard_errors_off(few, truth) > 2 * MONTE_CARLO
+    assert errs == {"consistent"}
+
+
+def test_the_gap_of_nt_xent_to_its_floor_is_too_small_of_few_images_and_not_called_unbiased():
+    def measure(table):
+        found = nt_xent(table, temperature=1.0, batch_size=2, num_batches=4, generator=stream(0, "batches"))
+        return found["collapse_gap"]
+
+    # Of one class, to spare the search for a bound.
+    few, errs = of_tables(measure, [FAR], images_of_each=2, count=200, seed=200)
+    many, _ = of_tables(measure, [FAR], images_of_each=500, count=10, seed=400)
+    assert few.mean() < many.mean()
+    assert standard_errors_off(few, many.mean()) > 2 * MONTE_CARLO
+    assert errs == {"consistent"}
 
 
 # ---------------------------------------------------------------------- intervals

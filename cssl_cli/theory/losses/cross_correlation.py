@@ -161,8 +161,9 @@ class _Correlation:
             return dict.fromkeys(ALIGNMENT, Absent("alignment needs at least two augmented views of an image"))
         alignment = self.estimate(
             2 * self.table.view_variances.mean().item(),
-            f"alignment of the features as they are here, ‖f‖² about {self.width}; distinct views (U form)",
-            "unbiased",
+            f"alignment of the features as they are here, ‖f‖² about {self.width}; distinct views (U form); of few "
+            "images too high, as these are what the coordinates were standardised by",
+            "consistent",
         )
         bound: Quantity = Absent("Lemma 4.1 is stated for coordinates of variance 1, and some have more")
         if self.second_moments.max() <= 1 + TOLERANCE:

@@ -222,7 +222,7 @@ class _Loss:
                 _mean(self.gaps),
                 "divergence part less its collapse floor; 0 for a collapsed simplex, and never below but for the noise "
                 "of the batches",
-                "unbiased",
+                "consistent",
                 interval=_student(self.gaps),
             ),
         }
