@@ -101,8 +101,12 @@ def _why_absent(table: FeatureTable) -> str | None:
 
 
 def _why_separable(table: FeatureTable) -> str | None:
-    """In D dimensions and a bias, half of all ways to label 2(D + 1) points in two classes are linear (Cover 1965)."""
-    width = table.features.shape[2]
-    if table.num_images > 2 * (width + 1):
+    """Random labels of so many images, in general position, are mostly linear in D dimensions and a bias.
+
+    2(D + 1) images of two classes (Cover 1965), and more of more classes: (D + 1)(K − 1) over ½ + … + 1/K.
+    """
+    width, num_classes = table.features.shape[2], int((table.class_sizes > 0).sum())
+    an_axis = (num_classes - 1) / sum(1 / others for others in range(2, num_classes + 1))
+    if table.num_images > an_axis * (width + 1):
         return None
     return f"a linear probe of {width:,} features can fit random labels of {table.num_images:,} images"

@@ -79,6 +79,18 @@ def test_features_that_fit_any_labels_have_no_parts():
     assert isinstance(decompose(random.normal(size=(20, 8)), labels)["best_probe_risk"], Estimate)
 
 
+@pytest.mark.parametrize(("num_classes", "fitted", "not_fitted"), [(3, 2.0, 3.0), (10, 4.0, 5.5)])
+def test_more_images_of_more_classes_fit_any_labels(num_classes, fitted, not_fitted):
+    """Where a probe fits random labels, its risk would be 0 for every encoder of the width."""
+    random, width = np.random.default_rng(0), 12
+    for images_an_axis in (fitted, not_fitted):
+        labels = random.permutation(np.arange(round(images_an_axis * (width + 1))) % num_classes)
+        points = random.normal(size=(len(labels), width))
+        fits = reference.logistic_errors(points, labels, points, labels, 1e-5) == 0
+        assert fits == (images_an_axis == fitted)
+        assert isinstance(decompose(points, labels)["best_probe_risk"], Absent) == fits
+
+
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
