@@ -89,15 +89,21 @@ def percentile_interval(values: Tensor, confidence: float = 0.95) -> tuple[float
 
 
 def bootstrap_interval(
-    value: float, replicates: Tensor, *, degrees: int, least: float = -math.inf, confidence: float = 0.95
+    value: float,
+    replicates: Tensor,
+    *,
+    degrees: int,
+    least: float = -math.inf,
+    most: float = math.inf,
+    confidence: float = 0.95,
 ) -> tuple[float, float] | None:
     """Expanded percentile interval (low, high) from the bootstrap values (R,) of one number; always contains it.
 
     Plain percentiles are too narrow for few images, because they ignore that the spread is estimated. They are moved
     away from the number by the ratio of Student's quantile, with `degrees` of freedom (images minus strata), to the
-    normal one. The number cannot be below `least`: an interval entirely below it is only noise. Returns None then, for
-    fewer than 20 replicates, and for an undefined one. Source: Hesterberg, The American Statistician 2015, section 5.3,
-    where the levels are moved instead.
+    normal one. The number cannot be below `least` or above `most`: an interval entirely below the former is only noise.
+    Returns None then, for fewer than 20 replicates, and for an undefined one. Source: Hesterberg, The American
+    Statistician 2015, section 5.3, where the levels are moved instead.
     """
     ends = percentile_interval(replicates, confidence)
     if ends is None or not math.isfinite(value):
@@ -105,7 +111,7 @@ def bootstrap_interval(
     low, high = ends
     wider = _student_over_normal(degrees, confidence)
     low, high = min(value, value - wider * (value - low)), max(value, value + wider * (high - value))
-    return None if high < least else (max(low, min(least, value)), high)
+    return None if high < least else (max(low, min(least, value)), min(high, max(most, value)))
 
 
 def _student_over_normal(degrees: int, confidence: float) -> float:

@@ -105,13 +105,15 @@ def test_the_interval_of_a_known_sequence_is_its_percentiles_times_student_over_
     assert found == (pytest.approx(50 - wider * half), pytest.approx(50 + wider * half))
 
 
-def test_an_interval_holds_its_number_and_nothing_below_the_least():
+def test_an_interval_holds_its_number_and_nothing_below_the_least_or_above_the_most():
     replicates = torch.linspace(1, 2, 101, dtype=torch.float64)
     assert bootstrap_interval(0.5, replicates, degrees=5)[0] == 0.5
     assert bootstrap_interval(2.5, replicates, degrees=5)[1] == 2.5
     assert bootstrap_interval(1.9, replicates, degrees=1, least=0)[0] == 0
     assert bootstrap_interval(-0.1, replicates - 1.6, degrees=1, least=0)[0] == -0.1
     assert bootstrap_interval(-0.5, replicates - 2.1, degrees=10**7, least=0) is None
+    assert bootstrap_interval(1.1, replicates, degrees=1, most=3)[1] == 3
+    assert bootstrap_interval(2.6, replicates, degrees=1, most=2.5)[1] == 2.6
 
 
 def test_no_interval_from_undefined_or_too_few_replicates():

@@ -17,6 +17,7 @@ from cssl_cli.theory.image_pairs import PairWeights
 from cssl_cli.theory.table import FeatureTable
 
 SCALE = 2.0  # t of the Gaussian kernel
+LEAST, MOST = -4 * SCALE, 0.0  # of antipodal points, and of equal ones
 BLOCK_IMAGES = 1000  # rows of the kernel in memory at a time
 
 
@@ -43,7 +44,7 @@ def uniformity(table: FeatureTable, weights: Tensor | None = None) -> dict[str, 
             estimator="log of the mean of exp(−2‖z − z′‖²) over pairs of distinct clean images, scaled to unit norm; "
             "pairs of classes weighted by p_k p_l",
             errs="consistent",
-            interval=bootstrap_interval(values[0].item(), values[1:], degrees=degrees)
+            interval=bootstrap_interval(values[0].item(), values[1:], degrees=degrees, least=LEAST, most=MOST)
             if enough and degrees > 0
             else None,
             sample=Sample(num_images, 1),

@@ -160,6 +160,18 @@ def test_uniformity_in_blocks_and_under_weights(labels, monkeypatch):
     assert found.interval[0] < found.value < found.interval[1]
 
 
+@pytest.mark.parametrize("near", [0, 1])
+def test_the_interval_of_uniformity_holds_nothing_that_it_cannot_be(near):
+    """Of three images, two at one point, or two at opposite ones and a third at either."""
+    points = (
+        np.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]) if near else np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    )
+    weights = bootstrap_weights(torch.zeros(3, dtype=torch.int64), replicates=200, generator=stream(0, "w"))
+    found = uniformity(build(points[:, None]), weights)["uniformity"]
+    low, high = found.interval
+    assert -8 <= low < found.value < high <= 0
+
+
 def test_confusion_in_blocks(monkeypatch):
     features, _ = random_table(0, sizes=(8, 7), num_views=5)
     whole = confusion(build(features))
