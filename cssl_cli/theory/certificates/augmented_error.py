@@ -6,7 +6,7 @@ image in the other half are classified; the error is the mean over images of the
 The views of an image are correlated, so the interval treats images as the units. With mean p and variance s² of the n
 shares within classes (over all, if a class has a single one), the images are worth n* = p(1 − p)n/s² independent views,
 and the interval is that of Clopper and Pearson for n*p of n* (Korn and Graubard, Survey Methodology 1998); n* is at
-most the number of all views.
+most the number of all views, and n where the shares of a class are equal.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cssl_cli.theory.class_geometry import ClassGeometry, halves, misclassified
 from cssl_cli.theory.estimate import Absent, Estimate, Interval, Quantity, Sample
 
 QUANTITIES = ("views", "clean")
+ROUNDING = 1e-20  # a variance of shares below this is none
 
 
 def augmented_error(geometry: ClassGeometry | Absent, *, generator: torch.Generator) -> dict[str, Quantity]:
@@ -86,7 +87,7 @@ def share_interval(shares: Tensor, classes: Tensor, trials: int, confidence: flo
         degrees, deviations = n - len(sizes), shares - means[place]
     variance = deviations.square().sum().item() / degrees
     effective = float(n)
-    if variance > 0:
+    if variance > ROUNDING:
         effective = min(mean * (1 - mean) * n / variance, float(n * trials))
     error = (1 - confidence) / 2
     # The variance is an estimate, which widens the interval as much as Student's is wider than the normal one.
