@@ -21,8 +21,8 @@ TERMS_OF_DISTANCES: Final[tuple[Term, ...]] = (
                  also={"pixels": In.COLUMN | In.FIGURE, "trained": In.FIGURE | In.CONTROLS}, expected=-1, share=True,
                  of_views=True, point=DELTA, complement=True, band="mean_sigma_high",
                  meaning="the share of images in % outside the main part of their class in {distance}, at δ = {delta} "
-                 "median distances of clean images of two classes, too high since over so few views and by the main "
-                 "part that was found"),
+                 "median distances of clean images of two classes, of these images too high since over so few views "
+                 "and by the main part that was found"),
         Declared("mean_sigma_low", EXACT, "1−σ (features)", axes=("deltas",),
                  key="one_minus_sigma_{distance}_at_yardstick",
                  called="1−σ {distance}, δ₀", head="1−σ", shown=In.SWEEP, also={"pixels": In.FIGURE}, expected=-1,

@@ -20,6 +20,19 @@ from tests.support.commands import QUICKLY_MEASURED, Invoke
 Show = Callable[..., str]
 
 
+# ---------------------------------------------------------------------- alignment
+def test_bounds_on_r_epsilon_are_not_shown_as_tighter_than_they_are(content: dict[str, Any], show: Show) -> None:
+    bounds, epsilons = content["trained"]["R_epsilon_bounds"], content["settings"]["epsilons"]
+    of_all = {"stored_views": 2.0, "iid_views": 0.1001, "converse": 0.4999, "theorem_2": None, "theorem_2_sharp": 3e7}
+    for name, value in of_all.items():
+        bounds[name] |= {"value": [value] * len(epsilons)}
+    assert f" {epsilons[0]:g} 2.0 v 0.101 0.499 – 3.0e+07 v " in show(content, "alignment")
+    bounds["converse"]["value"] = [1.0] + [0.0] * (len(epsilons) - 1)  # of two opposite views: no lower bound is higher
+    printed = show(content, "alignment")
+    assert f" {epsilons[0]:g} 2.0 v 0.101 1.000 – " in printed
+    assert f" {epsilons[1]:g} 2.0 v 0.101 0.000 v – " in printed
+
+
 # ---------------------------------------------------------------------- losses
 def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], show: Show) -> None:
     for encoder in ("trained", "projector", "untrained"):
@@ -32,6 +45,13 @@ def test_the_losses_say_what_they_were_measured_with(content: dict[str, Any], sh
     content["loss_settings"] = {"temperature": 0.5, "batch_size": 128, "of_the_method": False}
     printed = show(content, "losses")
     assert "batches of 100 (all images; 128 in training), T = 0.5 (the method has none) errs" in printed
+
+
+def test_the_intervals_of_nt_xent_are_said_to_be_over_batches(content: dict[str, Any], show: Show) -> None:
+    said = "Intervals of NT-Xent: over the batches drawn from these images, not over images."
+    assert said in show(content, "losses")
+    content["trained"]["nt_xent"]["loss"]["interval"] = None
+    assert said not in show(content, "losses")
 
 
 def test_the_settings_of_the_losses_are_in_the_analysis(

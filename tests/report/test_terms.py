@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,6 +93,14 @@ def test_a_row_of_the_table_holds_together(term: Term) -> None:
         shown = [row.shown, *row.also.values()]
         assert row.expected or not any(place & (In.SWEEP | In.CONTROLS) for place in shown), row.name
         assert not row.also or term.of == "distance"
+
+
+def test_a_legend_calls_nothing_too_high_or_too_low_that_is_exact_for_the_table_only() -> None:
+    """Fewer images make 1 − σ too small, fewer views too large: it errs one way for the images at hand only."""
+    for term in terms.TERMS:
+        for row in term.quantities:
+            if row.errs == "exact for the table" and re.search("too (high|low)", row.meaning):
+                assert "of these images too" in row.meaning, row.meaning
 
 
 def test_names_outside_the_sections_are_told_apart() -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from cssl_cli.report.layout import compacted, heading, note, number, plural, print_widest, table, without_interval
 from cssl_cli.report.quantities import Result, columns_of, quantity, reasons
 from cssl_cli.theory.shown import declared
+from cssl_cli.theory.term import Rounding
 
 MOST_EPSILONS = 5  # of the grid, in the table by number of views
 BOUNDS = ("stored_views", "iid_views", "converse", "theorem_2", "theorem_2_sharp")
@@ -52,14 +53,15 @@ def _bounds(out: Console, result: Result) -> None:
     """Print what alignment implies for R_ε, for the trained encoder."""
     heading(out, "Bounds on R_ε from alignment, trained encoder")
     bounds = {name: quantity(result, "trained", "R_epsilon_bounds", name)["value"] for name in BOUNDS}
-    columns = {
-        declared("R_epsilon_bounds", name).called: values for name, values in bounds.items() if values is not None
-    }
+    rows = {name: declared("R_epsilon_bounds", name) for name, values in bounds.items() if values is not None}
+    columns = {row.called: bounds[name] for name, row in rows.items()}
+    ways = [row.declared.rounding for row in rows.values()]
     if columns:
         constants = quantity(result, "trained", "R_epsilon_bounds", "theorem_2_constants")["value"]
         grid = table("ε", *columns, text_columns=0)
         for position, epsilon in enumerate(result["settings"]["epsilons"]):
-            grid.add_row(f"{epsilon:g}", *(_bound(values[position]) for values in columns.values()))
+            pairs = zip(columns.values(), ways, strict=True)
+            grid.add_row(f"{epsilon:g}", *(_bound(values[position], way) for values, way in pairs))
         out.print(compacted(out, grid))
         note(
             out,
@@ -80,10 +82,13 @@ def _constants(constants: Mapping[str, float] | None) -> str:
     )
 
 
-def _bound(value: float | None) -> str:
+def _bound(value: float | None, rounded: Rounding = "up") -> str:
+    """A bound, not shown as tighter than it is: an upper one, vacuous from 1 on, or a lower one, vacuous at 0."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if value < 1 else f"{value:.1e} v" if value >= 1000 else f"{value:.1f} v"
+    if value < 1 or rounded == "down":
+        return number(value, rounded=rounded) + (" v" if value <= 0 and rounded == "down" else "")
+    return f"{value:.1e} v" if value >= 1000 else f"{value:.1f} v"
 
 
 def _by_views(out: Console, result: Result) -> None:

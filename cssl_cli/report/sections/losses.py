@@ -15,6 +15,8 @@ def losses(out: Console, result: Result) -> None:
     """Print the losses' alignment and divergence parts, their floors, and their bounds on the class centres."""
     temperature = _temperature(result)
     quantities_table(out, result, f"NT-Xent, frozen features{_batches(result)}{temperature}", "NT-Xent")
+    if quantity(result, "trained", "nt_xent", "loss").get("interval"):
+        note(out, "Intervals of NT-Xent: over the batches drawn from these images, not over images.")
     enumerated = _enumerated(result, "info_nce")
     quantities_table(out, result, f"InfoNCE with one negative{enumerated}{temperature}", "InfoNCE")
     if result["loss_settings"]["temperature"] == 1:
