@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cssl_cli.errors import some
 from cssl_cli.report.compare.catalogue import BY_NAME, FEATURE_TERMS, LAST_EPOCH, Column
+from cssl_cli.report.compare.paired_difference import equal
 from cssl_cli.report.compare.rows import Row, circumstances, is_finished
 
 
@@ -18,7 +19,7 @@ def findings(rows: Sequence[Row], accuracy: Column) -> list[str]:
     if len(measured) < 2:
         return []
     highest = max(row.mean(accuracy.name) or 0.0 for row in measured)
-    best = [row for row in measured if row.mean(accuracy.name) == highest]
+    best = [row for row in measured if equal(highest, row.mean(accuracy.name) or 0.0)]
     return [_about_accuracy(measured, best, accuracy), *_about_terms(measured, best, accuracy)]
 
 
@@ -59,9 +60,10 @@ def _about_terms(rows: Sequence[Row], best: Sequence[Row], accuracy: Column) -> 
         if len(known) < len(rows) or (term.of_views and not alike):
             continue
         values = [row.mean(term.name) or 0.0 for row in known]
-        first = known[values.index(term.best(values))]
-        if values.count(term.best(values)) == 1:
-            pointing.setdefault(first.name, []).append(term.title.rstrip(" ↑↓"))
+        ahead = term.best(values)
+        first = [row for row, value in zip(known, values, strict=True) if equal(value, ahead)]
+        if len(first) == 1:
+            pointing.setdefault(first[0].name, []).append(term.title.rstrip(" ↑↓"))
     agreeing = pointing.pop(best[0].name, []) if len(best) == 1 else []
     by_name = {row.name: row for row in rows}
     parts = [f"{some(agreeing)} {_put(agreeing)} it first, too"] if agreeing else []

@@ -17,6 +17,11 @@ def exceeds(a: float, b: float) -> bool:
     return a - b > ROUNDING * max(abs(a), abs(b))
 
 
+def equal(a: float, b: float) -> bool:
+    """Whether neither exceeds the other."""
+    return not exceeds(a, b) and not exceeds(b, a)
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """Mean of a − b over the n seeds that both have, its sample standard deviation, and a 95 % t interval.

@@ -62,6 +62,17 @@ def test_all_rows_of_the_highest_accuracy_are_named() -> None:
     assert about_terms == "By the theory's terms: align puts b first, of 50.0 %."
 
 
+def test_means_that_rounding_alone_tells_apart_are_equal() -> None:
+    seeds = {"a": (0.1, 0.2), "b": (0.15, 0.15)}  # 0.15000000000000002 on average, and 0.15
+    results = [
+        member(name, seed, accuracies={"linear": one}, alignment=one)
+        for name, of_row in seeds.items()
+        for seed, one in enumerate(of_row)
+    ]
+    (about_accuracy,) = findings(rows_of(results), LINEAR)
+    assert about_accuracy.startswith("Highest linear accuracy: a, b, 15.0 %")
+
+
 def test_nothing_is_beaten_that_was_not_measured() -> None:
     results = [member(name, accuracies={"linear": one}) for name, one in (("a", 0.5), ("b", 0.4))]
     for result in results:
