@@ -230,6 +230,8 @@ def test_the_table_at_two_widths(found: dict[str, Any]) -> None:
     assert row.split()[-8:-5] == ["-1.00", "tied", "tied"]
     text = " ".join(wide.split())
     assert "scale 18 pairs in 6 lines; epochs 18 pairs in 6 lines; width 9 pairs in 9 lines" in text
+    assert "Chance: the mean of 50 random orders of the term among rows of the same settings of these axes" in text
+    assert "within noise; its chance: that of random orders of the term among all rows; median: over the" in text
     assert "p: against 72 orders of the settings of each axis, the same in all rows, two-sided" in text
 
 

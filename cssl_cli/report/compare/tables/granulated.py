@@ -196,7 +196,8 @@ def _caption(found: Mapping[str, Any], others: int) -> str:
         sentences.append(
             "Worst: the greatest share of pairs that the term, by its predicted sign, orders wrongly between two "
             f"settings of an axis, all else equal; {max(counts)} such environments of {noise['least_pairs']} pairs or "
-            f"more, without {noise['num_left_out']:,} of {noise['num_pairs']:,} pairs within noise."
+            f"more, without {noise['num_left_out']:,} of {noise['num_pairs']:,} pairs within noise; its chance: that "
+            "of random orders of the term among all rows; median: over the environments."
         )
     else:
         sentences.append(
