@@ -142,7 +142,7 @@ class Declared:
         """Away from what is bounded."""
         if self.name.endswith("_bound") or "≤" in self.label:
             return "up"
-        return "down" if "≥" in self.label else "nearest"
+        return "down" if "≥" in self.label or self.name.endswith("_floor") else "nearest"
 
 
 def also(name: str, errs: Direction, label: str, *axes: str) -> Declared:

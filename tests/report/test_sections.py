@@ -67,6 +67,16 @@ def test_the_settings_of_the_losses_are_in_the_analysis(
     assert found["loss_settings"] == {"temperature": 0.5, "batch_size": 64, "of_the_method": False}
 
 
+def test_floors_and_certified_shares_are_rounded_down(content: dict[str, Any], show: Show) -> None:
+    for encoder in ("trained", "projector", "untrained"):
+        content[encoder]["nt_xent"]["collapse_floor"]["value"] = 4.9996
+    assert "floor of the divergence part exact* 4.999 4.999 4.999" in show(content, "losses", width=120)
+    shares = content["trained"]["certificate_a"]["certified_share_per_class"]["value"]
+    name = next(iter(shares))
+    shares[name] = 0.9996
+    assert f" {name} 99.9 " in show(content, "certificates", width=120)
+
+
 # ---------------------------------------------------------------------- spectrum
 def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: Show) -> None:
     for encoder, count in (("trained", 16), ("projector", 5), ("untrained", 16)):

@@ -129,7 +129,7 @@ def _by_class(out: Console, result: Result) -> None:
     for name in names:
         cells = []
         for shares, margins in measured.values():
-            cells += [percent(shares and shares.get(name)), number(margins and margins.get(name))]
+            cells += [percent(shares and shares.get(name), rounded="down"), number(margins and margins.get(name))]
         grid.add_row(name, *cells, number(half and half.get(name)))
     out.print(compacted(out, grid))
     note(
