@@ -68,6 +68,12 @@ def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: S
     assert "is least for" not in printed
 
 
+def test_no_heading_of_the_spectrum_is_cut_off_in_a_narrow_terminal(content: dict[str, Any], show: Show) -> None:
+    printed = show(content, "spectrum", width=80)
+    assert "functions λ encoder λ projector λ untrained ──" in printed
+    assert "functions energy encoder energy projector energy untrained ──" in printed
+
+
 def test_a_number_of_functions_that_is_missing_has_no_row(content: dict[str, Any], show: Show) -> None:
     content["trained"]["positive_pairs"]["functions"]["value"][0] = None
     assert "functions λ encoder" in show(content, "spectrum", width=120)
