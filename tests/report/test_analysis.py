@@ -97,6 +97,22 @@ def test_the_clean_view_is_counted_and_said_to_be(content: dict[str, Any]) -> No
     assert not any(re.search(r"\bm = ", line) for line in sentences(content))
 
 
+def test_the_caption_explains_no_row_that_is_not_there(content: dict[str, Any], show: Show) -> None:
+    printed = show(content)
+    assert "New images: class centres from one half" in printed
+    assert "δ₀ the median distance between clean images of different classes" in printed
+    content["class_names"] = ["cat"]
+    assert "δ₀ the median distance between clean images of the only class" in show(content)
+    content["class_names"] = None
+    content["trained"]["population"]["error"] = {"value": None, "reason": "the images have no labels"}
+    for quantities in content["concentration"].values():
+        for name in ("mean_sigma_low", "mean_sigma_high"):
+            quantities[name] = {"value": None, "reason": "the images have no labels"}
+    printed = show(content)
+    assert "New images: class centres" not in printed
+    assert "1−σ the share" not in printed
+
+
 def test_no_bound_is_shown_as_tighter_than_it_is(content: dict[str, Any], show: Show) -> None:
     certificate = content["trained"]["certificate_c"]
     certificate["error_bound"] |= {"value": 1 / 3000, "vacuous": False, "num_views": 1}
