@@ -314,7 +314,7 @@ def _caption(rows: Sequence[RowContent], panels: Sequence[Any], names: Sequence[
     if any(point.reference is not None for point in points):
         sentences.append("Hollow: published accuracies, at our value of the term.")
     if len(rows) <= MAX_LABELLED and any(name.mark != name.name for name in names):
-        key = dict.fromkeys(f"{name.mark}\N{NO-BREAK SPACE}{plain(name.name, 28)}" for name in names)
+        key = dict.fromkeys(f"{name.mark}:\N{NO-BREAK SPACE}{plain(name.name, 28)}" for name in names)
         sentences.append(f"{'; '.join(key)}.")
     if left_out:
         sentences.append(f"Not drawn: {', '.join(plain(term) for term in left_out)}.")

@@ -115,6 +115,11 @@ def test_titles_hold_tau_with_its_interval_in_the_order_of_the_table(drawn: dict
         assert sentence in said
 
 
+def test_numbers_in_the_key_cannot_be_taken_for_a_part_of_a_name(tmp_path: Path) -> None:
+    said = texts_of(draw(table(["0.25-crops-small", "0.25-crops-large", "1-crops-small"], 1, 1), tmp_path)[1])
+    assert "2:\N{NO-BREAK SPACE}0.25-crops-large; 3:\N{NO-BREAK SPACE}1-crops-small." in said.replace("\n", " ")
+
+
 def signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
 
