@@ -113,6 +113,17 @@ def test_tables_fit_and_lose_nothing(width: int) -> None:
     assert "R_ε at ε = 0.5" in " ".join(text.split())
 
 
+def test_long_names_of_rows_are_folded_and_cost_no_number() -> None:
+    name = "-".join(["distorted"] * 7)
+    text = printed([result(f"{name}-{place}", seed, 0.32, 0.15) for place in "ab" for seed in (0, 1)], 80)
+    assert max(map(len, text.splitlines())) <= 80
+    heads, first = text.splitlines()[0], next(line for line in text.splitlines() if line.startswith("distorted"))
+    assert heads.split() == ["linear", "k-NN", "centre"]
+    assert re.findall(r"[\d.]+ ±[\d.]+", first) == ["32.0 ±0.0"] * 3
+    for head in ("align ↓", "R_ε ↓", "μk·μl ↓", "W/B ↓", "0.15 ±0.00"):
+        assert head in text
+
+
 def test_one_seed_has_no_deviation() -> None:
     text = printed([RESULTS[0], RESULTS[2]], 120)
     assert "30.0 " in text
