@@ -347,9 +347,10 @@ def _remedy(matched: Matched, recipe: Recipe, missing: bool, unexpected: bool) -
     kernel = kernels.get(f"{matched.prefix}conv1.weight")
     if hasattr(recipe.encoder, "stem") and kernel in ((7, 7), (3, 3)):
         stem = "imagenet" if kernel == (7, 7) else "small"
-        if len(matched.misfits) == 1 and not missing and not unexpected:
-            return f"Its first convolution is that of another stem: give encoder.stem={stem}."
-        return f"Give the architecture as encoder={{name: ..., stem: {stem}, ...}}: not only the stem is another one."
+        advice = f"Its first convolution is that of another stem: give encoder.stem={stem}."
+        if len(matched.misfits) > 1 or missing or unexpected:
+            advice += " The rest may be of another architecture: encoder={name: ..., ...}."
+        return advice
     ways = ["Give the architecture as encoder={name: ..., ...}."]
     if missing and not matched.misfits:
         ways.append("Where names may be missing, cssl import takes --allow-missing NAME, which keeps random weights.")
