@@ -354,6 +354,12 @@ def test_damaged_files_of_a_run_are_sentences(
             assert "Traceback" not in outcome.stderr
 
 
+def test_a_value_that_an_option_does_not_take_is_told_in_our_words(invoke: Invoke) -> None:
+    refused = invoke("report", "quickstart", "--format", "xls")
+    assert refused.code == 2
+    assert "Invalid value for '--format': 'xls' is not one of" in refused.stderr
+
+
 def test_usage_errors_exit_with_2(invoke: Invoke) -> None:
     assert invoke("pretrain").code == 2
     assert invoke("train").code == 2
