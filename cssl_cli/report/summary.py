@@ -136,8 +136,14 @@ def _errs_of_distance(row: Declared) -> str:
 
 
 # ---------------------------------------------------------------------- in words
-def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
-    """What the rows were measured on, and what they mean."""
+ERRS = (
+    " Errs: against the full augmentation and the population of images; both: too large for few views, too small for "
+    "few images; exact*: a fact about these images and views."
+)
+
+
+def caption(result: Result, probe: Mapping[str, Any] | None, *, with_errs: bool = True) -> str:
+    """What the rows were measured on, and what they mean; `with_errs`, also the directions of their errors."""
     settings = result["settings"]
     simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
     tested = ""
@@ -157,9 +163,8 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
     return (
         f"{tested}Terms: {images_of(result)}{of_classes}, "
         f"{plural(settings['num_views'], 'view')} each (the clean image{also}), features scaled to "
-        f"unit norm, 95 % intervals over images. {new if has_classes else ''}{_meanings(result)}. "
-        "Errs: against the full augmentation and the population of images; "
-        "both: too large for few views, too small for few images; exact*: a fact about these images and views."
+        f"unit norm, 95 % intervals over images. {new if has_classes else ''}{_meanings(result)}."
+        + (ERRS if with_errs else "")
         + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
     )
 

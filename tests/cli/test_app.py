@@ -293,9 +293,14 @@ def test_an_unfinished_run_is_not_probed(invoke: Invoke, tiny_recipe: Path, tmp_
             refused = invoke(command, run)
             assert refused.code == 2
             assert words in refused.stderr
+            assert f"Finish it with: cssl pretrain {run}/recipe.yaml --out {run.parent}" in refused.stderr
+    copied = Path(shutil.copytree(run, run.with_name("copied")))
+    assert f"It has the recipe of {run}: copy that run again" in invoke("analyze", copied).stderr
+    shutil.rmtree(run)
+    assert f"Rename its folder to {run.name}, where it is looked for" in invoke("analyze", copied).stderr
     missing = invoke("probe", tmp_path / "runs" / "nothing")
     assert missing.code == 2
-    assert run.name in missing.stderr
+    assert copied.name in missing.stderr
 
 
 def test_json_of_recipes_names_what_was_written(invoke: Invoke, tmp_path: Path) -> None:
