@@ -12,6 +12,7 @@ are numbered by name (numbers by their value) and images of a class ordered by p
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from cssl_cli.data.layout import Classes, Layout, counted, listed
 from cssl_cli.data.part_names import Part, part_of
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError, some
+from cssl_cli.host.files import open_to_read
 
 _COLUMNS = ("file", "label", "part")
 _HEADER = "The first line must be file,label or file,label,part."
@@ -68,7 +70,7 @@ def arrange_by_labels(root: Path, name: str, scanner: Scanner) -> Layout:
 def _lines(path: Path) -> tuple[list[_Line], bool]:
     """The lines of the file, and whether it has a column of parts."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_to_read(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip().lower() for cell in next(reader, [])]
             places = {column: header.index(column) for column in _COLUMNS if column in header}
@@ -79,6 +81,9 @@ def _lines(path: Path) -> tuple[list[_Line], bool]:
             lines = [_line(path, reader.line_num, cells, places, len(header)) for cells in reader if cells]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"this is no CSV file in UTF-8: {error}", where=str(path), remedy=_HEADER) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot be read: {reason}", where=str(path), remedy="Check data.labels.") from error
     if not lines:
         raise InputError("no images are listed here", where=str(path), remedy="Add a line for each.")
     return lines, "part" in places

@@ -1,6 +1,7 @@
 """Arrays of images in a .npz file."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -248,7 +249,9 @@ def test_what_is_no_file_of_arrays(tmp_path):
     np.save(tmp_path / "single.npy", IMAGES)
     assert refused(tmp_path / "single.npy") == "this is no .npz file"
     (tmp_path / "folder").mkdir()
-    assert refused(tmp_path / "folder") == "cannot be read: is a directory"
+    assert refused(tmp_path / "folder") == "cannot be read: it is a folder, not a file"
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(tmp_path / "pipe") == "cannot be read: it is a named pipe, not a file"
     path = saved(tmp_path, images=IMAGES)
     path.write_bytes(path.read_bytes()[:200])
     assert refused(path) == "this is no .npz file"

@@ -160,3 +160,7 @@ def test_a_file_that_is_missing_elsewhere_or_of_other_bytes(root, cache_dir):
         assert "is not a file in data.root" in refused(root, cache_dir, labels=name).what
     (root / LABELS).write_bytes(b"file,label\na.png,\xff\n")
     assert refused(root, cache_dir, labels=LABELS).what.startswith("this is no CSV file in UTF-8")
+    (root / LABELS).unlink()
+    os.mkfifo(root / LABELS)
+    error = refused(root, cache_dir, labels=LABELS)
+    assert (error.where, error.what) == (str(root / LABELS), "cannot be read: it is a named pipe, not a file")
