@@ -114,6 +114,22 @@ def test_parts_labels_and_names(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_of_signed_and_of_unsigned_numbers_are_the_same_classes(tmp_path, named):
+    path = saved(
+        tmp_path,
+        train_images=pixels(4, 8, 8),
+        train_labels=np.array([0, 1, 1, 0], dtype=np.uint64),
+        test_images=pixels(2, 8, 8),
+        test_labels=np.array([1, 0], dtype=np.int64),
+        **({"class_names": np.array(["cat", "dog"])} if named else {}),
+    )
+    dataset = load(path)
+    assert dataset.class_names == (("cat", "dog") if named else ("0", "1"))
+    assert dataset.train.labels.tolist() == [0, 1, 1, 0]
+    assert dataset.test.labels.tolist() == [1, 0]
+
+
 def test_a_file_without_a_test_part_is_split_in_every_class(tmp_path):
     images, labels = pixels(16, 8, 8), np.array(["b", "a"] * 8)
     path = saved(tmp_path, images=images, labels=labels)
