@@ -106,7 +106,17 @@ def _line(path: Path, number: int, cells: Sequence[str], places: Mapping[str, in
 def _by_path(contents: Contents, root: Path) -> dict[str, Entry]:
     """Every image by its path below the folder."""
     start = len(str(root)) + 1
-    return {composed(entry.path[start:]).replace(os.sep, "/"): entry for entry in contents.files}
+    known: dict[str, Entry] = {}
+    for entry in contents.files:
+        name = composed(entry.path[start:]).replace(os.sep, "/")
+        if name in known:
+            raise InputError(
+                f"two images here are called {name}, in two of Unicode's normal forms",
+                where=str(root),
+                remedy="Delete one of them, or rename it.",
+            )
+        known[name] = entry
+    return known
 
 
 def _check_files(path: Path, lines: Sequence[_Line], known: Mapping[str, Entry]) -> None:
@@ -139,9 +149,10 @@ def _by_class(lines: Sequence[_Line], known: Mapping[str, Entry], root: Path) ->
     }
 
 
-def _in_order(label: str) -> tuple[int, int, str]:
-    number = label.isascii() and label.isdigit()
-    return (0, int(label), label) if number else (1, 0, label)
+def _in_order(label: str) -> tuple[bool, int, str, str]:
+    """Numbers first, by their value: Python makes no number of thousands of digits."""
+    digits = label.lstrip("0") if label.isascii() and label.isdigit() else None
+    return (True, 0, "", label) if digits is None else (False, len(digits), digits, label)
 
 
 def _check_classes(path: Path, train: Classes, test: Classes) -> None:

@@ -1,6 +1,7 @@
 """A folder whose images a CSV file labels."""
 
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -102,6 +103,24 @@ def test_labels_that_change_change_the_content(root, cache_dir, decoded):
         write_labels(root, "file,label", *(f"{number}.png,{label}" for number, label in enumerate(labels)))
         keys.append(load(root, cache_dir, labels=LABELS).content_key)
     assert keys[0] != keys[1]
+
+
+def test_numbers_of_any_length_are_labels(root, cache_dir):
+    labels = ("9" * 5000, "010", "b", "9")
+    for number in range(8):
+        write(root / f"{number}.png", number)
+    write_labels(root, "file,label", *(f"{number}.png,{labels[number % 4]}" for number in range(8)))
+    assert load(root, cache_dir, labels=LABELS).class_names == ("9", "010", "9" * 5000, "b")
+
+
+def test_two_images_of_one_name_are_told(root, cache_dir):
+    names = [unicodedata.normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD")]
+    for number, name in enumerate(names):
+        write(root / name, number)
+    write_labels(root, "file,label", f"{names[0]},a")
+    error = refused(root, cache_dir, labels=LABELS)
+    assert error.where == str(root)
+    assert error.what == f"two images here are called {names[0]}, in two of Unicode's normal forms"
 
 
 HEAD = "file,label,part"
