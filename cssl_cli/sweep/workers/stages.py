@@ -59,6 +59,8 @@ class Workshop:
             raise
         except CsslError as error:
             failed = error
+            # The frames that it passed hold the trainer, which would stay in memory while the next member trains.
+            failed.__traceback__ = failed.__cause__ = failed.__context__ = None
         except Exception as error:  # a bug in one member must not cost a whole sweep; its traceback is kept
             first_line = str(error).partition("\n")[0]
             failed = UnexpectedError(f"{type(error).__name__}: {first_line}", remedy=self._keep_traceback(run))
