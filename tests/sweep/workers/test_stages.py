@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from pathlib import Path
 
@@ -14,7 +15,22 @@ from cssl_cli.sweep.workers.stages import Missing, Workshop
 
 
 class Held:
-    """As a trainer, with weights and images on a GPU."""
+    """As a trainer, with weights and images on a GPU, which is in a circle."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+def test_a_member_leaves_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Held]] = []
+    monkeypatch.setattr(Workshop, "_stages", lambda *_: held.append(weakref.ref(Held())))
+    missing = Missing(probe=True, analysis=True)
+    gc.disable()
+    try:
+        assert Workshop(tmp_path, Silent(), None).complete(load_recipe("simclr-shapes"), missing) is None
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_failure_keeps_nothing_of_its_member_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
