@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cssl_cli.data import load_dataset
+from cssl_cli.data import arrays, decode, load_dataset
 from cssl_cli.errors import InputError
 from tests.support import image_folders
 
@@ -282,6 +282,20 @@ def test_damage_inside_an_array_is_named(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", b"no array")
     assert refused(path).startswith("images cannot be read: the magic string is not correct")
+
+
+def test_an_array_that_cannot_be_read_is_not_tried_for_every_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "_num_threads", lambda: 2)
+    path = saved(tmp_path, images=pixels(100, 8, 8))
+    tried = []
+
+    def array(arrays, name):
+        tried.append(name)
+        raise arrays.error(f"{name} cannot be read: Bad CRC-32")
+
+    monkeypatch.setattr(arrays._Arrays, "array", array)
+    assert refused(path) == "images cannot be read: Bad CRC-32"
+    assert len(tried) <= 2
 
 
 def pixels_of(path, name):
