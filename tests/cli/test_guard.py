@@ -9,7 +9,6 @@ import torch
 from cssl_cli.cli.guard import exit_code_of
 
 
-
 def full_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nAnd a page of advice")
 
