@@ -350,6 +350,10 @@ def test_files_that_hold_no_weights_are_told(recipe: str, tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(InputError, match="a named pipe, not a file"):
         importing(recipe, tmp_path / "pipe.pth", out=tmp_path)
+    header = b'{"__metadata__":' + 100_000 * b"["
+    (tmp_path / "deep.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="its header is not one of ours"):
+        importing(recipe, tmp_path / "deep.safetensors", out=tmp_path)
     cyclic: dict[str, Any] = {}
     cyclic["model"] = cyclic
     torch.save(cyclic, tmp_path / "w.pth")
