@@ -18,8 +18,8 @@ def main() -> None:
     from cssl_cli.host.signals import default_signals, end_on_signals
     from cssl_cli.host.streams import use_standard_streams
 
+    use_standard_streams()  # first: else what libraries print could go into the pipe by which signals are noticed
     end_on_signals()
-    use_standard_streams()
     code = exit_code_of(_run)
     default_signals()
     sys.exit(code)

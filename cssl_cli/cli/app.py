@@ -45,7 +45,11 @@ class _Guarded(TyperGroup):
         except OSError as error:  # otherwise libraries that torch loads would kill the process
             remedy = "Change to another one: cd DIR."
             raise InputError("the current directory does not exist any more", remedy=remedy) from error
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # how pydantic begins what typer asks it
+            raise
 
 
 with suppress(ImportError, AttributeError):  # where typer keeps them elsewhere, its own do, without descriptions

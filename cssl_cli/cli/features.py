@@ -90,7 +90,7 @@ def probe_files(
             arrays = load_features(path, reporter, training=True)
             if folder is not None:
                 folder.require_place(arrays.digest)
-            results[path] = probe_features(arrays, measurement, device_name=device)
+            results[path] = probe_features(arrays, measurement, device_name=device, where=str(path))
             if folder is not None:
                 folder.write_json(PROBE, results[path])
     show_probes(results, as_json)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from cssl_cli.errors import CsslError
+from cssl_cli.errors import CsslError, RunError
 from cssl_cli.host.signals import ending_on_signals, received
 from cssl_cli.host.streams import Output, ReaderGone, is_muted, print_error, standard_streams
 
@@ -39,6 +39,9 @@ def _told(command: Callable[[], object]) -> int:
     except BaseException as error:
         # After a signal, any exception is its consequence: libraries re-raise it as one of their own.
         number = received() or (2 if isinstance(error, KeyboardInterrupt) else None)
+        if number is None and (told := _of_memory(error)) is not None:
+            print_error(str(told))
+            return told.exit_code
         if number is None:
             raise
         print("interrupted", file=sys.stderr)
@@ -46,6 +49,19 @@ def _told(command: Callable[[], object]) -> int:
     finally:
         if isinstance(sys.stdout, Output):
             sys.stdout.silence()
+
+
+def _of_memory(error: BaseException) -> RunError | None:
+    """What to tell where memory is used up, as Python and numpy say it, and torch on a GPU and on a CPU; else None."""
+    said = str(error).strip().partition("\n")[0]
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    if not (isinstance(error, MemoryError) or of_torch):
+        return None
+    return RunError(
+        f"memory is used up: {said or 'the system gives no more'}",
+        remedy="End what else uses it, or ask for less at a time, such as a smaller train.batch_size or "
+        "train.micro_batch, or fewer --images. What was saved is intact.",
+    )
 
 
 def _exit_code(command: Callable[[], object]) -> int:

@@ -29,6 +29,7 @@ from cssl_cli.data.image_set import Notice, ProgressCallback, Source
 from cssl_cli.data.rows import Request, Rows, source_of_rows
 from cssl_cli.data.stamped_files import check_unchanged, stamped
 from cssl_cli.errors import InputError, not_among
+from cssl_cli.host.files import open_to_read
 from cssl_cli.recipe.ranges import File, Share, Size
 
 _KNOWN = ("images", "labels", "train_images", "train_labels", "test_images", "test_labels", "class_names")
@@ -86,7 +87,7 @@ class _Arrays:
         self.path = path
         with self.reading():
             self.file = stamped(path)
-            with zipfile.ZipFile(path) as archive:
+            with open_to_read(path) as file, zipfile.ZipFile(file) as archive:
                 self.names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         self.unused = [name for name in self.names if name not in _KNOWN]
 

@@ -24,7 +24,11 @@ def number_classes(
     classes are the values that occur, in their order; `class_names[v]` is the name of the number v, by default the
     number itself. `InputError` unless there are two classes or more, each with images in every part.
     """
-    values = np.unique(np.concatenate(parts))
+    if any(part.dtype.kind == "U" for part in parts):
+        parts = [part.astype(str) for part in parts]
+    # Each part by itself: of signed and unsigned numbers of 64 bits together, numpy makes fractions.
+    of_parts = [np.unique(part, return_inverse=True) for part in parts]
+    values = sorted({value for of_part, _ in of_parts for value in of_part.tolist()})
     names = [str(value) for value in values]
     if class_names is not None:
         if values[0] < 0 or values[-1] >= len(class_names):
@@ -44,7 +48,8 @@ def number_classes(
             where=where,
             remedy="Leave the labels out to pretrain without labels.",
         )
-    numbered = [np.searchsorted(values, part) for part in parts]
+    numbers = {value: number for number, value in enumerate(values)}
+    numbered = [np.array([numbers[value] for value in of_part.tolist()])[rows] for of_part, rows in of_parts]
     for what, labels in zip(_PARTS, numbered, strict=False):
         counts = np.bincount(labels, minlength=len(names))
         if empty := [name for name, count in zip(names, counts, strict=True) if not count]:
@@ -68,8 +73,9 @@ def held_out(names: Sequence[bytes], test_fraction: float) -> set[int]:
 def split_rows(labels: np.ndarray, test_fraction: float, *, where: str) -> tuple[np.ndarray, np.ndarray]:
     """The rows to train and to test on, ascending, with `held_out` of each class by the numbers of the rows."""
     in_test = np.zeros(len(labels), dtype=bool)
-    for value in np.unique(labels):
-        rows = np.flatnonzero(labels == value)
+    order = labels.argsort(kind="stable")  # once for all classes: there may be tens of thousands
+    values, starts = np.unique(labels[order], return_index=True)
+    for value, rows in zip(values, np.split(order, starts[1:]), strict=True):
         if len(rows) == 1:
             raise InputError(
                 f"the class {value} has one image, which cannot be split into training and test images",

@@ -136,6 +136,8 @@ def decode_into(
                         return
                     try:
                         images[row] = _decoded(encoded[row], size, channels)
+                    except InputError:  # of what holds all of them: the others would only meet it again
+                        raise
                     except Exception as error:  # decoders raise anything; only this file fails
                         failures.append((row, _reason(error)))
                 decoded.put(len(chunk))

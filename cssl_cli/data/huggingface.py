@@ -35,6 +35,7 @@ from cssl_cli.recipe.ranges import Channels, FolderOrName, Share, Size, Text
 
 _LEAST_VERSION = (5, 2)  # earlier ones unpickle some formats, those before 4 run a data set's code
 _BATCH = 256
+_A_FILE = 8 * b"\xff"  # in place of a number of bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +258,7 @@ class _Encoded(Sequence[Encoded]):
         return _bytes_or_path(value)
 
     def identity(self, progress: ProgressCallback | None) -> tuple[str, list[StampedFile]]:
-        """A digest of the bytes, and the files that hold other images."""
+        """A digest of the bytes and of which rows have them, and the files that hold the other images."""
         digest, files = hashlib.sha256(), []
         for start in range(0, len(self), _BATCH):
             for value in self.part[start : start + _BATCH][self.column]:
@@ -266,6 +267,7 @@ class _Encoded(Sequence[Encoded]):
                     if isinstance(encoded, bytes):
                         digest.update(len(encoded).to_bytes(8, "little") + encoded)
                     else:
+                        digest.update(_A_FILE)
                         files.append(stamped(encoded))
             if progress:
                 progress(min(start + _BATCH, len(self)), len(self), "reading images")

@@ -233,7 +233,9 @@ def chosen_rows(labels: Tensor | None, num_images: int, limit: int, *, num_class
         )
     if limit >= num_images:
         return None
-    groups = [torch.arange(num_images)] if labels is None else [(labels == k).nonzero()[:, 0] for k in range(least)]
+    groups: Sequence[Tensor] = [torch.arange(num_images)]
+    if labels is not None:  # ordered once for all classes: there may be tens of thousands
+        groups = labels.argsort(stable=True).split(labels.bincount(minlength=least).tolist())
     counts = _shares(limit, [len(group) for group in groups])
     chosen = [
         group[torch.randperm(len(group), generator=stream(0, f"data/subset/{k}"))[:count]]

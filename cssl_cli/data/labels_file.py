@@ -12,6 +12,7 @@ are numbered by name (numbers by their value) and images of a class ordered by p
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from cssl_cli.data.layout import Classes, Layout, counted, listed
 from cssl_cli.data.part_names import Part, part_of
 from cssl_cli.data.scan import Contents, Entry, Scanner, composed
 from cssl_cli.errors import InputError, some
+from cssl_cli.host.files import open_to_read
 
 _COLUMNS = ("file", "label", "part")
 _HEADER = "The first line must be file,label or file,label,part."
@@ -68,7 +70,7 @@ def arrange_by_labels(root: Path, name: str, scanner: Scanner) -> Layout:
 def _lines(path: Path) -> tuple[list[_Line], bool]:
     """The lines of the file, and whether it has a column of parts."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_to_read(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [cell.strip().lower() for cell in next(reader, [])]
             places = {column: header.index(column) for column in _COLUMNS if column in header}
@@ -79,6 +81,9 @@ def _lines(path: Path) -> tuple[list[_Line], bool]:
             lines = [_line(path, reader.line_num, cells, places, len(header)) for cells in reader if cells]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"this is no CSV file in UTF-8: {error}", where=str(path), remedy=_HEADER) from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot be read: {reason}", where=str(path), remedy="Check data.labels.") from error
     if not lines:
         raise InputError("no images are listed here", where=str(path), remedy="Add a line for each.")
     return lines, "part" in places
@@ -101,7 +106,17 @@ def _line(path: Path, number: int, cells: Sequence[str], places: Mapping[str, in
 def _by_path(contents: Contents, root: Path) -> dict[str, Entry]:
     """Every image by its path below the folder."""
     start = len(str(root)) + 1
-    return {composed(entry.path[start:]).replace(os.sep, "/"): entry for entry in contents.files}
+    known: dict[str, Entry] = {}
+    for entry in contents.files:
+        name = composed(entry.path[start:]).replace(os.sep, "/")
+        if name in known:
+            raise InputError(
+                f"two images here are called {name}, in two of Unicode's normal forms",
+                where=str(root),
+                remedy="Delete one of them, or rename it.",
+            )
+        known[name] = entry
+    return known
 
 
 def _check_files(path: Path, lines: Sequence[_Line], known: Mapping[str, Entry]) -> None:
@@ -134,9 +149,10 @@ def _by_class(lines: Sequence[_Line], known: Mapping[str, Entry], root: Path) ->
     }
 
 
-def _in_order(label: str) -> tuple[int, int, str]:
-    number = label.isascii() and label.isdigit()
-    return (0, int(label), label) if number else (1, 0, label)
+def _in_order(label: str) -> tuple[bool, int, str, str]:
+    """Numbers first, by their value: Python makes no number of thousands of digits."""
+    digits = label.lstrip("0") if label.isascii() and label.isdigit() else None
+    return (True, 0, "", label) if digits is None else (False, len(digits), digits, label)
 
 
 def _check_classes(path: Path, train: Classes, test: Classes) -> None:

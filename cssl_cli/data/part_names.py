@@ -30,10 +30,11 @@ _WORDS = {
     Part.DEV: "development|devel|dev",
 }
 _AROUND = (
-    "sets?|dataset|data|images?|imgs?|pictures|pics|photos|samples?|files|folder|dir|split|part|subset|jpe?g|png|"
+    "sets?|data|images?|imgs?|pictures|pics|photos|samples?|files|folder|dir|split|part|subset|jpe?g|png|"
     "public|private|final|labell?ed|cropped|resized|processed|augmented|ilsvrc"
 )
-_PATTERNS = {part: re.compile(rf"(?:{_AROUND}|\d+)*(?:{word})(?:{_AROUND}|\d+)*") for part, word in _WORDS.items()}
+# Digits one by one: by groups of them, a long number that does not match takes a time exponential in its length.
+_PATTERNS = {part: re.compile(rf"(?:{_AROUND}|\d)*(?:{word})(?:{_AROUND}|\d)*") for part, word in _WORDS.items()}
 _WRAPPER = re.compile(rf"(?:{_AROUND}|all|unknown|unlabell?ed)+")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_A-Za-z]+")
 

@@ -15,8 +15,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from cssl_cli.errors import InputError, ReadOnlyError, RunError
 
@@ -98,7 +98,7 @@ def exists(path: Path) -> bool:
 
 
 # ---------------------------------------------------------------------- opening
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> BufferedReader:
     """A regular file, perhaps behind a link. `OSError` for anything else; never waits, as a named pipe would."""
     _require_regular(path.stat().st_mode)
     return os.fdopen(_opened(path, os.O_RDONLY), "rb")

@@ -167,7 +167,9 @@ def _nearest_path(root: type[Block], document: Mapping[str, Any], path: KeyPath,
         return ".".join(elsewhere[0]) if len(elsewhere) == 1 else None
     sibling = nearest(path[-1], siblings)
     if sibling is None:
-        return nearest(".".join(path), [".".join(other) for other in everywhere])
+        # Neither the block itself nor what else is in it: these are alike by the name of the block only.
+        others = [other for other in everywhere if len(path) == 1 or other[: len(path) - 1] != path[:-1]]
+        return nearest(".".join(path), [".".join(other) for other in others])
     meant = (*path[:-1], sibling)
     below = (*meant, *_single_keys(_value_at(document, path)))
     return ".".join(below if below in everywhere else meant)

@@ -120,7 +120,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         what = "is in UTF-16; save it as UTF-8" if utf_16 else f"not a text file in UTF-8 (byte {error.start})"
-        raise InputError(what, where=where) from error
+        raise InputError(what, where=where, remedy="Recipes and sweeps are text, in YAML.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", where=where) from error

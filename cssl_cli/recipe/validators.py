@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
+from cssl_cli.host.files import open_to_read
 from cssl_cli.host.paths import UnknownPath, expand, expand_home, variables
 
 RESERVED_ENDINGS = (".partial", ".building")
@@ -80,7 +81,7 @@ def file_digest(path: str) -> str:
 @lru_cache(maxsize=64)
 def _digest_of(path: str, *_: int) -> str:
     """Of a large file, read once as long as it stays as it is."""
-    with open(path, "rb") as file:  # noqa: PTH123 (file_digest takes no other)
+    with open_to_read(Path(path)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -197,7 +197,7 @@ def print_runs(
         out.print(compacted(out, accuracy))
         out.print()
         _transposed(out, measured, labels)
-    note(out, f"Encoder features; what follows is for {next(iter(results))}. {caption(first, None)}")
+    note(out, f"Encoder features; what follows is for {next(iter(results))}. {caption(first, None, with_errs=False)}")
     if shares:
         note(out, f"{SHARE.called.capitalize()}: {SHARE.meaning}.")
     for path, result in results.items():

@@ -11,11 +11,17 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from cssl_cli.errors import escaped_text
 from cssl_cli.host.streams import Stream
 
 LONG_TABLE = 500  # rows
+
+# No line ends between a number and its per cent sign. rich breaks at every space, also at a no-break one: what stands
+# there until the lines are made is not a space, and as wide as one.
+_PERCENT = re.compile(r"(?<=\d)[ \N{NO-BREAK SPACE}](?=%)")
+_KEPT = "\ue000"
 
 
 def make_console(stream: TextIO, *, unpadded: bool = False, width: int | None = None) -> Console:
@@ -26,6 +32,7 @@ def make_console(stream: TextIO, *, unpadded: bool = False, width: int | None = 
 
 class _Console(Console):
     def print(self, *objects: Any, **options: Any) -> None:
+        objects = tuple(_unbroken(content) if isinstance(content, Text) else content for content in objects)
         if len(objects) == 1 and isinstance(objects[0], Table) and objects[0].row_count > LONG_TABLE:
             self.file.write("".join(f"{line}\n" for line in _plain_lines(objects[0])))
         else:
@@ -33,7 +40,14 @@ class _Console(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(escaped_text(segment.text), segment.style)
+            text = segment.text.replace(_KEPT, " ")
+            yield segment if segment.control else Segment(escaped_text(text), segment.style)
+
+
+def _unbroken(text: Text) -> Text:
+    result = text.copy()
+    result.plain = _PERCENT.sub(_KEPT, text.plain)
+    return result
 
 
 def _plain_lines(grid: Table) -> list[str]:

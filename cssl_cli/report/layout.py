@@ -61,6 +61,13 @@ def table(*columns: str, text_columns: int = 1) -> Table:
     return result
 
 
+def folding(grid: Table, *places: int) -> Table:
+    """The table with names in the columns at `places`, which may take several lines, as numbers may not."""
+    for place in places:
+        grid.columns[place].no_wrap = False
+    return grid
+
+
 def fits(out: Console, grid: Table) -> bool:
     """Whether a table fits without cutting or folding a cell."""
     return _natural_width(out, grid) <= out.width

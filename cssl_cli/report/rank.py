@@ -33,13 +33,23 @@ def _grid(result: Mapping[str, Any], columns: Sequence[str]) -> Table:
     grid = table("", "augmentations", *columns, "not told from", text_columns=2)
     grid.columns[-1].justify, grid.columns[-1].no_wrap = "left", False
     alike = _not_told_apart(result)
+    largest = max((abs(row["share"]["value"] or 0) for row in result["rows"]), default=0)
+    decimals = 1 if largest >= 0.01 else 2
     for place, row in enumerate(result["rows"], start=1):
-        cells = {"share, %": percent(row["share"]["value"], row["share"].get("interval"))}
+        cells = {"share, %": _share(row["share"], decimals)}
         if result["train_seeds"] is not None:
             cells["k-NN, %"] = percent(row["brief_knn"]["value"], row["brief_knn"]["interval"])
         cells |= {"about class": number(row["about_class"]["value"]), "shared": number(row["shared"]["value"])}
         grid.add_row(f"{place}", _named(row), *(cells[name] for name in columns), ", ".join(alike.get(row["row"], ())))
     return grid
+
+
+def _share(share: Mapping[str, Any], decimals: int) -> str:
+    """In per cent, with its interval; with more decimals where all are so small that one would not tell them apart."""
+    if share["value"] is None or decimals == 1:
+        return percent(share["value"], share.get("interval"))
+    value, low, high = (f"{100 * number:.{decimals}f}" for number in (share["value"], *share["interval"]))
+    return f"{value}  [{low}, {high}]"
 
 
 def _named(row: Mapping[str, Any]) -> str:

@@ -136,8 +136,14 @@ def _errs_of_distance(row: Declared) -> str:
 
 
 # ---------------------------------------------------------------------- in words
-def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
-    """What the rows were measured on, and what they mean."""
+ERRS = (
+    " Errs: against the full augmentation and the population of images; both: too large for few views, too small for "
+    "few images; exact*: a fact about these images and views."
+)
+
+
+def caption(result: Result, probe: Mapping[str, Any] | None, *, with_errs: bool = True) -> str:
+    """What the rows were measured on, and what they mean; `with_errs`, also the directions of their errors."""
     settings = result["settings"]
     simplex = quantity(result, "trained", "class_centers", "simplex_inner_product")["value"]
     tested = ""
@@ -147,16 +153,18 @@ def caption(result: Result, probe: Mapping[str, Any] | None) -> str:
         )
     of_classes = "" if settings["classes"] is None else f" of {', '.join(settings['classes'])}"
     augmented = settings["num_views"] - 1
+    has_classes = quantity(result, "trained", "population", "error")["value"] is not None
+    new = (
+        "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
+        f"at 95 % confidence, vacuous unless below chance{_chance(result)}. "
+    )
     either = ", as a first view or as a second by the toss of a coin" if result.get("views_of_two_kinds") else ""
     also = f" and {augmented} augmented{either}" if augmented else ""
     return (
         f"{tested}Terms: {images_of(result)}{of_classes}, "
         f"{plural(settings['num_views'], 'view')} each (the clean image{also}), features scaled to "
-        "unit norm, 95 % intervals over images. "
-        "New images: class centres from one half of these images, tested on the other; certified by Theorems B and C "
-        f"at 95 % confidence, vacuous unless below chance{_chance(result)}. {_meanings(result)}. "
-        "Errs: against the full augmentation and the population of images; "
-        "both: too large for few views, too small for few images; exact*: a fact about these images and views."
+        f"unit norm, 95 % intervals over images. {new if has_classes else ''}{_meanings(result)}."
+        + (ERRS if with_errs else "")
         + (f" A regular simplex of class centres has mean μk·μl {simplex:.3f}." if simplex else "")
     )
 
@@ -171,10 +179,11 @@ def _meanings(result: Result) -> str:
         for shown in in_summary()
         if shown.declared.meaning and shown.term.of != "distance" and _is_measured(result, shown)
     ]
-    if result["concentration"]:
+    if any(_in_distances(result, shown.declared) for shown in in_summary() if shown.term.of == "distance"):
+        between = "different classes" if len(result["class_names"] or ()) != 1 else "the only class"
         said.append(
             "1−σ the share of images outside the main part of their class, δ₀ the median distance between clean images "
-            "of different classes"
+            f"of {between}"
         )
     legend = "; ".join(said)
     return f"{legend[:1].upper()}{legend[1:]}"

@@ -94,7 +94,7 @@ def contact_sheet(views: Tensor, path: Path, *, class_names: Sequence[str] | Non
     tiles = tiles.expand(-1, -1, 3, -1, -1).permute(0, 1, 3, 4, 2).contiguous()
     zoom = max(1, -(-CELL // max(height, width)))
     cell_width, cell_height = width * zoom, height * zoom
-    font, title_font = ImageFont.load_default(13), ImageFont.load_default(16)
+    font, title_font = _font(12), _font(15)
     captions = list(map(escaped, class_names)) if class_names is not None else [""] * len(views)
     label_width = max((int(font.getlength(caption)) + MARGIN for caption in captions if caption), default=0)
     left, top = MARGIN + label_width, 3 * MARGIN + 16 + 13
@@ -115,3 +115,10 @@ def contact_sheet(views: Tensor, path: Path, *, class_names: Sequence[str] | Non
             sheet.paste(tile.resize((cell_width, cell_height), Image.Resampling.NEAREST), (x, y))
     with replacing(path, "Give the picture another place.") as partial:
         sheet.save(partial, format="PNG")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of the figures, of `size` pixels: Pillow's own has the letters of English only."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -182,12 +182,13 @@ def _absent(name: str, reason: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------- accuracies
 def probe_features(
-    arrays: FeatureArrays, measurement: Measurement, *, device_name: str | None = None
+    arrays: FeatureArrays, measurement: Measurement, *, device_name: str | None = None, where: str | None = None
 ) -> dict[str, Any]:
     """Accuracies on the clean images of classifiers fitted on `train_features`, as `runs.probe.probe` gives them.
 
     Class centres are means over the augmented views of the training images, over the clean ones where there are no
-    others (`center_views` is then 0). Raises InputError without labels or training features.
+    others (`center_views` is then 0). Raises InputError without labels or training features; `where` is the file that
+    they are missing in.
     """
     if measurement.probe.finetune is not None:
         raise InputError(
@@ -199,13 +200,13 @@ def probe_features(
     if arrays.labels is None:
         raise InputError(
             "there are no labels to compare predictions with",
-            where="labels",
+            where=where or "labels",
             remedy="Add labels, train_features and train_labels; without, cssl analyze works.",
         )
     if arrays.train_features is None or arrays.train_labels is None:
         raise InputError(
             "there are no features to fit classifiers on",
-            where="train_features",
+            where=where or "train_features",
             remedy="Add train_features (images, width) and train_labels (images), of other images than features: those "
             "of the training set.",
         )

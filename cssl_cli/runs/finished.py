@@ -42,11 +42,22 @@ def open_finished(path: Path, reporter: Reporter, recipe: Recipe | None = None) 
         raise InputError(
             f"{ENCODER} is missing" if state == "finished" else what,
             where=str(path),
-            remedy=f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {path.resolve().parent}",
+            remedy=_how_to_finish(run, recipe),
         )
     if run.environment() is not None and not run.has_checksums:
         warn(reporter, f"{path} was begun by a version that wrote no checksums: damage to its files may go unnoticed")
     return run, recipe
+
+
+def _how_to_finish(run: RunDir, recipe: Recipe) -> str:
+    folder = run.path.resolve().parent
+    place = RunDir.at(folder, name=recipe.name, fingerprint=recipe.fingerprint).path
+    if place.name == run.path.resolve().name:
+        return f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {folder}"
+    if place.exists():
+        return f"It has the recipe of {place}: copy that run again, or measure it instead."
+    command = f"cssl pretrain {place / RECIPE} --out {folder}"
+    return f"Rename its folder to {place.name}, where it is looked for, and finish it with: {command}"
 
 
 def _change_of_recipe(run: RunDir) -> str | None:

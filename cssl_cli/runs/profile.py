@@ -80,21 +80,22 @@ def profile(
     run = RunDir.at(out / "profiles", name=recipe.name, fingerprint=recipe.fingerprint)
     run.create(recipe.to_yaml())
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    _write_trace(run, steps, device)
-    content = {
-        "recipe": recipe.name,
-        "fingerprint": recipe.fingerprint,
-        **environment(device, trainer.precision, compiled=trainer.training_step.compiled),
-        "compiling_failed": compiled_as_asked and not trainer.training_step.compiled,
-        "batch_size": recipe.train.batch_size,
-        "num_steps": ROUNDS * num_steps,
-        "seconds": statistics.median(whole),
-        "parts": {part: _median([found[part] for found in parts]) for part in PARTS},
-        "flops": _step_flops(trainer),
-        **rates,
-        "device_memory_mb": memory,
-    }
-    run.write_json(PROFILE, content)
+    with run.locked():  # another profile of this recipe would take the trace for a leftover
+        _write_trace(run, steps, device)
+        content = {
+            "recipe": recipe.name,
+            "fingerprint": recipe.fingerprint,
+            **environment(device, trainer.precision, compiled=trainer.training_step.compiled),
+            "compiling_failed": compiled_as_asked and not trainer.training_step.compiled,
+            "batch_size": recipe.train.batch_size,
+            "num_steps": ROUNDS * num_steps,
+            "seconds": statistics.median(whole),
+            "parts": {part: _median([found[part] for found in parts]) for part in PARTS},
+            "flops": _step_flops(trainer),
+            **rates,
+            "device_memory_mb": memory,
+        }
+        run.write_json(PROFILE, content)
     return run, content
 
 

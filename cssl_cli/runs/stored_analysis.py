@@ -7,6 +7,7 @@ with quantities that are absent for a reason, but not with lists of another leng
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -141,7 +142,8 @@ def _require_shape(found: Any, axes: Sequence[str], sizes: dict[str, int], place
 
 
 def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(type(value) in (float, int) and math.isfinite(value) for value in values)
+    # Compared, as `isfinite` raises for a whole number that is too large for it.
+    return all(type(value) in (float, int) and abs(value) <= sys.float_info.max for value in values)
 
 
 def _is_share(key: str) -> bool:

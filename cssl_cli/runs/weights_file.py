@@ -29,10 +29,10 @@ def packed(state: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> bytes
 def facts_in(file: BinaryIO) -> dict[str, Any]:
     """The facts in a file; ValueError if its header is invalid."""
     size = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(min(size, _LARGEST_HEADER)))
     try:
+        header = json.loads(file.read(min(size, _LARGEST_HEADER)))
         facts = json.loads(header.get("__metadata__", {}).get("cssl", "{}"))
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, RecursionError) as error:
         raise ValueError("its header is not one of ours") from error
     if not isinstance(facts, dict):
         raise ValueError("its header is not one of ours")

@@ -151,8 +151,9 @@ def _read_torch(path: Path) -> Any:
         if _NAMES_CODE.search(str(error)):
             what = "it holds more than weights, which could run code when it is read"
             remedy = (
-                "If you trust it, save its weights alone: python -c \"import torch; torch.save(torch.load('FILE', "
-                "weights_only=False)['state_dict'], 'WEIGHTS.pt')\""
+                "If you trust it, save its weights alone: python -c \"import torch; it = torch.load('FILE', "
+                "weights_only=False); torch.save(it['state_dict'] if isinstance(it, dict) else it.state_dict(), "
+                "'WEIGHTS.pt')\""
             )
         else:
             what = f"it is no file of weights, of torch or of safetensors ({_first_line(error)})"
@@ -346,7 +347,10 @@ def _remedy(matched: Matched, recipe: Recipe, missing: bool, unexpected: bool) -
     kernel = kernels.get(f"{matched.prefix}conv1.weight")
     if hasattr(recipe.encoder, "stem") and kernel in ((7, 7), (3, 3)):
         stem = "imagenet" if kernel == (7, 7) else "small"
-        return f"Its first convolution is that of another stem: give encoder.stem={stem}."
+        advice = f"Its first convolution is that of another stem: give encoder.stem={stem}."
+        if len(matched.misfits) > 1 or missing or unexpected:
+            advice += " The rest may be of another architecture: encoder={name: ..., ...}."
+        return advice
     ways = ["Give the architecture as encoder={name: ..., ...}."]
     if missing and not matched.misfits:
         ways.append("Where names may be missing, cssl import takes --allow-missing NAME, which keeps random weights.")

@@ -120,7 +120,8 @@ def run_halved(
             break
         decision = close_rung(halving, standing, rung, path_of)
         reporter.say(told(decision))
-        standing = tuple(one for one in standing if one in decision.kept)
+        going_on = {one.rows for one in decision.kept}
+        standing = tuple(one for one in standing if one.rows in going_on)
     return ends
 
 
@@ -227,7 +228,8 @@ def decide(entrants: Sequence[Entrant], accuracies: Sequence[float | None], eta:
             remedy="With --report in place of --halve, the same command says which members failed, and why.",
         )
     kept = known[: num_kept(len(entrants), eta)]
-    stopped = [one for one in order if one not in kept]
+    going_on = set(kept)
+    stopped = [one for one in order if one not in going_on]
     return Decision(
         tuple(entrants[one] for one in kept),
         tuple(entrants[one] for one in stopped),

@@ -143,20 +143,20 @@ def rank_sets(home: Path, sets: Sequence[SetToRank], how: HowToRank, workshop: W
         of_data.setdefault(one.recipe.data, []).append(one)
     done = 0
     with holding(home / LOCK):
+        known = dict(read_ranking(home).sets)  # which nobody else changes meanwhile
         for together in of_data.values():
             dataset = workshop.dataset(together[0].recipe)
             measured = SharesOn.images_of(dataset, how.num_images, how.seed, device)
             for one in together:
-                known = read_ranking(home).sets
                 key = how.key(one.recipe)
                 if known.get(key, {}).get("content_key") != dataset.content_key:
                     quantities = measured.quantities(one.recipe)
-                    entry = {
+                    known[key] = {
                         "rows": list(one.rows),
                         "settings": how.settings(one.recipe),
                         "content_key": dataset.content_key,
                         **{name: quantity.to_dict() for name, quantity in quantities.items()},
                     }
-                    _Home(home).write_json(RANK, {"format": RANK_FORMAT, "sets": list({**known, key: entry}.values())})
+                    _Home(home).write_json(RANK, {"format": RANK_FORMAT, "sets": list(known.values())})
                 done += 1
                 workshop.reporter.advance("rank the augmentations", done, len(sets))

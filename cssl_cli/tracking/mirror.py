@@ -181,6 +181,8 @@ def failed(name: str, error: BaseException) -> str:
     """What went wrong with a tracker, on one line."""
     if isinstance(error, CsslError):
         return f"{name}: {str(error).splitlines()[0]}"
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{name} failed: {error.strerror}: {error.filename}"
     lines = str(error).strip()[:MOST_SAID].splitlines() or [""]
     return f"{name} failed: {type(error).__name__}{': ' if lines[0] else ''}{lines[0]}"
 

@@ -293,9 +293,14 @@ def test_an_unfinished_run_is_not_probed(invoke: Invoke, tiny_recipe: Path, tmp_
             refused = invoke(command, run)
             assert refused.code == 2
             assert words in refused.stderr
+            assert f"Finish it with: cssl pretrain {run}/recipe.yaml --out {run.parent}" in refused.stderr
+    copied = Path(shutil.copytree(run, run.with_name("copied")))
+    assert f"It has the recipe of {run}: copy that run again" in invoke("analyze", copied).stderr
+    shutil.rmtree(run)
+    assert f"Rename its folder to {run.name}, where it is looked for" in invoke("analyze", copied).stderr
     missing = invoke("probe", tmp_path / "runs" / "nothing")
     assert missing.code == 2
-    assert run.name in missing.stderr
+    assert copied.name in missing.stderr
 
 
 def test_json_of_recipes_names_what_was_written(invoke: Invoke, tmp_path: Path) -> None:
@@ -352,6 +357,12 @@ def test_damaged_files_of_a_run_are_sentences(
             outcome = invoke(*arguments)
             assert outcome.code in (0, 2), outcome.stderr
             assert "Traceback" not in outcome.stderr
+
+
+def test_a_value_that_an_option_does_not_take_is_told_in_our_words(invoke: Invoke) -> None:
+    refused = invoke("report", "quickstart", "--format", "xls")
+    assert refused.code == 2
+    assert "Invalid value for '--format': 'xls' is not one of" in refused.stderr
 
 
 def test_usage_errors_exit_with_2(invoke: Invoke) -> None:

@@ -112,6 +112,7 @@ def test_what_probing_needs_is_said(invoke: Invoke, tmp_path: Path) -> None:
     refused = invoke("probe", "f.npz")
     assert refused.code == 2
     assert "Add train_features (images, width) and train_labels (images)" in refused.stderr
+    assert "f.npz: there are no features to fit classifiers on" in refused.stderr
 
 
 # ---------------------------------------------------------------------- --out

@@ -1,6 +1,7 @@
 """Arrays of images in a .npz file."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cssl_cli.data import load_dataset
+from cssl_cli.data import arrays, decode, load_dataset
 from cssl_cli.errors import InputError
 from tests.support import image_folders
 
@@ -111,6 +112,22 @@ def test_parts_labels_and_names(tmp_path):
     assert told == [
         f"{path}: not used: val_images; 6 images for training, 3 for testing; 3 classes: cat, dog, eel",
     ]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_of_signed_and_of_unsigned_numbers_are_the_same_classes(tmp_path, named):
+    path = saved(
+        tmp_path,
+        train_images=pixels(4, 8, 8),
+        train_labels=np.array([0, 1, 1, 0], dtype=np.uint64),
+        test_images=pixels(2, 8, 8),
+        test_labels=np.array([1, 0], dtype=np.int64),
+        **({"class_names": np.array(["cat", "dog"])} if named else {}),
+    )
+    dataset = load(path)
+    assert dataset.class_names == (("cat", "dog") if named else ("0", "1"))
+    assert dataset.train.labels.tolist() == [0, 1, 1, 0]
+    assert dataset.test.labels.tolist() == [1, 0]
 
 
 def test_a_file_without_a_test_part_is_split_in_every_class(tmp_path):
@@ -248,7 +265,9 @@ def test_what_is_no_file_of_arrays(tmp_path):
     np.save(tmp_path / "single.npy", IMAGES)
     assert refused(tmp_path / "single.npy") == "this is no .npz file"
     (tmp_path / "folder").mkdir()
-    assert refused(tmp_path / "folder") == "cannot be read: is a directory"
+    assert refused(tmp_path / "folder") == "cannot be read: it is a folder, not a file"
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(tmp_path / "pipe") == "cannot be read: it is a named pipe, not a file"
     path = saved(tmp_path, images=IMAGES)
     path.write_bytes(path.read_bytes()[:200])
     assert refused(path) == "this is no .npz file"
@@ -263,6 +282,20 @@ def test_damage_inside_an_array_is_named(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", b"no array")
     assert refused(path).startswith("images cannot be read: the magic string is not correct")
+
+
+def test_an_array_that_cannot_be_read_is_not_tried_for_every_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "_num_threads", lambda: 2)
+    path = saved(tmp_path, images=pixels(100, 8, 8))
+    tried = []
+
+    def array(arrays, name):
+        tried.append(name)
+        raise arrays.error(f"{name} cannot be read: Bad CRC-32")
+
+    monkeypatch.setattr(arrays._Arrays, "array", array)
+    assert refused(path) == "images cannot be read: Bad CRC-32"
+    assert len(tried) <= 2
 
 
 def pixels_of(path, name):

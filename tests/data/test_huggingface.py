@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from cssl_cli.data import load_dataset
+from cssl_cli.data.huggingface import _Encoded
 from cssl_cli.errors import InputError
 from tests.support import image_folders
 
@@ -40,6 +41,18 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
 def test_versions_that_run_or_unpickle_what_a_set_holds_are_refused(tmp_path, monkeypatch, version):
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(__version__=version))
     assert f"of version {version}, which may run or unpickle" in refused(tmp_path, tmp_path / "cache").what
+
+
+def test_the_order_of_files_and_bytes_tells_images_apart(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"x")
+
+    class Part(list):
+        def __getitem__(self, rows):
+            return {"image": super().__getitem__(rows)}
+
+    rows = [{"bytes": b"y", "path": None}, {"bytes": None, "path": str(tmp_path / "x.png")}]
+    one, other = (_Encoded(Part(order), "image").identity(None) for order in (rows, rows[::-1]))
+    assert one != other
 
 
 # ----------------------------------------------------------------------------------------------- with the library

@@ -1,6 +1,7 @@
 """A folder whose images a CSV file labels."""
 
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -104,6 +105,24 @@ def test_labels_that_change_change_the_content(root, cache_dir, decoded):
     assert keys[0] != keys[1]
 
 
+def test_numbers_of_any_length_are_labels(root, cache_dir):
+    labels = ("9" * 5000, "010", "b", "9")
+    for number in range(8):
+        write(root / f"{number}.png", number)
+    write_labels(root, "file,label", *(f"{number}.png,{labels[number % 4]}" for number in range(8)))
+    assert load(root, cache_dir, labels=LABELS).class_names == ("9", "010", "9" * 5000, "b")
+
+
+def test_two_images_of_one_name_are_told(root, cache_dir):
+    names = [unicodedata.normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD")]
+    for number, name in enumerate(names):
+        write(root / name, number)
+    write_labels(root, "file,label", f"{names[0]},a")
+    error = refused(root, cache_dir, labels=LABELS)
+    assert error.where == str(root)
+    assert error.what == f"two images here are called {names[0]}, in two of Unicode's normal forms"
+
+
 HEAD = "file,label,part"
 FAULTS = {
     "no file": (
@@ -160,3 +179,7 @@ def test_a_file_that_is_missing_elsewhere_or_of_other_bytes(root, cache_dir):
         assert "is not a file in data.root" in refused(root, cache_dir, labels=name).what
     (root / LABELS).write_bytes(b"file,label\na.png,\xff\n")
     assert refused(root, cache_dir, labels=LABELS).what.startswith("this is no CSV file in UTF-8")
+    (root / LABELS).unlink()
+    os.mkfifo(root / LABELS)
+    error = refused(root, cache_dir, labels=LABELS)
+    assert (error.where, error.what) == (str(root / LABELS), "cannot be read: it is a named pipe, not a file")

@@ -73,6 +73,12 @@ def test_names_of_parts(part, names):
     assert {name: part_of(name) for name in names} == dict.fromkeys(names, part)
 
 
+def test_a_name_of_many_digits_is_told_at_once():
+    assert part_of("1.3.6.1.4.1.14519.5.2.1.6279.6001.100225287222365663678666836860") is None
+    assert part_of(f"train_{12 * 'dataset'}_2024010112345678901234567890") is Part.TRAIN
+    assert part_of(f"{30 * 'dataset'} of cats") is None
+
+
 # Training and test folders
 
 

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -264,3 +265,23 @@ def test_a_width_that_makes_no_sense(columns: str, run: Run, monkeypatch: pytest
     stdout = io.TextIOWrapper(written, encoding="utf-8")
     assert run("recipes", stdout=stdout)[0] == 0
     assert b"cssl recipes NAME" in b" ".join(written.getvalue().split())
+
+
+_WARNS = """
+import os, time
+from cssl_cli import __main__ as entry
+from cssl_cli.host import signals
+
+def warns():
+    os.write(2, b"a warning of a library\\n")
+    time.sleep(1)
+
+signals.GRACE, entry._run = 0.2, warns
+entry.main()
+"""
+
+
+def test_what_a_library_writes_to_closed_streams_is_no_signal() -> None:
+    """A line break has the number of SIGUSR1."""
+    closed = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, _WARNS], check=False)
+    assert closed.returncode == 0

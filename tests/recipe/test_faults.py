@@ -111,6 +111,7 @@ BAD_VALUES = [
     ("optm.lr=0.1", "optm is not a field; did you mean optim.lr?"),
     ("lr=0.1", "lr is not a field; did you mean optim.lr?"),
     ("~augment.blurr", "augment.blurr is not a field; did you mean augment.blur?"),
+    ("analyze.foo=1", "analyze.foo is not a field. Known: num_images, num_views,"),
     ("augment.crop.p=1", "augment.crop.p is not a field. Known: scale, ratio"),
     ("method.lambda_=1", "method.lambda_ is not a field of simclr"),
     ("optim.lr.x=3", 'optim.lr is {"x": 3}; must be a number > 0'),

@@ -270,6 +270,9 @@ def test_the_digest_of_the_weights_decides_and_not_where_they_lie(
     assert load_recipe(write_as("gone.yaml", a.to_yaml())) == a
     with pytest.raises(InputError, match="no such file"):
         load_recipe(base, [f"encoder.weights={tmp_path / 'a'}"])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a named pipe, not a file"):
+        load_recipe(base, [f"encoder.weights={tmp_path / 'pipe'}"])
     with pytest.raises(InputError, match=r"give encoder\.weights, too"):
         load_recipe(base, [f"encoder.weights_sha256={'a' * 64}"])
 

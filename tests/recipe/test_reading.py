@@ -17,7 +17,7 @@ from tests.support.recipe_files import GOOD, refusal
         ("# only a comment\n", "the file is empty"),
         ("- a\n- b\n", "must be a mapping"),
         ("just text", "must be a mapping"),
-        (b"name: \xff\xfe", "not a text file in UTF-8 (byte 6)"),
+        (b"name: \xff\xfe", "not a text file in UTF-8 (byte 6)\nRecipes and sweeps are text, in YAML."),
         (GOOD + "seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
         (GOOD + "x: !!python/object:os.path {}\n", "the tag !!python/object:os.path is not allowed"),
         (GOOD + "x: [\n", "not valid YAML: line 10"),

@@ -97,6 +97,36 @@ def test_the_clean_view_is_counted_and_said_to_be(content: dict[str, Any]) -> No
     assert not any(re.search(r"\bm = ", line) for line in sentences(content))
 
 
+def test_long_names_of_classes_cost_no_number(content: dict[str, Any], show: Show) -> None:
+    """They are folded, in every column that holds names."""
+    names = {name: f"{name} photographed in the snow of Alaska in winter" for name in content["class_names"]}
+    content = json.loads(re.sub("|".join(names), lambda found: names[found[0]], json.dumps(content)))
+    printed = show(content, "classes", "concentration", lines=True)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r"class +error, % +certified ≤, % +alignment +within +nearest centre of", printed)
+    aligned = content["trained"]["alignment"]["per_class"]["value"]
+    for name in names.values():
+        assert re.search(rf"^{name[:4]}.* {aligned[name]:.3f} ", printed, re.MULTILINE), name
+    near = content["concentration"]["pixels"]["share_meeting_other_class"]["value"]
+    assert re.search(rf"^pixels .* {100 * near:.1f}$", printed.split("Views of images of different")[1], re.MULTILINE)
+
+
+def test_the_caption_explains_no_row_that_is_not_there(content: dict[str, Any], show: Show) -> None:
+    printed = show(content)
+    assert "New images: class centres from one half" in printed
+    assert "δ₀ the median distance between clean images of different classes" in printed
+    content["class_names"] = ["cat"]
+    assert "δ₀ the median distance between clean images of the only class" in show(content)
+    content["class_names"] = None
+    content["trained"]["population"]["error"] = {"value": None, "reason": "the images have no labels"}
+    for quantities in content["concentration"].values():
+        for name in ("mean_sigma_low", "mean_sigma_high"):
+            quantities[name] = {"value": None, "reason": "the images have no labels"}
+    printed = show(content)
+    assert "New images: class centres" not in printed
+    assert "1−σ the share" not in printed
+
+
 def test_no_bound_is_shown_as_tighter_than_it_is(content: dict[str, Any], show: Show) -> None:
     certificate = content["trained"]["certificate_c"]
     certificate["error_bound"] |= {"value": 1 / 3000, "vacuous": False, "num_views": 1}

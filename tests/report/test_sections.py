@@ -77,6 +77,14 @@ def test_floors_and_certified_shares_are_rounded_down(content: dict[str, Any], s
     assert f" {name} 99.9 " in show(content, "certificates", width=120)
 
 
+def test_images_drawn_anew_for_the_papers_temperature_are_called_that(content: dict[str, Any], show: Show) -> None:
+    """Numbers that do not depend on the temperature differ between the two tables for this reason."""
+    content["trained"]["info_nce_paper"]["loss"] |= {"num_images": 50, "num_views": 7}
+    assert "as in the paper, 50 images × 7 views errs" in show(content, "losses")
+    content["num_images"] = 60
+    assert "as in the paper, 50 images × 7 views drawn anew errs" in show(content, "losses")
+
+
 # ---------------------------------------------------------------------- spectrum
 def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: Show) -> None:
     for encoder, count in (("trained", 16), ("projector", 5), ("untrained", 16)):
@@ -96,6 +104,12 @@ def test_the_spectrum_is_shown_at_powers_of_two(content: dict[str, Any], show: S
     printed = show(content, "spectrum", width=120)
     assert "functions λ encoder λ projector λ untrained ──" in printed
     assert "is least for" not in printed
+
+
+def test_no_heading_of_the_spectrum_is_cut_off_in_a_narrow_terminal(content: dict[str, Any], show: Show) -> None:
+    printed = show(content, "spectrum", width=80)
+    assert "functions λ encoder λ projector λ untrained ──" in printed
+    assert "functions energy encoder energy projector energy untrained ──" in printed
 
 
 def test_a_number_of_functions_that_is_missing_has_no_row(content: dict[str, Any], show: Show) -> None:

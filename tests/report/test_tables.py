@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cssl_cli.report.compare.tables.rows import print_table
 from cssl_cli.report.console import make_console
 from cssl_cli.report.document.blocks import Grid
 from cssl_cli.report.document.page import Page
-from cssl_cli.report.layout import _natural_width, compacted, console, number, percent, table
+from cssl_cli.report.layout import _natural_width, compacted, console, note, number, percent, table
 from cssl_cli.report.run import _per_class
 from cssl_cli.report.sections.concentration import outside_band
 from cssl_cli.sweep.run import MemberResult
@@ -29,6 +30,13 @@ from cssl_cli.theory.terms import EPSILON
 
 RECIPE = load_recipe("simclr-shapes")
 SWEEP = Sweep(name="s", path=Path("s.yaml"), axes={}, members=())
+
+
+def test_a_number_and_its_per_cent_sign_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """rich would break the line between them, also at a no-break space."""
+    for space in (" ", "\N{NO-BREAK SPACE}"):
+        note(make_console(sys.stdout, unpadded=True, width=20), f"the bound is at 75.0{space}%, 95{space}% of it")
+    assert capsys.readouterr().out == 2 * "the bound is at\n75.0 %, 95 % of it\n"
 
 
 def estimate(value: float | None) -> dict[str, Any]:
@@ -103,6 +111,17 @@ def test_tables_fit_and_lose_nothing(width: int) -> None:
     for words in ("a-row-with-quite-a-long-name", "32.0 ±2.8", "60.0 ±0.0*", "0.15 ±0.07*", "untrained encoder"):
         assert words in text
     assert "R_ε at ε = 0.5" in " ".join(text.split())
+
+
+def test_long_names_of_rows_are_folded_and_cost_no_number() -> None:
+    name = "-".join(["distorted"] * 7)
+    text = printed([result(f"{name}-{place}", seed, 0.32, 0.15) for place in "ab" for seed in (0, 1)], 80)
+    assert max(map(len, text.splitlines())) <= 80
+    heads, first = text.splitlines()[0], next(line for line in text.splitlines() if line.startswith("distorted"))
+    assert heads.split() == ["linear", "k-NN", "centre"]
+    assert re.findall(r"[\d.]+ ±[\d.]+", first) == ["32.0 ±0.0"] * 3
+    for head in ("align ↓", "R_ε ↓", "μk·μl ↓", "W/B ↓", "0.15 ±0.00"):
+        assert head in text
 
 
 def test_one_seed_has_no_deviation() -> None:

@@ -87,6 +87,15 @@ def test_captions_are_drawn_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
     assert drawn == ["a title", "original", "view 1", "view 2", "cat", "a long name of a class"]
 
 
+def test_letters_beyond_ascii_are_drawn_as_such(tmp_path: Path) -> None:
+    """Each as itself: a letter that the font lacks would be the same box as another one."""
+    sheets_of = {}
+    for name in ("é", "ß", "Ж", "ψ"):
+        contact_sheet(blank(1, 1), tmp_path / "sheet.png", class_names=[name], title="")
+        sheets_of[name] = read(tmp_path / "sheet.png")[:, :80].tobytes()
+    assert len(set(sheets_of.values())) == len(sheets_of)
+
+
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sheet.png"
     path.write_bytes(b"the old sheet")

@@ -98,6 +98,28 @@ def test_threads(threads: str | None, quota: float | None, state: str, monkeypat
     assert found["load"].state == "ok"
 
 
+def test_the_quota_of_either_version_of_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    monkeypatch.setattr(system, "_PROC", tmp_path)
+    monkeypatch.setattr(system, "_GROUPS", tmp_path / "sys")
+    assert system.cpu_quota() is None
+    write("self/cgroup", "5:memory:/box\n4:cpu,cpuacct:/box\n0::/own\n")
+    assert system.cpu_quota() is None
+    write("sys/cpu/box/cpu.cfs_quota_us", "-1\n")
+    write("sys/cpu/box/cpu.cfs_period_us", "100000\n")
+    assert system.cpu_quota() is None
+    write("sys/cpu/cpu.cfs_quota_us", "150000\n")
+    write("sys/cpu/cpu.cfs_period_us", "100000\n")
+    assert system.cpu_quota() == 1.5
+    write("sys/own/cpu.max", "max 100000\n")
+    assert system.cpu_quota() == 1.5
+    write("sys/cpu.max", "50000 100000\n")
+    assert system.cpu_quota() == 0.5
+
+
 def test_busy_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (999.0, 0, 0))
     assert_told(named(system.processors())["load"], "warning", "999")
@@ -208,6 +230,12 @@ def test_a_foreign_torch(
     with examination.with_torch([], compile_too=False, limit=limit) as found:
         (finding,) = found
     assert_told(finding, "failed", words, "torch again")
+
+
+def test_a_system_without_files_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS."""
+    monkeypatch.delattr(os, "memfd_create")
+    test_a_foreign_torch("print('goodbye'); import os; os._exit(3)", None, "goodbye", tmp_path, monkeypatch)
 
 
 def test_a_torchvision_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,6 +297,31 @@ def test_no_code_of_a_file_is_run(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_whole_model_is_refused_with_a_command_that_saves_its_weights(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(InputError) as refused:
+        importing(recipe, tmp_path / "w.pth", out=tmp_path / "runs")
+    found = re.search(r'python -c "(.*)"', refused.value.remedy or "")
+    assert found is not None
+    for whole in (torch.nn.Linear(2, 2), {"state_dict": {"weight": torch.zeros(2)}, "more": Harm}):
+        torch.save(whole, tmp_path / "FILE")
+        exec(found[1], {})
+        assert "weight" in torch.load(tmp_path / "WEIGHTS.pt", weights_only=True)
+
+
+def test_another_architecture_is_not_called_another_stem_only(recipe: str, tmp_path: Path) -> None:
+    torch.save(resnet(stem="imagenet"), tmp_path / "w.pth")
+    with pytest.raises(InputError) as refused:
+        importing(recipe, tmp_path / "w.pth", RESNET, out=tmp_path)
+    assert refused.value.remedy == "Its first convolution is that of another stem: give encoder.stem=imagenet."
+    with pytest.raises(InputError) as refused:
+        importing(recipe, tmp_path / "w.pth", RESNET.replace("18", "34"), out=tmp_path)
+    assert "The rest may be of another architecture: encoder={name: ..., ...}." in (refused.value.remedy or "")
+
+
 def test_one_file_is_imported_at_a_time_and_named_as_asked(recipe: str, tmp_path: Path, invoke: Invoke) -> None:
     for name in ("a.pt", "b.pt"):
         torch.save(weights_of({"name": "small", "width": 2}), tmp_path / name)
@@ -325,6 +350,10 @@ def test_files_that_hold_no_weights_are_told(recipe: str, tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(InputError, match="a named pipe, not a file"):
         importing(recipe, tmp_path / "pipe.pth", out=tmp_path)
+    header = b'{"__metadata__":' + 100_000 * b"["
+    (tmp_path / "deep.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="its header is not one of ours"):
+        importing(recipe, tmp_path / "deep.safetensors", out=tmp_path)
     cyclic: dict[str, Any] = {}
     cyclic["model"] = cyclic
     torch.save(cyclic, tmp_path / "w.pth")

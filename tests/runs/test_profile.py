@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cssl_cli.errors import InUseError
 from cssl_cli.host.progress import Silent
 from cssl_cli.nn.encoder import build_encoder
 from cssl_cli.nn.flops import count_flops, forward_flops
@@ -19,6 +20,7 @@ from cssl_cli.recipe import load_recipe
 from cssl_cli.runs import trainer as trainers
 from cssl_cli.runs.machine import copy_rate, matrix_rate
 from cssl_cli.runs.profile import PARTS, profile
+from cssl_cli.runs.run_dir import RunDir
 from cssl_cli.train import captured_step
 from cssl_cli.train.step import Compiled
 from tests.support.commands import Invoke
@@ -152,6 +154,19 @@ def test_a_trace_that_cannot_be_written_leaves_nothing_behind(
     assert found.code == 1
     assert "No space left on device" in found.stderr
     assert [path.name for path in tmp_path.glob("profiles/*/*") if "trace" in path.name] == []
+
+
+def test_a_trace_is_not_taken_for_a_leftover_while_it_is_written(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(_: object, path: str) -> None:
+        Path(path).write_bytes(b"a trace")
+        with pytest.raises(InUseError), RunDir(Path(path).parent).locked():
+            pass
+
+    monkeypatch.setattr("torch.profiler.profile.export_chrome_trace", written)
+    run, _ = profile(load_recipe(str(tiny_recipe)), out=tmp_path, reporter=Silent())
+    assert run.file("trace.json.gz").read_bytes() == b"a trace"
 
 
 def test_a_profile_that_cannot_be_written_is_refused_before_anything_is_measured(

@@ -17,6 +17,7 @@ from cssl_cli.errors import InputError
 from cssl_cli.features import patches
 from cssl_cli.host.progress import Silent
 from cssl_cli.recipe import load_recipe
+from cssl_cli.report.rank import show_ranking
 from cssl_cli.runs import rank as ranking
 from cssl_cli.runs.rank import Candidate, rank, view_features
 from cssl_cli.theory.spectrum.jackknife import jackknife_error
@@ -280,3 +281,15 @@ def test_of_many_rows_with_one_augmentation_a_few_are_named(tiny_recipe: Path, i
     sweep.write_text(f"name: rates\nbase: {tiny_recipe.name}\naxes:\n  rate:\n{rates}")
     done = invoke("rank", sweep, "--images", "40")
     assert "r1, r2, r3 and 6 others" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(1, "1.2 [1.1, 1.3]"), (0.1, "0.12 [0.11, 0.13]")])
+def test_shares_that_are_all_small_have_more_decimals(
+    tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scale: float, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = ranked(tiny("full"), num_images=40)
+    for row in result["rows"]:
+        row["share"] |= {"value": 0.012 * scale, "interval": [0.011 * scale, 0.013 * scale]}
+    show_ranking(result, as_json=False)
+    assert shown in " ".join(capsys.readouterr().out.split())

@@ -56,6 +56,7 @@ def test_an_analysis_as_it_is_written_is_right(analysis: dict[str, Any]) -> None
         ("trained/positive_pairs/eigenvalues/value/0", "x", "eigenvalues.value.0: it is no number"),
         ("trained/positive_pairs/eigenvalues/value/0", True, "eigenvalues.value.0: it is no number"),
         ("trained/positive_pairs/eigenvalues/value/0", float("nan"), "eigenvalues.value.0: it is no number"),
+        ("trained/positive_pairs/eigenvalues/value/0", 10**400, "eigenvalues.value.0: it is no number"),
         ("trained/R_epsilon/curve/errs", GONE, "R_epsilon.curve.errs: field required"),
         ("trained/R_epsilon/curve/value", [0.1], "curve.value: it has 1 entries and not 2"),
         ("trained/R_epsilon/curve/interval", [0.1, 0.2], "curve.interval.0: it is no list"),

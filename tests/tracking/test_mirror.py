@@ -185,6 +185,9 @@ def test_replaying_reports_what_the_tracker_raises(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(tensorboard, "TensorBoard", _raising(ImportError("no module of that name")))
     with pytest.raises(RunError, match="tensorboard failed: ImportError: no module of that name"):
         replay(written_run(tmp_path, epochs=1), "tensorboard", None, print)
+    monkeypatch.setattr(tensorboard, "TensorBoard", _raising(OSError(30, "Read-only file system", "/runs/tb")))
+    with pytest.raises(RunError, match="tensorboard failed: Read-only file system: /runs/tb"):
+        replay(written_run(tmp_path, epochs=1), "tensorboard", None, print)
 
 
 def test_a_store_that_cannot_be_prepared_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

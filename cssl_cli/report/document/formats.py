@@ -49,6 +49,9 @@ _SYMBOLS = {
     "…": r"\ldots{}",
     **{letter: f"\\{letter}" for letter in "&%$#_"},
 }
+# Symbols of several letters in the labels of our terms.
+_MATHS = {"R_ε": r"$R_\varepsilon$", "μk·μl": r"$\mu_k\cdot\mu_l$", "d_A": "$d_A$", "d₀": "$d_0$"}
+_IN_MATHS = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, _MATHS))})(?!\w)")
 IN_PERCENT, NONE = ", %", "–"
 _IN_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&$#])")
 
@@ -121,4 +124,5 @@ def _row(texts: Iterable[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_SYMBOLS.get(letter, letter) for letter in text)
+    parts = _IN_MATHS.split(text)  # every second one is a symbol
+    return "".join(_MATHS.get(part) or "".join(_SYMBOLS.get(letter, letter) for letter in part) for part in parts)

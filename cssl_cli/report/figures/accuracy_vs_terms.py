@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.host.files import explained, require_writable
-from cssl_cli.report.figures.point_labels import Labelled, place_labels, short_names
+from cssl_cli.report.figures.point_labels import NAME_LENGTH, Labelled, place_labels, short_names, told_apart
 from cssl_cli.report.figures.style import (
     GRAY,
     INK,
@@ -314,7 +314,11 @@ def _caption(rows: Sequence[RowContent], panels: Sequence[Any], names: Sequence[
     if any(point.reference is not None for point in points):
         sentences.append("Hollow: published accuracies, at our value of the term.")
     if len(rows) <= MAX_LABELLED and any(name.mark != name.name for name in names):
-        key = dict.fromkeys(f"{name.mark}\N{NO-BREAK SPACE}{plain(name.name, 28)}" for name in names)
+        short = told_apart([name.name for name in names])
+        key = dict.fromkeys(
+            f"{name.mark}:\N{NO-BREAK SPACE}{plain(shown, NAME_LENGTH)}"
+            for name, shown in zip(names, short, strict=True)
+        )
         sentences.append(f"{'; '.join(key)}.")
     if left_out:
         sentences.append(f"Not drawn: {', '.join(plain(term) for term in left_out)}.")

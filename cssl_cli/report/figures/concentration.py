@@ -24,7 +24,7 @@ OUTER = 0.1  # share of the classes on either side of that band
 
 
 class Curve(NamedTuple):
-    """1 − σ over the grid of δ for one distance: a band, a line per class, the median distance between classes."""
+    """1 − σ over the grid of δ for one distance: a band, a line per class, the median d_A between classes."""
 
     deltas: list[float]
     lower: list[float]
@@ -66,7 +66,7 @@ def concentration(content: Mapping[str, Any]) -> Figure | None:
     if any(len(curve.per_class) > MAX_CLASSES for curve in curves.values()):
         handles.append(Patch(facecolor=GRAY, alpha=0.25, label="80 % of classes, upper end"))
     if any(curve.between is not None for curve in curves.values()):
-        handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (4, 2)), label="median distance between classes"))
+        handles.append(Line2D([], [], color=INK, lw=1, ls=(0, (4, 2)), label="median $d_A$ between classes"))
     legend_above(figure, handles)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.report.figures.style import INK, lay_out, plain
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = 5.0  # points
+NAME_LENGTH = 28  # letters of a name in a key or a margin; of a longer one the middle is left out
 MARK_LENGTH = 7  # letters that fit beside a point
 _REACH = 4.5  # points between a point and its name
 _PLACES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -43,6 +45,20 @@ def short_names(rows: Sequence[tuple[str, str]]) -> list[Name]:
         return [Name(name, name) for name in names]
     numbered = {name: str(position) for position, name in enumerate(dict.fromkeys(names), start=1)}
     return [Name(numbered[name], name) for name in names]
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names, without what all begin and end with if the long ones could not be told apart once they are cut."""
+    if len({plain(name, NAME_LENGTH) for name in names}) == len(set(names)):
+        return list(names)
+    head = _in_common(names)
+    tail = _in_common([name[head:][::-1] for name in names])
+    return ["…" * (head > 0) + name[head : len(name) - tail] + "…" * (tail > 0) for name in names]
+
+
+def _in_common(names: Sequence[str]) -> int:
+    """How many characters all names begin with."""
+    return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
 
 
 def _without(name: str, group: str) -> str:

@@ -8,6 +8,7 @@ and restores them afterwards.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import warnings
@@ -48,10 +49,16 @@ KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": N
 CAPTION_SIZE = 6.8  # points
 CAPTION_WIDTH = 119  # characters of it per line at SIZE[0] inches
 
+FONT = "DejaVu Sans"  # comes with matplotlib: the same glyphs everywhere
+# Where a machine has one, for the letters of class names that our font lacks: Chinese, Japanese and Korean ones.
+OTHER_FONTS = (
+    *(f"{family} {script}" for family in ("Noto Sans CJK", "Source Han Sans") for script in ("SC", "TC", "JP", "KR")),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
+)
+
 _SETTINGS: dict[str, Any] = {
     "font.size": 8,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same glyphs everywhere
     "mathtext.fontset": "dejavusans",
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -100,8 +107,27 @@ def drawing() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", category=matplotlib.MatplotlibDeprecationWarning)
         ours = {name: value for name, value in matplotlib.rcParamsDefault.items() if not name.startswith("backend")}
-        with matplotlib.rc_context(ours | _SETTINGS):
+        with matplotlib.rc_context(ours | _SETTINGS | {"font.family": _fonts()}), _silenced("matplotlib.font_manager"):
             yield
+
+
+@contextmanager
+def _silenced(logger: str) -> Iterator[None]:
+    """Without the warnings of a library's logger: here of fonts that are not there in every weight."""
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
+
+
+def _fonts() -> list[str]:
+    """Of each letter, the first that has it is taken; a font that is not there would cost a warning for each text."""
+    from matplotlib.font_manager import fontManager
+
+    installed = {font.name for font in fontManager.ttflist}
+    return [FONT, *(name for name in OTHER_FONTS if name in installed)]
 
 
 def new_figure(title: str, caption: str, size: tuple[float, float] = SIZE) -> Figure:

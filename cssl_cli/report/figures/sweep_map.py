@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cssl_cli.host.files import require_writable
 from cssl_cli.report.figures.accuracy_vs_terms import about_stopped
+from cssl_cli.report.figures.point_labels import NAME_LENGTH, told_apart
 from cssl_cli.report.figures.style import (
     BLUE,
     INK,
@@ -34,7 +34,6 @@ LABEL_HEIGHT = 0.085  # inches that a row's name needs
 HEAD_HEIGHT = 0.62  # inches, of the tilted names of the columns
 MISSING = "#BBBBBB"
 CONTROL = " (control)"
-NAME_LENGTH = 28
 RowContent = Mapping[str, Any]
 
 
@@ -141,20 +140,6 @@ def _name_rows(axes: Axes, rows: Sequence[RowContent], height: float) -> None:
     short = told_apart([str(row["row"]) for row in rows])
     names = [plain(short[place], NAME_LENGTH) + (CONTROL if rows[place].get("control") else "") for place in places]
     axes.set_yticks(places, names, fontsize=6.2 if len(rows) <= MAX_PRINTED else 5.2)
-
-
-def told_apart(names: Sequence[str]) -> list[str]:
-    """The names, without what all begin and end with if the long ones could not be told apart once they are cut."""
-    if len({plain(name, NAME_LENGTH) for name in names}) == len(set(names)):
-        return list(names)
-    head = _in_common(names)
-    tail = _in_common([name[head:][::-1] for name in names])
-    return ["…" * (head > 0) + name[head : len(name) - tail] + "…" * (tail > 0) for name in names]
-
-
-def _in_common(names: Sequence[str]) -> int:
-    """How many characters all names begin with."""
-    return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
 
 
 def ranks(rows: Sequence[RowContent], column: MapColumn) -> list[float | None]:

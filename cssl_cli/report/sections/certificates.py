@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cssl_cli.report.layout import (
     compacted,
+    folding,
     heading,
     note,
     number,
@@ -235,7 +236,7 @@ def _of_classes(result: Result, names: Sequence[str], nearest: Mapping[str, str]
     bound = quantity(result, "trained", "population", "error_bound_per_class")["value"]
     align = quantity(result, "trained", "alignment", "per_class")
     within = quantity(result, "trained", "spread", "within_per_class")["value"]
-    grid = table("class", "error, %", "certified ≤, %", "alignment", "within", "nearest centre of")
+    grid = folding(table("class", "error, %", "certified ≤, %", "alignment", "within", "nearest centre of"), -1)
     for name in names:
         aligned = number(align["value"] and align["value"].get(name), (align.get("interval") or {}).get(name))
         wrong = percent(error["value"] and error["value"].get(name), (error.get("interval") or {}).get(name))

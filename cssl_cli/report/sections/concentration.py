@@ -12,6 +12,7 @@ from cssl_cli.report.layout import (
     compacted,
     console,
     fits,
+    folding,
     heading,
     images_of,
     note,
@@ -205,7 +206,7 @@ def _across_classes(out: Console, by_distance: Mapping[str, Quantities], relativ
     if all(entry["value"] is None for entry in least.values()):
         return
     heading(out, "Views of images of different classes")
-    grid = table("distance", "least", "of", "within δ, %", "coincide, %")
+    grid = folding(table("distance", "least", "of", "within δ, %", "coincide, %"), 2)
     for name, entry in least.items():
         near = part(by_distance[name], "share_near_other_class").get("value")
         grid.add_row(

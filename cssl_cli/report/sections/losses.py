@@ -23,7 +23,9 @@ def losses(out: Console, result: Result) -> None:
         note(out, "The paper's InfoNCE has no temperature: it is this one.")
     else:
         enumerated = _enumerated(result, "info_nce_paper")
-        quantities_table(out, result, f"The same at T = 1, as in the paper{enumerated}", "InfoNCE, T = 1")
+        measured = quantity(result, "trained", "info_nce_paper", "loss").get("num_images")
+        drawn = " drawn anew" if measured and measured < result["num_images"] else ""
+        quantities_table(out, result, f"The same at T = 1, as in the paper{enumerated}{drawn}", "InfoNCE, T = 1")
     quantities_table(
         out,
         result,

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
-from cssl_cli.report.layout import compacted, heading, note, number, percent, plural, table
+from cssl_cli.report.layout import compacted, fits, heading, note, number, percent, plural, table
 from cssl_cli.report.quantities import COLUMNS, Result, quantity
 
 CURVES = {"eigenvalues": "λ", "label_energy": "energy"}
@@ -25,15 +26,7 @@ def spectrum(out: Console, result: Result) -> None:
         for curve, head in CURVES.items()
         for encoder, name in COLUMNS.items()
     }
-    columns = {head: values for head, values in measured.items() if values}
-    grid = table("functions", *columns, text_columns=0)
-    for count in sorted({count for values in columns.values() for count in values if count.bit_count() == 1}):
-        cells = (
-            (percent if head.startswith(CURVES["label_energy"]) else number)(values[count]) if count in values else "–"
-            for head, values in columns.items()
-        )
-        grid.add_row(str(count), *cells)
-    out.print(compacted(out, grid))
+    _print_curves(out, {head: values for head, values in measured.items() if values})
     best = quantity(result, "trained", "positive_pairs", "tau_dimension")["value"]
     said = (
         f"{plural(functions['num_images'], 'image')}, {plural(functions['num_views'], 'augmented view')}. "
@@ -44,6 +37,30 @@ def spectrum(out: Console, result: Result) -> None:
     if best is not None:
         said += f" τ of the trained encoder is least for {plural(best, 'function')}."
     return note(out, said)
+
+
+def _print_curves(out: Console, columns: Mapping[str, Mapping[int, float]]) -> None:
+    """Print the curves in one table, or each kind in its own where that would be cut off."""
+    joint = compacted(out, _grid(columns))
+    if fits(out, joint):
+        out.print(joint)
+        return
+    for place, kind in enumerate(CURVES.values()):
+        if place:
+            out.print()
+        out.print(compacted(out, _grid({head: values for head, values in columns.items() if head.startswith(kind)})))
+
+
+def _grid(columns: Mapping[str, Mapping[int, float]]) -> Table:
+    """A row for each number of functions that is a power of two."""
+    grid = table("functions", *columns, text_columns=0)
+    for count in sorted({count for values in columns.values() for count in values if count.bit_count() == 1}):
+        cells = (
+            (percent if head.startswith(CURVES["label_energy"]) else number)(values[count]) if count in values else "–"
+            for head, values in columns.items()
+        )
+        grid.add_row(str(count), *cells)
+    return grid
 
 
 def _by_number(result: Result, encoder: str, curve: str) -> Mapping[int, float]:

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from cssl_cli.runs.doctor import folders, packages, system
 from cssl_cli.runs.doctor.findings import Check, Finding, examined
@@ -61,8 +62,7 @@ def with_torch(
     limit = limit or (COMPILE_LIMIT if compile_too else LIMIT)
     request = json.dumps({"data": "\0".join(data), "compile": compile_too})
     reading, writing = os.pipe()
-    # In memory: on a full disk there is no place for a temporary file.
-    with os.fdopen(os.memfd_create("cssl doctor"), "w+b") as said, os.fdopen(reading, encoding="ascii") as lines:
+    with _unnamed_file() as said, os.fdopen(reading, encoding="ascii") as lines:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CODE.format(path=sys.path, descriptor=writing, request=request)],
@@ -88,6 +88,13 @@ def with_torch(
             timer.cancel()
             process.kill()
             process.wait()
+
+
+def _unnamed_file() -> BinaryIO:
+    """In memory, where the system (Linux) can: on a full disk there is no place for a temporary file."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("cssl doctor"), "w+b")
+    return cast("BinaryIO", tempfile.TemporaryFile())
 
 
 def _findings(

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cssl_cli
@@ -28,6 +28,13 @@ _PROGRAM = """
 #include <omp.h>
 extern "C" int threads() { return omp_get_max_threads(); }
 """
+
+
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_CGROUPS = (
+    (r"^0::/(.*)$", "", ("cpu.max",)),
+    (r"^\d+:(?:\w+,)*cpu(?:,\w+)*:/(.*)$", "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
+)
 
 
 def processors() -> Iterator[Finding]:
@@ -81,18 +88,27 @@ def useful_cores() -> int:
 def cpu_quota() -> float | None:
     """Cores' worth of time that the control group gets, as of a container; None without a limit."""
     try:
-        own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
-        folder = Path("/sys/fs/cgroup", own[1] if own else "")
+        own = (_PROC / "self" / "cgroup").read_text(errors="replace")
     except OSError:
         return None
-    found = []
+    return min((quota for groups in _CGROUPS for quota in _quotas(own, *groups)), default=None)
+
+
+def _quotas(own: str, line: str, below: str, names: Sequence[str]) -> Iterator[float]:
+    """Of this process's group and of those around it, by a version of Linux's control groups.
+
+    own: /proc/self/cgroup, with a `line` that names the group. names: of the files with the limit and its period.
+    """
+    found = re.search(line, own, re.MULTILINE)
+    folder = _GROUPS / below / (found[1] if found else "")
     for group in (folder, *folder.parents):
         try:
-            limit, period = (group / "cpu.max").read_text().split()
-            found.append(int(limit) / int(period))
+            limit, period = " ".join((group / name).read_text() for name in names).split()
+            quota = int(limit) / int(period)
         except (OSError, ValueError):  # no such file, or "max"
             continue
-    return min(found, default=None)
+        if quota > 0:  # version 1 says -1 for none
+            yield quota
 
 
 def model() -> str:

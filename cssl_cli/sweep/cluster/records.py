@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cssl_cli.errors import DamagedError
+from cssl_cli.host.files import explained
 from cssl_cli.host.sealed_folder import SealedFolder
 
 FOLDER, LOCK = "slurm", "lock"
@@ -84,7 +85,8 @@ def new_submission(home: Path, sweep: str, jobs: Sequence[Sequence[str]]) -> Sub
     now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())  # in order also where clocks change, or hosts' zones differ
     token = f"{now}-{secrets.token_hex(2)}"
     folder = home / FOLDER / token
-    folder.mkdir(parents=True)
+    with explained(folder, "Free some space or make the folder writable."):
+        folder.mkdir(parents=True)
     submission = Submission(folder, f"cssl-{sweep}-{token}", tuple(map(tuple, jobs)))
     content: dict[str, Any] = {"name": submission.name, "jobs": [list(job) for job in jobs]}
     _Folder(folder).write_json(_MEMBERS, content, indent=None)

@@ -64,7 +64,7 @@ class WorkerProcess:
     def messages(self) -> list[Message] | None:
         """Wait for messages since the last call; None once the process has ended."""
         data = os.read(self.events, 1 << 16)
-        return [decode(line) for line in self.lines.feed(data)] if data else None
+        return [message for line in self.lines.feed(data) if (message := _decoded(line))] if data else None
 
     def stop(self) -> None:
         """Ask it to save its work and end; it does the same if this process dies."""
@@ -83,6 +83,13 @@ class WorkerProcess:
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+
+def _decoded(line: bytes) -> Message | None:
+    """A worker's message; None for another line, as what a machine's own code prints when Python starts."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        return decode(line)
+    return None
 
 
 def run_alone(task: RankTask, *, threads: int, tell: Callable[[Message], None]) -> Ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Workshop:
     def complete(self, recipe: Recipe, missing: Missing) -> Failure | None:
         """Run the missing stages; returns the failure, if any. Raises `Interrupted`."""
         run = RunDir.at(self.home, name=recipe.name, fingerprint=recipe.fingerprint)
+        failed: CsslError | None = None
         try:
             with self.mirrors:  # which closes the run in the trackers, however it ends
                 self._stages(recipe, missing)
@@ -59,10 +61,14 @@ class Workshop:
             raise
         except CsslError as error:
             failed = error
+            # The frames that it passed hold the trainer, which would stay in memory while the next member trains.
+            failed.__traceback__ = failed.__cause__ = failed.__context__ = None
         except Exception as error:  # a bug in one member must not cost a whole sweep; its traceback is kept
             first_line = str(error).partition("\n")[0]
             failed = UnexpectedError(f"{type(error).__name__}: {first_line}", remedy=self._keep_traceback(run))
-        else:
+        # Trainers, traced encoders and what torch saved are in circles, which Python may leave for a dozen members.
+        gc.collect()
+        if failed is None:
             return None
         failure = Failure(failed, failed.of(str(run.path)))
         self.reporter.say(f"failed: {failure.sentence}")

@@ -109,9 +109,9 @@ def test_warnings_and_what_the_columns_mean_are_said() -> None:
     # Of 45 pairs 23 more concordant than discordant have p = 0.047, and 27 have p = 0.01667 ≤ 0.05 / 3 terms.
     assert (p_without_ties((10,), 23), p_without_ties((10,), 27)) == pytest.approx((0.0466226, 0.0166661), abs=1e-6)
     assert "With 10 rows without ties p ≤ 0.05 takes |τ| ≥ 0.52; 0.60 is enough for adj. p ≤ 0.05." in ten
-    assert "all 3 terms together (Westfall–Young" in ten
+    assert "the 3 terms with a p (Westfall–Young" in ten
     many = " ".join(printed(screened(70), 80).split())
-    assert "all 3 terms together (Holm)" in many
+    assert "the 3 terms with a p (Holm)" in many
     assert "without ties" not in many
 
 

@@ -80,6 +80,13 @@ def test_names_in_latex_are_letters_only(named: Document) -> None:
     assert all(len(re.findall(r"(?<!\\)&", row)) == 1 for row in rows)
 
 
+def test_symbols_of_several_letters_are_formulas_in_latex() -> None:
+    heads = tuple(Head(title) for title in ("R_ε ↓", "μk·μl ↓", "d_A pixels", "cold_A1"))
+    line = as_latex(Document("", "", table=Grid(heads, ()))).splitlines()[3]
+    written = (r"$R_\varepsilon$ $\downarrow$", r"$\mu_k\cdot\mu_l$ $\downarrow$", "$d_A$ pixels", r"cold\_A1")
+    assert line == " & ".join(written) + r" \\"
+
+
 def test_quotes_in_latex_take_no_other_font_encoding() -> None:
     table = Grid((Head("", numeric=False),), (Line((Cell('a "b"'),)),))
     assert r"a {\char34}b{\char34} \\" in as_latex(Document("", "", table=table))

@@ -115,6 +115,17 @@ def test_titles_hold_tau_with_its_interval_in_the_order_of_the_table(drawn: dict
         assert sentence in said
 
 
+def test_numbers_in_the_key_cannot_be_taken_for_a_part_of_a_name(tmp_path: Path) -> None:
+    said = texts_of(draw(table(["0.25-crops-small", "0.25-crops-large", "1-crops-small"], 1, 1), tmp_path)[1])
+    assert "2:\N{NO-BREAK SPACE}0.25-crops-large; 3:\N{NO-BREAK SPACE}1-crops-small." in said.replace("\n", " ")
+
+
+def test_long_names_in_the_key_stay_different(tmp_path: Path) -> None:
+    names = [f"a-very-long-name-of-a-variant-{number}-with-more-words-behind-it" for number in range(3)]
+    said = " ".join(texts_of(draw(table(names, 1, 1), tmp_path)[1]).split())
+    assert "1: …0…; 2: …1…; 3: …2…." in said
+
+
 def signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
 
@@ -128,7 +139,7 @@ def test_what_is_not_there_is_not_said(tmp_path: Path) -> None:
 def test_short_names_stand_by_their_points_and_long_ones_get_numbers(drawn: dict[str, list[Path]]) -> None:
     said = {size: texts_of(paths[1]) for size, paths in drawn.items()}
     assert [line.strip() for line in said["ten in two groups"].split("\n")].count("abcde") == 2  # once a method
-    assert "10\N{NO-BREAK SPACE}crop-with-k" in said["ten"]
+    assert "10:\N{NO-BREAK SPACE}crop-with-k" in said["ten"]
     assert "crop-with" not in said["forty"]
     assert [name.mark for name in short_names([("ab-moco", "moco"), ("moco-a", "moco"), ("moco", "moco")])] == [
         "ab",

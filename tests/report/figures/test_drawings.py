@@ -53,6 +53,11 @@ def test_names_and_values_of_the_classes_are_drawn(drawn: dict[int, Path]) -> No
         assert name in texts_of(drawn[40] / "projection.svg")
 
 
+def test_the_median_of_augmented_distances_is_not_taken_for_the_yardstick(drawn: dict[int, Path]) -> None:
+    """δ₀ is a median distance between classes, too: of clean images."""
+    assert "median $d_A$ between classes" in texts_of(drawn[10] / "concentration.svg")
+
+
 def test_what_is_absent_is_not_drawn(tmp_path: Path) -> None:
     content = analysis(3, 60)
     content["class_names"] = None

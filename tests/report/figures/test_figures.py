@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 from cssl_cli.errors import InputError, RunError
 from cssl_cli.report.figures import figures
 from cssl_cli.report.figures.figures import draw_figures
+from cssl_cli.report.figures.style import drawing, new_figure
 from tests.support.figures import BOTH, NAMES, NAMES_DRAWN, names_of
 from tests.support.forked_process import in_a_process
 from tests.support.synthetic_analysis import absent, analysis, trace
@@ -89,6 +91,26 @@ def draw_with_settings(settings: Path, folder: Path) -> None:
     draw_figures(content, [], folder)
     assert "matplotlib.pyplot" not in sys.modules
     assert {key: matplotlib.rcParams[key] for key in matplotlib.rcParams if key != "backend"} == before
+
+
+def test_letters_that_our_font_lacks_are_taken_of_one_that_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A made-up one, in one weight only, whose glyphs are those of a font that comes with matplotlib."""
+    from matplotlib import font_manager
+
+    place = font_manager.findfont("STIXGeneral")
+    other = font_manager.FontEntry(fname=place, name="SimHei", style="normal", weight=500)
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist, other])
+    letter = "\N{PROPERTY LINE}"  # DejaVu Sans has none
+    with drawing():
+        figure = new_figure("Names", "of classes")
+        figure.text(0.5, 0.5, f"cat {letter}")
+        figure.savefig(tmp_path / "names.svg")
+    fonts = re.findall(r'href="#([A-Za-z]+)', (tmp_path / "names.svg").read_text())
+    assert fonts.count("STIXGeneral") == 1
+    assert set(fonts) == {"DejaVuSans", "STIXGeneral"}
+    assert capfd.readouterr().err == ""
 
 
 def test_importing_the_package_loads_no_matplotlib(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from cssl_cli.report.compare.catalogue import LINEAR
 from cssl_cli.report.compare.tables.prediction import draw_map
+from cssl_cli.report.figures.point_labels import told_apart
 from cssl_cli.report.figures.style import drawing
-from cssl_cli.report.figures.sweep_map import MapColumn, draw_sweep_map, ranks, rows_of_map, sweep_map, told_apart
+from cssl_cli.report.figures.sweep_map import MapColumn, draw_sweep_map, ranks, rows_of_map, sweep_map
 from tests.support.figures import texts_of
 
 COLUMNS = (

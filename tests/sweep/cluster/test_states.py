@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from cssl_cli.errors import DamagedError
+from cssl_cli.errors import DamagedError, RunError
 from cssl_cli.sweep.cluster.records import (
     FOLDER,
     NO_WORD,
@@ -26,6 +27,15 @@ from cssl_cli.sweep.cluster.states import WHILE_WAITING, MemberState, OnDisk, st
 @pytest.fixture
 def sent(tmp_path: Path) -> Submission:
     return new_submission(tmp_path, "sweep", [["a", "b"], ["c"]])
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        new_submission(tmp_path, "sweep", [["a"]])
 
 
 def state(one: OnDisk, sent: Sequence[Submission], **jobs: str) -> MemberState:

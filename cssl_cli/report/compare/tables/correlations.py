@@ -27,8 +27,8 @@ VERSIONS: tuple[tuple[frozenset[str], bool], ...] = (
 )
 ALL_OF_THEM = "--correlations prints all."
 HOW = {
-    "Westfall–Young step-down min-p": "adj. p: for all {m} terms together (Westfall–Young, over the same orders)",
-    "Holm": "adj. p: for all {m} terms together (Holm)",
+    "Westfall–Young step-down min-p": "adj. p: for the {m} terms with a p (Westfall–Young, over the same orders)",
+    "Holm": "adj. p: for the {m} terms with a p (Holm)",
 }
 
 

@@ -112,7 +112,6 @@ def _images_differ(rows: Sequence[Row]) -> bool:
 def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     sampled = rows[0].members[0].member.sampled if rows and columns[0] == LAST_EPOCH[0] else {}
     grid = table("", *short_names(list(sampled)), *(column.title for column in columns))
-    grid.columns[0].no_wrap = True
     facts = circumstances(rows)
     alike = all(len(facts[name]) <= 1 for name in ("views", "epsilons", "deltas"))
     # R_ε grows with the views and falls with ε: values for different views or ε have no best.
