@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 RECIPE, ENVIRONMENT, CHECKPOINT = "recipe.yaml", "environment.json", "checkpoint.pt"
 METRICS, TRACE, EPOCH_KNN = "metrics.jsonl", "trace.jsonl", "knn.jsonl"
-RESULTS_FORMAT = 3  # of probe.json and analysis.json; raise it when the meaning of a number in them changes
+RESULTS_FORMAT = 4  # of probe.json and analysis.json; raise it when the meaning of a number in them changes
 ENCODER, PROJECTOR = "encoder.safetensors", "projector.safetensors"
 PROBE, ANALYSIS, STATUS, LOCK = "probe.json", "analysis.json", "status", "lock"
 FIGURES, TRANSFER = "figures", "transfer"
