@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
@@ -110,6 +111,11 @@ def escaped(name: str) -> str:
 def shown_path(path: PurePath) -> str:
     """The path on one line."""
     return escaped(str(path))
+
+
+def shown_command(*words: str | PurePath) -> str:
+    """A command to copy: on one line, and quoted where a shell would take a word apart."""
+    return shlex.join(escaped(str(word)) for word in words)
 
 
 def escaped_text(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cssl_cli.errors import DamagedError, shown_path
+from cssl_cli.errors import DamagedError, shown_command, shown_path
 from cssl_cli.report.compare.catalogue import BEFORE_TRAINING, BY_NAME, LINEAR, Column
 from cssl_cli.report.compare.prediction import prediction_content
 from cssl_cli.report.compare.run_rows import how_chosen_among, ranked_of_runs, rows_of_runs
@@ -117,7 +117,7 @@ def print_summary(out: Console, result: Result, probe: Mapping[str, Any] | None,
     if "fingerprint" in result and (reason := result.get("projector", {}).get("reason")) is not None:  # of a run
         note(out, f"No terms of the projector: {reason}.")
     if probe is None and result["class_names"] is not None:
-        note(out, f"Accuracies: cssl probe {shown_path(path)}")
+        note(out, f"Accuracies: {shown_command('cssl', 'probe', path)}")
 
 
 def _note_precision(out: Console, result: Result, probe: Mapping[str, Any] | None) -> None:
@@ -144,7 +144,7 @@ def show_runs(
     print_runs(out, results, probes, ranked)
     print_fooled(out, [fooled_in(result) for result in results.values()])
     if len(results) >= MIN_RUNS:
-        unprobed = [f"cssl probe {shown_path(path)}" for path, probe in probes.items() if probe is None]
+        unprobed = [shown_command("cssl", "probe", path) for path, probe in probes.items() if probe is None]
         if unprobed:
             note(out, f"Without accuracies, hence in no rank correlation: {len(unprobed)}. First {unprobed[0]}")
         rows = rows_of_runs(results, probes, ranked)

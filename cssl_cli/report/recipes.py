@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cssl_cli.errors import DamagedError, InputError, shown_path
+from cssl_cli.errors import DamagedError, InputError, shown_command, shown_path
 from cssl_cli.recipe.book import list_recipes
 from cssl_cli.recipe.files import find, follow, read_text, shipped_paths
 from cssl_cli.report.layout import console, note, print_json, table
@@ -49,7 +49,7 @@ def show_recipe(name: str, overrides: Sequence[str], as_json: bool) -> None:
         if overrides:
             raise InputError(
                 f"overrides do not show in a sweep's file: {' '.join(overrides)}",
-                remedy=f"See their effect with: cssl sweep {name} {' '.join(overrides)} --dry-run",
+                remedy=f"See their effect with: {shown_command('cssl', 'sweep', name, *overrides, '--dry-run')}",
             )
         return print_json({"name": name, "text": text}) if as_json else print(text, end="")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cssl_cli.errors import escaped, shown_path
+from cssl_cli.errors import escaped, shown_command, shown_path
 from cssl_cli.report.few_labels import few_labels_table, finetuned_table
 from cssl_cli.report.layout import console, heading, note, percent, plural, print_json, table
 from cssl_cli.runs.results import CLASSIFIERS, ENCODERS
@@ -36,7 +36,7 @@ def show_pretrained(run: RunDir, as_json: bool) -> None:
         out.print(f"{seconds:,.0f} s of training recorded, {last['images_per_second']:,.0f} images/s in the last epoch")
     out.print(shown_path(run.path), soft_wrap=True)
     labelled = (run.environment() or {}).get("labelled", True)
-    note(out, f"Next: cssl {'probe' if labelled else 'analyze'} {shown_path(run.path)}")
+    note(out, f"Next: {shown_command('cssl', 'probe' if labelled else 'analyze', run.path)}")
     return None
 
 
@@ -46,7 +46,7 @@ def show_probe(path: Path, result: dict[str, Any]) -> None:
     out = console()
     print_probe(out, result)
     if "transfer" not in result:
-        note(out, f"\nNext: cssl analyze {shown_path(path)}")
+        note(out, f"\nNext: {shown_command('cssl', 'analyze', path)}")
 
 
 def print_probe(out: Console, result: dict[str, Any]) -> None:

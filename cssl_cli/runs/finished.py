@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from cssl_cli.data import Dataset
-from cssl_cli.errors import DamagedError, InputError
+from cssl_cli.errors import DamagedError, InputError, shown_command
 from cssl_cli.host.progress import Reporter, warn
 from cssl_cli.recipe import Recipe, load_recipe
 from cssl_cli.runs.images import images_of_run
@@ -53,10 +53,10 @@ def _how_to_finish(run: RunDir, recipe: Recipe) -> str:
     folder = run.path.resolve().parent
     place = RunDir.at(folder, name=recipe.name, fingerprint=recipe.fingerprint).path
     if place.name == run.path.resolve().name:
-        return f"Finish it with: cssl pretrain {run.file(RECIPE)} --out {folder}"
+        return f"Finish it with: {shown_command('cssl', 'pretrain', run.file(RECIPE), '--out', folder)}"
     if place.exists():
         return f"It has the recipe of {place}: copy that run again, or measure it instead."
-    command = f"cssl pretrain {place / RECIPE} --out {folder}"
+    command = shown_command("cssl", "pretrain", place / RECIPE, "--out", folder)
     return f"Rename its folder to {place.name}, where it is looked for, and finish it with: {command}"
 
 

@@ -294,10 +294,13 @@ def test_an_unfinished_run_is_not_probed(invoke: Invoke, tiny_recipe: Path, tmp_
             assert refused.code == 2
             assert words in refused.stderr
             assert f"Finish it with: cssl pretrain {run}/recipe.yaml --out {run.parent}" in refused.stderr
-    copied = Path(shutil.copytree(run, run.with_name("copied")))
+    copied = Path(shutil.copytree(run, run.with_name("of mine")))
     assert f"It has the recipe of {run}: copy that run again" in invoke("analyze", copied).stderr
     shutil.rmtree(run)
     assert f"Rename its folder to {run.name}, where it is looked for" in invoke("analyze", copied).stderr
+    spaced = Path(shutil.copytree(copied, tmp_path / "my runs" / run.name))
+    told = invoke("analyze", spaced).stderr
+    assert f"Finish it with: cssl pretrain '{spaced}/recipe.yaml' --out '{spaced.parent}'" in told
     missing = invoke("probe", tmp_path / "runs" / "nothing")
     assert missing.code == 2
     assert copied.name in missing.stderr

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cssl_cli.errors import InputError, escaped, shown_path
+from cssl_cli.errors import InputError, escaped, shown_command
 from cssl_cli.report.analysis import MIN_RUNS, called, print_runs
 from cssl_cli.report.compare.catalogue import Column
 from cssl_cli.report.compare.prediction import prediction_content
@@ -29,7 +29,7 @@ def document_of_runs(paths: list[Path], accuracy: Column) -> Document:
     for path, files in runs.items():
         if files.analysis is None:
             raise InputError(
-                "it has no analysis to compare", where=str(path), remedy=f"cssl analyze {shown_path(path)}"
+                "it has no analysis to compare", where=str(path), remedy=shown_command("cssl", "analyze", path)
             )
         results[path] = files.analysis
     probes: Mapping[Path, dict[str, Any] | None] = {path: files.probe for path, files in runs.items()}
