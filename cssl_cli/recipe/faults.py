@@ -167,8 +167,9 @@ def _nearest_path(root: type[Block], document: Mapping[str, Any], path: KeyPath,
         return ".".join(elsewhere[0]) if len(elsewhere) == 1 else None
     sibling = nearest(path[-1], siblings)
     if sibling is None:
-        # Neither the block itself nor what else is in it: these are alike by the name of the block only.
-        others = [other for other in everywhere if len(path) == 1 or other[: len(path) - 1] != path[:-1]]
+        # Not what else is in the block, which is alike by the block's name only, nor what is further inside.
+        outside = [other for other in everywhere if other[: len(path) - 1] != path[:-1] and len(other) <= len(path)]
+        others = everywhere if len(path) == 1 else outside
         return nearest(".".join(path), [".".join(other) for other in others])
     meant = (*path[:-1], sibling)
     below = (*meant, *_single_keys(_value_at(document, path)))

@@ -166,7 +166,7 @@ def test_the_temperature_of_the_losses_is_a_setting(of_cones: dict[str, Any]) ->
         (["analyze.bootstap=3"], "did you mean analyze.bootstrap?"),
         (["analyze.bootstrap=-1"], "(override 'analyze.bootstrap=-1') is -1; must be a whole number"),
         (["augment.crop={}"], "is not a field. Known: seed, method, train, probe, analyze"),
-        (["train.epochs=3"], "is not a field; did you mean train.batch_size?"),
+        (["train.epochs=3"], "is not a field. Known: batch_size"),
         (["method.temperature=0", "seed=-1"], "2 faults"),
         (["analyze.every=5"], "analyze.every changes nothing for features: there is no training"),
         (["probe={center_views: 2}"], "probe.center_views changes nothing for features"),
