@@ -197,8 +197,8 @@ def _show_plan(request: SweepRequest, as_json: bool) -> None:
     from cssl_cli.sweep.run import require_memory
 
     halving = None if request.eta is None else halving_of(request).in_words()
-    require_memory(request)
-    show_sweep_plan(request.sweep, request.members, request.out, as_json, halving)
+    unfinished = require_memory(request)
+    show_sweep_plan(request, unfinished, as_json, halving)
 
 
 def _report(request: SweepRequest, table: SweepTable, as_json: bool) -> None:

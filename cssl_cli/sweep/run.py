@@ -235,9 +235,11 @@ def _rank_in_worker(request: SweepRequest, sets: Sequence[SetToRank], how: HowTo
         return Ended(error=f"no process can be started for it: {error.strerror or error}")
 
 
-def require_memory(request: SweepRequest) -> None:
-    """`InputError` if the unfinished members cannot fit into this machine's memory."""
-    _require_memory(request, _unfinished(request))
+def require_memory(request: SweepRequest) -> list[Member]:
+    """The unfinished members; `InputError` if they cannot fit into this machine's memory."""
+    unfinished = _unfinished(request)
+    _require_memory(request, unfinished)
+    return unfinished
 
 
 def unfinished_work(request: SweepRequest) -> list[tuple[Member, Path]]:

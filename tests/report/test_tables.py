@@ -176,7 +176,7 @@ def test_what_a_failed_member_had_got_to_does_not_count() -> None:
     assert "0.90" not in text
     content = as_content(SWEEP, [result("a", 0, 0.3, 0.3), failed])
     assert content["rows"][0]["cells"]["linear"] == {"mean": 0.3, "sd": None, "n": 1, "interval": (0, 1)}
-    assert "No member has finished" in printed([failed], 120)
+    assert "No member is trained and measured yet." in printed([failed], 120)
 
 
 def test_the_best_of_the_complete_rows_is_marked() -> None:

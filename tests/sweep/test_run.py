@@ -318,6 +318,10 @@ def test_an_interrupted_sweep_goes_on_where_it_was(
     assert done.returncode == 0, done.stderr
     assert "seed0" not in done.stderr
     assert "going on from step" in done.stderr
+    for member in json.loads(planned.stdout)[:2]:
+        (folder / member["run"] / ANALYSIS).unlink()
+    planned = cssl_here("sweep", "nested.yaml", "--out", "runs", "--dry-run", "--json")
+    assert [member["state"] for member in json.loads(planned.stdout)] == ["trained", "trained", "finished", "finished"]
 
 
 def test_damaged_files_of_a_member_cost_that_member_a_measurement_and_nothing_else(

@@ -34,6 +34,7 @@ from cssl_cli.report.control_table import print_fooled
 from cssl_cli.report.layout import console, note, plural, print_json, table
 from cssl_cli.report.recipes import run_state
 from cssl_cli.runs.run_dir import RunDir
+from cssl_cli.sweep.request import SweepRequest
 from cssl_cli.sweep.run import MemberResult, member_path
 
 if TYPE_CHECKING:
@@ -194,22 +195,28 @@ def show_sweep(
 
 # ---------------------------------------------------------------------- the plan
 def show_sweep_plan(
-    sweep: Sweep, members: Sequence[Member], out_dir: Path, as_json: bool, remark: str | None = None
+    request: SweepRequest, unfinished: Sequence[Member], as_json: bool, remark: str | None = None
 ) -> None:
-    """Print the `members` in order, the state of each, and a `remark` on how they would run."""
-    plan = [(member, member_path(sweep, member, out_dir)) for member in members]
+    """Print the members in order, the state of each, and a `remark` on how they would run.
+
+    unfinished: those that lack something. One that only lacks measurements, or has them of an earlier version, is
+    called trained.
+    """
+    lacking = {member.name for member in unfinished}
+    plan = []
+    for member in request.members:
+        path = member_path(request.sweep, member, request.out)
+        state = run_state(RunDir(path))
+        plan.append((member, path, "trained" if state == "finished" and member.name in lacking else state))
     if as_json:
-        return print_json(
-            [{"name": member.name, "run": str(path), "state": run_state(RunDir(path))} for member, path in plan]
-        )
+        return print_json([{"name": member.name, "run": str(path), "state": state} for member, path, state in plan])
     out = console()
-    lines = [(member.name, run_state(RunDir(path)), path.name) for member, path in plan]
     grid = table("member", "state", "run directory", text_columns=3)
-    for line in lines:
-        grid.add_row(*line)
+    for member, path, state in plan:
+        grid.add_row(member.name, state, path.name)
     out.print(grid)
-    rows = len({member.row for member in members})
-    home = shown_path(out_dir / sweep.name)
+    rows = len({member.row for member in request.members})
+    home = shown_path(request.out / request.sweep.name)
     if remark is not None:
         out.print(remark)
     return note(out, f"{plural(len(plan), 'member')} ({plural(rows, 'row')}) under {home}")

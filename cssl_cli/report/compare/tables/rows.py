@@ -174,7 +174,7 @@ def _range(accuracies: Sequence[float | None]) -> str:
 
 def _caption(rows: Sequence[Row], shown: set[str]) -> str:
     if not any(row.done for row in rows):
-        return "No member has finished."
+        return "No member is trained and measured yet."
     counts = {row.done for row in rows} - {0}
     spread = "One seed, hence no ±" if counts == {1} else f"Mean ± sample standard deviation over {_span(counts)} seeds"
     controls = (
