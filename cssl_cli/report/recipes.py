@@ -115,15 +115,16 @@ def _gigabytes(number: int) -> str:
     return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
-def run_state(run: RunDir) -> str:
+def run_state(run: RunDir, *, lacking: bool = False) -> str:
     """new, half-finished, stopped (by successive halving), failed (before its first checkpoint), finished, or damaged.
 
-    Damaged: the status is unreadable.
+    Damaged: the status is unreadable. One that is finished and `lacking` measurements, or has them of an earlier
+    version, is trained.
     """
     try:
         state = run.status()["state"]
         if run.finished:
-            return "finished"
+            return "trained" if lacking else "finished"
         if state == "interrupted" and run.status().get("stopped"):
             return "stopped"
     except DamagedError:

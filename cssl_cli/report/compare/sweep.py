@@ -199,15 +199,13 @@ def show_sweep_plan(
 ) -> None:
     """Print the members in order, the state of each, and a `remark` on how they would run.
 
-    unfinished: those that lack something. One that only lacks measurements, or has them of an earlier version, is
-    called trained.
+    unfinished: those that lack something.
     """
     lacking = {member.name for member in unfinished}
     plan = []
     for member in request.members:
         path = member_path(request.sweep, member, request.out)
-        state = run_state(RunDir(path))
-        plan.append((member, path, "trained" if state == "finished" and member.name in lacking else state))
+        plan.append((member, path, run_state(RunDir(path), lacking=member.name in lacking)))
     if as_json:
         return print_json([{"name": member.name, "run": str(path), "state": state} for member, path, state in plan])
     out = console()
